@@ -1,0 +1,85 @@
+"""Checkpoints: the only module that knows Orbax."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from flaxbert.errors import ConfigError
+from flaxbert.models.model import Params
+from flaxbert.state import TrainState
+from flaxbert.tasks.base import Metrics
+
+KEEP = 2
+"""Checkpoints kept; the older one serves if the newer is damaged."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, written in the background while training goes on."""
+
+    def __init__(self, directory: Path, *, save_every: int):
+        policy = ocp.checkpoint_managers.FixedIntervalPolicy(save_every)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, save_decision_policy=policy)
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, step: int, *, force: bool = False) -> None:
+        """Save if `step` is a multiple of `save_every`, or `force`; returns before it is written."""
+        if self._manager.latest_step() != step:
+            self._manager.save(step, args=ocp.args.StandardSave(state), force=force)
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The newest checkpoint, placed as `like` is."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+class BestParams:
+    """The parameters with the highest value of a metric so far (`train.keep_best`)."""
+
+    def __init__(self, directory: Path, metric: str):
+        self._metric = metric
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, best_fn=lambda metrics: metrics[metric], best_mode=mode(metric)
+        )
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def offer(self, params: Params, step: int, metrics: Metrics) -> None:
+        """Keep the parameters of `step` if they are better than all before; of equals, the first."""
+        if self._metric not in metrics:
+            raise ConfigError(
+                f"train.keep_best={self._metric!r}: the evaluation gives {', '.join(metrics)}"
+            )
+        value = metrics[self._metric]
+        best = self._manager.best_step()
+        held = None if best is None else self._manager.metrics(best)[self._metric]
+        if held is None or (value < held if mode(self._metric) == "min" else value > held):
+            self._manager.save(
+                step, args=ocp.args.StandardSave(params), metrics={self._metric: value}
+            )
+
+    def restore(self, like: Params) -> tuple[int, Params]:
+        """(step, parameters) of the best evaluation."""
+        self._manager.wait_until_finished()
+        step = self._manager.best_step()
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return step, self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def mode(metric: str) -> str:
+    """Whether a metric is better high ("max") or low ("min"): losses are better low."""
+    return "min" if metric.split("/")[0] in ("loss", "perplexity") else "max"

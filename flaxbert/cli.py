@@ -1,0 +1,128 @@
+"""The command line that all entry points share: `--config=FILE[:ARG]` and its overrides."""
+
+import dataclasses
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from flaxbert.config import Config, fields, unknown_key
+from flaxbert.errors import ConfigError
+
+MODES = ("train", "eval", "predict")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A parsed command line."""
+
+    config: Config
+    workdir: Path
+    mode: str
+    distributed: str
+
+
+class HelpRequested(Exception):
+    """`--help` was given; the text is the message."""
+
+
+def parse(argv: Sequence[str], description: str) -> Arguments:
+    """Parse `argv` (with the program's name first).
+
+    Raises:
+      HelpRequested: for `--help`.
+      ConfigError: for an unknown flag or key, a value of the wrong type, or a bad config file.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "directory of this run's files", flag_values=values)
+    flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
+    flags.DEFINE_string(
+        "distributed",
+        "",
+        "several hosts: 'auto' on a TPU slice, SLURM and the like; else HOST:PORT,COUNT,INDEX",
+        flag_values=values,
+    )
+    wants_help = any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:])
+    argv = [arg for arg in argv if not arg.lstrip("-").startswith("help") and arg != "-h"]
+    config_file = _config_file(argv)
+    if config_file is None:
+        if wants_help:
+            raise HelpRequested(_help(description, values, None))
+        raise ConfigError("no --config=FILE; try --config=configs/quickstart.py, or --help.")
+    path = Path(config_file.partition(":")[0])
+    if not path.is_file():
+        shipped = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py")))
+        raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:ARG]", flag_values=values, lock_config=False, sys_argv=list(argv)
+    )
+    _check_overrides(argv, config_file)
+    try:
+        rest = values(list(argv))[1:]
+    except flags.Error as error:
+        raise ConfigError(str(error)) from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"--config={config_file}: {error}") from None
+    if rest:
+        raise ConfigError(f"unexpected arguments: {' '.join(rest)}")
+    config = values["config"].value
+    if wants_help:
+        raise HelpRequested(_help(description, values, config))
+    if not values["workdir"].value:
+        raise ConfigError("no --workdir=DIR: where should this run's files go?")
+    return Arguments(
+        config, Path(values["workdir"].value), values["mode"].value, values["distributed"].value
+    )
+
+
+def _config_file(argv: Sequence[str]) -> str | None:
+    for i, arg in enumerate(argv):
+        if match := re.fullmatch(r"--?config(?:=(.*))?", arg):
+            return match.group(1) if match.group(1) is not None else (argv[i + 1 : i + 2] or [""])[0]
+    return None
+
+
+def load_config(config_file: str) -> Config:
+    """Load `FILE[:ARG]` without overrides.
+
+    Raises:
+      ConfigError: if it does not give a Config.
+    """
+    parser = config_flags.config_flags.ConfigFileFlagParser("config", lock_config=False)
+    try:
+        config = parser.parse(config_file)
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"--config={config_file}: {reason}") from None
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config={config_file}: get_config() must return flaxbert's Config.")
+    return config
+
+
+def _check_overrides(argv: Sequence[str], config_file: str) -> None:
+    """Refuse unknown keys with the valid names; config_flags would only say KeyError."""
+    config = load_config(config_file)
+    known = {name for name, _, _ in fields(config)}
+    for arg in argv:
+        if match := re.match(r"--?(?:no)?config\.([^=]+)", arg):
+            if match.group(1) not in known:
+                raise unknown_key(match.group(1), config)
+
+
+def _help(description: str, values: flags.FlagValues, config: Config | None) -> str:
+    lines = [description.strip(), "", "flags:"]
+    names = [name for name in ("config", "workdir", "mode", "distributed") if name in values]
+    for name in names:
+        default = "" if name == "config" else f" (default: {values[name].default!r})"
+        lines.append(f"  --{name}: {values[name].help}{default}")
+    if config is None:
+        lines += ["", "--config=FILE --help also lists every key of that configuration."]
+        return "\n".join(lines)
+    lines += ["", "configuration keys, --config.KEY=VALUE:"]
+    for name, field, value in fields(config):
+        about = f"{field.metadata.get('help', '')} [{value!r}]"
+        lines += textwrap.wrap(f"{name}: {about}", 98, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""Packing: several short sequences share one row, so that the device computes little padding.
+
+Krell et al., "Efficient Sequence Packing without Cross-contamination" (2021), arXiv:2107.02027,
+pack a whole corpus; here each optimizer step packs its own features, so that packing never changes
+which examples share a step.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Row = list[int]
+
+
+def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[Row]:
+    """Place items in rows, longest first, each in the first row with room (first-fit decreasing).
+
+    Args:
+      lengths: tokens of each item, none above `row_length`.
+      row_length: capacity of a row in tokens (T).
+      segments: capacity of a row in items (K); 1 means no packing.
+
+    Returns:
+      Rows of indices into `lengths`. Deterministic: equal lengths keep their order.
+    """
+    rows: list[Row] = []
+    room: list[int] = []
+    for item in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        need = lengths[item]
+        for row, free in enumerate(room):
+            if need <= free and len(rows[row]) < segments:
+                rows[row].append(item)
+                room[row] -= need
+                break
+        else:
+            rows.append([item])
+            room.append(row_length - need)
+    return rows
+
+
+def choose_row_counts(needed: Sequence[int], multiple: int, limit: int) -> list[int]:
+    """Choose at most `limit` batch heights (R) so that the fewest rows are padding.
+
+    Every step runs at the smallest chosen height that holds its rows; each height is one compiled
+    program. Exact, by dynamic programming over the sorted distinct needs.
+
+    Args:
+      needed: rows that each step needs.
+      multiple: heights are multiples of this (devices on the data axis x accumulation).
+      limit: most heights to choose.
+
+    Returns:
+      The heights, ascending; the last holds the largest need.
+    """
+    rounded = np.maximum(1, -(-np.asarray(needed) // multiple)) * multiple
+    heights, counts = np.unique(rounded, return_counts=True)
+    size = len(heights)
+    # best[j][i]: least total rows of the i lowest needs served by j heights, the j-th heights[i-1].
+    best = np.full((limit + 1, size + 1), np.inf)
+    best[0, 0] = 0
+    cut = np.zeros((limit + 1, size + 1), int)
+    below = np.concatenate([[0], np.cumsum(counts)])
+    for j in range(1, limit + 1):
+        for i in range(1, size + 1):
+            cost = best[j - 1, :i] + heights[i - 1] * (below[i] - below[:i])
+            cut[j, i] = int(np.argmin(cost))
+            best[j, i] = cost[cut[j, i]]
+    j, i = int(np.argmin(best[:, size])), size
+    chosen: list[int] = []
+    while i > 0:
+        chosen.append(int(heights[i - 1]))
+        j, i = j - 1, cut[j, i]
+    return chosen[::-1]

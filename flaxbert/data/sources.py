@@ -1,0 +1,217 @@
+"""Sources: local files and Hugging Face data sets, all read into the same rows.
+
+A local file is recognised by its ending: .tsv .csv .json .jsonl .parquet. A .json may be a list of
+objects or a SQuAD file as published. Anything else is a hub data set, `ID[:CONFIG][@SPLIT]`, such as
+`nyu-mll/glue:sst2@validation`.
+"""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flaxbert.errors import DataError, HubError
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One record, and where it stands for messages (`train.tsv:17`)."""
+
+    values: dict[str, Any]
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of a source, and the names behind integer labels where the source knows them."""
+
+    source: str
+    rows: list[Row]
+    label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the first row's values."""
+        return list(self.rows[0].values) if self.rows else []
+
+    def require(self, columns: dict[str, str]) -> None:
+        """Check that columns exist.
+
+        Args:
+          columns: {column: the config key that names it}.
+
+        Raises:
+          DataError: naming what is absent, what is there and the key to set.
+        """
+        if not self.rows:
+            raise DataError(f"{self.source}: holds no rows.")
+        for column, key in columns.items():
+            if column not in self.columns:
+                raise DataError(
+                    f"{self.source}: no column {column!r}; its columns are {self.columns}. "
+                    f"Name the right one with --config.{key}=COLUMN (a first line must name them)."
+                )
+
+
+def read(spec: str, *, split: str) -> Table:
+    """Read a local file or a hub data set.
+
+    Args:
+      spec: a path, or `ID[:CONFIG][@SPLIT]`.
+      split: of a hub data set whose specification names none.
+
+    Raises:
+      DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.
+      HubError: if the data set cannot be fetched.
+    """
+    path = Path(spec).expanduser()
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        if path.exists():
+            raise DataError(f"{spec}: ends with none of {', '.join(READERS)}.")
+        return _read_hub(spec, split)
+    if not path.is_file():
+        raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
+    try:
+        return Table(spec, list(reader(path)))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{spec}: not UTF-8 (byte {error.start}); convert it, for example with "
+            "iconv -f latin1 -t utf8."
+        ) from None
+
+
+def _delimited(path: Path, delimiter: str, quoting: int) -> Iterator[Row]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        try:
+            header = next(reader, [])
+            repeated = {name for name in header if header.count(name) > 1}
+            if repeated:
+                raise DataError(f"{path}:1: columns named twice: {sorted(repeated)}.")
+            for fields in reader:
+                if not fields:
+                    continue
+                origin = f"{path}:{reader.line_num}"
+                if len(fields) != len(header):
+                    raise DataError(
+                        f"{origin}: {len(fields)} columns, but the first line names {len(header)} "
+                        f"({', '.join(header)})."
+                    )
+                yield Row(dict(zip(header, fields, strict=True)), origin)
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: {error}.") from None
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    return _delimited(path, ",", csv.QUOTE_MINIMAL)
+
+
+def _read_tsv(path: Path) -> Iterator[Row]:
+    return _delimited(path, "\t", csv.QUOTE_NONE)  # GLUE's form: a quote is just a character
+
+
+def _object(value: Any, origin: str) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
+    return Row(value, origin)
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                origin = f"{path}:{number}"
+                try:
+                    yield _object(json.loads(line), origin)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{origin}: not valid JSON ({error.msg}).") from None
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from None
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        content = content["data"]
+        if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
+            yield from _squad_rows(path, content)
+            return
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of objects, or SQuAD's {{'data': [...]}}.")
+    for number, value in enumerate(content, start=1):
+        yield _object(value, f"{path}: item {number}")
+
+
+def _squad_rows(path: Path, articles: list[Any]) -> Iterator[Row]:
+    """SQuAD's nesting (article > paragraph > question) in the hub's flat form."""
+    for a, article in enumerate(articles):
+        for p, paragraph in enumerate(article.get("paragraphs", [])):
+            for q, question in enumerate(paragraph.get("qas", [])):
+                place = f"data[{a}].paragraphs[{p}].qas[{q}]"
+                try:
+                    answers = question.get("answers", [])
+                    values = {
+                        "id": question["id"],
+                        "question": question["question"],
+                        "context": paragraph["context"],
+                        "answers": {
+                            "text": [answer["text"] for answer in answers],
+                            "answer_start": [answer["answer_start"] for answer in answers],
+                        },
+                    }
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
+                extra = {key: value for key, value in question.items() if key not in values}
+                yield Row(values | extra, f"{path}: question {question['id']}")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error}).") from None
+    for number, record in enumerate(records, start=1):
+        yield Row(record, f"{path}: row {number}")
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".tsv": _read_tsv,
+    ".csv": _read_csv,
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+def _read_hub(spec: str, split: str) -> Table:
+    import datasets
+
+    name, _, chosen = spec.partition("@")
+    repo, _, config = name.partition(":")
+    chosen = chosen or split
+    mend = (
+        "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
+        f"({', '.join(READERS)})."
+    )
+    try:
+        data = datasets.load_dataset(repo, config or None, split=chosen)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HubError(
+            f"{spec!r} is no local file, and as a hub data set (split {chosen}) it could not be "
+            f"fetched ({reason}). {mend}"
+        ) from None
+    names = {
+        column: list(feature.names)
+        for column, feature in data.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+    rows = [Row(dict(record), f"{spec}: row {n}") for n, record in enumerate(data, start=1)]
+    return Table(spec, rows, names)

@@ -1,0 +1,34 @@
+"""Tokenizers: the one that belongs to the checkpoint, through Hugging Face transformers."""
+
+from pathlib import Path
+from typing import Any
+
+from flaxbert.errors import WeightsError
+
+Tokenizer = Any
+"""A fast tokenizer of transformers (`PreTrainedTokenizerFast`); imported late, it is slow to."""
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Load a checkpoint's tokenizer, with any truncation and padding stored in it reset.
+
+    Such settings (sentence-transformers stores "128 tokens, padded") would cut every text in
+    silence; the task decides both.
+
+    Raises:
+      WeightsError: without tokenizer files, or if the tokenizer gives no character offsets.
+    """
+    from transformers import AutoTokenizer
+
+    files = ("tokenizer.json", "vocab.txt")
+    if not any((directory / file).is_file() for file in files):
+        raise WeightsError(f"{directory}: no tokenizer ({' or '.join(files)}) beside the weights.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+    except Exception as error:  # transformers and tokenizers raise many types, bare Exception too
+        raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
+    if not tokenizer.is_fast:
+        raise WeightsError(f"{directory}: no fast tokenizer (tokenizer.json), so no offsets.")
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,50 @@
+"""Accuracy, F1 and Matthews correlation from a confusion matrix."""
+
+import math
+
+import numpy as np
+
+
+def confusion(gold: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """[C, C] counts; row: gold class, column: predicted class."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (gold, predicted), 1)
+    return matrix
+
+
+def accuracy(matrix: np.ndarray) -> float:
+    """Share of examples on the diagonal; 0 without examples."""
+    return float(np.trace(matrix) / max(1, matrix.sum()))
+
+
+def f1(matrix: np.ndarray, label: int) -> float:
+    """F1 of one class against the others; 0 where precision and recall are both undefined."""
+    hits = matrix[label, label]
+    marked = matrix[label].sum() + matrix[:, label].sum()
+    return float(2 * hits / marked) if marked else 0.0
+
+
+def f1_macro(matrix: np.ndarray) -> float:
+    """Mean F1 of the classes that occur in the labels or the predictions, as in scikit-learn."""
+    present = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
+    return float(np.mean([f1(matrix, label) for label in present])) if len(present) else 0.0
+
+
+def matthews(matrix: np.ndarray) -> float:
+    """Matthews correlation, for any number of classes (Gorodkin 2004, R_K); 0 if undefined."""
+    gold, predicted = matrix.sum(1).astype(float), matrix.sum(0).astype(float)
+    total = float(matrix.sum())
+    covariance = float(np.trace(matrix)) * total - float(gold @ predicted)
+    spread = (total**2 - float(gold @ gold)) * (total**2 - float(predicted @ predicted))
+    return covariance / math.sqrt(spread) if spread > 0 else 0.0
+
+
+def wilson(hits: float, total: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927), such as an accuracy on `total` examples."""
+    if total == 0:
+        return 0.0, 1.0
+    z = 1.959963984540054  # the 97.5 % point of the normal distribution
+    share, scale = hits / total, 1 + z**2 / total
+    centre = (share + z**2 / (2 * total)) / scale
+    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)

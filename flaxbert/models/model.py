@@ -1,0 +1,97 @@
+"""Encoder and head as one pure function of a nested dict of parameters."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from flaxbert.models.bert import Bert, BertConfig, split_key
+from flaxbert.models.heads import MakeHead, Outputs
+
+Params = dict[str, Any]
+
+
+class EncoderWithHead(nnx.Module):
+    """The module behind `Model`: its attribute names are the top of the parameter tree."""
+
+    def __init__(self, config: BertConfig, make_head: MakeHead, rngs: nnx.Rngs):
+        self.bert = Bert(config, rngs)
+        self.head = make_head(config, rngs)
+
+    def __call__(self, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+        encoder_key, head_key = split_key(key, 2)
+        hidden = self.bert(
+            batch["input_ids"],
+            batch.get("token_type_ids"),
+            batch.get("position_ids"),
+            batch.get("segment_ids"),
+            key=encoder_key,
+        )
+        return {"hidden_states": hidden, **self.head(hidden, batch, head_key)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A BERT encoder with an output layer, free of parameters: `model(params, batch)`.
+
+    NNX modules describe the computation; `nnx.split` has taken their parameters out once, so that
+    `jax.jit`, `jax.grad` and Optax see a nested dict of arrays and nothing else.
+    """
+
+    config: BertConfig
+    graphdef: nnx.GraphDef[Any]
+    shapes: Params
+    """`jax.ShapeDtypeStruct` of every parameter: the tree that `params` must have."""
+    make_head: MakeHead
+    architecture: str
+    """Hugging Face class name of encoder + head, such as BertForQuestionAnswering."""
+
+    @classmethod
+    def create(cls, config: BertConfig, make_head: MakeHead) -> "Model":
+        """Build abstractly: no parameter is allocated, whatever the size."""
+        module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, nnx.Rngs(0)))
+        graphdef, state = nnx.split(module)
+        architecture = type(module.head).architecture
+        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, architecture)
+
+    def __call__(
+        self, params: Params, batch: Mapping[str, Array], *, key: Array | None = None
+    ) -> Outputs:
+        """Run the model.
+
+        Args:
+          params: nested dict shaped as `self.shapes`.
+          batch: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
+            [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`) and
+            `anchor` [R, K], the position of each segment's [CLS]; default one segment a row, at 0.
+          key: dropout key; None means no dropout.
+
+        Returns:
+          `hidden_states` [R, T, D] and the head's outputs, such as `logits`.
+        """
+        inputs = {name: jnp.asarray(array) for name, array in batch.items()}
+        inputs.setdefault("anchor", jnp.zeros((inputs["input_ids"].shape[0], 1), jnp.int32))
+        if "attention_mask" in inputs:
+            inputs.setdefault("segment_ids", inputs.pop("attention_mask"))
+        return nnx.merge(self.graphdef, params)(inputs, key)
+
+    def init(self, seed: int) -> Params:
+        """Initialise every parameter from scratch (truncated normal 0.02, as BERT's)."""
+
+        def make() -> Params:
+            module = EncoderWithHead(self.config, self.make_head, nnx.Rngs(seed))
+            return nnx.to_pure_dict(nnx.state(module))
+
+        return jax.jit(make)()
+
+    def init_head(self, seed: int) -> Params:
+        """Initialise the output layer alone: a new task's layer over a pre-trained encoder."""
+
+        def make() -> Params:
+            return nnx.to_pure_dict(nnx.state(self.make_head(self.config, nnx.Rngs(seed))))
+
+        return jax.jit(make)()

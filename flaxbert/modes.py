@@ -1,0 +1,104 @@
+"""What `--mode` selects: train, eval, predict; each prints what it found."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from flaxbert import sharding, writer
+from flaxbert.config import Config, validate
+from flaxbert.evaluate import Evaluator
+from flaxbert.setup import Setup, prepare
+from flaxbert.tasks import TASKS
+from flaxbert.tasks.base import Record
+from flaxbert.train import run
+
+SHOWN = 8
+"""Predictions in the table that a run ends with."""
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Train, then show the results and some predictions."""
+    trained = run(config, workdir)
+    if jax.process_index() == 0:
+        show_predictions(trained.setup, trained.examples, trained.records)
+        show_metrics(trained.results, "results.json")
+        print(
+            f"\nFiles in {workdir}: results.json  metrics.jsonl  eval_predictions.jsonl  export/\n"
+            "Next:\n"
+            f"  predict     python -m flaxbert.run --config=... --workdir={workdir} --mode=predict "
+            "--config.data.predict=FILE\n"
+            f"  look        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
+            f"  use it      transformers loads {workdir}/export"
+        )
+
+
+def evaluate(config: Config, workdir: Path) -> None:
+    """Score `data.eval`; writes eval_results.json and eval_predictions.jsonl."""
+    setup, evaluator, params = _open_trained(config, workdir, "eval", labelled=True)
+    found = evaluator.run(params)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        writer.write_json(workdir / "eval_results.json", found.metrics)
+        writer.write_jsonl(workdir / "eval_predictions.jsonl", found.records)
+        show_predictions(setup, evaluator.examples, found.records)
+        show_metrics(found.metrics, "eval_results.json")
+
+
+def predict(config: Config, workdir: Path) -> None:
+    """Write predictions.jsonl for `data.predict`, which needs no labels."""
+    setup, evaluator, params = _open_trained(config, workdir, "predict", labelled=False)
+    found = evaluator.run(params)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        writer.write_jsonl(workdir / "predictions.jsonl", found.records)
+        show_predictions(setup, evaluator.examples, found.records)
+        print(f"\n{len(found.records)} predictions: {workdir / 'predictions.jsonl'}")
+
+
+MODES = {"train": train, "eval": evaluate, "predict": predict}
+
+
+def _open_trained(
+    config: Config, workdir: Path, key: str, *, labelled: bool
+) -> tuple[Setup, Evaluator, Any]:
+    """The workdir's own model if it holds a run, else `model.init`, which must have a head."""
+    validate(config, TASKS)
+    ours = (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
+    setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
+    evaluator = Evaluator.open(setup, key, labelled=labelled)
+    params = sharding.put_params(setup.load_params(trained=True), setup.mesh)
+    return setup, evaluator, params
+
+
+def show_metrics(metrics: Mapping[str, float], title: str) -> None:
+    """Print a table of numbers; intervals stand beside what they belong to."""
+    table = Table("metric", "value", "95 % interval", title=title)
+    for name, value in metrics.items():
+        if "_low95" in name or "_high95" in name:
+            continue
+        low, high = (metrics.get(_beside(name, side)) for side in ("low95", "high95"))
+        interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        table.add_row(name, f"{value:.4g}", interval)
+    Console(file=sys.stdout).print(table)
+
+
+def _beside(name: str, side: str) -> str:
+    metric, slash, part = name.partition("/")
+    return f"{metric}_{side}{slash}{part}"
+
+
+def show_predictions(setup: Setup, examples: Sequence[Any], records: Sequence[Record]) -> None:
+    """Print some predictions, spread evenly over the data set."""
+    if not records:
+        return
+    chosen = range(0, len(records), max(1, len(records) // SHOWN))[:SHOWN]
+    lines = [setup.task.show(examples[i], records[i]) for i in chosen]
+    table = Table(*lines[0], title="predictions")
+    for line in lines:
+        table.add_row(*line.values())
+    Console(file=sys.stdout).print(table)

@@ -1,0 +1,86 @@
+"""The optimizer: AdamW with linear warm-up and decay, as BERT is fine-tuned with.
+
+Original: `AdamWeightDecayOptimizer` of google-research/bert; decoupled decay: Loshchilov and Hutter
+2019, arXiv:1711.05101. One choice differs: the original leaves out Adam's bias correction, which
+makes fine-tuning on small data sets unstable (Mosbach et al. 2021, arXiv:2006.04884; Zhang et al.
+2021, arXiv:2006.05987), so it is on unless `optim.bias_correction=false`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from flaxbert.config import OptimConfig
+
+Schedule = Callable[[Any], Any]
+
+
+def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
+    """Learning rate by optimizer step, counted from 0.
+
+    Rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
+    last step, `total_steps - 1`, still learns). A `warmup` below 1 is a share of all steps,
+    rounded up.
+    """
+    share = config.warmup < 1
+    warmup = math.ceil(config.warmup * total_steps) if share else round(config.warmup)
+
+    def rate(step: Any) -> Any:
+        rising = step / max(1, warmup)
+        falling = (total_steps - step) / max(1, total_steps - warmup)
+        return config.learning_rate * jnp.clip(jnp.where(step < warmup, rising, falling), 0.0, 1.0)
+
+    return rate
+
+
+def decay_mask(params: Any) -> Any:
+    """True for kernels and embedding tables, False for biases and LayerNorm."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key in ("kernel", "embedding"), params
+    )
+
+
+def _adam_without_bias_correction(config: OptimConfig) -> optax.GradientTransformation:
+    """m / (sqrt(v) + eps) of the raw moments, as the original BERT has it."""
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        mu = optax.tree.update_moment(updates, state.mu, config.b1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, config.b2, 2)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + config.eps), mu, nu)
+        return updates, optax.ScaleByAdamState(state.count + 1, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(
+    config: OptimConfig, total_steps: int
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """The Optax chain and its learning-rate schedule, for a run of `total_steps`."""
+    schedule = linear_schedule(config, total_steps)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if config.bias_correction:
+        adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
+    else:
+        adam = _adam_without_bias_correction(config)
+    chain = optax.chain(
+        clip,
+        adam,
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(schedule),
+    )
+    return chain, schedule
+
+
+def global_norm(tree: Any) -> Array:
+    """Euclidean norm of all leaves together."""
+    return optax.tree.norm(tree)

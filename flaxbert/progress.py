@@ -1,0 +1,109 @@
+"""What a person sees while a run works, and how fast it goes."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+
+import rich.console
+import rich.progress
+
+log = logging.getLogger("flaxbert")
+
+
+class Progress:
+    """A bar on a terminal, a plain line now and then elsewhere; nothing if not `active`."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, what: str, total: int, *, done: int = 0, active: bool = True):
+        self._what, self._total, self._done, self._active = what, total, done, active
+        self._first, self._start, self._note = done, time.monotonic(), ""
+        self._last_line = self._start
+        self._bar = None
+        if active and sys.stderr.isatty():
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[note]}"),
+                rich.progress.TimeElapsedColumn(),
+                rich.progress.TextColumn("ETA"),
+                rich.progress.TimeRemainingColumn(),
+                console=rich.console.Console(stderr=True),
+            )
+            self._task = self._bar.add_task(what, total=total, completed=done, note="")
+            self._bar.start()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more as done; `note` stands beside the bar."""
+        self._done += count
+        self._note = note or self._note
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, note=self._note)
+        elif self._active and now - self._last_line > self.SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (now - self._start) / (self._done - self._first) * (self._total - self._done)
+            log.info(
+                f"{self._what} {self._done}/{self._total}  {self._note}  ETA {left // 60:.0f}:{left % 60:02.0f}"
+            )
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Clock:
+    """Training speed, evaluations left out. All that it measures is named `perf/...`."""
+
+    def __init__(self) -> None:
+        self._lap_start = time.perf_counter()
+        self._paused_at = self._lap_start
+        self._seconds = self._examples = self._tokens = self._steps = 0.0
+
+    def lap(self, examples: float, tokens: float, steps: float) -> dict[str, float]:
+        """Speed since the last lap, in which so much was done."""
+        now = time.perf_counter()
+        seconds, self._lap_start = now - self._lap_start, now
+        self._seconds += seconds
+        self._examples += examples
+        self._tokens += tokens
+        self._steps += steps
+        return _speed(seconds, examples, tokens, steps)
+
+    def pause(self) -> None:
+        """Stop counting."""
+        self._paused_at = time.perf_counter()
+
+    def resume(self) -> None:
+        """Count again."""
+        self._lap_start += time.perf_counter() - self._paused_at
+
+    def totals(self) -> dict[str, float]:
+        """Mean speed over all laps."""
+        speed = _speed(self._seconds, self._examples, self._tokens, self._steps)
+        return {"perf/train_seconds": self._seconds, **speed}
+
+
+def _speed(seconds: float, examples: float, tokens: float, steps: float) -> dict[str, float]:
+    seconds = max(seconds, 1e-9)
+    return {
+        "perf/examples_per_s": examples / seconds,
+        "perf/tokens_per_s": tokens / seconds,
+        "perf/step_seconds": seconds / max(steps, 1.0),
+    }
+
+
+def note(line: Mapping[str, float]) -> str:
+    """A line of metrics.jsonl as the text beside the progress bar."""
+    return (
+        f"loss {line['loss']:.4f}  {line['perf/examples_per_s']:.1f} examples/s  "
+        f"{line['perf/tokens_per_s']:.0f} tokens/s"
+    )
+
+
+def summary(metrics: Mapping[str, float]) -> str:
+    """The metrics of an evaluation on one line."""
+    return "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("perf/"))

@@ -1,0 +1,68 @@
+"""Fine-tune, evaluate or predict with BERT.
+
+usage: python -m flaxbert.run --config=configs/NAME.py[:ARG] --workdir=DIR
+                              [--mode=train|eval|predict] [--config.KEY=VALUE ...]
+
+  train     fine-tune config.model.init on config.data.train, evaluate on config.data.eval, export
+  eval      score a finished workdir (or, without one, config.model.init) on config.data.eval
+  predict   write predictions.jsonl for config.data.predict
+
+A rerun on the same --workdir continues where the last one stopped. Exit codes: 0 done; 2 bad usage,
+configuration or data, or an unreachable hub; anything else is a fault.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from flaxbert import cli
+from flaxbert.errors import ConfigError, UserError
+
+log = logging.getLogger("flaxbert")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        arguments = cli.parse(sys.argv if argv is None else argv, __doc__ or "")
+        _dispatch(arguments)
+    except cli.HelpRequested as text:
+        print(text)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _dispatch(arguments: cli.Arguments) -> None:
+    # Imported here: --help and a mistyped flag should not wait for JAX.
+    if arguments.distributed:
+        _start_distributed(arguments.distributed)
+    import jax
+
+    from flaxbert import modes
+
+    if jax.process_index() != 0:
+        log.setLevel(logging.WARNING)
+    modes.MODES[arguments.mode](arguments.config, arguments.workdir)
+
+
+def _start_distributed(spec: str) -> None:
+    import jax
+
+    if spec == "auto":
+        jax.distributed.initialize()
+        return
+    try:
+        address, count, index = spec.split(",")
+        jax.distributed.initialize(address, int(count), int(index))
+    except ValueError:
+        raise ConfigError(
+            f"--distributed={spec!r}: 'auto', or HOST:PORT,COUNT,INDEX such as 10.0.0.2:1234,4,0"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

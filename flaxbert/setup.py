@@ -1,0 +1,190 @@
+"""From a configuration to everything a run works with: model, task, tokenizer, data sets."""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxbert import sharding
+from flaxbert.config import Config
+from flaxbert.data import sources
+from flaxbert.data.batching import Batches
+from flaxbert.data.sources import Table
+from flaxbert.data.tokenization import Tokenizer, load_tokenizer
+from flaxbert.errors import ConfigError, WeightsError
+from flaxbert.models import weights
+from flaxbert.models.bert import BertConfig
+from flaxbert.models.model import Model, Params
+from flaxbert.models.source import resolve
+from flaxbert.tasks import TASKS
+from flaxbert.tasks.base import Task
+
+log = logging.getLogger("flaxbert")
+
+SHORTEST_SEGMENT = 8
+"""Tokens that a packed segment has at least, on average: fixes K, the slots of a row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Examples with their features, batched."""
+
+    examples: Sequence[Any]
+    batches: Batches
+    labelled: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What training, evaluation and prediction share."""
+
+    config: Config
+    directory: Path
+    hf_config: Mapping[str, Any]
+    tokenizer: Tokenizer
+    task: Task
+    model: Model
+    mesh: Any
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of a row (T)."""
+        return self.config.data.row_length or self.config.data.max_length
+
+    @property
+    def segments(self) -> int:
+        """Slots of a row (K)."""
+        return max(1, self.row_length // SHORTEST_SEGMENT) if self.config.data.packing else 1
+
+    def load_params(self, *, trained: bool = False) -> Params:
+        """Read the weights (numpy arrays), and log what was loaded and what is new.
+
+        Args:
+          trained: the checkpoint must hold the task's output layer too.
+
+        Raises:
+          WeightsError: see `weights.load`.
+        """
+        config = self.config
+        params, report = weights.load(
+            self.model,
+            self.directory,
+            seed=config.train.seed,
+            fresh_head=config.model.fresh_head and not trained,
+        )
+        if trained and report.fresh:
+            raise WeightsError(
+                f"{self.directory}: has no trained output layer ({', '.join(report.fresh)} absent); "
+                "train first, or give the --workdir of a finished run."
+            )
+        log.info(report.describe())
+        return params
+
+    def dataset(
+        self, table: Table, *, batch_size: int, labelled: bool, training: bool
+    ) -> Dataset:
+        """Tokenise a table and plan its batches.
+
+        Args:
+          table: rows of one source.
+          batch_size: features a step.
+          labelled: whether labels are required.
+          training: shuffle each epoch.
+        """
+        examples = self.task.examples(table, labelled=labelled)
+        features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        parts = self.config.train.accumulate if training else 1
+        batches = Batches(
+            features,
+            batch_size=batch_size,
+            row_length=self.row_length,
+            segments=self.segments,
+            row_multiple=sharding.data_shards(self.mesh) * parts,
+            steps=math.ceil(len(features) / batch_size),
+            seed=self.config.train.seed if training else None,
+        )
+        message = f"{table.source}: {len(examples)} examples, {len(features)} features"
+        if features.truncated:
+            message += (
+                f"; {features.truncated} of them cut to data.max_length="
+                f"{self.config.data.max_length} tokens"
+            )
+        log.info(message)
+        return Dataset(examples, batches, labelled)
+
+    def export(self, params: Params, directory: Path) -> None:
+        """Write a Hugging Face directory (config, weights, tokenizer) in one go."""
+        partial = directory.with_name(f".{directory.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        weights.save(self.model, jax.tree.map(np.asarray, params), partial)
+        self.tokenizer.save_pretrained(partial)
+        dropped = ("_name_or_path", "transformers_version", "torch_dtype", "id2label", "label2id")
+        kept = {key: value for key, value in self.hf_config.items() if key not in dropped}
+        hf_config = kept | {
+            "architectures": [self.model.architecture],
+            "model_type": "bert",
+            "dtype": self.config.model.param_dtype,
+            **self.task.hf_config(),
+        }
+        text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
+        (partial / "config.json").write_text(text, encoding="utf-8")
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(partial, directory)
+
+
+def prepare(config: Config, init: str, train: Table | None) -> Setup:
+    """Resolve the checkpoint, and build tokenizer, task and model (no weights yet).
+
+    Args:
+      config: validated.
+      init: a specification as `config.model.init`.
+      train: the training rows, from which labels may come; None in evaluation and prediction.
+
+    Raises:
+      ConfigError, DataError, WeightsError, HubError: see the parts.
+    """
+    directory = resolve(init, config.model.revision)
+    hf_config = weights.read_json(directory / "config.json")
+    model_config = BertConfig.from_hf(
+        hf_config,
+        dtype=config.model.dtype,
+        param_dtype=config.model.param_dtype,
+        remat=config.model.remat,
+    )
+    if config.model.dropout is not None:
+        model_config = model_config.with_dropout(config.model.dropout)
+    if config.data.max_length > model_config.max_position_embeddings:
+        raise ConfigError(
+            f"data.max_length={config.data.max_length}, but {init} knows "
+            f"{model_config.max_position_embeddings} positions; lower max_length"
+        )
+    tokenizer = load_tokenizer(directory)
+    if len(tokenizer) > model_config.vocab_size:
+        raise WeightsError(
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens, config.json's vocab_size is "
+            f"{model_config.vocab_size}; they are not of the same model."
+        )
+    options = config.options or TASKS[config.task].Options()
+    task = TASKS[config.task].create(config.data, options, train, hf_config)
+    model = Model.create(model_config, task.make_head)
+    return Setup(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())
+
+
+def read_table(spec: str | None, *, key: str, split: str) -> Table:
+    """Read the source that `key` of the config names.
+
+    Raises:
+      ConfigError: if it is not set.
+    """
+    if not spec:
+        raise ConfigError(f"{key} is not set: --config.{key}=FILE, or a hub data set")
+    return sources.read(spec, split=split)

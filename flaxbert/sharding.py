@@ -1,0 +1,84 @@
+"""Devices: the mesh, where each array lives, and host arrays to global ones and back.
+
+The only module that knows `jax.sharding`. One mesh axis, `data`: a batch's rows are divided over
+it, parameters are copied to every device. The same program runs on one CPU and on a TPU slice.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+DATA = "data"
+
+# Ordered; the first pattern found in a parameter's path decides. Optimizer moments carry their
+# parameter's path and so its placement.
+RULES: tuple[tuple[str, PartitionSpec], ...] = ((r".*", PartitionSpec()),)
+
+
+def make_mesh() -> Mesh:
+    """All devices of all hosts on one data axis."""
+    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+
+
+def data_shards(mesh: Mesh) -> int:
+    """Parts that a batch's rows are divided into."""
+    return mesh.shape[DATA]
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """Rows, the leading axis, divided over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A sharding for every leaf of a tree of arrays or shapes, by the first rule that matches."""
+
+    def place(path: tuple[Any, ...], _: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, next(spec for rule, spec in RULES if re.search(rule, name)))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def put_params(params: Any, mesh: Mesh) -> Any:
+    """Host arrays, equal on every host, to global arrays placed by the rules."""
+
+    def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(put, params, tree_shardings(params, mesh))
+
+
+def put_rows(rows: list[Any], build: Callable[[list[Any]], Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """Build this host's share of a batch's rows, and make global arrays of all hosts' shares.
+
+    Args:
+      rows: the whole step's rows, as many as the batch is high (a multiple of the data axis).
+      build: makes arrays [rows, ...] of some rows.
+      mesh: the mesh.
+    """
+    sharding = by_rows(mesh)
+    indices = sharding.addressable_devices_indices_map((len(rows),)).values()
+    first = min(index[0].start or 0 for index in indices)
+    last = max(len(rows) if index[0].stop is None else index[0].stop for index in indices)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, local, (len(rows), *local.shape[1:]))
+        for name, local in build(rows[first:last]).items()
+    }
+
+
+def wait_for_all_hosts(name: str) -> None:
+    """Return once every host is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

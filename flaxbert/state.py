@@ -1,0 +1,42 @@
+"""What changes from step to step, and so what a checkpoint holds."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from flaxbert import sharding
+from flaxbert.models.model import Params
+
+Sums = dict[str, Array]
+
+SUMS = ("loss", "weight", "tokens", "grad_norm", "steps")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Order, dropout and learning rate follow from `step`, so nothing else need be kept."""
+
+    step: Array
+    """Optimizer steps taken, int32."""
+    params: Params
+    opt_state: Any
+    sums: Sums
+    """Sums over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
+
+
+def create(params: Params, optimizer: optax.GradientTransformation, mesh: Any) -> TrainState:
+    """Step 0 from host parameters, each array placed where training wants it."""
+    placed = sharding.put_params(params, mesh)
+
+    def init(params: Params) -> TrainState:
+        sums = {name: jnp.zeros([], jnp.float32) for name in SUMS}
+        return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params), sums)
+
+    # Without out_shardings, jit would leave the optimizer's moments on one device.
+    places = sharding.tree_shardings(jax.eval_shape(init, placed), mesh)
+    return jax.jit(init, out_shardings=places)(placed)

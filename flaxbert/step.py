@@ -1,0 +1,131 @@
+"""The jit-compiled steps: one optimizer step, one evaluation step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from flaxbert import sharding
+from flaxbert.models.model import Model, Params
+from flaxbert.optim import global_norm
+from flaxbert.state import Sums, TrainState
+from flaxbert.tasks.base import DeviceBatch, Task
+
+TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Sums]]
+PredictStep = Callable[[Params, DeviceBatch], tuple[Any, Sums]]
+
+
+def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, Sums]]:
+    """(params, batch, key) -> sum of losses, and the sums that turn sums into means."""
+
+    def loss(params: Params, batch: DeviceBatch, key: Array | None) -> tuple[Array, Sums]:
+        total, weight = task.loss(model(params, batch, key=key), batch)
+        tokens = jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32)
+        return total, {"loss": total, "weight": weight, "tokens": tokens}
+
+    return loss
+
+
+def make_train_step(
+    model: Model,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    mesh: Any,
+    *,
+    accumulate: int,
+    seed: int,
+    log_every: int,
+) -> TrainStep:
+    """Compile-ready train step, `(state, batch) -> (state, sums)`; the old state is donated.
+
+    The sums run over the steps since the last multiple of `log_every`.
+
+    Args:
+      model: encoder and head.
+      task: gives the loss.
+      optimizer: from `optim.make_optimizer`.
+      state: for its shardings.
+      mesh: the mesh.
+      accumulate: parts that a batch is computed in, one after the other. Their gradients are sums,
+        divided once by the whole batch's weight, so the result is that of one part.
+      seed: of dropout; the key of a step is a pure function of (seed, step, part).
+      log_every: steps that a line of metrics.jsonl sums up.
+    """
+    loss = make_loss(model, task)
+    shards = sharding.data_shards(mesh)
+
+    def gradients(params: Params, batch: DeviceBatch, key: Array) -> tuple[Params, Sums]:
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key)
+        return grads, sums
+
+    def parts(x: Array) -> Array:
+        # [R, ...] -> [A, R / A, ...]. Each device divides its own rows: no traffic between them.
+        rows = x.reshape(shards, accumulate, -1, *x.shape[1:])
+        return rows.swapaxes(0, 1).reshape(accumulate, -1, *x.shape[1:])
+
+    def train_step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Sums]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if accumulate == 1:
+            grads, sums = gradients(state.params, batch, key)
+        else:
+
+            def part(carry: Any, part_batch: tuple[Array, DeviceBatch]) -> tuple[Any, None]:
+                index, rows = part_batch
+                found = gradients(state.params, rows, jax.random.fold_in(key, index))
+                return jax.tree.map(jnp.add, carry, found), None
+
+            split = jax.tree.map(parts, dict(batch))
+            one = jax.tree.map(lambda x: x[0], split)
+            shapes = jax.eval_shape(gradients, state.params, one, key)
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
+        grads = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        sums |= {"grad_norm": global_norm(grads), "steps": jnp.ones([], jnp.float32)}
+        carried = jnp.where(state.step % log_every == 0, 0.0, 1.0)
+        sums = {name: carried * state.sums[name] + value for name, value in sums.items()}
+        return TrainState(state.step + 1, params, opt_state, sums), sums
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(sharding.tree_shardings(state, mesh), sharding.by_rows(mesh)),
+        out_shardings=(sharding.tree_shardings(state, mesh), sharding.replicated(mesh)),
+    )
+
+
+def make_predict_step(model: Model, task: Task, mesh: Any, *, labelled: bool) -> PredictStep:
+    """Forward step, `(params, batch) -> (task.predict's arrays, sums)`, without dropout."""
+
+    def predict_step(params: Params, batch: DeviceBatch) -> tuple[Any, Sums]:
+        outputs = model(params, batch)
+        sums: Sums = {}
+        if labelled:
+            total, weight = task.loss(outputs, batch)
+            sums = {"loss": total, "weight": weight}
+        return task.predict(outputs, batch), sums
+
+    return jax.jit(predict_step, out_shardings=sharding.replicated(mesh))
+
+
+def compile_heights(
+    step: Any, first: Any, heights: Sequence[int], make_batch: Callable[[int], Any]
+) -> Callable[[Any, DeviceBatch], Any]:
+    """Compile a jitted step for every batch height before it is needed.
+
+    Args:
+      step: from `make_train_step` or `make_predict_step`.
+      first: its first argument, the state or the parameters.
+      heights: the batch heights (R) that will occur.
+      make_batch: an empty batch of a height.
+
+    Returns:
+      The step, which picks its program by the batch's height and never compiles again.
+    """
+    programs = {rows: step.lower(first, make_batch(rows)).compile() for rows in heights}
+    return lambda first, batch: programs[batch["input_ids"].shape[0]](first, batch)

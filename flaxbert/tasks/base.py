@@ -1,0 +1,104 @@
+"""What a downstream task is: the only interface between tasks and the rest of the library.
+
+A task turns rows into examples, examples into features, a head's outputs into a loss, and outputs
+back into metrics and predictions. It never sees a device, a mesh, a step or an optimizer.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from jax import Array
+
+from flaxbert.config import DataConfig
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Table
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.models.heads import MakeHead, Outputs
+
+Metrics = dict[str, float]
+Record = dict[str, Any]
+DeviceBatch = Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A head's outputs on the host, in the order and layout of the `Features` they belong to."""
+
+    slots: dict[str, np.ndarray]
+    """[N, ...] one value a feature."""
+    tokens: dict[str, np.ndarray]
+    """[sum(lengths), ...] one value a token, all features end to end."""
+
+
+class Example(Protocol):
+    """What every task's example has."""
+
+    @property
+    def slice(self) -> str | None:
+        """Value of the `data.slices` column: this example also counts in `metric/SLICE`."""
+
+
+class Task(Protocol):
+    """A downstream task. See classification.py for a short one."""
+
+    Options: ClassVar[type]
+    """Dataclass of this task's own configuration, `config.options`."""
+
+    @classmethod
+    def create(
+        cls, data: DataConfig, options: Any, train: Table | None, hf_config: Mapping[str, Any]
+    ) -> Self:
+        """Build the task for a data set; `hf_config` is the checkpoint's config.json."""
+
+    def examples(self, table: Table, *, labelled: bool) -> list[Any]:
+        """Rows -> examples.
+
+        Args:
+          table: rows of one source.
+          labelled: whether labels are required; without, they are ignored.
+
+        Raises:
+          DataError: naming file, line and mend.
+        """
+
+    def featurize(
+        self, examples: Sequence[Any], tokenizer: Tokenizer, *, labelled: bool
+    ) -> Features:
+        """Examples -> tokenised features; one example may give several."""
+
+    @property
+    def make_head(self) -> MakeHead:
+        """Builds the output layer."""
+
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array]:
+        """Sum of the features' losses and the sum of their weights (both scalars)."""
+
+    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+        """What evaluation needs: {"slots": {name: [R, K, ...]}, "tokens": {name: [R, T, ...]}}."""
+
+    def decode(
+        self, examples: Sequence[Any], features: Features, predictions: Predictions
+    ) -> list[Record]:
+        """One record an example, for predictions.jsonl."""
+
+    def score(self, examples: Sequence[Any], records: Sequence[Record]) -> Metrics:
+        """Metrics of decoded records against the examples' labels."""
+
+    def hf_config(self) -> dict[str, Any]:
+        """Fields for the exported config.json, such as label names."""
+
+    def show(self, example: Any, record: Record) -> dict[str, str]:
+        """A prediction as a line of a table, for people: {column: text}."""
+
+
+def score_with_slices(task: Task, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+    """`task.score` over all examples and, as `metric/SLICE`, over each slice of them."""
+    metrics = task.score(examples, records)
+    for name in sorted({example.slice for example in examples if example.slice is not None}):
+        chosen = [i for i, example in enumerate(examples) if example.slice == name]
+        part = task.score([examples[i] for i in chosen], [records[i] for i in chosen])
+        metrics |= {f"{metric}/{name}": value for metric, value in part.items()}
+    return metrics
+

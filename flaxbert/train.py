@@ -1,0 +1,185 @@
+"""Training: the loop, from a configuration to a directory of results."""
+
+import collections
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flaxbert import sharding, state, writer
+from flaxbert.checkpoint import BestParams, Checkpoints
+from flaxbert.config import Config, validate
+from flaxbert.evaluate import Evaluation, Evaluator
+from flaxbert.optim import make_optimizer
+from flaxbert.progress import Clock, Progress, note, summary
+from flaxbert.setup import Setup, prepare, read_table
+from flaxbert.step import compile_heights, make_train_step
+from flaxbert.tasks import TASKS
+from flaxbert.tasks.base import Record
+
+log = logging.getLogger("flaxbert")
+
+IN_FLIGHT = 2
+"""Steps handed to the device before the host waits for the oldest: it never runs out of work."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a finished run leaves in memory; everything else is in its workdir."""
+
+    results: dict[str, float]
+    setup: Setup
+    examples: Sequence[Any]
+    """Of `data.eval`; empty without it."""
+    records: list[Record]
+    """The final prediction for each of them."""
+
+
+def train(config: Config, workdir: str | Path) -> dict[str, float]:
+    """`run`, for those who want the results alone: {metric: number}, as in results.json."""
+    return run(config, workdir).results
+
+
+def run(config: Config, workdir: str | Path) -> Trained:
+    """Fine-tune, evaluate and export; a rerun on the same `workdir` continues where it stopped.
+
+    Args:
+      config: what to do; see flaxbert/config.py.
+      workdir: receives config.json, metrics.jsonl, checkpoints/, results.json,
+        eval_predictions.jsonl, export/ and tensorboard/.
+
+    Raises:
+      UserError: for a configuration, data or weights that the user can mend.
+    """
+    validate(config, TASKS)
+    workdir = Path(workdir)
+    chief = jax.process_index() == 0
+    if chief:
+        writer.claim_workdir(workdir, config)
+    sharding.wait_for_all_hosts("workdir")
+
+    # Data first: a mistake in it shows before any weight is read or program compiled.
+    table = read_table(config.data.train, key="data.train", split="train")
+    setup = prepare(config, config.model.init, table)
+    batch_size = config.train.batch_size
+    batches = setup.dataset(table, batch_size=batch_size, labelled=True, training=True).batches
+    total = math.ceil(batches.steps_per_epoch * config.train.epochs)
+    last = min(total, config.train.max_steps or total)
+    batches = dataclasses.replace(batches, steps=last)
+    evaluator = Evaluator.open(setup, "eval", labelled=True) if config.data.eval else None
+
+    optimizer, schedule = make_optimizer(config.optim, total)
+    now = state.create(setup.load_params(), optimizer, setup.mesh)
+    checkpoints = Checkpoints(workdir / "checkpoints", save_every=config.train.save_every)
+    if checkpoints.latest() is not None:
+        now = checkpoints.restore(now)
+        log.info(f"resuming {workdir} after step {int(now.step)} of {last}")
+    best = None
+    if config.train.keep_best:
+        best = BestParams(workdir / "best", config.train.keep_best)
+
+    start = time.perf_counter()
+    train_step = compile_heights(
+        make_train_step(
+            setup.model,
+            setup.task,
+            optimizer,
+            now,
+            setup.mesh,
+            accumulate=config.train.accumulate,
+            seed=config.train.seed,
+            log_every=config.train.log_every,
+        ),
+        now,
+        batches.row_counts,
+        lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
+    )
+    if evaluator is not None:
+        evaluator.compile(now.params)
+    compile_seconds = time.perf_counter() - start
+    log.info(
+        f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
+        f"{batches.row_length} tokens, {batches.row_counts} a step, {compile_seconds:.0f} s"
+    )
+
+    def evaluation_due(step: int) -> bool:
+        every = config.train.eval_every
+        every = batches.steps_per_epoch if every is None else every
+        return step == last or (every > 0 and step % every == 0)
+
+    step = int(now.step)
+    metrics = writer.MetricsWriter(workdir, step=step, active=chief)
+    bar = Progress("train", last, done=step, active=chief)
+    clock, text = Clock(), ""
+    flying: collections.deque[Any] = collections.deque()
+    final: Evaluation | None = None
+    while step < last:
+        rows = batches.rows(step)
+        rows += [[] for _ in range(batches.row_count(rows) - len(rows))]
+        now, sums = train_step(now, sharding.put_rows(rows, batches.build, setup.mesh))
+        step += 1
+        flying.append(sums)
+        if len(flying) > IN_FLIGHT:
+            jax.block_until_ready(flying.popleft())
+        if step % config.train.log_every == 0 or step == last:
+            line = _log_line(jax.tree.map(float, sums), float(schedule(step - 1)))
+            line["epoch"] = step / batches.steps_per_epoch
+            line |= clock.lap(float(sums["weight"]), float(sums["tokens"]), float(sums["steps"]))
+            metrics.write(step, line)
+            text = note(line)
+        bar.advance(note=text)
+        # Log, evaluate, then save: a checkpoint's step has all its lines, so resuming cuts the
+        # file right behind them.
+        if evaluator is not None and evaluation_due(step):
+            jax.block_until_ready(sums)
+            clock.pause()
+            final = evaluator.run(now.params)
+            metrics.write(step, {prefixed(k): v for k, v in final.metrics.items()})
+            log.info(f"step {step}: {summary(final.metrics)}")
+            if best is not None:
+                best.offer(now.params, step, final.metrics)
+            clock.resume()
+        checkpoints.save(now, step, force=step == last)
+    bar.close()
+    metrics.close()
+
+    params = now.params
+    results: dict[str, float] = {"step": float(step)}
+    if best is not None:
+        best_step, params = best.restore(params)
+        results["best_step"] = float(best_step)
+        final = None if best_step != step else final
+        best.close()
+    if evaluator is not None and final is None:  # resumed at the end, or other weights selected
+        final = evaluator.run(params)
+    results |= final.metrics if final is not None else {}
+    results |= {"padding_share": batches.padding_share(), "perf/compile_seconds": compile_seconds}
+    results |= clock.totals()
+    if chief:
+        setup.export(params, workdir / "export")
+        if final is not None:
+            writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
+        writer.write_json(workdir / "results.json", results)
+    checkpoints.close()
+    sharding.wait_for_all_hosts("done")
+    examples = evaluator.examples if evaluator is not None else ()
+    return Trained(results, setup, examples, final.records if final is not None else [])
+
+
+def _log_line(sums: dict[str, float], learning_rate: float) -> dict[str, float]:
+    """Means over the steps since the last line."""
+    return {
+        "loss": sums["loss"] / sums["weight"],
+        "grad_norm": sums["grad_norm"] / sums["steps"],
+        "learning_rate": learning_rate,
+    }
+
+
+def prefixed(name: str) -> str:
+    """The name of an evaluation's metric in metrics.jsonl; `perf/` stays in front."""
+    return name if name.startswith("perf/") else f"eval/{name}"
