@@ -1,7 +1,7 @@
 """flaxbert: fine-tune BERT in JAX, on TPUs and GPUs.
 
-    model, params = flaxbert.from_pretrained("DIR or hub id")
-    results = flaxbert.train(config, "workdir")
+model, params = flaxbert.from_pretrained("DIR or hub id")
+results = flaxbert.train(config, "workdir")
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -1,7 +1,6 @@
 """Checkpoints: the only module that knows Orbax."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -28,7 +27,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, step: int, *, force: bool = False) -> None:
-        """Save if `step` is a multiple of `save_every`, or `force`; returns before it is written."""
+        """Save at multiples of `save_every`, or if `force`; returns before it is written."""
         if self._manager.latest_step() != step:
             self._manager.save(step, args=ocp.args.StandardSave(state), force=force)
 
@@ -54,7 +53,7 @@ class BestParams:
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def offer(self, params: Params, step: int, metrics: Metrics) -> None:
-        """Keep the parameters of `step` if they are better than all before; of equals, the first."""
+        """Keep the parameters of `step` if better than all before; of equals, the first."""
         if self._metric not in metrics:
             raise ConfigError(
                 f"train.keep_best={self._metric!r}: the evaluation gives {', '.join(metrics)}"

@@ -25,7 +25,7 @@ class Arguments:
     distributed: str
 
 
-class HelpRequested(Exception):
+class HelpRequested(Exception):  # noqa: N818 (not an error)
     """`--help` was given; the text is the message."""
 
 
@@ -81,7 +81,9 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
 def _config_file(argv: Sequence[str]) -> str | None:
     for i, arg in enumerate(argv):
         if match := re.fullmatch(r"--?config(?:=(.*))?", arg):
-            return match.group(1) if match.group(1) is not None else (argv[i + 1 : i + 2] or [""])[0]
+            return (
+                match.group(1) if match.group(1) is not None else (argv[i + 1 : i + 2] or [""])[0]
+            )
     return None
 
 
@@ -107,9 +109,9 @@ def _check_overrides(argv: Sequence[str], config_file: str) -> None:
     config = load_config(config_file)
     known = {name for name, _, _ in fields(config)}
     for arg in argv:
-        if match := re.match(r"--?(?:no)?config\.([^=]+)", arg):
-            if match.group(1) not in known:
-                raise unknown_key(match.group(1), config)
+        match = re.match(r"--?(?:no)?config\.([^=]+)", arg)
+        if match and match.group(1) not in known:
+            raise unknown_key(match.group(1), config)
 
 
 def _help(description: str, values: flags.FlagValues, config: Config | None) -> str:
@@ -124,5 +126,7 @@ def _help(description: str, values: flags.FlagValues, config: Config | None) -> 
     lines += ["", "configuration keys, --config.KEY=VALUE:"]
     for name, field, value in fields(config):
         about = f"{field.metadata.get('help', '')} [{value!r}]"
-        lines += textwrap.wrap(f"{name}: {about}", 98, initial_indent="  ", subsequent_indent="      ")
+        lines += textwrap.wrap(
+            f"{name}: {about}", 98, initial_indent="  ", subsequent_indent="      "
+        )
     return "\n".join(lines)

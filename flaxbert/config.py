@@ -90,7 +90,7 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     options: Any = None
-    """The task's own `Options`."""
+    """The task's own options, an instance of its `options_type`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Nested, of JSON's types."""

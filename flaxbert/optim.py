@@ -46,7 +46,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def _adam_without_bias_correction(config: OptimConfig) -> optax.GradientTransformation:
-    """m / (sqrt(v) + eps) of the raw moments, as the original BERT has it."""
+    """M / (sqrt(v) + eps) of the raw moments, as the original BERT has it."""
 
     def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)

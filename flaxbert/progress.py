@@ -45,9 +45,8 @@ class Progress:
         elif self._active and now - self._last_line > self.SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (now - self._start) / (self._done - self._first) * (self._total - self._done)
-            log.info(
-                f"{self._what} {self._done}/{self._total}  {self._note}  ETA {left // 60:.0f}:{left % 60:02.0f}"
-            )
+            eta = f"ETA {left // 60:.0f}:{left % 60:02.0f}"
+            log.info(f"{self._what} {self._done}/{self._total}  {self._note}  {eta}")
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -23,8 +23,7 @@ log = logging.getLogger("flaxbert")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    log.setLevel(logging.INFO)
+    _log_to_stderr()
     try:
         arguments = cli.parse(sys.argv if argv is None else argv, __doc__ or "")
         _dispatch(arguments)
@@ -34,6 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers, log.propagate = [handler], False  # not through absl's, which adds file and line
+    log.setLevel(logging.INFO)
 
 
 def _dispatch(arguments: cli.Arguments) -> None:

@@ -82,15 +82,13 @@ class Setup:
         )
         if trained and report.fresh:
             raise WeightsError(
-                f"{self.directory}: has no trained output layer ({', '.join(report.fresh)} absent); "
+                f"{self.directory}: has no trained output layer (no {', '.join(report.fresh)}); "
                 "train first, or give the --workdir of a finished run."
             )
         log.info(report.describe())
         return params
 
-    def dataset(
-        self, table: Table, *, batch_size: int, labelled: bool, training: bool
-    ) -> Dataset:
+    def dataset(self, table: Table, *, batch_size: int, labelled: bool, training: bool) -> Dataset:
         """Tokenise a table and plan its batches.
 
         Args:
@@ -173,7 +171,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
             f"{directory}: the tokenizer has {len(tokenizer)} tokens, config.json's vocab_size is "
             f"{model_config.vocab_size}; they are not of the same model."
         )
-    options = config.options or TASKS[config.task].Options()
+    options = config.options or TASKS[config.task].options_type()
     task = TASKS[config.task].create(config.data, options, train, hf_config)
     model = Model.create(model_config, task.make_head)
     return Setup(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())

@@ -5,14 +5,13 @@ it, parameters are copied to every device. The same program runs on one CPU and 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
 
 DATA = "data"
 
@@ -21,9 +20,10 @@ DATA = "data"
 RULES: tuple[tuple[str, PartitionSpec], ...] = ((r".*", PartitionSpec()),)
 
 
-def make_mesh() -> Mesh:
-    """All devices of all hosts on one data axis."""
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all hosts, or those given, on one data axis."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def data_shards(mesh: Mesh) -> int:
@@ -60,7 +60,9 @@ def put_params(params: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, params, tree_shardings(params, mesh))
 
 
-def put_rows(rows: list[Any], build: Callable[[list[Any]], Any], mesh: Mesh) -> dict[str, jax.Array]:
+def put_rows(
+    rows: list[Any], build: Callable[[list[Any]], Any], mesh: Mesh
+) -> dict[str, jax.Array]:
     """Build this host's share of a batch's rows, and make global arrays of all hosts' shares.
 
     Args:
@@ -70,8 +72,8 @@ def put_rows(rows: list[Any], build: Callable[[list[Any]], Any], mesh: Mesh) -> 
     """
     sharding = by_rows(mesh)
     indices = sharding.addressable_devices_indices_map((len(rows),)).values()
-    first = min(index[0].start or 0 for index in indices)
-    last = max(len(rows) if index[0].stop is None else index[0].stop for index in indices)
+    spans = [index[0].indices(len(rows)) for index in indices if index is not None]
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     return {
         name: jax.make_array_from_process_local_data(sharding, local, (len(rows), *local.shape[1:]))
         for name, local in build(rows[first:last]).items()

@@ -26,7 +26,7 @@ class TrainState:
     params: Params
     opt_state: Any
     sums: Sums
-    """Sums over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
+    """Over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
 
 
 def create(params: Params, optimizer: optax.GradientTransformation, mesh: Any) -> TrainState:

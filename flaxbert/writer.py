@@ -38,7 +38,7 @@ def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in tree.items():
         inner = isinstance(value, Mapping)
         result |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}

@@ -1,8 +1,8 @@
 """Sources: local files and Hugging Face data sets, all read into the same rows.
 
 A local file is recognised by its ending: .tsv .csv .json .jsonl .parquet. A .json may be a list of
-objects or a SQuAD file as published. Anything else is a hub data set, `ID[:CONFIG][@SPLIT]`, such as
-`nyu-mll/glue:sst2@validation`.
+objects or a SQuAD file as published. Anything else is a hub data set, `ID[:CONFIG][@SPLIT]`, such
+as `nyu-mll/glue:sst2@validation`.
 """
 
 import csv
@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flaxbert.errors import DataError, HubError
 
@@ -83,7 +83,7 @@ def read(spec: str, *, split: str) -> Table:
         ) from None
 
 
-def _delimited(path: Path, delimiter: str, quoting: int) -> Iterator[Row]:
+def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:

@@ -1,6 +1,7 @@
 """Accuracy, F1 and Matthews correlation from a confusion matrix."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def accuracy(matrix: np.ndarray) -> float:
     return float(np.trace(matrix) / max(1, matrix.sum()))
 
 
-def f1(matrix: np.ndarray, label: int) -> float:
+def f1(matrix: np.ndarray, label: int | np.integer[Any]) -> float:
     """F1 of one class against the others; 0 where precision and recall are both undefined."""
     hits = matrix[label, label]
     marked = matrix[label].sum() + matrix[:, label].sum()

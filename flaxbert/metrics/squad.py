@@ -14,7 +14,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(text: str) -> str:
-    """Lower-case, drop ASCII punctuation and English articles, squeeze white space; in that order."""
+    """Lower-case, drop ASCII punctuation, then English articles, then extra white space."""
     text = text.lower().translate(PUNCTUATION)
     return " ".join(ARTICLES.sub(" ", text).split())
 
@@ -34,9 +34,7 @@ def f1(prediction: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def best(
-    metric: Callable[[str, str], float], prediction: str, references: Sequence[str]
-) -> float:
+def best(metric: Callable[[str, str], float], prediction: str, references: Sequence[str]) -> float:
     """The best score against any of the references."""
     return max(metric(prediction, reference) for reference in references)
 

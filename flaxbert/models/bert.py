@@ -144,7 +144,7 @@ def dense(config: BertConfig, features_in: int, features_out: int, rngs: nnx.Rng
 
 
 def layer_norm(config: BertConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with the checkpoint's epsilon and the two-pass variance (statistics in float32)."""
+    """LayerNorm with the checkpoint's epsilon and two-pass variance; statistics in float32."""
     return nnx.LayerNorm(
         config.hidden_size,
         epsilon=config.layer_norm_eps,

@@ -29,12 +29,12 @@ class PoolerHead(nnx.Module):
         self.pooler = dense(config, config.hidden_size, config.hidden_size, rngs)
 
     def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """hidden [R, T, D], batch["anchor"] [R, K] -> pooled [R, K, D]."""
+        """Hidden [R, T, D], batch["anchor"] [R, K] -> pooled [R, K, D]."""
         return {"pooled": jnp.tanh(self.pooler(gather(hidden, batch["anchor"])))}
 
 
 class SequenceClassificationHead(nnx.Module):
-    """Pooler, dropout and a dense layer (`BertForSequenceClassification`; BERT paper, section 4.1)."""
+    """Pooler, dropout, dense layer (`BertForSequenceClassification`; BERT paper, section 4.1)."""
 
     architecture = "BertForSequenceClassification"
 
@@ -45,14 +45,14 @@ class SequenceClassificationHead(nnx.Module):
         self.rate = config.hidden_dropout_prob if rate is None else rate
 
     def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """hidden [R, T, D], batch["anchor"] [R, K] -> logits [R, K, C], float32."""
+        """Hidden [R, T, D], batch["anchor"] [R, K] -> logits [R, K, C], float32."""
         pooled = jnp.tanh(self.pooler(gather(hidden, batch["anchor"])))  # [R, K, D]
         logits = self.classifier(dropout(pooled, self.rate, key))
         return {"logits": logits.astype(jnp.float32)}
 
 
 class SpanHead(nnx.Module):
-    """Start and end scores of every token (`BertForQuestionAnswering`; BERT paper, section 4.2)."""
+    """Start and end scores of every token (`BertForQuestionAnswering`; paper, section 4.2)."""
 
     architecture = "BertForQuestionAnswering"
 
@@ -60,7 +60,7 @@ class SpanHead(nnx.Module):
         self.span = dense(config, config.hidden_size, 2, rngs)
 
     def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """hidden [R, T, D] -> start_logits [R, T] and end_logits [R, T], float32."""
+        """Hidden [R, T, D] -> start_logits [R, T] and end_logits [R, T], float32."""
         logits = self.span(hidden).astype(jnp.float32)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 

@@ -48,8 +48,8 @@ def from_pretrained(
     model = Model.create(BertConfig.from_hf(hf_config, dtype=dtype), head_of(hf_config))
     params, report = weights.load(model, directory, seed=seed)
     if report.fresh and model.architecture != PoolerHead.architecture:
-        raise WeightsError(f"{directory}: config.json says {model.architecture}, but the file has "
-                           f"no {', '.join(report.fresh)}.")
+        raise WeightsError(
+            f"{directory}: config.json says {model.architecture}, but the file has "
+            f"no {', '.join(report.fresh)}."
+        )
     return model, jax.tree.map(jnp.asarray, params)
-
-

@@ -77,5 +77,5 @@ def _hub(repo: str, revision: str | None) -> Path:
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HubError(
-            f"model.init={repo!r}: could not be fetched from the Hugging Face Hub ({reason}). {mend}"
+            f"model.init={repo!r}: not fetched from the Hugging Face Hub ({reason}). {mend}"
         ) from None

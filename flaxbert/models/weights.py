@@ -20,6 +20,26 @@ from safetensors.numpy import save_file
 from flaxbert.errors import WeightsError
 from flaxbert.models.model import Model, Params
 
+# Hugging Face name -> our path, both inside a layer.
+LAYER_TABLE = (
+    ("attention.self.query.weight", "attention/query/kernel"),
+    ("attention.self.query.bias", "attention/query/bias"),
+    ("attention.self.key.weight", "attention/key/kernel"),
+    ("attention.self.key.bias", "attention/key/bias"),
+    ("attention.self.value.weight", "attention/value/kernel"),
+    ("attention.self.value.bias", "attention/value/bias"),
+    ("attention.output.dense.weight", "attention/output/kernel"),
+    ("attention.output.dense.bias", "attention/output/bias"),
+    ("attention.output.LayerNorm.weight", "attention_norm/scale"),
+    ("attention.output.LayerNorm.bias", "attention_norm/bias"),
+    ("intermediate.dense.weight", "intermediate/kernel"),
+    ("intermediate.dense.bias", "intermediate/bias"),
+    ("output.dense.weight", "output/kernel"),
+    ("output.dense.bias", "output/bias"),
+    ("output.LayerNorm.weight", "output_norm/scale"),
+    ("output.LayerNorm.bias", "output_norm/bias"),
+)
+
 # Hugging Face name -> our path. {i} is a layer. A dense `weight` is stored [out, in] there and
 # [in, out] here, hence the transposition of every path that ends with `kernel`.
 TABLE = (
@@ -28,29 +48,14 @@ TABLE = (
     ("bert.embeddings.token_type_embeddings.weight", "bert/embeddings/token_type/embedding"),
     ("bert.embeddings.LayerNorm.weight", "bert/embeddings/norm/scale"),
     ("bert.embeddings.LayerNorm.bias", "bert/embeddings/norm/bias"),
-    ("bert.encoder.layer.{i}.attention.self.query.weight", "bert/layers/{i}/attention/query/kernel"),
-    ("bert.encoder.layer.{i}.attention.self.query.bias", "bert/layers/{i}/attention/query/bias"),
-    ("bert.encoder.layer.{i}.attention.self.key.weight", "bert/layers/{i}/attention/key/kernel"),
-    ("bert.encoder.layer.{i}.attention.self.key.bias", "bert/layers/{i}/attention/key/bias"),
-    ("bert.encoder.layer.{i}.attention.self.value.weight", "bert/layers/{i}/attention/value/kernel"),
-    ("bert.encoder.layer.{i}.attention.self.value.bias", "bert/layers/{i}/attention/value/bias"),
-    ("bert.encoder.layer.{i}.attention.output.dense.weight", "bert/layers/{i}/attention/output/kernel"),
-    ("bert.encoder.layer.{i}.attention.output.dense.bias", "bert/layers/{i}/attention/output/bias"),
-    ("bert.encoder.layer.{i}.attention.output.LayerNorm.weight", "bert/layers/{i}/attention_norm/scale"),
-    ("bert.encoder.layer.{i}.attention.output.LayerNorm.bias", "bert/layers/{i}/attention_norm/bias"),
-    ("bert.encoder.layer.{i}.intermediate.dense.weight", "bert/layers/{i}/intermediate/kernel"),
-    ("bert.encoder.layer.{i}.intermediate.dense.bias", "bert/layers/{i}/intermediate/bias"),
-    ("bert.encoder.layer.{i}.output.dense.weight", "bert/layers/{i}/output/kernel"),
-    ("bert.encoder.layer.{i}.output.dense.bias", "bert/layers/{i}/output/bias"),
-    ("bert.encoder.layer.{i}.output.LayerNorm.weight", "bert/layers/{i}/output_norm/scale"),
-    ("bert.encoder.layer.{i}.output.LayerNorm.bias", "bert/layers/{i}/output_norm/bias"),
+    *((f"bert.encoder.layer.{{i}}.{hf}", f"bert/layers/{{i}}/{ours}") for hf, ours in LAYER_TABLE),
     ("bert.pooler.dense.weight", "head/pooler/kernel"),
     ("bert.pooler.dense.bias", "head/pooler/bias"),
     ("classifier.weight", "head/classifier/kernel"),
     ("classifier.bias", "head/classifier/bias"),
     ("qa_outputs.weight", "head/span/kernel"),
     ("qa_outputs.bias", "head/span/bias"),
-)  # fmt: skip
+)
 
 HEAD_PREFIXES = ("bert.pooler.", "classifier.", "qa_outputs.", "cls.")
 """Tensors of output layers: unused, not unexpected, when the model at hand has another head."""

@@ -43,7 +43,7 @@ class Example(Protocol):
 class Task(Protocol):
     """A downstream task. See classification.py for a short one."""
 
-    Options: ClassVar[type]
+    options_type: ClassVar[type]
     """Dataclass of this task's own configuration, `config.options`."""
 
     @classmethod
@@ -93,7 +93,9 @@ class Task(Protocol):
         """A prediction as a line of a table, for people: {column: text}."""
 
 
-def score_with_slices(task: Task, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+def score_with_slices(
+    task: Task, examples: Sequence[Example], records: Sequence[Record]
+) -> Metrics:
     """`task.score` over all examples and, as `metric/SLICE`, over each slice of them."""
     metrics = task.score(examples, records)
     for name in sorted({example.slice for example in examples if example.slice is not None}):
@@ -101,4 +103,3 @@ def score_with_slices(task: Task, examples: Sequence[Example], records: Sequence
         part = task.score([examples[i] for i in chosen], [records[i] for i in chosen])
         metrics |= {f"{metric}/{name}": value for metric, value in part.items()}
     return metrics
-

@@ -6,7 +6,7 @@ layer; the loss is cross-entropy.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class Example:
 class Classification:
     """Single-label classification with cross-entropy."""
 
-    Options = Options
+    options_type: ClassVar[type] = Options
 
     data: DataConfig
     options: Options
@@ -175,9 +175,7 @@ class Classification:
                 "text": example.text,
                 **({} if example.pair is None else {"pair": example.pair}),
                 "label": self.labels[int(np.argmax(row))],
-                "probability": {
-                    name: float(p) for name, p in zip(self.labels, row, strict=True)
-                },
+                "probability": {name: float(p) for name, p in zip(self.labels, row, strict=True)},
             }
             for example, row in zip(examples, probabilities, strict=True)
         ]

@@ -7,7 +7,7 @@ that is too long becomes several overlapping windows, each a feature.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +49,7 @@ class Example:
 class QuestionAnswering:
     """Span extraction over overlapping windows."""
 
-    Options = Options
+    options_type: ClassVar[type] = Options
 
     data: DataConfig
     options: Options

@@ -1,0 +1,75 @@
+"""Shared fixtures: eight CPU devices, and a tiny checkpoint in the Hugging Face layout."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)  # every test that trains, trains sharded
+
+from flaxbert.models import weights
+from flaxbert.models.bert import BertConfig
+from flaxbert.models.heads import MakeHead, PoolerHead
+from flaxbert.models.model import Model
+
+ROOT = Path(__file__).parents[1]
+
+# Odd sizes: no two dimensions are equal, so a transposition cannot hide.
+SIZES = dict(
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=40,
+    max_position_embeddings=64,
+    type_vocab_size=2,
+)
+
+WORDS = """the a an of in is was who what where when not and it film food great bad fine awful
+table red blue car paris london city river bridge king queen book read good very she he they
+visited built by old new""".split()
+
+
+def vocabulary() -> list[str]:
+    """Special tokens, some words, and every letter, alone and as a continuation."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*letters, *(f"##{letter}" for letter in letters), *".,?!'-:;()", *WORDS]
+    return special + list(dict.fromkeys(pieces))
+
+
+def write_checkpoint(
+    directory: Path, make_head: MakeHead = PoolerHead, *, seed: int = 0, **changes: object
+) -> Path:
+    """Write a tiny BERT: config.json, model.safetensors, vocab.txt, tokenizer_config.json."""
+    directory.mkdir(parents=True, exist_ok=True)
+    words = vocabulary()
+    sizes = SIZES | {"vocab_size": len(words)} | changes
+    model = Model.create(BertConfig(**sizes), make_head)  # type: ignore[arg-type]
+    # Ten times BERT's initial spread: with 0.02 a tiny model's outputs barely depend on its input.
+    params = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, model.init(seed))
+    weights.save(model, params, directory)
+    config = {"model_type": "bert", "architectures": [model.architecture], **sizes}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "vocab.txt").write_text("\n".join(words) + "\n")
+    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny pre-trained BERT (encoder and pooler, no task head)."""
+    return write_checkpoint(tmp_path_factory.mktemp("tiny-bert"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint: Path):
+    """The tiny checkpoint's tokenizer."""
+    from flaxbert.data.tokenization import load_tokenizer
+
+    return load_tokenizer(checkpoint)
