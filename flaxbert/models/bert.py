@@ -120,8 +120,8 @@ def split_key(key: Array | None, count: int) -> list[Array | None]:
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
     """Zero each element with probability `rate` and scale the others; identity if `key` is None.
 
-    Random bits are a large part of dropout's cost, so each 32-bit word serves two elements; the rate
-    is thereby rounded to 1/65536.
+    Random bits are a large part of dropout's cost, so each 32-bit word serves two elements; the
+    rate is thereby rounded to 1/65536.
     """
     if key is None or rate == 0.0:
         return x

@@ -5,6 +5,7 @@ state at its *anchor*, the position of its [CLS] in the row; token-level heads r
 """
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -20,7 +21,13 @@ def gather(values: Array, positions: Array) -> Array:
     return jnp.take_along_axis(values, positions[..., None], axis=1)
 
 
-class PoolerHead(nnx.Module):
+class Head(nnx.Module):
+    """What all output layers have: the class name that transformers gives encoder + head."""
+
+    architecture: ClassVar[str]
+
+
+class PoolerHead(Head):
     """BERT's pooler alone: tanh of a dense layer over [CLS] (`BertModel`'s `pooler_output`)."""
 
     architecture = "BertModel"
@@ -33,7 +40,7 @@ class PoolerHead(nnx.Module):
         return {"pooled": jnp.tanh(self.pooler(gather(hidden, batch["anchor"])))}
 
 
-class SequenceClassificationHead(nnx.Module):
+class SequenceClassificationHead(Head):
     """Pooler, dropout, dense layer (`BertForSequenceClassification`; BERT paper, section 4.1)."""
 
     architecture = "BertForSequenceClassification"
@@ -51,7 +58,7 @@ class SequenceClassificationHead(nnx.Module):
         return {"logits": logits.astype(jnp.float32)}
 
 
-class SpanHead(nnx.Module):
+class SpanHead(Head):
     """Start and end scores of every token (`BertForQuestionAnswering`; paper, section 4.2)."""
 
     architecture = "BertForQuestionAnswering"
@@ -65,5 +72,5 @@ class SpanHead(nnx.Module):
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
 
-MakeHead = Callable[[BertConfig, nnx.Rngs], nnx.Module]
+MakeHead = Callable[[BertConfig, nnx.Rngs], Head]
 """Builds a task's output layer for an encoder of the given sizes."""

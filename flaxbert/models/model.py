@@ -55,8 +55,8 @@ class Model:
         """Build abstractly: no parameter is allocated, whatever the size."""
         module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, nnx.Rngs(0)))
         graphdef, state = nnx.split(module)
-        architecture = type(module.head).architecture
-        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, architecture)
+        shapes, architecture = nnx.to_pure_dict(state), module.head.architecture
+        return cls(config, graphdef, shapes, make_head, architecture)
 
     def __call__(
         self, params: Params, batch: Mapping[str, Array], *, key: Array | None = None

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Train on this machine's NVIDIA GPUs, all of them, with data parallelism.
+#
+#   launch/gpu_local.sh --config=configs/squad.py --workdir=runs/squad [--config.KEY=VALUE ...]
+#
+# Which GPUs: CUDA_VISIBLE_DEVICES=0,1 launch/gpu_local.sh ...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+make --silent .venv/base ACCELERATOR=cuda
+.venv/bin/python -c 'import jax; assert jax.default_backend() == "gpu", "JAX sees no GPU"'
+exec .venv/bin/python -m flaxbert.run --config.model.dtype=bfloat16 "$@"

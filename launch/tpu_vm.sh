@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Create a Cloud TPU VM (one host or a slice of many), install flaxbert there, and train.
+#
+#   PROJECT=my-project ZONE=us-west4-a NAME=bert TYPE=v5litepod-8 \
+#     launch/tpu_vm.sh --config=configs/squad.py --workdir=gs://BUCKET-MOUNT/squad [...]
+#
+# The VM is kept: run the same command again to continue an interrupted run (it resumes from its
+# workdir). Delete it with: gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+: "${PROJECT:?a Google Cloud project}" "${ZONE:?a zone with TPUs}" "${NAME:?a name for the VM}"
+TYPE=${TYPE:-v5litepod-8}
+VERSION=${VERSION:-v2-alpha-tpuv5-lite}
+at=(--project="$PROJECT" --zone="$ZONE")
+
+gcloud compute tpus tpu-vm describe "$NAME" "${at[@]}" >/dev/null 2>&1 ||
+  gcloud compute tpus tpu-vm create "$NAME" "${at[@]}" --accelerator-type="$TYPE" --version="$VERSION"
+
+# The committed files, to every host.
+archive=$(mktemp --suffix=.tar.gz)
+trap 'rm -f "$archive"' EXIT
+git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
+gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
+
+arguments=$(printf ' %q' --config.model.dtype=bfloat16 --distributed=auto "$@")
+gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --command="
+  set -e
+  tar xzf flaxbert.tar.gz && cd flaxbert
+  make --silent .venv/base ACCELERATOR=tpu
+  .venv/bin/python -m flaxbert.run$arguments
+"
