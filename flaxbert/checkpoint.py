@@ -5,7 +5,6 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from flaxbert.errors import ConfigError
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
 from flaxbert.tasks.base import Metrics
@@ -54,10 +53,6 @@ class BestParams:
 
     def offer(self, params: Params, step: int, metrics: Metrics) -> None:
         """Keep the parameters of `step` if better than all before; of equals, the first."""
-        if self._metric not in metrics:
-            raise ConfigError(
-                f"train.keep_best={self._metric!r}: the evaluation gives {', '.join(metrics)}"
-            )
         value = metrics[self._metric]
         best = self._manager.best_step()
         held = None if best is None else self._manager.metrics(best)[self._metric]

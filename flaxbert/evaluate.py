@@ -106,6 +106,13 @@ class Evaluator:
         """The task's examples, in the order of the records."""
         return self._data.examples
 
+    @property
+    def metric_names(self) -> list[str]:
+        """What `run` will give, before it has run (and without `perf/...`)."""
+        names = [*self._setup.task.score([], []), "loss"]
+        slices = sorted({e.slice for e in self._data.examples if e.slice is not None})
+        return names + [f"{name}/{part}" for part in slices for name in names[:-1]]
+
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
         setup, batches = self._setup, self._data.batches

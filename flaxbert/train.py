@@ -14,6 +14,7 @@ import jax
 from flaxbert import sharding, state, writer
 from flaxbert.checkpoint import BestParams, Checkpoints
 from flaxbert.config import Config, validate
+from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.optim import make_optimizer
 from flaxbert.progress import Clock, Progress, note, summary
@@ -73,15 +74,18 @@ def run(config: Config, workdir: str | Path) -> Trained:
     batches = dataclasses.replace(batches, steps=last)
     evaluator = Evaluator.open(setup, "eval", labelled=True) if config.data.eval else None
 
+    wanted = config.train.keep_best
+    if wanted and evaluator is not None and wanted not in evaluator.metric_names:
+        known = ", ".join(evaluator.metric_names)
+        raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
+
     optimizer, schedule = make_optimizer(config.optim, total)
     now = state.create(setup.load_params(), optimizer, setup.mesh)
     checkpoints = Checkpoints(workdir / "checkpoints", save_every=config.train.save_every)
     if checkpoints.latest() is not None:
         now = checkpoints.restore(now)
         log.info(f"resuming {workdir} after step {int(now.step)} of {last}")
-    best = None
-    if config.train.keep_best:
-        best = BestParams(workdir / "best", config.train.keep_best)
+    best = BestParams(workdir / "best", wanted) if wanted else None
 
     start = time.perf_counter()
     train_step = compile_heights(

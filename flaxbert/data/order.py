@@ -12,5 +12,5 @@ def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     Returns:
       [size] int64.
     """
-    keys = np.random.Philox(key=[seed % 2**64, epoch]).random_raw(size)
+    keys = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(size)
     return np.argsort(keys, kind="stable")

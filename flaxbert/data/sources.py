@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from flaxbert import hub
 from flaxbert.errors import DataError, HubError
 
 
@@ -21,6 +22,21 @@ class Row:
 
     values: dict[str, Any]
     origin: str
+
+    def text(self, column: str) -> str:
+        """The value of a column that must be text.
+
+        Raises:
+          DataError: if it is anything else, such as a null.
+        """
+        value = self.values.get(column)
+        if not isinstance(value, str):
+            raise DataError(f"{self.origin}: {column} is {value!r}; expected a text.")
+        return value
+
+    def slice(self, column: str | None) -> str | None:
+        """The value of the `data.slices` column, if one is named."""
+        return None if not column else str(self.values.get(column))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,12 +217,12 @@ def _read_hub(spec: str, split: str) -> Table:
         f"({', '.join(READERS)})."
     )
     try:
-        data = datasets.load_dataset(repo, config or None, split=chosen)
+        with hub.fetching(spec):
+            data = datasets.load_dataset(repo, config or None, split=chosen)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HubError(
             f"{spec!r} is no local file, and as a hub data set (split {chosen}) it could not be "
-            f"fetched ({reason}). {mend}"
+            f"fetched ({hub.reason(error)}). {mend}"
         ) from None
     names = {
         column: list(feature.names)

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from flaxbert import hub
 from flaxbert.errors import HubError, WeightsError
 
 PACKAGE = "package://"
@@ -64,7 +65,8 @@ def _hub(repo: str, revision: str | None) -> Path:
         "model.safetensors and the tokenizer's files."
     )
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        with hub.fetching(repo):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
     except HFValidationError as error:
         raise WeightsError(
             f"model.init={repo!r}: no such directory, and no hub id ({error}). {mend}"
@@ -75,7 +77,7 @@ def _hub(repo: str, revision: str | None) -> Path:
             f"in its cache. {mend}"
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        why = hub.reason(error)
         raise HubError(
-            f"model.init={repo!r}: not fetched from the Hugging Face Hub ({reason}). {mend}"
+            f"model.init={repo!r}: not fetched from the Hugging Face Hub ({why}). {mend}"
         ) from None

@@ -97,24 +97,19 @@ class Classification:
             columns[self.options.pair] = "options.pair"
         if labelled:
             columns[self.options.label] = "options.label"
-        if self.data.slices is not None:
-            columns[self.data.slices] = "data.slices"
+            if self.data.slices:
+                columns[self.data.slices] = "data.slices"
         table.require(columns)
         named = self.options.label in table.label_names
         return [self._example(row, labelled, named) for row in table.rows]
 
     def _example(self, row: Row, labelled: bool, named: bool) -> Example:
-        options, values = self.options, row.values
-        for column in filter(None, (options.text, options.pair)):
-            if not isinstance(values.get(column), str):
-                raise DataError(
-                    f"{row.origin}: {column} is {values.get(column)!r}; expected a text."
-                )
+        options, value = self.options, row.values.get(self.options.label)
         return Example(
-            text=values[options.text],
-            pair=None if options.pair is None else values[options.pair],
-            label=self._label(values.get(options.label), row.origin, named) if labelled else None,
-            slice=None if self.data.slices is None else str(values.get(self.data.slices)),
+            text=row.text(options.text),
+            pair=None if options.pair is None else row.text(options.pair),
+            label=self._label(value, row.origin, named) if labelled else None,
+            slice=row.slice(self.data.slices) if labelled else None,
             origin=row.origin,
         )
 

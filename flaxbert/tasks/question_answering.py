@@ -79,24 +79,18 @@ class QuestionAnswering:
         columns = {"question": "data.train", "context": "data.train"}
         if labelled:
             columns["answers"] = "data.train"
-        if self.data.slices is not None:
-            columns[self.data.slices] = "data.slices"
+            if self.data.slices:
+                columns[self.data.slices] = "data.slices"
         table.require(columns)
         return [self._example(row, n, labelled) for n, row in enumerate(table.rows)]
 
     def _example(self, row: Row, number: int, labelled: bool) -> Example:
-        values = row.values
-        for column in ("question", "context"):
-            if not isinstance(values.get(column), str):
-                raise DataError(
-                    f"{row.origin}: {column} is {values.get(column)!r}; expected a text."
-                )
         return Example(
-            id=str(values.get("id", number)),
-            question=values["question"].strip(),
-            context=values["context"],
+            id=str(row.values.get("id", number)),
+            question=row.text("question").strip(),
+            context=row.text("context"),
             answers=_answers(row) if labelled else (),
-            slice=None if self.data.slices is None else str(values.get(self.data.slices)),
+            slice=row.slice(self.data.slices) if labelled else None,
             origin=row.origin,
         )
 

@@ -1,0 +1,143 @@
+"""Time of a training step beside PyTorch's, on the same examples, in alternation.
+
+    python benchmarks/step_time.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
+
+Needs the extra `parity` (pip install -e '.[parity]'). Both sides fine-tune the same checkpoint in
+float32 on this machine's CPU or accelerator with AdamW, clipping and dropout. PyTorch runs the
+model of transformers on batches padded to their longest text, as its Trainer does. Blocks of steps
+alternate, A B A B, so that a noisy machine slows both; the ratio of the medians is the result.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+import transformers
+
+from flaxbert import cli, optim, sharding, state
+from flaxbert.config import validate
+from flaxbert.setup import Setup, prepare, read_table
+from flaxbert.step import compile_heights, make_train_step
+from flaxbert.tasks import TASKS
+
+BLOCKS, STEPS = 4, 3
+
+
+def main() -> None:
+    """Print both medians, their ratio, and the share of padding on either side."""
+    arguments = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
+    config = arguments.config
+    validate(config, TASKS)
+    table = read_table(config.data.train, key="data.train", split="train")
+    setup = prepare(config, config.model.init, table)
+    batches = setup.dataset(
+        table, batch_size=config.train.batch_size, labelled=True, training=True
+    ).batches
+    members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
+    ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)
+    ours(0), theirs(members[0])  # compile, warm up
+    times: dict[str, list[float]] = {"flaxbert": [], "torch": []}
+    for block in range(BLOCKS):
+        for name in ("flaxbert", "torch"):
+            for step in range(block * STEPS, (block + 1) * STEPS):
+                start = time.perf_counter()
+                ours(step) if name == "flaxbert" else theirs(members[step])
+                times[name].append(time.perf_counter() - start)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    lengths = batches.features.lengths
+    padded = sum(lengths[m].max() * len(m) for m in members)
+    for name, seconds in medians.items():
+        print(
+            f"{name:9} {seconds:7.3f} s a step, {config.train.batch_size / seconds:6.1f} features/s"
+        )
+    print(f"flaxbert / torch step time {medians['flaxbert'] / medians['torch']:.2f}")
+    print(f"padding: flaxbert {batches.padding_share():.3f}, ", end="")
+    print(f"padded to the longest {1 - sum(lengths[m].sum() for m in members) / padded:.3f}")
+
+
+def flaxbert_step(setup: Setup, batches: Any) -> Callable[[int], None]:
+    """Our compiled step; waits for its result."""
+    optimizer, _ = optim.make_optimizer(setup.config.optim, 1000)
+    now = state.create(setup.load_params(), optimizer, setup.mesh)
+    train = setup.config.train
+
+    def put(rows: list[list[int]]) -> Any:
+        return sharding.put_rows(rows, batches.build, setup.mesh)
+
+    step = compile_heights(
+        make_train_step(
+            setup.model,
+            setup.task,
+            optimizer,
+            now,
+            setup.mesh,
+            accumulate=train.accumulate,
+            seed=train.seed,
+            log_every=train.log_every,
+        ),
+        now,
+        batches.row_counts,
+        lambda height: put([[]] * height),
+    )
+    holder = [now]
+
+    def run(number: int) -> None:
+        rows = batches.rows(number)
+        holder[0], sums = step(holder[0], put(rows + [[]] * (batches.row_count(rows) - len(rows))))
+        jax.block_until_ready(sums)
+
+    return run
+
+
+def torch_step(setup: Setup, features: Any) -> Callable[[np.ndarray], None]:
+    """The same step in PyTorch."""
+    kind = getattr(transformers, setup.model.architecture)
+    labels = {"num_labels": len(setup.task.labels)} if hasattr(setup.task, "labels") else {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = kind.from_pretrained(Path(setup.directory), **labels).to(device).train()
+    decayed = [p for n, p in model.named_parameters() if n.endswith("weight") and "Norm" not in n]
+    others = [
+        p for n, p in model.named_parameters() if not (n.endswith("weight") and "Norm" not in n)
+    ]
+    settings = setup.config.optim
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, eps=settings.eps)
+    spans = "start" in features.positions
+
+    def run(members: np.ndarray) -> None:
+        width = int(features.lengths[members].max())
+        arrays = {
+            name: np.zeros((len(members), width), np.int64)
+            for name in ("input_ids", "token_type_ids", "attention_mask")
+        }
+        for row, member in enumerate(members):
+            begin, length = features.starts[member], features.lengths[member]
+            for name in ("input_ids", "token_type_ids"):
+                arrays[name][row, :length] = features.tokens[name][begin : begin + length]
+            arrays["attention_mask"][row, :length] = 1
+        if spans:
+            arrays["start_positions"] = features.positions["start"][members].astype(np.int64)
+            arrays["end_positions"] = features.positions["end"][members].astype(np.int64)
+        else:
+            arrays["labels"] = features.slots["label"][members].astype(np.int64)
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        model(**inputs).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
