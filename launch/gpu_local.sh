@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train on this machine's NVIDIA GPUs, all of them, with data parallelism.
 #
-#   launch/gpu_local.sh --config=configs/squad.py --workdir=runs/squad [--config.KEY=VALUE ...]
+#   launch/gpu_local.sh --config=configs/squad.py --workdir=runs/squad \
+#     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
 #
 # Which GPUs: CUDA_VISIBLE_DEVICES=0,1 launch/gpu_local.sh ...
 set -euo pipefail
@@ -9,4 +10,4 @@ cd "$(dirname "$0")/.."
 
 make --silent .venv/base ACCELERATOR=cuda
 .venv/bin/python -c 'import jax; assert jax.default_backend() == "gpu", "JAX sees no GPU"'
-exec .venv/bin/python -m flaxbert.run --config.model.dtype=bfloat16 "$@"
+exec .venv/bin/python -m flaxbert.run "$@"

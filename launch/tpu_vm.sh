@@ -2,7 +2,11 @@
 # Create a Cloud TPU VM (one host or a slice of many), install flaxbert there, and train.
 #
 #   PROJECT=my-project ZONE=us-west4-a NAME=bert TYPE=v5litepod-8 \
-#     launch/tpu_vm.sh --config=configs/squad.py --workdir=gs://BUCKET-MOUNT/squad [...]
+#     launch/tpu_vm.sh --config=configs/squad.py --workdir=runs/squad \
+#     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
+#
+# On a slice of several hosts, --workdir is a directory that all of them share (Filestore, or a
+# bucket mounted with gcsfuse).
 #
 # The VM is kept: run the same command again to continue an interrupted run (it resumes from its
 # workdir). Delete it with: gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
@@ -23,7 +27,7 @@ trap 'rm -f "$archive"' EXIT
 git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
 
-arguments=$(printf ' %q' --config.model.dtype=bfloat16 --distributed=auto "$@")
+arguments=$(printf ' %q' "$@" --distributed=auto)
 gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --command="
   set -e
   tar xzf flaxbert.tar.gz && cd flaxbert

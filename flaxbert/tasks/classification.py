@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -18,6 +17,7 @@ from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
+from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
 from flaxbert.tasks.base import DeviceBatch, Metrics, Predictions, Record
@@ -76,7 +76,8 @@ class Classification:
             labels = tuple(train.label_names[options.label])
         else:
             train.require({options.label: "options.label"})
-            seen = {str(row.values[options.label]) for row in train.rows}
+            given = [row.values.get(options.label) for row in train.rows]
+            seen = {str(label) for label in given if label is not None}
             digits = all(name.isdigit() for name in seen)
             labels = own if seen <= set(own) else tuple(sorted(seen, key=int if digits else None))
         if len(labels) < 2:
@@ -152,9 +153,7 @@ class Classification:
 
     def loss(self, outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array]:
         """Cross-entropy: logits [R, K, C] against label [R, K]."""
-        log_probs = jax.nn.log_softmax(outputs["logits"])
-        losses = -jnp.take_along_axis(log_probs, batch["label"][..., None], axis=-1)[..., 0]
-        return jnp.sum(losses * batch["weight"]), jnp.sum(batch["weight"])
+        return weighted_sum(cross_entropy(outputs["logits"], batch["label"]), batch["weight"])
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """Class probabilities [R, K, C]."""

@@ -9,15 +9,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
+from flaxbert.data import windows
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
+from flaxbert.losses import position_cross_entropy, weighted_sum
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks.base import DeviceBatch, Metrics, Predictions, Record
@@ -125,7 +126,7 @@ class QuestionAnswering:
             starts.append([o[0] if here else -1 for o, here in zip(offsets, inside, strict=True)])
             ends.append([o[1] if here else -1 for o, here in zip(offsets, inside, strict=True)])
             if labelled:
-                start, end = _span(examples[example].answers[0], starts[-1], ends[-1])
+                start, end = windows.span(examples[example].answers[0], starts[-1], ends[-1])
                 spans["start"].append(start)
                 spans["end"].append(end)
         return Features.build(
@@ -134,7 +135,7 @@ class QuestionAnswering:
                 "token_type_ids": encoded["token_type_ids"],
                 "char_start": starts,
                 "char_end": ends,
-                "max_context": _max_context(owner, starts, self.data.overlap),
+                "max_context": windows.max_context(owner, starts, self.data.overlap),
             },
             example=owner,
             positions=spans if labelled else {},
@@ -159,15 +160,11 @@ class QuestionAnswering:
 
     def loss(self, outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array]:
         """Cross-entropy over the feature's own positions, mean of start and end."""
-        slots = jnp.arange(1, batch["weight"].shape[1] + 1)
-        own = batch["segment_ids"][:, None, :] == slots[:, None]  # [R, K, T]
-        losses = [
-            _position_loss(outputs[f"{side}_logits"], batch[side], own) for side in ("start", "end")
-        ]
-        weight = batch["weight"]
-        mean = (losses[0] + losses[1]) / 2
-        total = jnp.sum(jnp.where(weight > 0, mean * weight, 0.0))  # empty slots: no 0 x garbage
-        return total, jnp.sum(weight)
+        start, end = (
+            position_cross_entropy(outputs[f"{side}_logits"], batch[side], batch["segment_ids"])
+            for side in ("start", "end")
+        )
+        return weighted_sum((start + end) / 2, batch["weight"])
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """Both scores of every token, [R, T]."""
@@ -251,51 +248,3 @@ def _answers(row: Row) -> tuple[tuple[str, int], ...]:
             mend = f"it stands at {near}" if near >= 0 else "the context does not contain it"
             raise DataError(f"{row.origin}: answer {text!r} is not at character {start}; {mend}.")
     return pairs
-
-
-def _span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[int, int]:
-    """First and last token of the answer in a window; (0, 0), [CLS], if it is not all inside."""
-    first, last = answer[1], answer[1] + len(answer[0])
-    inside = [token for token, start in enumerate(starts) if start >= 0]
-    if not inside or starts[inside[0]] > first or ends[inside[-1]] < last:
-        return 0, 0
-    start = max(token for token in inside if starts[token] <= first)
-    end = min(token for token in inside if ends[token] >= last)
-    return start, end
-
-
-def _max_context(owner: Sequence[int], starts: list[list[int]], overlap: int) -> list[list[int]]:
-    """Mark each context token in the window that shows most around it (google-research/bert).
-
-    Every token of the context counts once for decoding: in the window where the smaller of its
-    left and right context is largest, plus 0.01 of the window's length; the first of equals.
-    """
-    marks = [[0] * len(window) for window in starts]
-    best: dict[int, tuple[float, int, int]] = {}  # token of the context -> (score, window, place)
-    begin = 0
-    for window, tokens in enumerate(starts):
-        places = [place for place, start in enumerate(tokens) if start >= 0]
-        if window == 0 or owner[window] != owner[window - 1]:
-            begin, best = 0, {}
-        for i, place in enumerate(places):
-            score = min(i, len(places) - 1 - i) + 0.01 * len(places)
-            held = best.get(begin + i)
-            if held is None or score > held[0]:
-                if held is not None:
-                    marks[held[1]][held[2]] = 0
-                best[begin + i] = (score, window, place)
-                marks[window][place] = 1
-        begin += len(places) - overlap
-    return marks
-
-
-def _position_loss(logits: Array, target: Array, own: Array) -> Array:
-    """Cross-entropy of `target` [R, K] under a softmax of `logits` [R, T] inside each segment.
-
-    `own` [R, K, T] marks the segment's positions. Slots without any give garbage, but finite.
-    """
-    masked = jnp.where(own, logits[:, None, :], jnp.finfo(jnp.float32).min)  # [R, K, T]
-    peak = jnp.max(masked, axis=-1, keepdims=True)
-    total = jnp.sum(jnp.where(own, jnp.exp(masked - peak), 0.0), axis=-1)
-    log_total = peak[..., 0] + jnp.log(jnp.maximum(total, jnp.finfo(jnp.float32).tiny))
-    return log_total - jnp.take_along_axis(logits, target, axis=1)
