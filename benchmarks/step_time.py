@@ -87,8 +87,7 @@ def flaxbert_step(setup: Setup, batches: Any) -> Callable[[int], None]:
     holder = [now]
 
     def run(number: int) -> None:
-        rows = batches.rows(number)
-        holder[0], sums = step(holder[0], put(rows + [[]] * (batches.row_count(rows) - len(rows))))
+        holder[0], sums = step(holder[0], put(batches.full_rows(number)))
         jax.block_until_ready(sums)
 
     return run

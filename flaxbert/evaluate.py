@@ -72,9 +72,8 @@ def predict(
     # One step is in flight while the host stores the one before.
     waiting: list[tuple[list[Row], Any]] = []
     for number in range(batches.steps_per_epoch):
-        rows = batches.rows(number)
-        filled = rows + [[] for _ in range(batches.row_count(rows) - len(rows))]
-        waiting.append((rows, step(params, sharding.put_rows(filled, batches.build, mesh))))
+        rows = batches.full_rows(number)
+        waiting.append((rows, step(params, sharding.put_rows(rows, batches.build, mesh))))
         if len(waiting) > 1:
             collect(*waiting.pop(0))
     for item in waiting:

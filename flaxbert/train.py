@@ -123,9 +123,8 @@ def run(config: Config, workdir: str | Path) -> Trained:
     flying: collections.deque[Any] = collections.deque()
     final: Evaluation | None = None
     while step < last:
-        rows = batches.rows(step)
-        rows += [[] for _ in range(batches.row_count(rows) - len(rows))]
-        now, sums = train_step(now, sharding.put_rows(rows, batches.build, setup.mesh))
+        batch = sharding.put_rows(batches.full_rows(step), batches.build, setup.mesh)
+        now, sums = train_step(now, batch)
         step += 1
         flying.append(sums)
         if len(flying) > IN_FLIGHT:

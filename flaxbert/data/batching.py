@@ -75,9 +75,11 @@ class Batches:
         needed = [len(self.rows(step)) for step in range(self.steps)]
         return choose_row_counts(needed or [1], self.row_multiple, MAX_SHAPES)
 
-    def row_count(self, rows: list[Row]) -> int:
-        """The height (R) at which a step of these rows runs."""
-        return next(count for count in self.row_counts if count >= len(rows))
+    def full_rows(self, step: int) -> list[Row]:
+        """The rows of a step and, at the end, the empty ones that make up its height (R)."""
+        rows = self.rows(step)
+        height = next(count for count in self.row_counts if count >= len(rows))
+        return rows + [[] for _ in range(height - len(rows))]
 
     def build(self, rows: list[Row]) -> Batch:
         """Arrays of some rows of a step; an empty list is an empty row.
@@ -118,7 +120,6 @@ class Batches:
         """Share of computed token places, over all steps, that hold no token."""
         real = computed = 0
         for step in range(self.steps):
-            rows = self.rows(step)
             real += int(self.features.lengths[self.step_features(step)].sum())
-            computed += self.row_count(rows) * self.row_length
+            computed += len(self.full_rows(step)) * self.row_length
         return 1.0 - real / computed if computed else 0.0

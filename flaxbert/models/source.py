@@ -26,7 +26,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
     if init.startswith(PACKAGE):
         return _package(init.removeprefix(PACKAGE))
     path = Path(init).expanduser()
-    if path.is_dir():
+    if init and path.is_dir():  # Path("") is the current directory
         if (path / "export" / "config.json").is_file():
             return path / "export"
         if (path / "checkpoints").is_dir():
