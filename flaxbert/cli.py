@@ -1,6 +1,7 @@
 """The command line that all entry points share: `--config=FILE[:ARG]` and its overrides."""
 
 import dataclasses
+import functools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from flaxbert.config import Config, fields, unknown_key
 from flaxbert.errors import ConfigError
 
 MODES = ("train", "eval", "predict")
+HELP = ("-h", "-help", "--help", "--helpfull")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,8 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
         "several hosts: 'auto' on a TPU slice, SLURM and the like; else HOST:PORT,COUNT,INDEX",
         flag_values=values,
     )
-    wants_help = any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:])
-    argv = [arg for arg in argv if not arg.lstrip("-").startswith("help") and arg != "-h"]
+    wants_help = any(arg in HELP for arg in argv[1:])
+    argv = [arg for arg in argv if arg not in HELP]
     config_file = _config_file(argv)
     if config_file is None:
         if wants_help:
@@ -56,10 +58,11 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
     if not path.is_file():
         shipped = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py")))
         raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
+    _check_overrides(argv, config_file)
+    argv, unset = _take_unset(argv, load_config(config_file))
     config_flags.DEFINE_config_file(
         "config", None, "FILE[:ARG]", flag_values=values, lock_config=False, sys_argv=list(argv)
     )
-    _check_overrides(argv, config_file)
     try:
         rest = values(list(argv))[1:]
     except flags.Error as error:
@@ -69,6 +72,9 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
     if rest:
         raise ConfigError(f"unexpected arguments: {' '.join(rest)}")
     config = values["config"].value
+    for name in unset:
+        section, _, key = name.rpartition(".")
+        setattr(functools.reduce(getattr, section.split("."), config), key, None)
     if wants_help:
         raise HelpRequested(_help(description, values, config))
     if not values["workdir"].value:
@@ -96,9 +102,13 @@ def load_config(config_file: str) -> Config:
     parser = config_flags.config_flags.ConfigFileFlagParser("config", lock_config=False)
     try:
         config = parser.parse(config_file)
-    except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ConfigError(f"--config={config_file}: {reason}") from None
+    except Exception as error:  # it runs the user's file, which may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, TypeError | ValueError):  # config_flags has put the traceback in
+            reason = str(error).strip().splitlines()[-1]
+        elif isinstance(error, SyntaxError):
+            reason = f"line {error.lineno}: {error.msg}"
+        raise ConfigError(f"--config={config_file}: {reason}") from error
     if not isinstance(config, Config):
         raise ConfigError(f"--config={config_file}: get_config() must return flaxbert's Config.")
     return config
@@ -112,6 +122,19 @@ def _check_overrides(argv: Sequence[str], config_file: str) -> None:
         match = re.match(r"--?(?:no)?config\.([^=]+)", arg)
         if match and match.group(1) not in known:
             raise unknown_key(match.group(1), config)
+
+
+def _take_unset(argv: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
+    """Take `--config.KEY=none` of optional keys out of `argv`; config_flags has no word for it."""
+    optional = {name for name, field, _ in fields(config) if "None" in str(field.type)}
+    rest, unset = [], []
+    for arg in argv:
+        match = re.fullmatch(r"--?config\.([^=]+)=none", arg, flags=re.IGNORECASE)
+        if match and match.group(1) in optional:
+            unset.append(match.group(1))
+        else:
+            rest.append(arg)
+    return rest, unset
 
 
 def _help(description: str, values: flags.FlagValues, config: Config | None) -> str:

@@ -11,6 +11,7 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)  # every test that trains, trains sharded
+jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes the time here
 
 from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig

@@ -36,7 +36,8 @@ class Row:
 
     def slice(self, column: str | None) -> str | None:
         """The value of the `data.slices` column, if one is named."""
-        return None if not column else str(self.values.get(column))
+        value = self.values.get(column) if column else None
+        return None if value is None else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read(spec: str, *, split: str) -> Table:
         return Table(spec, list(reader(path)))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{spec}: not UTF-8 (byte {error.start}); convert it, for example with "
+            f"{spec}: not UTF-8 ({error.reason}); convert it, for example with "
             "iconv -f latin1 -t utf8."
         ) from None
 
@@ -164,11 +165,14 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 def _squad_rows(path: Path, articles: list[Any]) -> Iterator[Row]:
     """SQuAD's nesting (article > paragraph > question) in the hub's flat form."""
-    for a, article in enumerate(articles):
-        for p, paragraph in enumerate(article.get("paragraphs", [])):
-            for q, question in enumerate(paragraph.get("qas", [])):
-                place = f"data[{a}].paragraphs[{p}].qas[{q}]"
-                try:
+    place = "data"
+    try:
+        for a, article in enumerate(articles):
+            place = f"data[{a}]"
+            for p, paragraph in enumerate(article["paragraphs"]):
+                place = f"data[{a}].paragraphs[{p}]"
+                for q, question in enumerate(paragraph["qas"]):
+                    place = f"data[{a}].paragraphs[{p}].qas[{q}]"
                     answers = question.get("answers", [])
                     values = {
                         "id": question["id"],
@@ -179,10 +183,10 @@ def _squad_rows(path: Path, articles: list[Any]) -> Iterator[Row]:
                             "answer_start": [answer["answer_start"] for answer in answers],
                         },
                     }
-                except (KeyError, TypeError, AttributeError) as error:
-                    raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
-                extra = {key: value for key, value in question.items() if key not in values}
-                yield Row(values | extra, f"{path}: question {question['id']}")
+                    extra = {key: value for key, value in question.items() if key not in values}
+                    yield Row(values | extra, f"{path}: question {question['id']}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -175,7 +175,7 @@ def load(
       directory: holds `model.safetensors`, or shards and their index.
       seed: initialises an output layer that the checkpoint does not hold.
       fresh_head: initialise the output layer even where the checkpoint holds one (needed when its
-        shape differs, as with another number of labels).
+        shape differs, as with another number of labels); a pooler is kept, it is pre-trained.
 
     Returns:
       The parameters as numpy arrays in `param_dtype`, and the report.
@@ -193,7 +193,8 @@ def load(
         path = paths.get(name)
         if name in IGNORED:
             continue
-        if path is None or (fresh_head and path.startswith("head/")):
+        renewed = fresh_head and path is not None and path.startswith("head/")
+        if path is None or (renewed and not path.startswith("head/pooler/")):
             if name.startswith(HEAD_PREFIXES):
                 unused.append(raw_name)
             else:

@@ -77,7 +77,7 @@ class Classification:
         else:
             train.require({options.label: "options.label"})
             given = [row.values.get(options.label) for row in train.rows]
-            seen = {str(label) for label in given if label is not None}
+            seen = {str(label) for label in given if label not in (None, "")}
             digits = all(name.isdigit() for name in seen)
             labels = own if seen <= set(own) else tuple(sorted(seen, key=int if digits else None))
         if len(labels) < 2:
@@ -101,26 +101,32 @@ class Classification:
             if self.data.slices:
                 columns[self.data.slices] = "data.slices"
         table.require(columns)
-        named = self.options.label in table.label_names
-        return [self._example(row, labelled, named) for row in table.rows]
+        names = table.label_names.get(self.options.label)
+        return [self._example(row, labelled, names) for row in table.rows]
 
-    def _example(self, row: Row, labelled: bool, named: bool) -> Example:
+    def _example(self, row: Row, labelled: bool, names: Sequence[str] | None) -> Example:
         options, value = self.options, row.values.get(self.options.label)
         return Example(
             text=row.text(options.text),
             pair=None if options.pair is None else row.text(options.pair),
-            label=self._label(value, row.origin, named) if labelled else None,
+            label=self._label(value, row.origin, names) if labelled else None,
             slice=row.slice(self.data.slices) if labelled else None,
             origin=row.origin,
         )
 
-    def _label(self, value: Any, origin: str, named: bool) -> int:
+    def _label(self, value: Any, origin: str, names: Sequence[str] | None) -> int:
+        """Index of a label: a name or an integer.
+
+        An integer is an index into `names`, the data set's own, if it has them (their order need
+        not be ours); else into the task's labels.
+        """
         integer = isinstance(value, int) and not isinstance(value, bool)
-        if str(value) in self.labels and not (integer and named):
+        if integer and names is not None and 0 <= value < len(names):
+            value, integer = names[value], False
+        if str(value) in self.labels:
             return self.labels.index(str(value))
-        if (integer or (isinstance(value, str) and value.isdigit())) and (
-            0 <= int(value) < len(self.labels)
-        ):
+        integer = integer or (isinstance(value, str) and value.isdecimal())
+        if integer and 0 <= int(value) < len(self.labels):
             return int(value)
         raise DataError(
             f"{origin}: label {value!r} is none of {list(self.labels)}. Mend the row, or list all "

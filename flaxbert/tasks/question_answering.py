@@ -243,6 +243,11 @@ def _answers(row: Row) -> tuple[tuple[str, int], ...]:
         )
     context = row.values["context"]
     for text, start in pairs:
+        if not isinstance(text, str) or not text or not isinstance(start, int) or start < 0:
+            raise DataError(
+                f"{row.origin}: answer {text!r} at {start!r}; expected a text that is not empty "
+                "and the number of its first character."
+            )
         if context[start : start + len(text)] != text:
             near = context.find(text)
             mend = f"it stands at {near}" if near >= 0 else "the context does not contain it"

@@ -1,0 +1,339 @@
+"""Classification, the data side: labels, encoding, metrics."""
+
+import dataclasses
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flaxbert.config import DataConfig
+from flaxbert.data.sources import Row, Table
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.metrics import classification as metrics
+from flaxbert.tasks.base import Predictions, score_with_slices
+from flaxbert.tasks.classification import Classification, Example, Options
+
+
+def table(labels: Sequence[Any], label_names: list[str] | None = None, **columns: Any) -> Table:
+    """One row a label; `columns` are lists of equal length."""
+    columns = {"text": ["film"] * len(labels), "label": labels} | columns
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    names = {} if label_names is None else {"label": label_names}
+    return Table("train.tsv", [Row(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)], names)
+
+
+def create(
+    train: Table | None, options: Options | None = None, hf: dict | None = None, **data: Any
+) -> Classification:
+    config = DataConfig(**data)
+    return Classification.create(config, options or Options(), train, hf or {})
+
+
+def gold(task: Classification, rows: Table) -> list[int | None]:
+    return [example.label for example in task.examples(rows, labelled=True)]
+
+
+# --- labels ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "indices"),
+    [
+        (["good", "bad", "good"], ("bad", "good"), [1, 0, 1]),  # names, sorted
+        ([1, 0, 1], ("0", "1"), [1, 0, 1]),  # integers
+        (["10", "9", "2"], ("2", "9", "10"), [2, 1, 0]),  # digits sort as numbers
+        ([5, 3, 5], ("3", "5"), [1, 0, 1]),  # integers need not begin at 0
+    ],
+)
+def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices: list) -> None:
+    train = table(values)
+    task = create(train)
+    assert task.labels == labels
+    assert gold(task, train) == indices
+
+
+def test_names_of_the_data_set_explain_its_integers() -> None:
+    train = table([1, 0, 1], label_names=["negative", "positive"])
+    task = create(train)
+    assert task.labels == ("negative", "positive")
+    assert gold(task, train) == [1, 0, 1]
+
+
+def test_integers_of_a_named_data_set_are_indices_even_if_names_are_digits() -> None:
+    task = create(table([0, 1], label_names=["1", "0"]))
+    assert gold(task, table([0, 1], label_names=["1", "0"])) == [0, 1]
+    assert gold(task, table(["0", "1"])) == [1, 0]  # in a file, "0" is a name
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["negative", "positive"],
+        ["positive", "negative"],
+    ],
+)
+def test_integers_of_a_named_data_set_go_by_name_to_labels_in_another_order(names: list) -> None:
+    task = create(None, hf={"id2label": {"0": "negative", "1": "positive"}})
+    rows = table([0, 1], label_names=names)
+    assert gold(task, rows) == [task.labels.index(name) for name in names]
+
+
+def test_the_options_give_the_order_of_labels() -> None:
+    train = table(["good", "bad"])
+    task = create(train, Options(labels=("good", "bad")))
+    assert gold(task, train) == [0, 1]
+
+
+def test_digits_index_labels_that_have_names() -> None:
+    task = create(None, Options(labels=("bad", "good")))
+    assert gold(task, table(["1", 0])) == [1, 0]
+
+
+CHECKPOINT = {"id2label": {"1": "bad", "0": "good", "2": "fair"}}
+
+
+def test_without_training_data_labels_are_the_checkpoints() -> None:
+    task = create(None, hf=CHECKPOINT)
+    assert task.labels == ("good", "bad", "fair")
+
+
+def test_the_checkpoints_order_wins_where_it_covers_the_rows() -> None:
+    assert create(table(["bad", "good"]), hf=CHECKPOINT).labels == ("good", "bad", "fair")
+    assert create(table(["bad", "new"]), hf=CHECKPOINT).labels == ("bad", "new")
+
+
+def test_placeholder_names_of_a_checkpoint_are_no_labels() -> None:
+    hf = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    with pytest.raises(ConfigError, match="two labels or more"):
+        create(None, hf=hf)
+
+
+def test_exported_names_come_back() -> None:
+    task = create(table(["good", "bad", "awful"]))
+    assert create(None, hf=task.hf_config()).labels == task.labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "parts"),
+    [
+        (["good", "good"], Options(), ["two labels or more", "['good']", "config.options.labels"]),
+        (["a", "b"], Options(labels=("a", "a")), ["options.labels", "a name occurs twice"]),
+        (["a", "b"], Options(positive="c"), ["options.positive='c'", "one of a, b"]),
+    ],
+)
+def test_impossible_labels_are_refused(labels: list, options: Options, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        create(table(labels), options)
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize("label", ["awful", 2, "2", -1, True, None, 1.0])
+def test_an_unknown_label_is_named_with_its_line(label: object) -> None:
+    task = create(table(["good", "bad"]))
+    with pytest.raises(DataError) as caught:
+        task.examples(table(["good", label]), labelled=True)
+    for part in ("train.tsv:3: label", repr(label), "['bad', 'good']", "--config.options.labels"):
+        assert part in str(caught.value)
+
+
+def test_a_training_row_without_label_is_named_with_its_line() -> None:
+    train = table(["good", "bad", None])
+    del train.rows[2].values["label"]  # as in a .jsonl
+    with pytest.raises(DataError, match=r"train\.tsv:4: label None"):
+        create(train).examples(train, labelled=True)
+
+
+def test_prediction_needs_no_label_column() -> None:
+    rows = Table("x.tsv", [Row({"text": "film"}, "x.tsv:2")])
+    (example,) = create(table(["good", "bad"])).examples(rows, labelled=False)
+    assert example == Example("film", None, None, None, "x.tsv:2")
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "key"),
+    [
+        (Options(text="sentence"), {}, "options.text"),
+        (Options(pair="other"), {}, "options.pair"),
+        (Options(label="gold"), {}, "options.label"),
+        (Options(), {"slices": "language"}, "data.slices"),
+    ],
+)
+def test_an_absent_column_names_the_key_to_set(options: Options, data: dict, key: str) -> None:
+    options = dataclasses.replace(options, labels=("good", "bad"))
+    with pytest.raises(DataError, match=f"no column .* --config.{key}=COLUMN"):
+        create(None, options, **data).examples(table(["good"]), labelled=True)
+
+
+def test_a_text_that_is_none_is_named_with_its_line() -> None:
+    task = create(table(["good", "bad"]), Options(pair="other"))
+    with pytest.raises(DataError, match=r"train\.tsv:3: other is None; expected a text"):
+        task.examples(table(["good", "bad"], other=["film", None]), labelled=True)
+
+
+# --- encoding ----------------------------------------------------------------------------------
+
+
+def encode(tokenizer: Any, texts: list, pairs: list | None = None, max_length: int = 16) -> Any:
+    options = Options(pair=None if pairs is None else "pair", labels=("bad", "good"))
+    task = create(None, options, max_length=max_length)
+    columns = {} if pairs is None else {"pair": pairs}
+    rows = table(["good"] * len(texts), text=texts, **columns)
+    return task.featurize(task.examples(rows, labelled=True), tokenizer, labelled=True)
+
+
+def pieces(tokenizer: Any, features: Any, feature: int = 0) -> list[str]:
+    here = slice(features.starts[feature], features.starts[feature + 1])
+    return tokenizer.convert_ids_to_tokens(features.tokens["input_ids"][here].tolist())
+
+
+def test_a_text_stands_between_cls_and_sep(tokenizer: Any) -> None:
+    features = encode(tokenizer, ["A good film", "bad"])
+    assert pieces(tokenizer, features, 0) == ["[CLS]", "a", "good", "film", "[SEP]"]
+    assert pieces(tokenizer, features, 1) == ["[CLS]", "bad", "[SEP]"]
+    assert features.lengths.tolist() == [5, 3]
+    assert not features.tokens["token_type_ids"].any()
+    assert features.positions["anchor"].tolist() == [0, 0]
+    assert features.slots["label"].tolist() == [1, 1]
+    assert features.example.tolist() == [0, 1]
+    assert features.truncated == 0
+
+
+def test_the_second_text_has_token_type_1_and_its_sep_too(tokenizer: Any) -> None:
+    features = encode(tokenizer, ["good film"], ["the old book"])
+    expected = ["[CLS]", "good", "film", "[SEP]", "the", "old", "book", "[SEP]"]
+    assert pieces(tokenizer, features) == expected
+    assert features.tokens["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_truncated_texts_are_cut_at_the_end_and_counted(tokenizer: Any) -> None:
+    features = encode(tokenizer, ["the old red book", "the old book", "film"], max_length=5)
+    assert features.truncated == 1  # the second fits exactly
+    assert features.lengths.tolist() == [5, 5, 3]
+    assert pieces(tokenizer, features, 0) == ["[CLS]", "the", "old", "red", "[SEP]"]
+
+
+def test_of_a_pair_the_longer_text_is_cut(tokenizer: Any) -> None:
+    features = encode(tokenizer, ["film"], ["the old red book by the queen"], max_length=8)
+    expected = ["[CLS]", "film", "[SEP]", "the", "old", "red", "book", "[SEP]"]
+    assert pieces(tokenizer, features) == expected
+    assert features.truncated == 1
+
+
+def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
+    task = create(table(["good", "bad"]))
+    examples = task.examples(table(["?"]), labelled=False)
+    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+
+
+# --- decoding and scores -----------------------------------------------------------------------
+
+
+def decode(task: Classification, examples: list[Example], rows: list[list[float]]) -> list[dict]:
+    features: Any = None  # a text is a feature: nothing to join
+    return task.decode(examples, features, Predictions({"probability": np.array(rows)}, {}))
+
+
+def test_the_most_probable_label_is_predicted() -> None:
+    task = create(table(["good", "bad"]), Options(pair="other", labels=("bad", "good")))
+    examples = task.examples(table(["good"], other=["book"]), labelled=True)
+    (record,) = decode(task, examples, [[0.25, 0.75]])
+    assert record == {
+        "text": "film",
+        "pair": "book",
+        "label": "good",
+        "probability": {"bad": 0.25, "good": 0.75},
+    }
+
+
+def records(labels: Sequence[str]) -> list[dict]:
+    return [{"label": label} for label in labels]
+
+
+def test_slices_get_metrics_of_their_own() -> None:
+    train = table(["good", "bad", "good", "bad"], language=["en", "de", "en", "en"])
+    task = create(train, slices="language")
+    examples = task.examples(train, labelled=True)
+    found = score_with_slices(task, examples, records(["good", "good", "bad", "bad"]))
+    assert found["accuracy"] == 2 / 4
+    assert found["accuracy/en"] == pytest.approx(2 / 3)
+    assert found["accuracy/de"] == 0
+    assert {name for name in found if "/" in name} == {
+        f"{name}/{part}" for name in found if "/" not in name for part in ("en", "de")
+    }
+
+
+def test_scores_by_hand() -> None:
+    # Gold b b b b a a, predicted b b b a b a. Of class b: 3 right, 1 missed, 1 too many.
+    train = table(list("bbbbaa"))
+    task = create(train)
+    found = task.score(task.examples(train, labelled=True), records("bbbaba"))
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["f1"] == pytest.approx(3 / 4)  # P = R = 3/4, of the second label
+    assert found["f1_macro"] == pytest.approx((3 / 4 + 1 / 2) / 2)  # class a: P = R = 1/2
+    # (TP TN - FP FN) / sqrt((TP+FP)(TP+FN)(TN+FP)(TN+FN)) = (3*1 - 1*1) / sqrt(4*4*2*2)
+    assert found["matthews"] == pytest.approx(2 / 8)
+    # Wilson's interval of 4 in 6, from its defining equation |p - 4/6| = z sqrt(p (1 - p) / 6).
+    for bound in (found["accuracy_low95"], found["accuracy_high95"]):
+        assert abs(bound - 4 / 6) == pytest.approx(1.959963985 * math.sqrt(bound * (1 - bound) / 6))
+    assert found["accuracy_low95"] < 4 / 6 < found["accuracy_high95"]
+
+
+def test_f1_is_of_the_label_chosen_as_positive() -> None:
+    train = table(list("bbbbaa"))
+    task = create(train, Options(positive="a"))
+    found = task.score(task.examples(train, labelled=True), records("bbbaba"))
+    assert found["f1"] == pytest.approx(1 / 2)
+
+
+def test_three_labels_have_no_plain_f1() -> None:
+    train = table(list("abc"))
+    task = create(train)
+    assert "f1" not in task.score(task.examples(train, labelled=True), records("abc"))
+
+
+def brute_f1(gold: list[int], predicted: list[int], label: int) -> float:
+    """2 TP / (2 TP + FP + FN) by counting; 0 for 0 / 0 (scikit-learn's zero_division=0)."""
+    pairs = list(zip(gold, predicted, strict=True))
+    hits = sum(g == p == label for g, p in pairs)
+    wrong = sum((g == label) != (p == label) for g, p in pairs)
+    return 2 * hits / (2 * hits + wrong) if hits + wrong else 0.0
+
+
+def brute_matthews(gold: list[int], predicted: list[int], classes: int) -> float:
+    """Correlation of the two one-hot matrices, every column centred (Gorodkin 2004, equation 2)."""
+    x, y = (np.eye(classes)[labels] for labels in (gold, predicted))
+    x, y = x - x.mean(0), y - y.mean(0)
+    spread = math.sqrt((x * x).sum() * (y * y).sum())
+    return float((x * y).sum() / spread) if spread else 0.0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_scores_equal_their_definitions_counted_out(seed: int) -> None:
+    chance = random.Random(seed)
+    classes, count = chance.randint(2, 5), chance.randint(1, 12)
+    gold, predicted = ([chance.randrange(classes) for _ in range(count)] for _ in range(2))
+    matrix = metrics.confusion(np.array(gold), np.array(predicted), classes)
+    for g, p in itertools.product(range(classes), repeat=2):
+        assert matrix[g, p] == sum(pair == (g, p) for pair in zip(gold, predicted, strict=True))
+    for label in range(classes):
+        assert metrics.f1(matrix, label) == pytest.approx(brute_f1(gold, predicted, label))
+    # scikit-learn's f1_score(average="macro") averages over the labels present in either list.
+    present = sorted({*gold, *predicted})
+    macro = sum(brute_f1(gold, predicted, label) for label in present) / len(present)
+    assert metrics.f1_macro(matrix) == pytest.approx(macro)
+    assert metrics.matthews(matrix) == pytest.approx(brute_matthews(gold, predicted, classes))
+    hits = sum(map(int.__eq__, gold, predicted))
+    assert metrics.accuracy(matrix) == pytest.approx(hits / count)
+
+
+def test_scores_of_no_examples_are_numbers() -> None:
+    matrix = metrics.confusion(np.array([], int), np.array([], int), 2)
+    found = (metrics.accuracy(matrix), metrics.f1_macro(matrix), metrics.matthews(matrix))
+    assert found == (0, 0, 0)
+    assert metrics.wilson(0, 0) == (0, 1)

@@ -1,0 +1,388 @@
+"""Configuration and command line: what is wrong is refused at once, in one message, with code 2."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flaxbert import cli, run
+from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, validate
+from flaxbert.errors import ConfigError
+from flaxbert.tasks import TASKS, classification
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SQUAD = f"--config={CONFIGS / 'squad.py'}"
+LABELS = f"--config={CONFIGS / 'sentiment.py'}"  # has a tuple
+
+
+def parse(*arguments: str, config: str = SQUAD) -> Config:
+    return cli.parse(["run", config, "--workdir=runs/x", *arguments], "about").config
+
+
+def refusal(*arguments: str, config: str = SQUAD) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(*arguments, config=config)
+    return str(caught.value)
+
+
+def write_config(tmp_path: Path, body: str) -> str:
+    file = tmp_path / "mine.py"
+    file.write_text(f"from flaxbert.config import Config, TrainConfig\n{body}\n")
+    return f"--config={file}"
+
+
+def config_with(**sections: dict[str, Any]) -> Config:
+    """A valid configuration with changes: `config_with(train={"epochs": 2})`."""
+    config = Config(task="classification", options=classification.Options())
+    for name, changes in sections.items():
+        setattr(config, name, dataclasses.replace(getattr(config, name), **changes))
+    return config
+
+
+def problems(config: Config) -> str:
+    with pytest.raises(ConfigError) as caught:
+        validate(config, TASKS)
+    return str(caught.value)
+
+
+# --- validate ----------------------------------------------------------------------------------
+
+
+def test_defaults_are_valid() -> None:
+    validate(config_with(), TASKS)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.py")), ids=lambda file: file.stem)
+def test_every_shipped_config_is_valid(file: Path) -> None:
+    config = parse(config=f"--config={file}")
+    validate(config, TASKS)
+    assert isinstance(config.options, TASKS[config.task].options_type)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("train", "epochs", "3", "train.epochs='3': expected float"),
+        ("train", "batch_size", 1.5, "train.batch_size=1.5: expected int"),
+        ("train", "batch_size", True, "train.batch_size=True: expected int"),
+        ("train", "epochs", True, "train.epochs=True: expected float"),
+        ("train", "max_steps", "7", "train.max_steps='7': expected int | None"),
+        ("data", "packing", 1, "data.packing=1: expected bool"),
+        ("data", "train", 3, "data.train=3: expected str | None"),
+        ("model", "dropout", "no", "model.dropout='no': expected float | None"),
+        ("model", "init", None, "model.init=None: expected str"),
+        ("options", "labels", ["a", "b"], "options.labels=['a', 'b']: expected tuple"),
+        ("options", "labels", (1, 2), "options.labels=(1, 2): expected tuple"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(
+    section: str, key: str, value: object, expected: str
+) -> None:
+    assert expected in problems(config_with(**{section: {key: value}}))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "good"),
+    [
+        ("train", "epochs", 3),  # an int where a float is asked for
+        ("train", "epochs", 0.5),
+        ("train", "max_steps", None),
+        ("train", "eval_every", 0),
+        ("train", "seed", 0),
+        ("model", "dropout", 0.0),
+        ("model", "dropout", None),
+        ("optim", "clip_norm", 0.0),
+        ("data", "row_length", 128),  # equal to max_length
+        ("options", "labels", ("a", "b")),
+    ],
+)
+def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -> None:
+    validate(config_with(**{section: {key: good}}), TASKS)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("model", "dtype", "float16", "model.dtype='float16': one of float32, bfloat16"),
+        ("model", "param_dtype", "int8", "model.param_dtype='int8': one of"),
+        ("model", "remat", "some", "model.remat='some': one of none, dots, full"),
+        ("model", "dropout", 1.0, "model.dropout=1.0: from 0 to below 1"),
+        ("model", "dropout", -0.1, "model.dropout=-0.1: from 0 to below 1"),
+        ("data", "max_length", 7, "data.max_length=7: at least 8"),
+        ("data", "overlap", -1, "data.overlap=-1: at least 0"),
+        ("train", "batch_size", 0, "train.batch_size=0: at least 1"),
+        ("train", "eval_batch_size", 0, "train.eval_batch_size=0: at least 1"),
+        ("train", "accumulate", 0, "train.accumulate=0: at least 1"),
+        ("train", "max_steps", 0, "train.max_steps=0: at least 1"),
+        ("train", "log_every", 0, "train.log_every=0: at least 1"),
+        ("train", "eval_every", -1, "train.eval_every=-1: at least 0"),
+        ("train", "save_every", 0, "train.save_every=0: at least 1"),
+        ("train", "seed", -1, "train.seed=-1: at least 0"),
+        ("train", "epochs", 0.0, "train.epochs=0.0: above 0"),
+        ("train", "epochs", float("nan"), "train.epochs=nan: above 0"),
+        ("optim", "learning_rate", float("nan"), "optim.learning_rate=nan: at least 0"),
+        ("optim", "warmup", -0.1, "optim.warmup=-0.1: at least 0"),
+        ("optim", "weight_decay", -1.0, "optim.weight_decay=-1.0: at least 0"),
+        ("optim", "clip_norm", -1.0, "optim.clip_norm=-1.0: at least 0"),
+        ("optim", "b1", 1.0, "optim.b1=1.0: from 0 to below 1"),
+        ("optim", "b2", -0.5, "optim.b2=-0.5: from 0 to below 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(
+    section: str, key: str, value: object, expected: str
+) -> None:
+    assert expected in problems(config_with(**{section: {key: value}}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"data": {"row_length": 64}}, "data.row_length=64 below data.max_length=128"),
+        ({"train": {"keep_best": "f1"}}, "train.keep_best needs data.eval"),
+        (
+            {"train": {"keep_best": "f1", "eval_every": 0}, "data": {"eval": "dev.tsv"}},
+            "train.keep_best needs evaluations during training",
+        ),
+    ],
+)
+def test_an_impossible_combination_is_refused(sections: dict, expected: str) -> None:
+    assert expected in problems(config_with(**sections))
+
+
+def test_an_unknown_task_lists_the_known_ones() -> None:
+    message = problems(Config(task="translation"))
+    assert "task='translation': known tasks are classification, question_answering" in message
+
+
+def test_all_problems_are_told_at_once() -> None:
+    config = config_with(
+        model={"remat": "some"}, data={"row_length": 9}, train={"batch_size": 0}, optim={"b1": 1.0}
+    )
+    message = problems(config)
+    assert [line.split("=")[0].split()[0] for line in message.splitlines()[1:]] == [
+        "model.remat", "train.batch_size", "optim.b1", "data.row_length"
+    ]  # fmt: skip
+
+
+def test_all_wrong_types_are_told_at_once() -> None:
+    message = problems(config_with(train={"epochs": "3", "seed": None}))
+    assert "train.epochs" in message
+    assert "train.seed" in message
+
+
+def test_a_config_is_json() -> None:
+    config = config_with(options={"labels": ("a", "b")})
+    found = config.to_dict()
+    assert found["options"]["labels"] == ["a", "b"]
+    assert found["train"]["epochs"] == 3.0
+    assert found["data"]["train"] is None
+
+
+# --- overrides ---------------------------------------------------------------------------------
+
+
+def test_a_config_file_alone_is_taken_as_it_is() -> None:
+    config = parse()
+    assert (config.task, config.train.epochs, config.data.packing) == (
+        "question_answering", 2.0, True
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("--config.train.epochs=0.5", 0.5),
+        ("--config.train.epochs=4", 4.0),
+        ("--config.train.batch_size=8", 8),
+        ("--config.train.max_steps=7", 7),  # optional int
+        ("--config.model.dropout=0", 0.0),  # optional float
+        ("--config.data.train=a.json", "a.json"),  # optional text
+        ("--config.data.packing=false", False),
+        ("--noconfig.data.packing", False),
+        ("--config.data.packing=true", True),
+        ("--config.model.fresh_head", True),
+        ("--config.options.n_best=5", 5),
+    ],
+)
+def test_an_override_arrives_with_its_type(argument: str, value: object) -> None:
+    config: Any = parse(argument)
+    name = argument.partition("config.")[2].partition("=")[0]
+    for part in name.split("."):
+        config = getattr(config, part)
+    assert config == value
+    assert type(config) is type(value)
+    validate(parse(argument), TASKS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config.options.labels=('bad', 'good')"],
+        ["--config.options.labels=bad", "--config.options.labels=good"],
+    ],
+)
+def test_a_tuple_is_given_whole_or_by_repetition(arguments: list[str]) -> None:
+    assert parse(*arguments, config=LABELS).options.labels == ("bad", "good")
+
+
+def test_the_value_may_be_an_argument_of_its_own() -> None:
+    assert parse("--config.data.slices", "lang").data.slices == "lang"
+
+
+def test_the_file_may_take_an_argument(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "def get_config(name):\n    return Config(task=name)")
+    assert parse(config=f"{config}:classification").task == "classification"
+
+
+def test_overrides_of_one_run_do_not_leak_into_the_next() -> None:
+    parse("--config.train.epochs=9")
+    assert parse().train.epochs == 2.0
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--config.train.epoch=2", ["'train.epoch'", "mean 'train.epochs'?", "train.batch_size"]),
+        (
+            "--config.trian.epochs=2",
+            ["'trian.epochs'", "mean 'train.epochs'?", "Valid: task, model"],
+        ),
+        ("--noconfig.data.pack", ["'data.pack'", "mean 'data.packing'?", "data.max_length"]),
+        ("--config.options.labels=a", ["'options.labels'", "Valid: options.n_best, options.max"]),
+        ("--config.optim=3", ["unknown config key 'optim'"]),
+        ("--config.train.epochs=abc", ["--config.train.epochs=abc", "'abc'"]),
+        ("--config.train.batch_size=1.5", ["--config.train.batch_size=1.5"]),
+        ("--config.data.packing=maybe", ["--config.data.packing=maybe"]),
+        ("--config.train.max_steps=x", ["--config.train.max_steps=x"]),
+        ("--config.train.epochs", ["config.train.epochs"]),
+        ("--epochs=2", ["epochs"]),
+        ("--mode=fly", ["--mode=fly", "train|eval|predict"]),
+        ("train", ["unexpected arguments: train"]),
+    ],
+)
+def test_a_bad_argument_is_named(argument: str, parts: list[str]) -> None:
+    message = refusal(argument)
+    assert all(part in message for part in parts), message
+
+
+def test_an_absent_config_file_lists_the_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    message = refusal(config="--config=configs/squat.py")
+    assert "no file configs/squat.py" in message
+    assert "configs/squad.py" in message
+
+
+BROKEN = {
+    "unknown field": ("def get_config(): return Config(train=TrainConfig(epoch=2))", "epoch"),
+    "another type": ("def get_config(): return {'task': 'x'}", "must return flaxbert's Config"),
+    "no get_config": ("config = Config()", "get_config"),
+    "missing argument": ("def get_config(name): return Config(task=name)", "name"),
+    "not Python": ("def get_config(:", "line"),
+    "a fault inside": ("def get_config(): return {}['x']", "KeyError"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_config_file_is_named(case: str, tmp_path: Path) -> None:
+    body, part = BROKEN[case]
+    message = refusal(config=write_config(tmp_path, body))
+    assert "mine.py" in message
+    assert part in message
+
+
+# --- help --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_key_with_its_meaning_and_value(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["run", SQUAD, flag]) == 0
+    text = " ".join(capsys.readouterr().out.split())  # unwrapped
+    assert "Exit codes" in text
+    for section in ("model", "data", "train", "optim"):
+        kind = {
+            "model": ModelConfig,
+            "data": DataConfig,
+            "train": TrainConfig,
+            "optim": OptimConfig,
+        }
+        for field in dataclasses.fields(kind[section]):
+            assert f"{section}.{field.name}: {field.metadata['help']}" in text
+    assert "train.epochs: passes over the training data [2.0]" in text  # the config's, not 3.0
+    assert "options.n_best: " in text
+    for name in ("--config", "--workdir", "--mode", "--distributed"):
+        assert f" {name}: " in text
+
+
+def test_help_without_a_config_says_how_to_see_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["run", "--help"]) == 0
+    assert "--config=FILE --help" in capsys.readouterr().out
+
+
+# --- exit codes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["no --config=FILE", "--help"]),
+        ([SQUAD], ["no --workdir=DIR"]),
+        (["--config=absent.py", "--workdir=WORKDIR"], ["no file absent.py"]),
+        ([SQUAD, "--workdir=WORKDIR", "--config.train.epoch=2"], ["'train.epoch'"]),
+        ([SQUAD, "--workdir=WORKDIR", "--config.train.epochs=0"], ["train.epochs=0.0: above 0"]),
+        ([SQUAD, "--workdir=WORKDIR", "--config.data.train=no.json"], ["no.json: no such file"]),
+        ([SQUAD, "--workdir=WORKDIR", "--distributed=one,two"], ["--distributed='one,two'"]),
+        (
+            [SQUAD, "--workdir=WORKDIR", "--mode=eval", "--config.data.overlap=-1"],
+            ["data.overlap=-1: at least 0"],
+        ),
+    ],
+)
+def test_what_a_user_can_mend_ends_with_code_2_and_one_message(
+    arguments: list[str], parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [argument.replace("WORKDIR", str(tmp_path / "run")) for argument in arguments]
+    assert run.main(["run", *argv]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("error: ") == 1
+    assert all(part in printed.err for part in parts), printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_without_network_one_message_says_what_and_how_to_use_local_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["run", SQUAD, f"--workdir={tmp_path / 'run'}"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    for part in ("rajpurkar/squad", "Use local files instead", "--config.data.train=FILE"):
+        assert part in message
+    assert "Traceback" not in message
+
+
+def test_without_network_a_hub_model_says_how_to_use_a_local_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "train.tsv"
+    data.write_text("text\tlabel\nfine\tpositive\nawful\tnegative\n")
+    arguments = [LABELS, f"--workdir={tmp_path / 'run'}", f"--config.data.train={data}"]
+    assert run.main(["run", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    for part in ("google-bert/bert-base-uncased", "--config.model.init=DIR", "config.json"):
+        assert part in message
+
+
+def test_an_optional_key_is_unset_by_none(tmp_path: Path) -> None:
+    body = "def get_config(): return Config(train=TrainConfig(max_steps=5, keep_best='f1'))"
+    file = write_config(tmp_path, body)
+    argv = ["run", file, "--workdir=w", "--config.train.max_steps=none"]
+    config = cli.parse([*argv, "--config.train.keep_best=None"], "").config
+    assert config.train.max_steps is None
+    assert config.train.keep_best is None

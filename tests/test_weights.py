@@ -1,0 +1,430 @@
+"""Weights: strict loading with one full report, the name table, and where models come from."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import SIZES
+from safetensors.numpy import load_file, save_file
+
+import flaxbert
+from flaxbert.errors import HubError, WeightsError
+from flaxbert.models import weights
+from flaxbert.models.bert import BertConfig
+from flaxbert.models.heads import MakeHead, PoolerHead, SequenceClassificationHead, SpanHead
+from flaxbert.models.model import Model
+from flaxbert.models.source import resolve
+
+Tensors = dict[str, np.ndarray]
+
+
+def classifier(labels: int) -> MakeHead:
+    return lambda config, rngs: SequenceClassificationHead(config, labels, rngs)
+
+
+HEADS: dict[str, MakeHead] = {"bare": PoolerHead, "classes": classifier(3), "span": SpanHead}
+
+
+NEW_TENSORS = {
+    "classes": {"classifier.weight": (3, SIZES["hidden_size"]), "classifier.bias": (3,)},
+    "span": {"qa_outputs.weight": (2, SIZES["hidden_size"]), "qa_outputs.bias": (2,)},
+}
+ARCHITECTURES = {"classes": "BertForSequenceClassification", "span": "BertForQuestionAnswering"}
+
+
+@pytest.fixture(scope="module")
+def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One checkpoint a head, written tensor by tensor under transformers' names."""
+    root = tmp_path_factory.mktemp("heads")
+    chance = np.random.default_rng(0)
+    for head, shapes in NEW_TENSORS.items():
+        shutil.copytree(checkpoint, root / head)
+        bare = load_file(checkpoint / "model.safetensors")
+        tensors = {f"bert.{name}": array for name, array in bare.items()}
+        if head == "span":  # BertForQuestionAnswering has no pooler
+            del tensors["bert.pooler.dense.weight"], tensors["bert.pooler.dense.bias"]
+        for name, shape in shapes.items():
+            tensors[name] = chance.normal(size=shape).astype(np.float32)
+        save_file(tensors, root / head / "model.safetensors")
+        config = json.loads((checkpoint / "config.json").read_text())
+        config["architectures"] = [ARCHITECTURES[head]]
+        (root / head / "config.json").write_text(json.dumps(config))
+    return {"bare": checkpoint, "classes": root / "classes", "span": root / "span"}
+
+
+def make_model(directory: Path, head: MakeHead) -> Model:
+    return Model.create(BertConfig.from_hf(weights.read_json(directory / "config.json")), head)
+
+
+def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Path:
+    """A copy of a checkpoint with its tensors changed in place by `edit`."""
+    shutil.copytree(source, directory)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file)
+    return directory
+
+
+def refusal(directory: Path, head: MakeHead, **options: bool) -> str:
+    with pytest.raises(WeightsError) as caught:
+        weights.load(make_model(directory, head), directory, seed=0, **options)
+    return str(caught.value)
+
+
+def assert_equal(a: weights.Params, b: weights.Params) -> None:
+    flat_a, flat_b = weights.flatten(a), weights.flatten(b)
+    assert flat_a.keys() == flat_b.keys()
+    assert all(np.array_equal(flat_a[path], flat_b[path]) for path in flat_a)
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+def test_names_and_paths_of_the_table_are_unique() -> None:
+    names, paths = zip(*weights.TABLE, strict=True)
+    assert len(set(names)) == len(set(paths)) == len(weights.TABLE)
+    assert all(("{i}" in name) == ("{i}" in path) for name, path in weights.TABLE)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_parameter_has_one_name(head: str) -> None:
+    model = Model.create(BertConfig(**SIZES), HEADS[head])  # type: ignore[arg-type]
+    names = weights.hf_names(model)
+    assert names.keys() == weights.flatten(model.shapes).keys()
+    assert len(set(names.values())) == len(names)
+    assert names["bert/layers/1/attention/key/kernel"] == (
+        "bert.encoder.layer.1.attention.self.key.weight"
+    )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_save_then_load_is_the_identity(head: str, stored: dict[str, Path], tmp_path: Path) -> None:
+    model = make_model(stored[head], HEADS[head])
+    params, report = weights.load(model, stored[head], seed=0)
+    assert report.fresh == report.unused == ()
+    assert len(report.loaded) == len(weights.flatten(params))
+    weights.save(model, params, tmp_path)
+    again, _ = weights.load(model, tmp_path, seed=1)
+    assert_equal(params, again)
+    before, after = (load_file(d / "model.safetensors") for d in (stored[head], tmp_path))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_dense_weights_are_stored_transposed_and_embeddings_are_not(
+    stored: dict[str, Path],
+) -> None:
+    params, _ = weights.load(make_model(stored["span"], SpanHead), stored["span"], seed=0)
+    flat, tensors = weights.flatten(params), load_file(stored["span"] / "model.safetensors")
+    assert np.array_equal(flat["head/span/kernel"].T, tensors["qa_outputs.weight"])
+    name = "bert.embeddings.word_embeddings.weight"
+    assert np.array_equal(flat["bert/embeddings/word/embedding"], tensors[name])
+
+
+def test_the_bare_encoder_is_stored_without_prefix(stored: dict[str, Path]) -> None:
+    names = load_file(stored["bare"] / "model.safetensors").keys()
+    assert {name.split(".")[0] for name in names} == {"embeddings", "encoder", "pooler"}
+
+
+# --- spellings ---------------------------------------------------------------------------------
+
+
+def test_old_spellings_and_buffers_load_the_same(stored: dict[str, Path], tmp_path: Path) -> None:
+    def respell(tensors: Tensors) -> None:
+        for name in list(tensors):
+            old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            old = old.replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[f"bert.{old}"] = tensors.pop(name)
+        tensors["bert.embeddings.position_ids"] = np.arange(64)[None]
+
+    directory = edited(stored["bare"], tmp_path / "old", respell)
+    model = make_model(directory, PoolerHead)
+    params, report = weights.load(model, directory, seed=0)
+    assert report.unused == ()
+    assert_equal(params, weights.load(model, stored["bare"], seed=0)[0])
+
+
+def test_a_tensor_under_two_spellings_is_an_error(stored: dict[str, Path], tmp_path: Path) -> None:
+    def double(tensors: Tensors) -> None:
+        tensors["embeddings.LayerNorm.gamma"] = tensors["embeddings.LayerNorm.weight"]
+
+    directory = edited(stored["bare"], tmp_path / "twice", double)
+    assert "twice, under two spellings: embeddings.LayerNorm" in refusal(directory, PoolerHead)
+
+
+# --- what is wrong -----------------------------------------------------------------------------
+
+
+def test_all_problems_stand_in_one_report(stored: dict[str, Path], tmp_path: Path) -> None:
+    def spoil(tensors: Tensors) -> None:
+        del tensors["embeddings.position_embeddings.weight"]
+        tensors["embeddings.rotary.weight"] = np.zeros((2, 3), np.float32)
+        name = "encoder.layer.0.intermediate.dense.weight"
+        tensors[name] = np.ascontiguousarray(tensors[name].T)
+        tensors["embeddings.LayerNorm.bias"] = np.zeros(24, np.int32)
+
+    message = refusal(edited(stored["bare"], tmp_path / "spoilt", spoil), PoolerHead)
+    assert message.startswith(f"{tmp_path / 'spoilt'}: 4 problems")
+    for part in (
+        "missing: bert.embeddings.position_embeddings.weight [64, 24]",
+        "unexpected: embeddings.rotary.weight [2, 3]",
+        # Shapes as in the file, [out, in], although ours are transposed.
+        "mis-shaped: encoder.layer.0.intermediate.dense.weight is [24, 40], the model has [40, 24]",
+        "not floating point: embeddings.LayerNorm.bias is int32",
+    ):
+        assert f"\n  {part}" in message
+
+
+def test_a_layer_more_than_the_config_has_is_an_error(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def add_layer(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.startswith("encoder.layer.1.")]:
+            tensors[name.replace("layer.1.", "layer.2.")] = tensors[name].copy()
+
+    message = refusal(edited(stored["bare"], tmp_path / "deep", add_layer), PoolerHead)
+    assert "16 problems" in message  # a layer has 16 tensors: 6 dense of 2, 2 LayerNorm of 2
+    assert message.count("unexpected: encoder.layer.2.") == 16
+
+
+def test_a_layer_fewer_is_an_error(stored: dict[str, Path], tmp_path: Path) -> None:
+    def drop_layer(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.startswith("encoder.layer.1.")]:
+            del tensors[name]
+
+    message = refusal(edited(stored["bare"], tmp_path / "flat", drop_layer), PoolerHead)
+    assert message.count("missing: bert.encoder.layer.1.") == 16
+
+
+# --- output layers -----------------------------------------------------------------------------
+
+
+def test_a_new_output_layer_is_named_and_follows_the_seed(stored: dict[str, Path]) -> None:
+    model = make_model(stored["bare"], SpanHead)
+    params, report = weights.load(model, stored["bare"], seed=0)
+    assert report.fresh == ("qa_outputs.bias", "qa_outputs.weight")
+    assert report.unused == ("pooler.dense.bias", "pooler.dense.weight")
+    assert not set(report.fresh) & set(report.loaded)
+    for name in (*report.fresh, *report.unused):
+        assert name in report.describe()
+    assert_equal(params, weights.load(model, stored["bare"], seed=0)[0])
+    other = weights.load(model, stored["bare"], seed=1)[0]
+    assert_equal(params["bert"], other["bert"])
+    assert not np.array_equal(params["head"]["span"]["kernel"], other["head"]["span"]["kernel"])
+
+
+def test_a_checkpoint_with_pooler_lends_it_to_a_new_classifier(stored: dict[str, Path]) -> None:
+    _, report = weights.load(make_model(stored["bare"], classifier(3)), stored["bare"], seed=0)
+    assert report.fresh == ("classifier.bias", "classifier.weight")
+
+
+def test_without_pooler_it_is_part_of_the_new_output_layer(stored: dict[str, Path]) -> None:
+    _, report = weights.load(make_model(stored["span"], classifier(3)), stored["span"], seed=0)
+    assert set(report.fresh) == {
+        "classifier.bias", "classifier.weight", "bert.pooler.dense.bias", "bert.pooler.dense.weight"
+    }  # fmt: skip
+    assert set(report.unused) == {"qa_outputs.bias", "qa_outputs.weight"}
+
+
+@pytest.mark.parametrize(
+    "name", ["classifier.bias", "classifier.weight", "bert.pooler.dense.weight"]
+)
+def test_half_an_output_layer_is_an_error(
+    name: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["classes"], tmp_path / "half", lambda tensors: tensors.pop(name))
+    assert f"missing: {name}" in refusal(directory, classifier(3))
+
+
+def test_output_layers_of_other_tasks_are_unused(stored: dict[str, Path], tmp_path: Path) -> None:
+    def add_heads(tensors: Tensors) -> None:
+        tensors["cls.predictions.bias"] = np.zeros(5, np.float32)
+        tensors["cls.seq_relationship.weight"] = np.zeros((2, 24), np.float32)
+
+    directory = edited(stored["classes"], tmp_path / "pretrained", add_heads)
+    _, report = weights.load(make_model(directory, classifier(3)), directory, seed=0)
+    assert set(report.unused) == {"cls.predictions.bias", "cls.seq_relationship.weight"}
+    assert report.fresh == ()
+
+
+def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[str, Path]) -> None:
+    message = refusal(stored["classes"], classifier(5))
+    assert "mis-shaped: classifier.weight is [3, 24], the model has [5, 24]" in message
+    assert "--config.model.fresh_head=true" in message
+    model = make_model(stored["classes"], classifier(5))
+    params, report = weights.load(model, stored["classes"], seed=0, fresh_head=True)
+    assert params["head"]["classifier"]["kernel"].shape == (24, 5)
+    assert "classifier.weight" in report.fresh
+    assert "classifier.weight" in report.unused
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def shard(source: Path, directory: Path) -> Path:
+    """Split a checkpoint in two files and an index, as transformers stores large models."""
+    shutil.copytree(source, directory)
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    weight_map = {}
+    for part, names in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2]), start=1):
+        file = f"model-{part:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in names}, directory / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = json.dumps({"metadata": {}, "weight_map": weight_map})
+    (directory / "model.safetensors.index.json").write_text(index)
+    return directory
+
+
+def test_shards_equal_the_single_file(stored: dict[str, Path], tmp_path: Path) -> None:
+    directory = shard(stored["span"], tmp_path / "shards")
+    model = make_model(directory, SpanHead)
+    params, _ = weights.load(model, directory, seed=0)
+    assert_equal(params, weights.load(model, stored["span"], seed=0)[0])
+
+
+def test_an_absent_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
+    directory = shard(stored["span"], tmp_path / "shards")
+    (directory / "model-00002-of-00002.safetensors").unlink()
+    assert "absent: ['model-00002-of-00002.safetensors']" in refusal(directory, SpanHead)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_cut_off_file_is_an_error(keep: int, stored: dict[str, Path], tmp_path: Path) -> None:
+    directory = edited(stored["bare"], tmp_path / "cut", lambda tensors: None)
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert f"{file}: not a readable safetensors file" in refusal(directory, PoolerHead)
+
+
+def test_a_checkpoint_in_another_format_says_how_to_convert(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["bare"], tmp_path / "torch", lambda tensors: None)
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    message = refusal(directory, PoolerHead)
+    assert "no model.safetensors" in message
+    assert "pytorch_model.bin" in message
+    assert "save_pretrained" in message
+
+
+def test_a_bfloat16_file_is_read(stored: dict[str, Path], tmp_path: Path) -> None:
+    def halve(tensors: Tensors) -> None:
+        for name, array in tensors.items():
+            tensors[name] = array.astype(jax.numpy.bfloat16)
+
+    directory = edited(stored["bare"], tmp_path / "bf16", halve)
+    params, _ = weights.load(make_model(directory, PoolerHead), directory, seed=0)
+    full, _ = weights.load(make_model(directory, PoolerHead), stored["bare"], seed=0)
+    for path, array in weights.flatten(params).items():
+        assert array.dtype == np.float32
+        want = weights.flatten(full)[path].astype(jax.numpy.bfloat16).astype(np.float32)
+        assert np.array_equal(array, want)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "no config.json"),
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object"),
+        (json.dumps({"model_type": "bert"}), "no vocab_size, hidden_size"),
+        (json.dumps({**SIZES, "vocab_size": 9, "model_type": "gpt2"}), "model_type is 'gpt2'"),
+        (json.dumps({**SIZES, "vocab_size": 9, "hidden_act": "mish"}), "hidden_act is 'mish'"),
+        (
+            json.dumps({**SIZES, "vocab_size": 9, "position_embedding_type": "relative_key"}),
+            "position_embedding_type 'relative_key' is not",
+        ),
+        (
+            json.dumps({**SIZES, "vocab_size": 9, "num_attention_heads": 5}),
+            "hidden_size 24 is not a multiple of num_attention_heads 5",
+        ),
+    ],
+)
+def test_a_bad_config_json_is_an_error(
+    content: str | None, part: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(stored["bare"], directory)
+    (directory / "config.json").unlink()
+    if content is not None:
+        (directory / "config.json").write_text(content)
+    with pytest.raises(WeightsError) as caught:
+        flaxbert.from_pretrained(str(directory))
+    assert part in str(caught.value)
+
+
+def test_a_checkpoint_without_the_layer_its_config_names_is_an_error(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def drop(tensors: Tensors) -> None:
+        del tensors["qa_outputs.weight"], tensors["qa_outputs.bias"]
+
+    directory = edited(stored["span"], tmp_path / "headless", drop)
+    with pytest.raises(WeightsError, match=r"BertForQuestionAnswering, but .* no qa_outputs\.bias"):
+        flaxbert.from_pretrained(str(directory))
+
+
+# --- where models come from --------------------------------------------------------------------
+
+
+def test_a_directory_with_a_model_is_taken(stored: dict[str, Path]) -> None:
+    assert resolve(str(stored["bare"])) == stored["bare"]
+
+
+def test_of_a_finished_run_its_export_is_taken(stored: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(stored["bare"], tmp_path / "export")
+    (tmp_path / "checkpoints").mkdir()
+    assert resolve(str(tmp_path)) == tmp_path / "export"
+
+
+def test_a_package_that_carries_a_model_is_taken(
+    stored: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "tiny_bert_for_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copytree(stored["bare"], package / "model")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve("package://tiny_bert_for_test") == package / "model"
+
+
+@pytest.mark.parametrize(
+    ("init", "parts"),
+    [
+        ("package://absent_bert_model", ["not installed", "pip install", "absent-bert-model"]),
+        ("package://json", ["package://json", "no model/config.json"]),
+        ("./absent", ["model.init='./absent': no such directory"]),
+        ("/absent/model", ["model.init='/absent/model': no such directory"]),
+        ("runs/squad/export", ["model.init='runs/squad/export': no such directory"]),
+        ("", ["model.init='': no such directory"]),
+        ("two words", ["no such directory, and no hub id", "--config.model.init=DIR"]),
+    ],
+)
+def test_a_model_that_does_not_exist_is_named(init: str, parts: list[str]) -> None:
+    with pytest.raises(WeightsError) as caught:
+        resolve(init)
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(WeightsError, match="a run that has not finished"):
+        resolve(str(tmp_path))
+
+
+def test_a_directory_without_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not a model directory"):
+        resolve(str(tmp_path))
+
+
+def test_without_network_a_hub_id_points_to_local_files() -> None:
+    with pytest.raises(HubError) as caught:
+        resolve("nobody/absent-model")
+    assert "nobody/absent-model" in str(caught.value)
+    assert "--config.model.init=DIR" in str(caught.value)
