@@ -34,7 +34,7 @@ class EncoderWithHead(nnx.Module):
         return {"hidden_states": hidden, **self.head(hidden, batch, head_key)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """A BERT encoder with an output layer, free of parameters: `model(params, batch)`.
 

@@ -1,0 +1,230 @@
+"""Make the golden files of tests/test_parity.py with PyTorch and transformers.
+
+    python -m pip install torch 'transformers>=5,<6'
+    python tests/golden/make_goldens.py
+
+Writes three files beside this script, all of one small random BERT:
+
+    weights.npz   `config` (config.json) and every tensor under its Hugging Face name, with the
+                  heads of classification and of question answering.
+    ladder.npz    one padded batch; what transformers computes from it, module by module, and the
+                  gradients of both tasks' losses, `gradient/TASK/NAME`.
+    training.npz  sequences of differing lengths, labels, spans, and each task's losses over 20
+                  optimizer steps set up as transformers' `Trainer` has them (but for more decay).
+
+Numbers change a little with the version of torch: make the files again only when what they hold
+has to change, never to make a test pass.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    get_linear_schedule_with_warmup,
+)
+
+HERE = Path(__file__).parent
+
+# Odd sizes: no two dimensions are equal, so a transposition cannot hide.
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 24,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 2,
+    "intermediate_size": 40,
+    "max_position_embeddings": 37,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+LABELS = 3
+STEPS, BATCH_SIZE, LEARNING_RATE = 20, 6, 1e-3
+WEIGHT_DECAY = 1.0  # a hundred times the usual: 0.01 over 20 steps would not show in the losses
+
+Arrays = dict[str, np.ndarray]
+
+
+def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
+    """Spread every parameter widely: near BERT's own initial values, most errors hardly show."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = rng.normal(0.0, 0.3, tuple(parameter.shape))
+            values += 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            parameter.copy_(torch.from_numpy(values.astype(np.float32)))
+
+
+def random_sequences(lengths: list[int], rng: np.random.Generator) -> Arrays:
+    """Padded sequences. Id 0 is padding only; token type 1 begins somewhere inside."""
+    shape = (len(lengths), max(lengths))
+    places = np.arange(shape[1])
+    mask = places < np.array(lengths)[:, None]
+    second = places >= rng.integers(1, np.array(lengths))[:, None]
+    start = rng.integers(0, lengths)
+    return {
+        "input_ids": np.where(mask, rng.integers(1, SIZES["vocab_size"], shape), 0),
+        "token_type_ids": np.where(mask, second, 0).astype(np.int64),
+        "attention_mask": mask.astype(np.int64),
+        "label": rng.integers(0, LABELS, len(lengths)),
+        "start": start,
+        "end": rng.integers(start, lengths),
+    }
+
+
+def inputs(batch: Arrays, members: slice | int, length: int | None = None) -> dict:
+    """Some sequences as keyword arguments of a model."""
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    return {name: torch.from_numpy(batch[name][members][..., :length]) for name in names}
+
+
+def classification_loss(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Tensor:
+    """Mean cross-entropy of a padded batch."""
+    return model(**inputs(batch, members), labels=torch.from_numpy(batch["label"][members])).loss
+
+
+def span_loss(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Tensor:
+    """Mean over sequences run one by one, unpadded.
+
+    In a padded batch transformers normalises over the scores of padding too, so that the loss of a
+    sequence depends on how long its neighbours are.
+    """
+    losses = []
+    for i in range(len(batch["label"]))[members]:
+        one = slice(i, i + 1)
+        spans = {
+            f"{side}_positions": torch.from_numpy(batch[side][one]) for side in ("start", "end")
+        }
+        length = int(batch["attention_mask"][i].sum())
+        losses.append(model(**inputs(batch, one, length), **spans).loss)
+    return torch.stack(losses).mean()
+
+
+def ladder(classifier: torch.nn.Module, qa: torch.nn.Module, batch: Arrays) -> Arrays:
+    """The output of each module on the way from ids to logits."""
+    rungs: Arrays = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: object) -> None:
+            value = output if isinstance(output, torch.Tensor) else output[0]
+            rungs[name] = value.detach().numpy()
+
+        return hook
+
+    bert = classifier.bert
+    modules = {
+        "embeddings": bert.embeddings,
+        "attention": bert.encoder.layer[0].attention.output.dense,  # before residual, LayerNorm
+        "attention_block": bert.encoder.layer[0].attention,  # after them
+        "layer_0": bert.encoder.layer[0],
+        "layer_1": bert.encoder.layer[1],
+        "pooled": bert.pooler,
+    }
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    with torch.no_grad():
+        rungs["logits"] = classifier(**inputs(batch, slice(None))).logits.numpy()
+        spans = qa(**inputs(batch, slice(None)))
+    for handle in handles:
+        handle.remove()
+    return rungs | {
+        "start_logits": spans.start_logits.numpy(),
+        "end_logits": spans.end_logits.numpy(),
+    }
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> Arrays:
+    """{name: gradient} of every parameter that the loss depends on."""
+    model.zero_grad()
+    loss.backward()
+    named = {
+        name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None
+    }
+    model.zero_grad()
+    return named
+
+
+def train(model: torch.nn.Module, loss_of: Callable, batch: Arrays) -> np.ndarray:
+    """The loss before each of `STEPS` steps; an epoch's last batch is smaller."""
+    decayed, others = [], []
+    for name, parameter in model.named_parameters():
+        (others if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": WEIGHT_DECAY},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=LEARNING_RATE,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+    )
+    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(0.1 * STEPS), STEPS)
+    count = len(batch["label"])
+    firsts = range(0, count, BATCH_SIZE)
+    losses = []
+    for step in range(STEPS):
+        first = firsts[step % len(firsts)]
+        loss = loss_of(model, batch, slice(first, min(first + BATCH_SIZE, count)))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return np.array(losses, np.float32)
+
+
+def main() -> None:
+    """Write the three files."""
+    rng = np.random.default_rng(20)
+
+    def config(outputs: int) -> BertConfig:
+        return BertConfig(**SIZES, num_labels=outputs, attn_implementation="eager")
+
+    classifier = BertForSequenceClassification(config(LABELS)).eval()
+    qa = BertForQuestionAnswering(config(2)).eval()  # start, end
+    randomise(classifier, rng)
+    randomise(qa.qa_outputs, rng)
+    qa.bert.load_state_dict(classifier.bert.state_dict(), strict=False)  # it has no pooler
+
+    tensors = {k: v.numpy().copy() for k, v in classifier.state_dict().items()}
+    tensors |= {k: v.numpy().copy() for k, v in qa.state_dict().items() if "qa_outputs" in k}
+    text = json.dumps({"model_type": "bert", **SIZES})
+    np.savez_compressed(HERE / "weights.npz", config=np.array(text), **tensors)
+
+    batch = random_sequences([11, 7, 4, 9, 2], rng)
+    rungs = ladder(classifier, qa, batch)
+    for task, model, loss_of in (
+        ("classification", classifier, classification_loss),
+        ("question_answering", qa, span_loss),
+    ):
+        loss = loss_of(model, batch, slice(None))
+        for name, value in gradients(model, loss).items():
+            rungs[f"gradient/{task}/{name}"] = value
+    np.savez_compressed(HERE / "ladder.npz", **batch, **rungs)
+
+    # 22 sequences in batches of 6: four steps an epoch, the fourth of four sequences.
+    examples = random_sequences([int(n) for n in rng.integers(3, 17, 22)], rng)
+    results = {
+        "learning_rate": np.array(LEARNING_RATE),
+        "weight_decay": np.array(WEIGHT_DECAY),
+        "classification_losses": train(classifier, classification_loss, examples),
+        "question_answering_losses": train(qa, span_loss, examples),
+    }
+    np.savez_compressed(HERE / "training.npz", **examples, **results)
+
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}")
+    for name, losses in results.items():
+        print(name, np.array2string(losses, precision=4))
+    for file in sorted(HERE.glob("*.npz")):
+        print(file.name, file.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()
