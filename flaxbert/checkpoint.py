@@ -42,7 +42,7 @@ class Checkpoints:
 
 
 class BestParams:
-    """The parameters with the highest value of a metric so far (`train.keep_best`)."""
+    """The parameters with the best value of a metric so far (`train.keep_best`)."""
 
     def __init__(self, directory: Path, metric: str):
         self._metric = metric
@@ -50,13 +50,14 @@ class BestParams:
             max_to_keep=1, best_fn=lambda metrics: metrics[metric], best_mode=mode(metric)
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        held = self._manager.best_step()
+        self._best = None if held is None else self._manager.metrics(held)[metric]
 
     def offer(self, params: Params, step: int, metrics: Metrics) -> None:
         """Keep the parameters of `step` if better than all before; of equals, the first."""
-        value = metrics[self._metric]
-        best = self._manager.best_step()
-        held = None if best is None else self._manager.metrics(best)[self._metric]
-        if held is None or (value < held if mode(self._metric) == "min" else value > held):
+        value, best = metrics[self._metric], self._best
+        if best is None or (value < best if mode(self._metric) == "min" else value > best):
+            self._best = value
             self._manager.save(
                 step, args=ocp.args.StandardSave(params), metrics={self._metric: value}
             )

@@ -93,11 +93,20 @@ def read(spec: str, *, split: str) -> Table:
         raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
     try:
         return Table(spec, list(reader(path)))
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         raise DataError(
-            f"{spec}: not UTF-8 ({error.reason}); convert it, for example with "
+            f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
             "iconv -f latin1 -t utf8."
         ) from None
+
+
+def _undecodable_line(path: Path) -> int:
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    return 1
 
 
 def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Row]:
