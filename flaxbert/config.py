@@ -62,7 +62,7 @@ class TrainConfig:
     seed: int = option(0, "order, dropout and the new output layer")
     log_every: int = option(10, "steps between lines of metrics.jsonl")
     eval_every: int | None = option(None, "steps between evaluations (default: each epoch; 0: end)")
-    save_every: int = option(500, "steps between checkpoints; the last step is always saved")
+    save_every: int = option(500, "steps between checkpoints; each evaluation and the end save too")
     keep_best: str | None = option(None, "metric that selects the weights (default: the last ones)")
 
 

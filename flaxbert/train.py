@@ -71,7 +71,8 @@ def run(config: Config, workdir: str | Path) -> Trained:
     batches = setup.dataset(table, batch_size=batch_size, labelled=True, training=True).batches
     total = math.ceil(batches.steps_per_epoch * config.train.epochs)
     last = min(total, config.train.max_steps or total)
-    batches = dataclasses.replace(batches, steps=last)
+    # Heights for the whole schedule: max_steps must not change how a step is computed.
+    batches = dataclasses.replace(batches, steps=total)
     evaluator = Evaluator.open(setup, "eval", labelled=True) if config.data.eval else None
 
     wanted = config.train.keep_best
@@ -138,7 +139,8 @@ def run(config: Config, workdir: str | Path) -> Trained:
         bar.advance(note=text)
         # Log, evaluate, then save: a checkpoint's step has all its lines, so resuming cuts the
         # file right behind them.
-        if evaluator is not None and evaluation_due(step):
+        evaluated = evaluation_due(step)
+        if evaluator is not None and evaluated:
             jax.block_until_ready(sums)
             clock.pause()
             final = evaluator.run(now.params)
@@ -147,7 +149,7 @@ def run(config: Config, workdir: str | Path) -> Trained:
             if best is not None:
                 best.offer(now.params, step, final.metrics)
             clock.resume()
-        checkpoints.save(now, step, force=step == last)
+        checkpoints.save(now, step, force=evaluated)
     bar.close()
     metrics.close()
 
