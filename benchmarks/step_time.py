@@ -33,10 +33,11 @@ def main() -> None:
     arguments = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
     config = arguments.config
     validate(config, TASKS)
-    table = read_table(config.data.train, key="data.train", split="train")
+    table = read_table(config.data, "train")
     setup = prepare(config, config.model.init, table)
+    examples, size = setup.task.examples(table, labelled=True), config.train.batch_size
     batches = setup.dataset(
-        table, batch_size=config.train.batch_size, labelled=True, training=True
+        examples, table.source, batch_size=size, labelled=True, training=True
     ).batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
     ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)

@@ -1,6 +1,7 @@
 """Checkpoints: the only module that knows Orbax."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -25,10 +26,16 @@ class Checkpoints:
         """Step of the newest checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, step: int, *, force: bool = False) -> None:
-        """Save at multiples of `save_every`, or if `force`; returns before it is written."""
+    def save(
+        self, state: TrainState, step: int, *, force: bool = False, calibration: dict[str, Any]
+    ) -> None:
+        """Save at multiples of `save_every`, or if `force`; returns before it is written.
+
+        `calibration`, the thresholds last fitted, becomes the checkpoint's metadata.
+        """
         if self._manager.latest_step() != step:
-            self._manager.save(step, args=ocp.args.StandardSave(state), force=force)
+            args = ocp.args.StandardSave(state)
+            self._manager.save(step, args=args, force=force, custom_metadata=calibration)
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest checkpoint, placed as `like` is."""
@@ -77,4 +84,5 @@ class BestParams:
 
 def mode(metric: str) -> str:
     """Whether a metric is better high ("max") or low ("min"): losses are better low."""
-    return "min" if metric.split("/")[0] in ("loss", "perplexity") else "max"
+    name = metric.split("/")[0]
+    return "min" if name.endswith("loss") or name in ("perplexity", "mse") else "max"

@@ -44,6 +44,10 @@ class DataConfig:
     eval: str | None = option(None, "the same for evaluation (split validation)")
     predict: str | None = option(None, "the same for --mode=predict; needs no labels (split test)")
     slices: str | None = option(None, "column whose values get metrics of their own (accuracy/en)")
+    malformed: str = option("error", "malformed lines of .conll files: error, or skip and count")
+    calibration: float = option(
+        0.0, "share of the training examples kept out of training, on which thresholds are fitted"
+    )
     max_length: int = option(128, "longest feature in tokens, special tokens included")
     overlap: int = option(128, "tokens that two neighbouring windows of a long document share")
     packing: bool = option(True, "several short features share a row")
@@ -161,6 +165,7 @@ def _problems(config: Config, tasks: typing.Collection[str]) -> Iterator[str]:
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
+        ("data.malformed", data.malformed, ("error", "skip")),
     ):
         if value not in valid:
             yield f"{name}={value!r}: one of {', '.join(valid)}"
@@ -187,6 +192,8 @@ def _problems(config: Config, tasks: typing.Collection[str]) -> Iterator[str]:
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
         if not 0 <= share < 1:
             yield f"{name}={share!r}: from 0 to below 1"
+    if not 0 <= data.calibration <= 0.5:
+        yield f"data.calibration={data.calibration!r}: from 0 to 0.5"
     if model.dropout is not None and not 0 <= model.dropout < 1:
         yield f"model.dropout={model.dropout!r}: from 0 to below 1"
     if data.row_length is not None and data.row_length < data.max_length:

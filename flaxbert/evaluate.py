@@ -1,8 +1,10 @@
 """Evaluation: run the model over a data set and hand its outputs back to the task."""
 
+import collections
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +17,10 @@ from flaxbert.models.model import Params
 from flaxbert.progress import Progress
 from flaxbert.setup import Dataset, Setup, read_table
 from flaxbert.step import PredictStep, compile_heights, make_predict_step
-from flaxbert.tasks.base import Metrics, Predictions, Record, score_with_slices
+from flaxbert.tasks.base import Metrics, Predictions, Record, Task, score_with_slices
+
+ENDS = ("", "/weight")
+"""What the names of an objective's two sums end with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +45,20 @@ def predict(
       params: on the mesh.
       batches: in order, not shuffled.
       mesh: the mesh.
-      progress: called after each step with the number of features done.
+      progress: called after each step with the number of sequences done.
     """
     features = batches.features
     slots: dict[str, np.ndarray] = {}
     tokens: dict[str, np.ndarray] = {}
-    totals = np.zeros(2)  # losses, weights
+    totals: dict[str, float] = collections.defaultdict(float)
 
     def collect(rows: list[Row], pending: Any) -> None:
-        outputs, sums = jax.tree.map(np.asarray, pending)
-        totals[:] += [sums.get("loss", 0.0), sums.get("weight", 0.0)]
+        outputs, losses = jax.tree.map(np.asarray, pending)
+        for name, (value, weight) in losses.items():
+            totals[name] += float(value)
+            totals[f"{name}/weight"] += float(weight)
         for store, kind, size in (
-            (slots, "slots", len(features)),
+            (slots, "slots", len(features.lengths)),
             (tokens, "tokens", int(features.lengths.sum())),
         ):
             for name, values in outputs[kind].items():
@@ -59,10 +66,10 @@ def predict(
                     store[name] = np.zeros((size, *values.shape[2:]), values.dtype)
         for r, row in enumerate(rows):
             offset = 0
-            for k, feature in enumerate(row):
-                length, start = int(features.lengths[feature]), features.starts[feature]
+            for k, sequence in enumerate(row):
+                length, start = int(features.lengths[sequence]), features.starts[sequence]
                 for name, store_values in slots.items():
-                    store_values[feature] = outputs["slots"][name][r, k]
+                    store_values[sequence] = outputs["slots"][name][r, k]
                 for name, store_values in tokens.items():
                     here = outputs["tokens"][name][r, offset : offset + length]
                     store_values[start : start + length] = here
@@ -73,13 +80,23 @@ def predict(
     waiting: list[tuple[list[Row], Any]] = []
     for number in range(batches.steps_per_epoch):
         rows = batches.full_rows(number)
-        waiting.append((rows, step(params, sharding.put_rows(rows, batches.build, mesh))))
+        build = functools.partial(batches.build, step=number)
+        waiting.append((rows, step(params, sharding.put_rows(rows, build, mesh))))
         if len(waiting) > 1:
             collect(*waiting.pop(0))
     for item in waiting:
         collect(*item)
-    losses = {"loss": float(totals[0] / totals[1])} if totals[1] else {}
-    return Predictions(slots, tokens), losses
+    return Predictions(slots, tokens), objective_means(totals) if totals else {}
+
+
+def objective_means(sums: Mapping[str, Any]) -> Metrics:
+    """Each objective's mean, and `loss`, their sum, from sums of losses and of weights."""
+    weights = {name: float(sums[name]) for name in sums if name.endswith("/weight")}
+    means = {}
+    for name, weight in weights.items():
+        objective = name.removesuffix("/weight")
+        means[objective] = float(sums[objective]) / weight if weight else 0.0
+    return {"loss": sum(means.values())} | means
 
 
 class Evaluator:
@@ -92,12 +109,17 @@ class Evaluator:
     @classmethod
     def open(cls, setup: Setup, key: str, *, labelled: bool) -> "Evaluator":
         """Read and tokenise what `data.eval` or `data.predict` names."""
-        split = {"eval": "validation", "predict": "test"}[key]
-        table = read_table(getattr(setup.config.data, key), key=f"data.{key}", split=split)
-        batch_size = setup.config.train.eval_batch_size
+        table = read_table(setup.config.data, key)
+        examples = setup.task.examples(table, labelled=labelled)
+        return cls.of(setup, examples, table.source, labelled=labelled)
+
+    @classmethod
+    def of(cls, setup: Setup, examples: list[Any], source: str, *, labelled: bool) -> "Evaluator":
+        """Tokenise examples."""
+        size = setup.config.train.eval_batch_size
         return cls(
             setup,
-            setup.dataset(table, batch_size=batch_size, labelled=labelled, training=False),
+            setup.dataset(examples, source, batch_size=size, labelled=labelled, training=False),
         )
 
     @property
@@ -108,9 +130,11 @@ class Evaluator:
     @property
     def metric_names(self) -> list[str]:
         """What `run` will give, before it has run (and without `perf/...`)."""
-        names = [*self._setup.task.score([], []), "loss"]
+        task = self._setup.task
+        names = list(task.score([], []))
         slices = sorted({e.slice for e in self._data.examples if e.slice is not None})
-        return names + [f"{name}/{part}" for part in slices for name in names[:-1]]
+        losses = objective_means({f"{name}{end}": 1 for name in task.objectives for end in ENDS})
+        return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
 
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
@@ -122,8 +146,8 @@ class Evaluator:
             lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
         )
 
-    def run(self, params: Params) -> Evaluation:
-        """Predict, decode, and score where there are labels.
+    def run(self, params: Params, task: Task | None = None) -> Evaluation:
+        """Predict, decode, and score where there are labels; `task` may have fitted thresholds.
 
         Metrics are the task's, `loss`, each slice's (`accuracy/en`), and under `perf/` those that
         depend on the clock.
@@ -131,10 +155,10 @@ class Evaluator:
         if self._step is None:
             self.compile(params)
         assert self._step is not None
-        task, data = self._setup.task, self._data
+        task, data = task or self._setup.task, self._data
         start = time.perf_counter()
         active = jax.process_index() == 0
-        bar = Progress("evaluate", len(data.batches.features), active=active)
+        bar = Progress("evaluate", len(data.batches.features.lengths), active=active)
         predictions, losses = predict(
             self._step, params, data.batches, self._setup.mesh, bar.advance
         )

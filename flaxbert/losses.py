@@ -1,7 +1,9 @@
 """Losses of packed batches. Shape letters: see models/bert.py.
 
-Each gives (sum, weight): whoever adds batches, devices or hosts adds both and divides once.
+A step adds sums of losses and sums of weights over parts, devices and hosts, and divides once.
 """
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jax import Array
 
 
 def weighted_sum(losses: Array, weight: Array) -> tuple[Array, Array]:
-    """Sum of [R, K] losses over filled slots; what an empty one holds is of no account."""
+    """Sums of weighted losses and of weights; where the weight is 0 the loss is of no account."""
     return jnp.sum(jnp.where(weight > 0, losses * weight, 0.0)), jnp.sum(weight)
 
 
@@ -36,3 +38,43 @@ def position_cross_entropy(logits: Array, target: Array, segment_ids: Array) -> 
     masked = jnp.where(own, logits[:, None, :], lowest)
     log_total = jax.nn.logsumexp(masked, axis=-1)  # an empty slot: log of T times exp(lowest)
     return log_total - jnp.take_along_axis(logits, target, axis=1)
+
+
+def binary_cross_entropy(logits: Array, label: Array) -> Array:
+    """-log of the sigmoid's probability of each label: logits and label (0 or 1) [...] -> [...]."""
+    return jax.nn.softplus(jnp.where(label > 0, -logits, logits))
+
+
+def group_sum(values: Array, batch: Mapping[str, Array]) -> Array:
+    """Add up `values` [R, K, ...] over the slots of one feature; each slot receives its sum.
+
+    `batch["group"]` [R, K] is equal for the sequences of a feature, wherever they lie in the batch:
+    only what is added crosses rows. Empty slots add nothing.
+    """
+    group, filled = batch["group"].reshape(-1), batch["weight"].reshape(-1) > 0
+    flat = values.reshape(len(group), -1)
+    flat = jnp.where(filled[:, None], flat, 0.0)
+    return jax.ops.segment_sum(flat, group, len(group))[group].reshape(values.shape)
+
+
+def group_log_softmax(scores: Array, batch: Mapping[str, Array]) -> Array:
+    """Log of the softmax over the slots of one feature: scores [R, K] -> [R, K].
+
+    Finite but meaningless for empty slots.
+    """
+    group, filled = batch["group"].reshape(-1), batch["weight"].reshape(-1) > 0
+    flat = jnp.where(filled, scores.reshape(-1), jnp.finfo(scores.dtype).min)
+    # The largest score is taken off for safety alone: no gradient need pass through it.
+    top = jax.lax.stop_gradient(jax.ops.segment_max(flat, group, len(group)))[group]
+    shifted = jnp.where(filled, scores.reshape(-1) - top, 0.0).reshape(scores.shape)
+    return shifted - jnp.log(jnp.maximum(group_sum(jnp.exp(shifted), batch), 1e-30))
+
+
+def pool(logits: Array, batch: Mapping[str, Array]) -> Array:
+    """Mean of `logits` [R, K, C] over the sequences of a feature, at each of its slots.
+
+    Where every feature is one sequence (no `group` in the batch) that is the logits themselves.
+    """
+    if "group" not in batch:
+        return logits
+    return group_sum(logits * batch["weight"][..., None], batch)

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from flaxbert import sharding
-from flaxbert.config import Config
+from flaxbert.config import Config, DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
+from flaxbert.data.order import permutation
 from flaxbert.data.sources import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer
 from flaxbert.errors import ConfigError, WeightsError
@@ -25,7 +26,7 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Task
+from flaxbert.tasks.base import Calibrated, Task
 
 log = logging.getLogger("flaxbert")
 
@@ -88,28 +89,59 @@ class Setup:
         log.info(report.describe())
         return params
 
-    def dataset(self, table: Table, *, batch_size: int, labelled: bool, training: bool) -> Dataset:
-        """Tokenise a table and plan its batches.
+    def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Training examples, and those kept out (`data.calibration`) to fit thresholds on.
+
+        Examples made from one document, such as the questions on a paragraph, stay together.
+
+        Raises:
+          ConfigError: if the task has nothing to fit, or one part would be empty.
+        """
+        share = self.config.data.calibration
+        if not share:
+            return examples, []
+        if not isinstance(self.task, Calibrated):
+            raise ConfigError(
+                f"data.calibration={share}: the task {self.config.task!r} has no thresholds to fit"
+            )
+        documents = list(dict.fromkeys(map(self.task.document, examples)))
+        order = permutation(len(documents), self.config.train.seed, 0)
+        held = {documents[i] for i in order[: max(1, round(share * len(documents)))]}
+        kept = [each for each in examples if self.task.document(each) not in held]
+        if not kept:
+            raise ConfigError(f"data.calibration={share} leaves nothing to train on")
+        return kept, [each for each in examples if self.task.document(each) in held]
+
+    def dataset(
+        self,
+        examples: list[Any],
+        source: str,
+        *,
+        batch_size: int,
+        labelled: bool,
+        training: bool,
+    ) -> Dataset:
+        """Tokenise examples and plan their batches.
 
         Args:
-          table: rows of one source.
+          examples: of the task.
+          source: where they are from, for the log.
           batch_size: features a step.
           labelled: whether labels are required.
           training: shuffle each epoch.
         """
-        examples = self.task.examples(table, labelled=labelled)
         features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
-        parts = self.config.train.accumulate if training else 1
         batches = Batches(
             features,
             batch_size=batch_size,
             row_length=self.row_length,
             segments=self.segments,
-            row_multiple=sharding.data_shards(self.mesh) * parts,
+            shards=sharding.data_shards(self.mesh),
+            parts=self.config.train.accumulate if training else 1,
             steps=math.ceil(len(features) / batch_size),
             seed=self.config.train.seed if training else None,
         )
-        message = f"{table.source}: {len(examples)} examples, {len(features)} features"
+        message = f"{source}: {len(examples)} examples, {len(features)} features"
         if features.truncated:
             message += (
                 f"; {features.truncated} of them cut to data.max_length="
@@ -118,20 +150,29 @@ class Setup:
         log.info(message)
         return Dataset(examples, batches, labelled)
 
-    def export(self, params: Params, directory: Path) -> None:
-        """Write a Hugging Face directory (config, weights, tokenizer) in one go."""
+    def export(self, params: Params, directory: Path, task: Task | None = None) -> None:
+        """Write a Hugging Face directory (config, weights, tokenizer) in one go.
+
+        Args:
+          params: on the mesh.
+          directory: replaced if it exists.
+          task: the one with fitted thresholds, if there are any.
+        """
         partial = directory.with_name(f".{directory.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         weights.save(self.model, jax.tree.map(np.asarray, params), partial)
         self.tokenizer.save_pretrained(partial)
-        dropped = ("_name_or_path", "transformers_version", "torch_dtype", "id2label", "label2id")
+        dropped = (
+            *("_name_or_path", "transformers_version", "torch_dtype"),
+            *("id2label", "label2id", "problem_type", "flaxbert"),
+        )
         kept = {key: value for key, value in self.hf_config.items() if key not in dropped}
         hf_config = kept | {
             "architectures": [self.model.architecture],
             "model_type": "bert",
             "dtype": self.config.model.param_dtype,
-            **self.task.hf_config(),
+            **(task or self.task).hf_config(),
         }
         text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8")
@@ -177,12 +218,17 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
     return Setup(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())
 
 
-def read_table(spec: str | None, *, key: str, split: str) -> Table:
-    """Read the source that `key` of the config names.
+SPLITS = {"train": "train", "eval": "validation", "predict": "test"}
+"""The split of a hub data set that each key of the data section stands for."""
+
+
+def read_table(data: DataConfig, key: str) -> Table:
+    """Read the source that `key`, one of SPLITS, names.
 
     Raises:
       ConfigError: if it is not set.
     """
+    spec = getattr(data, key)
     if not spec:
-        raise ConfigError(f"{key} is not set: --config.{key}=FILE, or a hub data set")
-    return sources.read(spec, split=split)
+        raise ConfigError(f"data.{key} is not set: --config.data.{key}=FILE, or a hub data set")
+    return sources.read(spec, split=SPLITS[key], malformed=data.malformed)

@@ -1,6 +1,7 @@
 """What changes from step to step, and so what a checkpoint holds."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ from flaxbert.models.model import Params
 
 Sums = dict[str, Array]
 
-SUMS = ("loss", "weight", "tokens", "grad_norm", "steps")
+SUMS = ("examples", "tokens", "grad_norm", "steps")
+"""Beside each objective's losses and weights."""
 
 
 @jax.tree_util.register_dataclass
@@ -29,12 +31,18 @@ class TrainState:
     """Over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
 
 
-def create(params: Params, optimizer: optax.GradientTransformation, mesh: Any) -> TrainState:
+def create(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    mesh: Any,
+    objectives: Sequence[str] = ("loss",),
+) -> TrainState:
     """Step 0 from host parameters, each array placed where training wants it."""
+    names = [*SUMS, *objectives, *(f"{name}/weight" for name in objectives)]
     placed = sharding.put_params(params, mesh)
 
     def init(params: Params) -> TrainState:
-        sums = {name: jnp.zeros([], jnp.float32) for name in SUMS}
+        sums = {name: jnp.zeros([], jnp.float32) for name in names}
         return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params), sums)
 
     # Without out_shardings, jit would leave the optimizer's moments on one device.

@@ -12,19 +12,35 @@ from flaxbert import sharding
 from flaxbert.models.model import Model, Params
 from flaxbert.optim import global_norm
 from flaxbert.state import Sums, TrainState
-from flaxbert.tasks.base import DeviceBatch, Task
+from flaxbert.tasks.base import DeviceBatch, Losses, Task
 
 TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Sums]]
-PredictStep = Callable[[Params, DeviceBatch], tuple[Any, Sums]]
+PredictStep = Callable[[Params, DeviceBatch], tuple[Any, Losses]]
+
+TINY = 1e-20
+"""Stands for a weight of zero: a batch without anything to learn gives a loss of 0, not NaN."""
 
 
 def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, Sums]]:
-    """(params, batch, key) -> sum of losses, and the sums that turn sums into means."""
+    """(params, batch, key, weights) -> the loss, and the sums that means over steps are made of.
 
-    def loss(params: Params, batch: DeviceBatch, key: Array | None) -> tuple[Array, Sums]:
-        total, weight = task.loss(model(params, batch, key=key), batch)
-        tokens = jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32)
-        return total, {"loss": total, "weight": weight, "tokens": tokens}
+    The loss is the sum of the task's objectives, each its losses' sum divided by its weight:
+    `weights` where given (a part of a batch is divided by the whole batch's), else its own.
+    """
+
+    def loss(
+        params: Params, batch: DeviceBatch, key: Array | None, weights: Sums | None = None
+    ) -> tuple[Array, Sums]:
+        found = task.loss(model(params, batch, key=key), batch)
+        sums = {
+            "examples": jnp.sum(batch["weight"]),
+            "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32),
+        }
+        total = jnp.zeros([], jnp.float32)
+        for name, (value, weight) in found.items():
+            sums |= {name: value, f"{name}/weight": weight}
+            total += value / jnp.maximum((weights or sums)[f"{name}/weight"], TINY)
+        return total, sums
 
     return loss
 
@@ -50,16 +66,18 @@ def make_train_step(
       optimizer: from `optim.make_optimizer`.
       state: for its shardings.
       mesh: the mesh.
-      accumulate: parts that a batch is computed in, one after the other. Their gradients are sums,
-        divided once by the whole batch's weight, so the result is that of one part.
+      accumulate: parts that a batch is computed in, one after the other. Each is divided by the
+        whole batch's weights, so the result is that of one part.
       seed: of dropout; the key of a step is a pure function of (seed, step, part).
       log_every: steps that a line of metrics.jsonl sums up.
     """
     loss = make_loss(model, task)
     shards = sharding.data_shards(mesh)
 
-    def gradients(params: Params, batch: DeviceBatch, key: Array) -> tuple[Params, Sums]:
-        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key)
+    def gradients(
+        params: Params, batch: DeviceBatch, key: Array, weights: Sums | None = None
+    ) -> tuple[Params, Sums]:
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, weights)
         return grads, sums
 
     def parts(x: Array) -> Array:
@@ -72,10 +90,13 @@ def make_train_step(
         if accumulate == 1:
             grads, sums = gradients(state.params, batch, key)
         else:
+            # Weights follow from the batch alone: the compiler drops the model from this line.
+            _, weights = loss(state.params, batch, None)
 
             def part(carry: Any, part_batch: tuple[Array, DeviceBatch]) -> tuple[Any, None]:
                 index, rows = part_batch
-                found = gradients(state.params, rows, jax.random.fold_in(key, index))
+                part_key = jax.random.fold_in(key, index)
+                found = gradients(state.params, rows, part_key, weights)
                 return jax.tree.map(jnp.add, carry, found), None
 
             split = jax.tree.map(parts, dict(batch))
@@ -83,7 +104,6 @@ def make_train_step(
             shapes = jax.eval_shape(gradients, state.params, one, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
-        grads = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         sums |= {"grad_norm": global_norm(grads), "steps": jnp.ones([], jnp.float32)}
@@ -100,15 +120,12 @@ def make_train_step(
 
 
 def make_predict_step(model: Model, task: Task, mesh: Any, *, labelled: bool) -> PredictStep:
-    """Forward step, `(params, batch) -> (task.predict's arrays, sums)`, without dropout."""
+    """Forward step, `(params, batch) -> (task.predict's arrays, task.loss's sums)`, no dropout."""
 
-    def predict_step(params: Params, batch: DeviceBatch) -> tuple[Any, Sums]:
+    def predict_step(params: Params, batch: DeviceBatch) -> tuple[Any, Losses]:
         outputs = model(params, batch)
-        sums: Sums = {}
-        if labelled:
-            total, weight = task.loss(outputs, batch)
-            sums = {"loss": total, "weight": weight}
-        return task.predict(outputs, batch), sums
+        found = task.loss(outputs, batch) if labelled else {}
+        return task.predict(outputs, batch), found
 
     return jax.jit(predict_step, out_shardings=sharding.replicated(mesh))
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import logging
 import math
 import time
@@ -15,13 +16,14 @@ from flaxbert import sharding, state, writer
 from flaxbert.checkpoint import BestParams, Checkpoints
 from flaxbert.config import Config, validate
 from flaxbert.errors import ConfigError
-from flaxbert.evaluate import Evaluation, Evaluator
+from flaxbert.evaluate import Evaluation, Evaluator, objective_means
+from flaxbert.models.model import Params
 from flaxbert.optim import make_optimizer
 from flaxbert.progress import Clock, Progress, note, summary
 from flaxbert.setup import Setup, prepare, read_table
 from flaxbert.step import compile_heights, make_train_step
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Record
+from flaxbert.tasks.base import Calibrated, Record, Task
 
 log = logging.getLogger("flaxbert")
 
@@ -65,15 +67,19 @@ def run(config: Config, workdir: str | Path) -> Trained:
     sharding.wait_for_all_hosts("workdir")
 
     # Data first: a mistake in it shows before any weight is read or program compiled.
-    table = read_table(config.data.train, key="data.train", split="train")
+    table = read_table(config.data, "train")
     setup = prepare(config, config.model.init, table)
-    batch_size = config.train.batch_size
-    batches = setup.dataset(table, batch_size=batch_size, labelled=True, training=True).batches
+    kept, held_out = setup.hold_out(setup.task.examples(table, labelled=True))
+    batches = setup.dataset(
+        kept, table.source, batch_size=config.train.batch_size, labelled=True, training=True
+    ).batches
     total = math.ceil(batches.steps_per_epoch * config.train.epochs)
     last = min(total, config.train.max_steps or total)
     # Heights for the whole schedule: max_steps must not change how a step is computed.
     batches = dataclasses.replace(batches, steps=total)
     evaluator = Evaluator.open(setup, "eval", labelled=True) if config.data.eval else None
+    calibrator = Evaluator.of(setup, held_out, "held out", labelled=True) if held_out else None
+    task = setup.task
 
     wanted = config.train.keep_best
     if wanted and evaluator is not None and wanted not in evaluator.metric_names:
@@ -81,7 +87,7 @@ def run(config: Config, workdir: str | Path) -> Trained:
         raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
 
     optimizer, schedule = make_optimizer(config.optim, total)
-    now = state.create(setup.load_params(), optimizer, setup.mesh)
+    now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)
     checkpoints = Checkpoints(workdir / "checkpoints", save_every=config.train.save_every)
     if checkpoints.latest() is not None:
         now = checkpoints.restore(now)
@@ -104,8 +110,9 @@ def run(config: Config, workdir: str | Path) -> Trained:
         batches.row_counts,
         lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
     )
-    if evaluator is not None:
-        evaluator.compile(now.params)
+    for each in (evaluator, calibrator):
+        if each is not None:
+            each.compile(now.params)
     compile_seconds = time.perf_counter() - start
     log.info(
         f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
@@ -117,6 +124,12 @@ def run(config: Config, workdir: str | Path) -> Trained:
         every = batches.steps_per_epoch if every is None else every
         return step == last or (every > 0 and step % every == 0)
 
+    def evaluate(params: Params) -> tuple[Task, Evaluation | None]:
+        task = setup.task
+        if calibrator is not None and isinstance(task, Calibrated):
+            task = task.calibrate(calibrator.examples, calibrator.run(params).records)
+        return task, None if evaluator is None else evaluator.run(params, task)
+
     step = int(now.step)
     metrics = writer.MetricsWriter(workdir, step=step, active=chief)
     bar = Progress("train", last, done=step, active=chief)
@@ -124,32 +137,36 @@ def run(config: Config, workdir: str | Path) -> Trained:
     flying: collections.deque[Any] = collections.deque()
     final: Evaluation | None = None
     while step < last:
-        batch = sharding.put_rows(batches.full_rows(step), batches.build, setup.mesh)
+        build = functools.partial(batches.build, step=step)
+        batch = sharding.put_rows(batches.full_rows(step), build, setup.mesh)
         now, sums = train_step(now, batch)
         step += 1
         flying.append(sums)
         if len(flying) > IN_FLIGHT:
             jax.block_until_ready(flying.popleft())
         if step % config.train.log_every == 0 or step == last:
-            line = _log_line(jax.tree.map(float, sums), float(schedule(step - 1)))
+            line = objective_means(jax.device_get(sums))
+            line["grad_norm"] = float(sums["grad_norm"]) / float(sums["steps"])
+            line["learning_rate"] = float(schedule(step - 1))
             line["epoch"] = step / batches.steps_per_epoch
-            line |= clock.lap(float(sums["weight"]), float(sums["tokens"]), float(sums["steps"]))
+            line |= clock.lap(float(sums["examples"]), float(sums["tokens"]), float(sums["steps"]))
             metrics.write(step, line)
             text = note(line)
         bar.advance(note=text)
         # Log, evaluate, then save: a checkpoint's step has all its lines, so resuming cuts the
         # file right behind them.
         evaluated = evaluation_due(step)
-        if evaluator is not None and evaluated:
+        if evaluated:
             jax.block_until_ready(sums)
             clock.pause()
-            final = evaluator.run(now.params)
-            metrics.write(step, {prefixed(k): v for k, v in final.metrics.items()})
-            log.info(f"step {step}: {summary(final.metrics)}")
-            if best is not None:
-                best.offer(now.params, step, final.metrics)
+            task, final = evaluate(now.params)
+            if final is not None:
+                metrics.write(step, {prefixed(k): v for k, v in final.metrics.items()})
+                log.info(f"step {step}: {summary(final.metrics)}")
+                if best is not None:
+                    best.offer(now.params, step, final.metrics)
             clock.resume()
-        checkpoints.save(now, step, force=evaluated)
+        checkpoints.save(now, step, force=evaluated, calibration=calibration_of(task))
     bar.close()
     metrics.close()
 
@@ -160,13 +177,13 @@ def run(config: Config, workdir: str | Path) -> Trained:
         results["best_step"] = float(best_step)
         final = None if best_step != step else final
         best.close()
-    if evaluator is not None and final is None:  # resumed at the end, or other weights selected
-        final = evaluator.run(params)
+    if final is None:  # resumed at the end, or other weights selected
+        task, final = evaluate(params)
     results |= final.metrics if final is not None else {}
     results |= {"padding_share": batches.padding_share(), "perf/compile_seconds": compile_seconds}
     results |= clock.totals()
     if chief:
-        setup.export(params, workdir / "export")
+        setup.export(params, workdir / "export", task)
         if final is not None:
             writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
         writer.write_json(workdir / "results.json", results)
@@ -176,13 +193,9 @@ def run(config: Config, workdir: str | Path) -> Trained:
     return Trained(results, setup, examples, final.records if final is not None else [])
 
 
-def _log_line(sums: dict[str, float], learning_rate: float) -> dict[str, float]:
-    """Means over the steps since the last line."""
-    return {
-        "loss": sums["loss"] / sums["weight"],
-        "grad_norm": sums["grad_norm"] / sums["steps"],
-        "learning_rate": learning_rate,
-    }
+def calibration_of(task: Task) -> dict[str, Any]:
+    """The thresholds of a task that has any."""
+    return task.calibration if isinstance(task, Calibrated) else {}
 
 
 def prefixed(name: str) -> str:

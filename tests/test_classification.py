@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from flaxbert.config import DataConfig
+from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.classification import Classification, Example, Options
+from flaxbert.tasks.classification import Classification, Options
+from flaxbert.tasks.texts import TextExample as Example
 
 
 def table(labels: Sequence[Any], label_names: list[str] | None = None, **columns: Any) -> Table:
@@ -235,7 +237,7 @@ def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
 
 
 def decode(task: Classification, examples: list[Example], rows: list[list[float]]) -> list[dict]:
-    features: Any = None  # a text is a feature: nothing to join
+    features = Features.build({"input_ids": [[0]] * len(examples)})
     return task.decode(examples, features, Predictions({"probability": np.array(rows)}, {}))
 
 

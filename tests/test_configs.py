@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,26 @@ from conftest import ROOT
 from flaxbert import cli
 from flaxbert.config import Config, validate
 from flaxbert.data.sources import Row, Table
+from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
 from flaxbert.step import make_loss
 from flaxbert.tasks import TASKS
 
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+FILES = sorted((ROOT / "configs").glob("*.py"))
+
+# Files that serve several data sets, with the names that they take after a colon.
+ARGUMENTS = {
+    "examples": ["qa", "ner", "spam"],
+    "glue": ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"],
+    "multiple_choice": ["swag", "arc_easy", "arc_challenge", "local"],
+    "ner": ["wnut17", "conll"],
+}
+CONFIGS = [
+    f"{file}:{name}" if name else str(file)
+    for file in FILES
+    for name in ARGUMENTS.get(file.stem, [""])
+]
 
 # google-bert/bert-base-uncased, its config.json.
 BERT_BASE = BertConfig(
@@ -31,25 +46,38 @@ BERT_BASE = BertConfig(
 )
 
 
-@pytest.fixture(params=CONFIGS, ids=[path.stem for path in CONFIGS])
-def path(request):
-    return request.param
+FIRST_ARGUMENTS = tuple(f":{names[0]}" for names in ARGUMENTS.values())
+
+
+@pytest.fixture(params=CONFIGS, ids=[Path(spec).name for spec in CONFIGS])
+def config(request) -> Config:
+    return cli.load_config(request.param)
 
 
 def test_there_are_configs():
-    assert {"squad", "quickstart"} <= {path.stem for path in CONFIGS}
+    assert {"squad", "quickstart"} <= {file.stem for file in FILES}
 
 
-def test_the_docstring_has_command_expectation_and_hardware(path):
-    text = cli.load_config(str(path)) and path.read_text()
-    docstring = text.split('"""')[1]
-    assert f"python -m flaxbert.run --config=configs/{path.name} --workdir=" in docstring
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_the_docstring_has_command_expectation_and_hardware(file):
+    docstring = file.read_text().split('"""')[1]
+    names = ARGUMENTS.get(file.stem)
+    argument = f":({'|'.join(names)})" if names else ""
+    command = rf"python -m flaxbert\.run --config=configs/{file.name}{argument} --workdir="
+    assert re.search(command, docstring)
     assert re.search(r"\bexpect\b", docstring, re.IGNORECASE)
-    assert re.search(r"\b(TPU|GPU|CPU)\b", docstring)
+    assert re.search(r"\b(TPU|GPU|CPU)\b|Hardware: any", docstring)
 
 
-def test_the_config_is_valid(path):
-    config = cli.load_config(str(path))
+@pytest.mark.parametrize("stem", ARGUMENTS)
+def test_an_unknown_argument_lists_the_known_ones(stem):
+    with pytest.raises(
+        ConfigError, match=f"configs/{stem}.py:nothing: one of .*{ARGUMENTS[stem][-1]}"
+    ):
+        cli.load_config(f"{ROOT}/configs/{stem}.py:nothing")
+
+
+def test_the_config_is_valid(config):
     validate(config, TASKS)
     assert isinstance(config.options, TASKS[config.task].options_type)
     assert config.data.max_length <= BERT_BASE.max_position_embeddings
@@ -57,25 +85,42 @@ def test_the_config_is_valid(path):
 
 def make_task(config: Config):
     """The task, with two labels where the real training data would name them."""
-    column = getattr(config.options, "label", None)
-    table = Table("made up", [Row({column: name}, "here") for name in ("no", "yes")])
-    return TASKS[config.task].create(config.data, config.options, table, {})
+    options = config.options
+    names = {"multi_label": [["no"], ["yes"]], "token_classification": [["B-X"], ["O"]]}
+    column = options.tags if hasattr(options, "tags") else getattr(options, "label", None)
+    rows = [{column: name, "tokens": ["word"]} for name in names.get(config.task, ["no", "yes"])]
+    table = Table("made up", [Row(row, "here") for row in rows])
+    return TASKS[config.task].create(config.data, options, table, {})
 
 
-def make_shapes(config: Config, task) -> dict[str, jax.ShapeDtypeStruct]:
+def make_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """The largest batch of the config: one feature a row, as `Batches.build` makes it."""
     rows, length = config.train.batch_size, config.data.row_length or config.data.max_length
     slots = max(1, length // 8) if config.data.packing else 1
-    grid = dict.fromkeys(("input_ids", "token_type_ids", "position_ids", "segment_ids"), length)
-    places = dict.fromkeys(("anchor", "label", "start", "end"), slots)
+    by_token = dict.fromkeys(("input_ids", "token_type_ids", "position_ids", "segment_ids"), length)
+    own = {
+        "classification": {"label": (slots,)},
+        "multi_label": {"label": (slots, 2)},
+        "multiple_choice": {"right": (slots,), "group": (slots,)},
+        "pretraining": {"label": (length,), "masked": (length,), "follows": (slots,)},
+        "question_answering": {"start": (slots,), "end": (slots,)},
+        "regression": {"label": (slots,)},
+        "token_classification": {"label": (length,), "first": (length,)},
+    }
+    sizes = {name: (size,) for name, size in by_token.items()} | {"anchor": (slots,)}
     shapes = {
-        name: jax.ShapeDtypeStruct((rows, size), np.int32) for name, size in (grid | places).items()
+        name: jax.ShapeDtypeStruct((rows, *size), np.int32)
+        for name, size in (sizes | own[config.task]).items()
     }
     return shapes | {"weight": jax.ShapeDtypeStruct((rows, slots), np.float32)}
 
 
-def test_the_full_size_model_trains_at_its_batch_and_length(path):
-    config = cli.load_config(str(path))
+# Of files for several data sets the first: the others have its sizes.
+FIRST = [spec for spec in CONFIGS if ":" not in spec or spec.endswith(FIRST_ARGUMENTS)]
+
+
+@pytest.mark.parametrize("config", FIRST, indirect=True, ids=[Path(spec).name for spec in FIRST])
+def test_the_full_size_model_trains_at_its_batch_and_length(config):
     task = make_task(config)
     sizes = dataclasses.replace(BERT_BASE, dtype=config.model.dtype)
     model = Model.create(sizes, task.make_head)
@@ -84,8 +129,8 @@ def test_the_full_size_model_trains_at_its_batch_and_length(path):
     loss = make_loss(model, task)
     run = jax.value_and_grad(loss, has_aux=True)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    (total, sums), gradient = jax.eval_shape(run, model.shapes, make_shapes(config, task), key)
-    assert total.shape == sums["weight"].shape == ()
+    (total, sums), gradient = jax.eval_shape(run, model.shapes, make_shapes(config), key)
+    assert {value.shape for value in (total, *sums.values())} == {()}
     assert total.dtype == jnp.float32
     same = jax.tree.map(
         lambda g, p: g.shape == p.shape and g.dtype == p.dtype, gradient, model.shapes

@@ -18,8 +18,10 @@ from flaxbert.data.batching import Batch, Batches
 from flaxbert.data.features import Features
 from flaxbert.evaluate import Evaluator
 from flaxbert.models.model import Model, Params
+from flaxbert.tasks import TASKS
 
-TASKS = ("classification", "question_answering")
+LONG_TEXTS = "classification of long texts"
+BENCHES = (*TASKS, LONG_TEXTS)
 
 # Its state is the last gradient, and it changes nothing.
 keep_gradient = optax.chain(optax.trace(decay=0.0), optax.set_to_zero())
@@ -33,8 +35,10 @@ class Bench:
     params: Params
     features: Features
 
-    def batches(self, *, segments: int = 4, row_length: int = 32, multiple: int = 1) -> Batches:
-        return Batches(self.features, 24, row_length, segments, multiple, steps=1)
+    def batches(
+        self, *, segments: int = 4, row_length: int = 32, shards: int = 1, parts: int = 1
+    ) -> Batches:
+        return Batches(self.features, 24, row_length, segments, shards, steps=1, parts=parts)
 
     @functools.cached_property
     def gradient(self):
@@ -42,31 +46,42 @@ class Bench:
         return jax.jit(jax.value_and_grad(lambda p, b: loss(p, b, None), has_aux=True))
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=BENCHES)
 def bench(request, tmp_path_factory) -> Bench:
     directory = tmp_path_factory.mktemp("bench")
     # One layer: half the time to compile, and depth makes no difference here.
     checkpoint = write_checkpoint(directory / "checkpoint", num_hidden_layers=1)
-    config = make_config(request.param, checkpoint, directory, count=26, most_words=30)
-    table = setups.read_table(config.data.train, key="data.train", split="train")
+    long = request.param == LONG_TEXTS
+    task = "classification" if long else request.param
+    config = make_config(task, checkpoint, directory, count=26, most_words=30)
+    if long:  # several windows a text, whose logits are pooled
+        config.options.long, config.data.max_length, config.data.overlap = "windows", 12, 4
+    if task == "pretraining":  # its sequences fill their room: two of them for a row
+        config.data.max_length = 14
+    table = setups.read_table(config.data, "train")
     setup = setups.prepare(config, config.model.init, table)
-    data = setup.dataset(table, batch_size=24, labelled=True, training=False)
+    examples = setup.task.examples(table, labelled=True)
+    data = setup.dataset(examples, "train", batch_size=24, labelled=True, training=False)
     params = setup.load_params()
     # As in conftest: a new head's outputs barely depend on its input.
     params["head"] = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, params["head"])
     return Bench(setup, params, data.batches.features)
 
 
-def assert_same(ours, theirs, *, features: int = 1) -> None:
-    """Sums and gradients: a mean over features, or a sum over so many."""
+# A softmax ignores a bias that all its scores share: over places the span's, over choices that of
+# their one score. The true gradient is zero, and what is computed is rounding.
+SHARED_BIAS = {"question_answering": "span", "multiple_choice": "classifier"}
+
+
+def assert_same(bench: Bench, ours, theirs) -> None:
+    """Sums and gradients."""
     assert_close(ours[0], theirs[0])
     gradients = [jax.tree.map(np.asarray, gradient) for _, gradient in (ours, theirs)]
+    shared = SHARED_BIAS.get(bench.setup.config.task)
     for gradient in gradients:
-        if "span" in gradient["head"]:
-            # A softmax over positions ignores a bias that all of them share: the true gradient is
-            # zero, and what is computed is rounding, at most that of one probability a feature.
-            bias = gradient["head"]["span"].pop("bias")
-            assert np.max(np.abs(bias)) <= features * np.finfo(np.float32).eps
+        if shared is not None:
+            bias = gradient["head"][shared].pop("bias")
+            assert np.max(np.abs(bias)) <= np.finfo(np.float32).eps
     assert_grads_close(*gradients)
 
 
@@ -92,7 +107,7 @@ def test_packed_rows_give_the_loss_and_gradient_of_one_feature_a_row(
     if row_length > bench.setup.model.config.max_position_embeddings:
         ends = [sum(bench.features.lengths[row]) for row in rows]
         assert max(ends) > bench.setup.model.config.max_position_embeddings
-    assert_same(loss_and_gradient(bench, batches.build(rows)), one_a_row, features=24)
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_a_row)
 
 
 def test_nothing_in_padding_counts(bench):
@@ -108,20 +123,26 @@ def test_nothing_in_padding_counts(bench):
     for name in [*bench.features.positions, *bench.features.slots]:
         dirty[name][slots] = 1
     expected = loss_and_gradient(bench, clean)
-    assert_same(loss_and_gradient(bench, dirty), expected, features=24)
+    assert_same(bench, loss_and_gradient(bench, dirty), expected)
     # Nor do the empty rows themselves count: without them it is the same step.
-    assert_same(loss_and_gradient(bench, batches.build(rows)), expected, features=24)
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), expected)
+
+
+# One sequence a feature, several, and two objectives; the step knows no more of a task.
+trained = pytest.mark.parametrize(
+    "bench", ["question_answering", LONG_TEXTS, "pretraining"], indirect=True
+)
 
 
 def two_steps(bench: Bench, *, devices: int, dropout: float, accumulate: int = 1):
     """(sums of two train steps, gradient of the second), both on the same rows.
 
-    As many rows as 8 devices in 4 parts need.
+    As many rows as 8 devices need, on one as well.
     """
     mesh = sharding.make_mesh(jax.devices()[:devices])
     setup = bench.setup
     model = Model.create(setup.model.config.with_dropout(dropout), setup.task.make_head)
-    start = state.create(bench.params, keep_gradient, mesh)
+    start = state.create(bench.params, keep_gradient, mesh, setup.task.objectives)
     run = step.make_train_step(
         model,
         setup.task,
@@ -132,7 +153,7 @@ def two_steps(bench: Bench, *, devices: int, dropout: float, accumulate: int = 1
         seed=3,
         log_every=1,
     )
-    batches = bench.batches(multiple=32)
+    batches = bench.batches(shards=8, parts=accumulate)
     batch = sharding.put_rows(batches.full_rows(0), batches.build, mesh)
     between, first = run(start, batch)
     after, second = run(between, batch)
@@ -144,44 +165,53 @@ def eight_devices(bench):
     return two_steps(bench, devices=8, dropout=0.0)
 
 
+@trained
 def test_a_step_on_one_device_equals_the_step_on_eight_dropout_included(bench, eight_devices):
     on_eight = two_steps(bench, devices=8, dropout=0.3)
-    assert_same(two_steps(bench, devices=1, dropout=0.3), on_eight)
+    assert_same(bench, two_steps(bench, devices=1, dropout=0.3), on_eight)
     # Dropout was on indeed, and each step has masks of its own.
     (first, second), (without, _) = on_eight[0], eight_devices[0]
-    losses = sorted(float(sums["loss"]) for sums in (first, second, without))
+    name = bench.setup.task.objectives[0]
+    losses = sorted(float(sums[name]) for sums in (first, second, without))
     assert min(losses[1] - losses[0], losses[2] - losses[1]) > 1e-3 * losses[0]
 
 
+@trained
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_a_step_computed_in_parts_equals_the_whole(bench, eight_devices, accumulate):
-    assert_same(two_steps(bench, devices=8, dropout=0.0, accumulate=accumulate), eight_devices)
+    assert_same(
+        bench, two_steps(bench, devices=8, dropout=0.0, accumulate=accumulate), eight_devices
+    )
 
 
-def test_metrics_are_the_same_for_every_evaluation_batch_size_and_layout(bench):
-    def evaluate(batch_size: int, packing: bool):
+def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_count(bench):
+    def evaluate(batch_size: int, *, packing: bool = True, devices: int = 8):
         config = copy.deepcopy(bench.setup.config)
         config.train.eval_batch_size, config.data.packing = batch_size, packing
-        setup = dataclasses.replace(bench.setup, config=config)
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
         evaluator = Evaluator.open(setup, "eval", labelled=True)
-        found = evaluator.run(sharding.put_params(bench.params, setup.mesh))
-        metrics = {k: v for k, v in found.metrics.items() if not k.startswith("perf/")}
-        return metrics, found.records
+        found = evaluator.run(sharding.put_params(bench.params, mesh))
+        return found.metrics, found.records
 
-    metrics, records = evaluate(32, packing=True)
+    metrics, records = evaluate(32)
     assert len(records) == 26
-    for batch_size, packing in [(1, True), (7, True), (32, False)]:
-        others, other_records = evaluate(batch_size, packing)
-        assert others.pop("loss") == pytest.approx(metrics["loss"], rel=1e-5)
-        assert others == {name: value for name, value in metrics.items() if name != "loss"}
-        for mine, other in zip(records, other_records, strict=True):
-            assert_close(_numbers(other), _numbers(mine))
-            assert _rest(other) == _rest(mine)
+    for other in (evaluate(1, devices=1), evaluate(7), evaluate(32, packing=False)):
+        assert_close(numbers(other[0], MEANS), numbers(metrics, MEANS))
+        assert rest(other[0], MEANS) == rest(metrics, MEANS)  # made of counts: equal
+        for mine, its in zip(records, other[1], strict=True):
+            assert_close(numbers(its, SCORES), numbers(mine, SCORES))
+            assert rest(its, SCORES) == rest(mine, SCORES)
 
 
-def _numbers(record):
-    return {k: v for k, v in record.items() if k in ("probability", "score")}
+MEANS = ("loss", "mlm_loss", "nsp_loss", "perplexity", "pearson", "spearman", "mse")
+SCORES = ("probability", "score", "value", "mlm_loss")
 
 
-def _rest(record):
-    return {k: v for k, v in record.items() if k not in ("probability", "score")}
+def numbers(values, names):
+    return {name: value for name, value in values.items() if name in names}
+
+
+def rest(values, names):
+    kept = {name: value for name, value in values.items() if name not in names}
+    return {name: value for name, value in kept.items() if not name.startswith("perf/")}

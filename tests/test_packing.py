@@ -135,7 +135,7 @@ def make_features(lengths: list[int]) -> Features:
 
 
 def make_batches(lengths: list[int], **changes: object) -> Batches:
-    settings = {"batch_size": 6, "row_length": 20, "segments": 3, "row_multiple": 2, "steps": 7}
+    settings = {"batch_size": 6, "row_length": 20, "segments": 3, "shards": 2, "steps": 7}
     return Batches(make_features(lengths), **(settings | changes))  # type: ignore[arg-type]
 
 
@@ -178,7 +178,7 @@ def test_a_row_is_its_features_end_to_end() -> None:
 
 def test_slots_with_an_axis_of_their_own_keep_it() -> None:
     features = Features.build({"input_ids": [[1, 2], [3]]}, slots={"pair": [[1, 2], [3, 4]]})  # type: ignore[list-item]
-    batches = Batches(features, 2, row_length=4, segments=2, row_multiple=1, steps=1)
+    batches = Batches(features, 2, row_length=4, segments=2, shards=1, steps=1)
     assert batches.build([[0, 1]])["pair"].tolist() == [[[1, 2], [3, 4]]]
 
 
@@ -195,7 +195,7 @@ def test_a_host_builds_its_own_rows_as_in_the_whole() -> None:
 
 @pytest.mark.parametrize("seed", RNG_SEEDS)
 def test_all_steps_fit_few_heights_of_the_right_multiple(seed: int) -> None:
-    batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, row_multiple=3, seed=seed)
+    batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, shards=3, seed=seed)
     assert len(batches.row_counts) <= MAX_SHAPES
     assert all(count % 3 == 0 for count in batches.row_counts)
     for step in range(batches.steps):
@@ -212,11 +212,11 @@ def test_padding_share_by_hand() -> None:
     # Multiples of 1: with K = 1 rows 2 + 1, 30 places; with K = 2 rows 1 + 1, 20 places.
     for segments, places in ((1, 30), (2, 20)):
         batches = make_batches(
-            [5, 5, 5], batch_size=2, row_length=10, row_multiple=1, segments=segments, steps=2
+            [5, 5, 5], batch_size=2, row_length=10, shards=1, segments=segments, steps=2
         )
         assert batches.padding_share() == pytest.approx(1 - 15 / places)
 
 
 def test_a_feature_longer_than_a_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="a feature of 21 tokens, but rows of 20"):
+    with pytest.raises(ValueError, match="a sequence of 21 tokens, but rows of 20"):
         make_batches([21])

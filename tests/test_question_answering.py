@@ -4,10 +4,13 @@ import itertools
 import random
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flaxbert.config import DataConfig
+from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.windows import span as span_of
@@ -209,17 +212,27 @@ def test_each_token_counts_in_the_window_with_most_context(
 # --- decoding ----------------------------------------------------------------------------------
 
 
-def flat_predictions(
-    features: Features, starts: list[dict[int, float]], ends: list[dict[int, float]]
+def predictions_of(
+    task: QuestionAnswering,
+    features: Features,
+    starts: list[dict[int, float]],
+    ends: list[dict[int, float]],
 ) -> Predictions:
-    """Zero everywhere but at the given tokens: one dict a window."""
-    tokens = {}
-    for name, scores in (("start_logits", starts), ("end_logits", ends)):
-        tokens[name] = np.zeros(int(features.lengths.sum()), np.float32)
-        for f, places in enumerate(scores):
-            for place, value in places.items():
-                tokens[name][features.starts[f] + place] = value
-    return Predictions({}, tokens)
+    """What the device sends back if scores are zero but at the given tokens: one dict a window."""
+    batches = Batches(features, len(features), row_length=64, segments=4, shards=1, steps=1)
+    rows = batches.full_rows(0)
+    batch = batches.build(rows)
+    logits = {f"{side}_logits": np.zeros(batch["input_ids"].shape) for side in ("start", "end")}
+    for r, row_ in enumerate(rows):
+        for k, window in enumerate(row_):
+            for name, scores in zip(logits, (starts, ends), strict=True):
+                for place, value in scores[window].items():
+                    logits[name][r, batch["anchor"][r, k] + place] = value
+    arrays = {name: jnp.asarray(array) for name, array in (logits | batch).items()}
+    found = jax.device_get(task.predict(arrays, arrays))["slots"]
+    where = {window: (r, k) for r, row_ in enumerate(rows) for k, window in enumerate(row_)}
+    order = tuple(np.array([where[window] for window in range(len(features))]).T)
+    return Predictions({name: values[order] for name, values in found.items()}, {})
 
 
 SHORT = "the old king visited the red bridge"
@@ -233,7 +246,7 @@ def answer(
     task = create(max_length=32, **options)
     examples = examples_of(task, row(SHORT, answer="king"))
     features = task.featurize(examples, tokenizer, labelled=True)
-    (record,) = task.decode(examples, features, flat_predictions(features, [start], [end]))
+    (record,) = task.decode(examples, features, predictions_of(task, features, [start], [end]))
     return record
 
 
@@ -268,9 +281,9 @@ def test_special_tokens_and_the_question_are_no_answer(tokenizer: Any) -> None:
 
 
 def test_only_the_n_best_starts_and_ends_are_combined(tokenizer: Any) -> None:
-    start, end = {0: 9.0, 5: 8.0}, {0: 9.0, 6: 8.0}
+    start, end = {10: 9.0, 5: 8.0}, {6: 9.0}
     assert answer(tokenizer, start, end, n_best=2)["answer"] == "old king"
-    nothing = answer(tokenizer, start, end, n_best=1)  # [CLS] is the only candidate
+    nothing = answer(tokenizer, start, end, n_best=1)  # the only start lies behind the only end
     assert (nothing["answer"], nothing["score"]) == ("", None)
 
 
@@ -283,7 +296,7 @@ def test_the_best_of_all_windows_of_an_example_wins(tokenizer: Any) -> None:
     features = task.featurize(examples, tokenizer, labelled=True)
     assert features.example.tolist() == [0, 0, 1, 1]
     starts: list[dict[int, float]] = [{5: 2.0}, {6: 3.0}, {5: 3.0}, {6: 2.0}]
-    records = task.decode(examples, features, flat_predictions(features, starts, starts))
+    records = task.decode(examples, features, predictions_of(task, features, starts, starts))
     assert [record["answer"] for record in records] == ["the", "old"]
     assert [record["score"] for record in records] == [6.0, 6.0]
     assert records[0]["start"] == context.rindex("the")
@@ -299,7 +312,9 @@ def test_a_start_counts_only_where_its_context_is_largest(tokenizer: Any) -> Non
     assert second["max_context"] == [0, 0, 0, 0, 0, 1, 1, 1, 0]
     # In the second window "king" (4) scores most but does not count; "the" (6) there does.
     logits: list[dict[int, float]] = [{}, {4: 9.0, 6: 1.0}]
-    (record,) = task.decode(examples, features, flat_predictions(features, logits, [{}, {6: 1.0}]))
+    (record,) = task.decode(
+        examples, features, predictions_of(task, features, logits, [{}, {6: 1.0}])
+    )
     assert (record["answer"], record["score"]) == ("the", 2.0)
 
 
@@ -312,7 +327,7 @@ def test_a_decoded_gold_span_scores_100(tokenizer: Any) -> None:
     for side in ("start", "end"):
         gold[side] = [{place: 5.0} if place else {} for place in features.positions[side].tolist()]
     records = task.decode(
-        examples, features, flat_predictions(features, gold["start"], gold["end"])
+        examples, features, predictions_of(task, features, gold["start"], gold["end"])
     )
     assert task.score(examples, records) == {"exact_match": 100.0, "f1": 100.0}
     wrong = [record | {"answer": ""} for record in records]

@@ -70,7 +70,7 @@ def values(table: sources.Table) -> list[dict]:
 
 
 def test_every_format_is_tested() -> None:
-    assert WRITERS.keys() == sources.READERS.keys()
+    assert WRITERS.keys() == sources.READERS.keys() - {".txt"}  # paragraphs, not records
 
 
 @pytest.mark.parametrize("ending", WRITERS)

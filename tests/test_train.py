@@ -168,7 +168,7 @@ def test_keep_best_restores_the_weights_that_scored_best(config, tmp_path, monke
     scripted = iter([0.1, 0.7, 0.9, 0.9, 0.2, 0.3])
     seen = []
 
-    def evaluate(self: Evaluator, params) -> Evaluation:
+    def evaluate(self: Evaluator, params, task) -> Evaluation:
         seen.append(jax.device_get(params))
         return Evaluation([], {"accuracy": next(scripted, 0.5)})
 

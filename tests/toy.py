@@ -47,15 +47,94 @@ def write_squad(path: Path, count: int, *, seed: int, most_words: int) -> Path:
     return path
 
 
-WRITERS = {"classification": write_sentiment, "question_answering": write_squad}
-SUFFIXES = {"classification": "jsonl", "question_answering": "json"}
+def some_words(choose: random.Random, most_words: int) -> list[str]:
+    return choose.choices(FILLERS, k=choose.randint(2, most_words - 1))
+
+
+def write_multi_label(path: Path, count: int, *, seed: int, most_words: int) -> Path:
+    """Labels none, one or both: whether a text has a place, and whether it has an opinion."""
+    choose = random.Random(seed)
+    rows = []
+    for n in range(count):
+        words = some_words(choose, most_words - 1)
+        words += [choose.choice(PLACES)] * (n % 2) + ["good"] * (n // 2 % 2)
+        choose.shuffle(words)
+        labels = ["place"] * (n % 2) + ["opinion"] * (n // 2 % 2)
+        rows.append({"text": " ".join(words), "labels": labels})
+    return write_lines(path, rows)
+
+
+def write_regression(path: Path, count: int, *, seed: int, most_words: int) -> Path:
+    """Pairs of texts; the number is the share of the first one's words that are places."""
+    choose = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words = choose.choices([*FILLERS, *PLACES], k=choose.randint(2, most_words // 2))
+        share = sum(word in PLACES for word in words) / len(words)
+        other = " ".join(some_words(choose, most_words // 2))
+        rows.append({"text": " ".join(words), "pair": other, "label": share})
+    return write_lines(path, rows)
+
+
+def write_multiple_choice(path: Path, count: int, *, seed: int, most_words: int) -> Path:
+    """Two to four choices, exactly one of which has a place."""
+    choose = random.Random(seed)
+    rows = []
+    for n in range(count):
+        choices = [some_words(choose, most_words // 2) for _ in range(2 + n % 3)]
+        right = choose.randrange(len(choices))
+        choices[right].append(choose.choice(PLACES))
+        texts = [" ".join(words) for words in choices]
+        rows.append({"question": "where is the king?", "choices": texts, "label": right})
+    return write_lines(path, rows)
+
+
+def write_tags(path: Path, count: int, *, seed: int, most_words: int) -> Path:
+    """CoNLL columns: places are entities, two in a row are one. Long sentences need windows."""
+    choose = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        before = "O"
+        for _ in range(choose.randint(2, 2 * most_words)):
+            word = choose.choice([*FILLERS, *PLACES])
+            tag = ("B-LOC" if before == "O" else "I-LOC") if word in PLACES else "O"
+            lines.append(f"{word}\t{tag}\n")
+            before = tag
+        lines.append("\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def write_documents(path: Path, count: int, *, seed: int, most_words: int) -> Path:
+    """Documents of two paragraphs with some sentences each."""
+    choose = random.Random(seed)
+    rows = []
+    for n in range(count):
+        for _ in range(2):
+            sentences = [" ".join(some_words(choose, most_words // 2)) for _ in range(3)]
+            rows.append({"file": f"book {n}", "text": ". ".join(s.title() for s in sentences)})
+    return write_lines(path, rows)
+
+
+WRITERS = {
+    "classification": write_sentiment,
+    "multi_label": write_multi_label,
+    "multiple_choice": write_multiple_choice,
+    "pretraining": write_documents,
+    "question_answering": write_squad,
+    "regression": write_regression,
+    "token_classification": write_tags,
+}
+SUFFIXES = {"question_answering": "json", "token_classification": "conll"}
+OPTIONS: dict[str, dict[str, Any]] = {"regression": {"pair": "pair"}}
 
 
 def make_config(
     task: str, checkpoint: Path, directory: Path, *, count: int = 40, most_words: int = 20
 ) -> Config:
     """Write `count` examples each for training and evaluation, and configure a run on them."""
-    paths = [directory / f"{name}.{SUFFIXES[task]}" for name in ("train", "eval")]
+    suffix = SUFFIXES.get(task, "jsonl")
+    paths = [directory / f"{name}.{suffix}" for name in ("train", "eval")]
     for seed, path in enumerate(paths):
         WRITERS[task](path, count, seed=seed, most_words=most_words)
     return Config(
@@ -64,5 +143,5 @@ def make_config(
         data=DataConfig(train=str(paths[0]), eval=str(paths[1]), max_length=32, overlap=8),
         train=TrainConfig(epochs=1.0, batch_size=8, log_every=1),
         optim=OptimConfig(learning_rate=1e-3),
-        options=TASKS[task].options_type(),
+        options=TASKS[task].options_type(**OPTIONS.get(task, {})),
     )

@@ -1,42 +1,59 @@
-"""Features: tokenised sequences of different lengths, stored flat."""
+"""Features: what a step trains on, made of tokenised sequences, stored flat."""
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+
+Draw = Callable[[dict[str, np.ndarray], int, int], dict[str, np.ndarray]]
+"""(token arrays of a sequence, its number, epoch) -> those that take the stored ones' place."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """N tokenised sequences. One text, one pair, or one window of a long document each.
+    """N features of one or more tokenised sequences each, M sequences in all.
 
-    The names inside the dicts reach the model and the task's loss unchanged.
+    Most features are one sequence: a text, a pair, a window of a long document. The choices of a
+    question, or the windows whose scores are pooled, are one feature of several: they share a step
+    and a loss. The names inside the dicts reach the model and the task's loss unchanged.
     """
 
     lengths: np.ndarray
-    """[N] int32, tokens of each feature."""
+    """[M] int32, tokens of each sequence."""
     tokens: dict[str, np.ndarray]
-    """One value a token, all features end to end: [sum(lengths)]. Holds `input_ids`."""
+    """One value a token, all sequences end to end: [sum(lengths)]. Holds `input_ids`."""
     positions: dict[str, np.ndarray]
-    """[N] places inside the feature, such as `anchor` ([CLS]); packing shifts them."""
+    """[M] places inside the sequence, such as `anchor` ([CLS]); packing shifts them."""
     slots: dict[str, np.ndarray]
-    """[N, ...] one value a feature, such as `label`."""
+    """[M, ...] one value a sequence, such as `label`."""
     example: np.ndarray
-    """[N] index of the example that a feature was made from."""
+    """[M] index of the example that a sequence was made from."""
+    feature: np.ndarray
+    """[M] the feature that a sequence belongs to: 0 to N - 1, ascending."""
     truncated: int = 0
     """Examples that lost text to `max_length`."""
+    draw: Draw | None = None
+    """Draws a sequence's tokens anew each epoch, such as its masked ones; a pure function."""
 
     @classmethod
     def build(
         cls,
         tokens: dict[str, list[list[int]]],
         *,
-        example: list[int] | np.ndarray | None = None,
+        example: Sequence[int] | np.ndarray | None = None,
+        feature: Sequence[int] | np.ndarray | None = None,
         positions: dict[str, list[int]] | None = None,
-        slots: dict[str, list[int]] | None = None,
+        slots: dict[str, Any] | None = None,
         truncated: int = 0,
+        draw: Draw | None = None,
     ) -> "Features":
-        """From lists, one entry a feature. Adds `anchor` at 0 unless given."""
+        """From lists, one entry a sequence. Adds `anchor` at 0 unless given.
+
+        Slots become int32, or float32 if they hold fractions; `example` and `feature` count the
+        sequences unless given.
+        """
         lengths = np.array([len(ids) for ids in tokens["input_ids"]], np.int32)
         count = len(lengths)
         placed = {"anchor": [0] * count} | (positions or {})
@@ -44,19 +61,52 @@ class Features:
             lengths=lengths,
             tokens={name: _flat(lists, int(lengths.sum())) for name, lists in tokens.items()},
             positions={name: np.asarray(value, np.int32) for name, value in placed.items()},
-            slots={name: np.asarray(value, np.int32) for name, value in (slots or {}).items()},
+            slots={name: _narrow(value) for name, value in (slots or {}).items()},
             example=np.arange(count) if example is None else np.asarray(example, np.int64),
+            feature=np.arange(count) if feature is None else np.asarray(feature, np.int64),
             truncated=truncated,
+            draw=draw,
         )
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return int(self.feature[-1]) + 1 if len(self.feature) else 0
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some feature has several sequences."""
+        return len(self) != len(self.lengths)
+
+    def sequences(self, feature: int) -> range:
+        """The sequences of a feature."""
+        return range(int(self.first[feature]), int(self.first[feature + 1]))
+
+    @functools.cached_property
+    def first(self) -> np.ndarray:
+        """[N + 1] the first sequence of each feature, and M."""
+        return np.searchsorted(self.feature, np.arange(len(self) + 1))
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """[N] tokens of each feature."""
+        return np.bincount(self.feature, self.lengths, len(self)).astype(np.int64)
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
-        """[N + 1] where each feature begins in the flat arrays, and the end of the last."""
+        """[M + 1] where each sequence begins in the flat arrays, and the end of the last."""
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    def tokens_of(self, sequence: int, epoch: int) -> dict[str, np.ndarray]:
+        """The token arrays of a sequence as `epoch` sees them, [length] each."""
+        here = slice(self.starts[sequence], self.starts[sequence + 1])
+        stored = {name: values[here] for name, values in self.tokens.items()}
+        drawn = {} if self.draw is None else self.draw(stored, sequence, epoch)
+        return stored | drawn
 
 
 def _flat(lists: list[list[int]], total: int) -> np.ndarray:
     return np.fromiter((value for values in lists for value in values), np.int32, total)
+
+
+def _narrow(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)

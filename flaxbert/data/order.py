@@ -1,4 +1,8 @@
-"""The order of training examples: a pure function of (seed, epoch)."""
+"""Chance as pure functions: the order of an epoch, and what is drawn anew for each of its features.
+
+Built on the raw output of Philox (Salmon et al. 2011), a counter-based generator whose stream numpy
+guarantees; `Generator.permutation` and its like may change between numpy releases.
+"""
 
 import numpy as np
 
@@ -6,11 +10,24 @@ import numpy as np
 def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     """A uniformly random order of `range(size)`, the same on every host, numpy and platform.
 
-    Sorts by the raw output of Philox (Salmon et al. 2011), a counter-based generator whose stream
-    numpy guarantees; `Generator.permutation` may change between numpy releases.
-
     Returns:
       [size] int64.
     """
-    keys = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(size)
+    keys = np.random.Philox(key=_key(seed, epoch)).random_raw(size)
     return np.argsort(keys, kind="stable")
+
+
+def uniform(size: int, seed: int, epoch: int, index: int) -> np.ndarray:
+    """Numbers from 0 to below 1, of their own for every (seed, epoch, index).
+
+    Returns:
+      [size] float64.
+    """
+    # The second half of the counter: a stream that no permutation and no other index reaches.
+    counter = np.array([0, 0, index, 1], np.uint64)
+    raw = np.random.Philox(key=_key(seed, epoch), counter=counter).random_raw(size)
+    return (raw >> np.uint64(11)) * 2.0**-53
+
+
+def _key(seed: int, epoch: int) -> np.ndarray:
+    return np.array([seed % 2**64, epoch], np.uint64)

@@ -1,19 +1,25 @@
 """Sources: local files and Hugging Face data sets, all read into the same rows.
 
-A local file is recognised by its ending: .tsv .csv .json .jsonl .parquet. A .json may be a list of
-objects or a SQuAD file as published. Anything else is a hub data set, `ID[:CONFIG][@SPLIT]`, such
-as `nyu-mll/glue:sst2@validation`.
+A local file is recognised by its ending: .tsv .csv .json .jsonl .parquet .conll .txt. A .json may
+be a list of objects or a SQuAD file as published, a .txt is plain text, a row a paragraph. A
+pattern such as `books/*.txt` is all files that it matches, in order. Anything else is a hub data
+set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation`.
 """
 
 import csv
 import dataclasses
+import glob
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from flaxbert import hub
+from flaxbert.data import conll
 from flaxbert.errors import DataError, HubError
+
+log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +41,18 @@ class Row:
         return value
 
     def slice(self, column: str | None) -> str | None:
-        """The value of the `data.slices` column, if one is named."""
+        """The value of the `data.slices` column, if one is named.
+
+        A column with a value for each word (.conll) stands for the sentence where all are equal.
+
+        Raises:
+          DataError: where they are not.
+        """
         value = self.values.get(column) if column else None
+        if isinstance(value, list):
+            if len(set(value)) > 1:
+                raise DataError(f"{self.origin}: {column} has several values: {sorted(set(value))}")
+            value = value[0] if value else None
         return None if value is None else str(value)
 
 
@@ -72,32 +88,45 @@ class Table:
                 )
 
 
-def read(spec: str, *, split: str) -> Table:
-    """Read a local file or a hub data set.
+def read(spec: str, *, split: str, malformed: str = "error") -> Table:
+    """Read local files or a hub data set.
 
     Args:
-      spec: a path, or `ID[:CONFIG][@SPLIT]`.
+      spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT]`.
       split: of a hub data set whose specification names none.
+      malformed: whether malformed lines of .conll files are an "error", or counted and "skip"ped.
 
     Raises:
       DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.
       HubError: if the data set cannot be fetched.
     """
+    if glob.has_magic(spec) and not Path(spec).exists():
+        files = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
+        if not files:
+            raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
+        tables = [read(file, split=split, malformed=malformed) for file in files]
+        return Table(spec, [row for table in tables for row in table.rows])
     path = Path(spec).expanduser()
+    if path.suffix.lower() == ".conll" and path.is_file():
+        return _read_conll(spec, path, malformed)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         if path.exists():
-            raise DataError(f"{spec}: ends with none of {', '.join(READERS)}.")
+            raise DataError(f"{spec}: ends with none of {', '.join([*READERS, '.conll'])}.")
         return _read_hub(spec, split)
     if not path.is_file():
         raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
     try:
         return Table(spec, list(reader(path)))
     except UnicodeDecodeError:
-        raise DataError(
-            f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
-            "iconv -f latin1 -t utf8."
-        ) from None
+        raise _not_utf8(spec, path) from None
+
+
+def _not_utf8(spec: str, path: Path) -> DataError:
+    return DataError(
+        f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
+        "iconv -f latin1 -t utf8."
+    )
 
 
 def _undecodable_line(path: Path) -> int:
@@ -210,12 +239,37 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         yield Row(record, f"{path}: row {number}")
 
 
+def _read_conll(spec: str, path: Path, malformed: str) -> Table:
+    try:
+        sentences, skipped = conll.sentences(path, malformed=malformed)
+    except UnicodeDecodeError:
+        raise _not_utf8(spec, path) from None
+    if skipped:
+        log.info(f"{spec}: {len(skipped)} malformed lines skipped, the first: {skipped[0]!r}")
+    return Table(spec, [Row(each.values(), f"{path}:{each.line}") for each in sentences])
+
+
+def _read_txt(path: Path) -> Iterator[Row]:
+    """Paragraphs: lines up to a blank one. The form BERT's own data has, and that of books."""
+    lines: list[str] = []
+    start = 1
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate([*file, ""], start=1):
+            if line.strip():
+                start = start if lines else number
+                lines.append(line.strip())
+            elif lines:
+                yield Row({"text": "\n".join(lines), "file": str(path)}, f"{path}:{start}")
+                lines = []
+
+
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
+    ".txt": _read_txt,
 }
 
 
@@ -227,7 +281,7 @@ def _read_hub(spec: str, split: str) -> Table:
     chosen = chosen or split
     mend = (
         "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
-        f"({', '.join(READERS)})."
+        f"({', '.join([*READERS, '.conll'])})."
     )
     try:
         with hub.fetching(spec):
@@ -238,9 +292,10 @@ def _read_hub(spec: str, split: str) -> Table:
             f"fetched ({hub.reason(error)}). {mend}"
         ) from None
     names = {
-        column: list(feature.names)
+        column: list(label.names)
         for column, feature in data.features.items()
-        if isinstance(feature, datasets.ClassLabel)
+        # A list of labels, such as tags, has the names inside.
+        if isinstance(label := getattr(feature, "feature", feature), datasets.ClassLabel)
     }
     rows = [Row(dict(record), f"{spec}: row {n}") for n, record in enumerate(data, start=1)]
     return Table(spec, rows, names)

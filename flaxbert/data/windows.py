@@ -1,6 +1,44 @@
-"""Windows: a text that is too long becomes several features that overlap."""
+"""Windows: a text that is too long becomes several sequences that overlap."""
 
 from collections.abc import Sequence
+
+from flaxbert.config import DataConfig
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import ConfigError, DataError
+
+SPECIAL_TOKENS = 3
+"""[CLS] first text [SEP] windowed text [SEP]; a single text needs one less."""
+
+
+def check(data: DataConfig) -> None:
+    """Check that windows can advance.
+
+    Raises:
+      ConfigError: if `overlap` leaves no room in `max_length`.
+    """
+    if data.max_length - SPECIAL_TOKENS - data.overlap < 1:
+        raise ConfigError(
+            f"data.overlap={data.overlap} leaves no room in data.max_length={data.max_length}: "
+            f"overlap + first text + {SPECIAL_TOKENS} must stay below it"
+        )
+
+
+def check_first(text: str, what: str, origin: str, data: DataConfig, tokenizer: Tokenizer) -> None:
+    """Check that a first text, repeated in every window, leaves room for the second.
+
+    Raises:
+      DataError: naming the row, with the lengths that would do.
+    """
+    # Cheap bound first: a token is at least one character, so short texts always fit.
+    room = data.max_length - SPECIAL_TOKENS - data.overlap
+    if len(text) >= room:
+        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if length >= room:
+            raise DataError(
+                f"{origin}: {what} has {length} tokens; with data.max_length={data.max_length} "
+                f"and data.overlap={data.overlap} at most {room - 1} fit. Raise max_length, lower "
+                f"overlap, or shorten {what}."
+            )
 
 
 def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[int, int]:

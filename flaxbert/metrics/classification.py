@@ -40,6 +40,13 @@ def matthews(matrix: np.ndarray) -> float:
     return covariance / math.sqrt(spread) if spread > 0 else 0.0
 
 
+def accuracy_with_interval(hits: float, total: int) -> dict[str, float]:
+    """`accuracy` and its 95 % interval."""
+    low, high = wilson(hits, total)
+    share = float(hits / max(1, total))
+    return {"accuracy": share, "accuracy_low95": low, "accuracy_high95": high}
+
+
 def wilson(hits: float, total: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927), such as an accuracy on `total` examples."""
     if total == 0:

@@ -1,10 +1,15 @@
-"""Exact match and F1 of SQuAD v1.1, as its official `evaluate-v1.1.py` defines them.
+"""Exact match and F1 of SQuAD, as its official scripts define them.
 
-Rajpurkar, Zhang, Lopyrev and Liang, "SQuAD: 100,000+ Questions for Machine Comprehension of Text"
-(2016), arXiv:1606.05250, section 6.1.
+Version 1.1, every question answerable (`evaluate-v1.1.py`): Rajpurkar, Zhang, Lopyrev and Liang,
+"SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), arXiv:1606.05250, section 6.1.
+
+Version 2.0, some without answer (`evaluate-v2.0.py`): Rajpurkar, Jia and Liang, "Know What You
+Don't Know: Unanswerable Questions for SQuAD" (2018), arXiv:1806.03822. Names ending in `_v2` are of
+this version alone; normalisation and exact match are the same in both.
 """
 
 import collections
+import itertools
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -60,3 +65,135 @@ def score(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> di
         "exact_match": 100.0 * sum(best(exact_match, p, r) for p, r in pairs) / count,
         "f1": 100.0 * sum(best(f1, p, r) for p, r in pairs) / count,
     }
+
+
+def f1_v2(prediction: str, reference: str) -> float:
+    """`f1`, but 1 where both sides are empty once normalised: no answer was wanted, none given."""
+    return f1(prediction, reference) if normalize(reference) else exact_match(prediction, reference)
+
+
+def acceptable(references: Sequence[str]) -> Sequence[str]:
+    """The references that v2.0 compares with: those not empty once normalised, else only ""."""
+    return [reference for reference in references if normalize(reference)] or [""]
+
+
+def question_scores_v2(
+    metric: Callable[[str, str], float],
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+) -> list[float]:
+    """0 to 1 for each question, before any threshold; `metric` is `exact_match` or `f1_v2`."""
+    pairs = zip(predictions, references, strict=True)
+    return [best(metric, prediction, acceptable(golds)) for prediction, golds in pairs]
+
+
+def score_v2(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    null_scores: Sequence[float] | None = None,
+    *,
+    threshold: float = 1.0,
+) -> dict[str, float]:
+    """Means over all questions, over the answerable and over the unanswerable, in percent.
+
+    Args:
+      predictions: one answer a question, "" for none.
+      references: the acceptable answers of each question; an empty list marks it unanswerable.
+      null_scores: how sure the model is that there is no answer, a probability or any other number;
+        0 throughout if absent, as in the official script.
+      threshold: a question whose null score is greater counts as answered by "". The official 1
+        leaves every answer standing if null scores are probabilities; `math.inf` always does.
+
+    Returns:
+      Names here and in the official script:
+
+        exact_match, f1                    exact, f1
+        has_ans_exact_match, has_ans_f1    HasAns_exact, HasAns_f1; if any question is answerable
+        no_ans_exact_match, no_ans_f1      NoAns_exact, NoAns_f1; if any is not
+
+      and with null scores, from the predictions without `threshold`:
+
+        best_exact_match, best_exact_match_threshold    best_exact, best_exact_thresh
+        best_f1, best_f1_threshold                      best_f1, best_f1_thresh
+
+      The official search may stop between equal null scores and begins at threshold 0 whatever
+      their range, so its threshold does not always reach its best; `best_threshold` mends both.
+      Without any question, all these names with value 0.
+
+    Raises:
+      ValueError: for lists of different lengths.
+    """
+    nulls = [0.0] * len(predictions) if null_scores is None else null_scores
+    answerable = [bool(golds) for golds in references]
+    raw = {
+        name: question_scores_v2(metric, predictions, references)
+        for name, metric in (("exact_match", exact_match), ("f1", f1_v2))
+    }
+    parts = {
+        "": [True] * len(answerable),
+        "has_ans_": answerable,
+        "no_ans_": [not flag for flag in answerable],
+    }
+    result = {}
+    for part, members in parts.items():
+        if any(members) or not members:
+            for name, scores in raw.items():
+                questions = zip(scores, answerable, nulls, strict=True)
+                final = [float(not flag) if null > threshold else s for s, flag, null in questions]
+                total = sum(itertools.compress(final, members))
+                result[part + name] = 100.0 * total / max(1, sum(members))
+    if null_scores is None:
+        return result
+    for name, scores in raw.items():
+        # This search takes any text for an answer, even one that normalises to nothing.
+        texts = zip(scores, answerable, predictions, strict=True)
+        kept = [s if flag else float(not prediction) for s, flag, prediction in texts]
+        sweep = _sweep(kept, answerable, nulls, start=0.0)
+        at, total = max(sweep, key=lambda point: point[1])  # the first of equals
+        result[f"best_{name}"] = 100.0 * total / max(1, len(kept))
+        result[f"best_{name}_threshold"] = at
+    return result
+
+
+def best_threshold(
+    scores: Sequence[float], answerable: Sequence[bool], null_scores: Sequence[float]
+) -> tuple[float, float]:
+    """The threshold that serves these questions best, such as ones held out to fit it on.
+
+    A question gets no answer if its null score is greater than the threshold. Questions with equal
+    null scores go the same way, so that `score_v2` at the threshold gives the value returned here.
+
+    Args:
+      scores: 0 to 1 for each question if its answer stands, as `question_scores_v2` gives.
+      answerable: whether the question has an answer.
+      null_scores: as in `score_v2`, in any range.
+
+    Returns:
+      The mean score in percent and the lowest threshold that gives it: one of the null scores, or 1
+      less than all of them where it is best to answer nothing. Both 0 without questions.
+
+    Raises:
+      ValueError: for lists of different lengths.
+    """
+    start = float(min(null_scores, default=1.0)) - 1.0  # finite: -inf is no JSON
+    # Of equal thresholds a dict keeps the last total, the one with all their questions.
+    totals = dict(_sweep(scores, answerable, null_scores, start=start))
+    at = max(totals, key=totals.__getitem__)
+    return 100.0 * totals[at] / max(1, len(scores)), at
+
+
+def _sweep(
+    scores: Sequence[float],
+    answerable: Sequence[bool],
+    null_scores: Sequence[float],
+    *,
+    start: float,
+) -> list[tuple[float, float]]:
+    """(threshold, sum of scores): nothing answered at `start`, then one question more at a time."""
+    # Without an answer an unanswerable question scores 1, any other 0.
+    gains = [float(s) - float(not flag) for s, flag in zip(scores, answerable, strict=True)]
+    order = sorted(zip(null_scores, gains, strict=True), key=lambda question: question[0])
+    nothing = float(sum(not flag for flag in answerable))
+    totals = itertools.accumulate((gain for _, gain in order), initial=nothing)
+    thresholds = [start, *(float(null) for null, _ in order)]
+    return list(zip(thresholds, totals, strict=True))

@@ -31,7 +31,8 @@ class EncoderWithHead(nnx.Module):
             batch.get("segment_ids"),
             key=encoder_key,
         )
-        return {"hidden_states": hidden, **self.head(hidden, batch, head_key)}
+        words = (self.bert.embeddings.word,) if self.head.tied else ()
+        return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

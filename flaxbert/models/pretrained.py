@@ -9,9 +9,20 @@ import jax.numpy as jnp
 from flaxbert.errors import WeightsError
 from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig
-from flaxbert.models.heads import MakeHead, PoolerHead, SequenceClassificationHead, SpanHead
+from flaxbert.models.heads import (
+    MakeHead,
+    MultipleChoiceHead,
+    PoolerHead,
+    PreTrainingHead,
+    SequenceClassificationHead,
+    SpanHead,
+    TokenClassificationHead,
+)
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
+
+MASK_RATE = 0.15
+"""Most of a row that a masked language model scores when `masked` says where, as in BERT."""
 
 
 def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
@@ -19,9 +30,16 @@ def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
     name = (hf_config.get("architectures") or ["BertModel"])[0]
     if name == SpanHead.architecture:
         return SpanHead
+    if name == MultipleChoiceHead.architecture:
+        return MultipleChoiceHead
+    if name in ("BertForPreTraining", "BertForMaskedLM"):
+        next_sentence = name == "BertForPreTraining"
+        return lambda config, rngs: PreTrainingHead(config, MASK_RATE, next_sentence, rngs)
+    labels = len(hf_config.get("id2label") or range(hf_config.get("num_labels", 2)))
     if name == SequenceClassificationHead.architecture:
-        labels = len(hf_config.get("id2label") or range(hf_config.get("num_labels", 2)))
         return lambda config, rngs: SequenceClassificationHead(config, labels, rngs)
+    if name == TokenClassificationHead.architecture:
+        return lambda config, rngs: TokenClassificationHead(config, labels, rngs)
     return PoolerHead
 
 

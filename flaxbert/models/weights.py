@@ -55,7 +55,20 @@ TABLE = (
     ("classifier.bias", "head/classifier/bias"),
     ("qa_outputs.weight", "head/span/kernel"),
     ("qa_outputs.bias", "head/span/bias"),
+    ("cls.predictions.transform.dense.weight", "head/transform/kernel"),
+    ("cls.predictions.transform.dense.bias", "head/transform/bias"),
+    ("cls.predictions.transform.LayerNorm.weight", "head/transform_norm/scale"),
+    ("cls.predictions.transform.LayerNorm.bias", "head/transform_norm/bias"),
+    ("cls.predictions.bias", "head/word_bias"),
+    ("cls.seq_relationship.weight", "head/next_sentence/kernel"),
+    ("cls.seq_relationship.bias", "head/next_sentence/bias"),
 )
+
+TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+"""Second names under which some checkpoints store a tensor again; a difference is an error."""
 
 HEAD_PREFIXES = ("bert.pooler.", "classifier.", "qa_outputs.", "cls.")
 """Tensors of output layers: unused, not unexpected, when the model at hand has another head."""
@@ -187,11 +200,15 @@ def load(
     shapes = flatten(model.shapes)
     paths = {name: path for path, name in names.items()}
     found: dict[str, np.ndarray] = {}
+    again: dict[str, np.ndarray] = {}
     unused, problems = [], []
     for raw_name, array in read_tensors(directory):
         name = canonical(raw_name)
         path = paths.get(name)
         if name in IGNORED:
+            continue
+        if name in TIED and "cls.predictions.bias" in paths and not fresh_head:
+            again[name] = array
             continue
         renewed = fresh_head and path is not None and path.startswith("head/")
         if path is None or (renewed and not path.startswith("head/pooler/")):
@@ -212,12 +229,16 @@ def load(
             problems.append(f"not floating point: {raw_name} is {array.dtype}")
         found[path] = array.astype(shapes[path].dtype)
 
+    for name, array in again.items():
+        path = paths[TIED[name]]
+        array = array.astype(shapes[path].dtype)
+        if not np.array_equal(found.setdefault(path, array), array):
+            problems.append(f"not tied: {name} differs from {TIED[name]}")
     missing = [path for path in names if path not in found]
     fresh = [path for path in missing if path.startswith("head/")]
     for path in missing:
-        half_there = path.startswith("head/") and any(
-            other.startswith(path.rsplit("/", 1)[0]) for other in found
-        )
+        layer = path.rpartition("/")[0]
+        half_there = layer.startswith("head/") and any(o.startswith(f"{layer}/") for o in found)
         if half_there or not path.startswith("head/"):
             problems.append(f"missing: {names[path]} {list(shapes[path].shape)}")
     if problems:

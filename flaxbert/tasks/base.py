@@ -6,7 +6,7 @@ back into metrics and predictions. It never sees a device, a mesh, a step or an 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jax import Array
@@ -20,6 +20,7 @@ from flaxbert.models.heads import MakeHead, Outputs
 Metrics = dict[str, float]
 Record = dict[str, Any]
 DeviceBatch = Mapping[str, Array]
+Losses = dict[str, tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Predictions:
     """A head's outputs on the host, in the order and layout of the `Features` they belong to."""
 
     slots: dict[str, np.ndarray]
-    """[N, ...] one value a feature."""
+    """[M, ...] one value a sequence."""
     tokens: dict[str, np.ndarray]
-    """[sum(lengths), ...] one value a token, all features end to end."""
+    """[sum(lengths), ...] one value a token, all sequences end to end."""
 
 
 class Example(Protocol):
@@ -72,8 +73,15 @@ class Task(Protocol):
     def make_head(self) -> MakeHead:
         """Builds the output layer."""
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array]:
-        """Sum of the features' losses and the sum of their weights (both scalars)."""
+    @property
+    def objectives(self) -> Sequence[str]:
+        """Names of what `loss` gives, ("loss",) for most tasks. Their means are added."""
+
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+        """For each objective the sum of its losses, and of their weights (both scalars).
+
+        Weights must not depend on `outputs`, and those of empty slots are 0.
+        """
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """What evaluation needs: {"slots": {name: [R, K, ...]}, "tokens": {name: [R, T, ...]}}."""
@@ -91,6 +99,21 @@ class Task(Protocol):
 
     def show(self, example: Any, record: Record) -> dict[str, str]:
         """A prediction as a line of a table, for people: {column: text}."""
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """What a task with thresholds has besides: they are fitted on held-out training examples."""
+
+    def document(self, example: Any) -> str:
+        """What an example was made from; those of one document are held out together."""
+
+    def calibrate(self, examples: Sequence[Any], records: Sequence[Record]) -> Task:
+        """The task with thresholds fitted to decoded records of held-out examples."""
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The thresholds, of JSON's types. `create` finds them in `hf_config["flaxbert"]`."""
 
 
 def score_with_slices(

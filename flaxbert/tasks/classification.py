@@ -9,40 +9,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.sources import Table
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError, DataError
-from flaxbert.losses import cross_entropy, weighted_sum
+from flaxbert.errors import ConfigError
+from flaxbert.losses import cross_entropy, pool, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
-from flaxbert.tasks.base import DeviceBatch, Metrics, Predictions, Record
+from flaxbert.tasks import labels as names
+from flaxbert.tasks import texts
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.texts import TextExample
 
 
 @dataclasses.dataclass
-class Options:
+class Options(texts.TextOptions):
     """Columns and labels."""
 
-    text: str = option("text", "column of the text")
-    pair: str | None = option(None, "column of the second text, for sentence pairs")
     label: str = option("label", "column of the label: a name, or an integer")
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
     positive: str | None = option(None, "of two labels, the one that `f1` is of (default: the 2nd)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One text or pair; `label` indexes the task's labels."""
-
-    text: str
-    pair: str | None
-    label: int | None
-    slice: str | None
-    origin: str
+    class_weights: tuple[float, ...] = option(
+        (), "weight of each label's examples in the loss, in the labels' order"
+    )
+    balanced: bool = option(False, "class weights inverse to the labels' training frequencies")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +45,12 @@ class Classification:
     """Single-label classification with cross-entropy."""
 
     options_type: ClassVar[type] = Options
+    objectives: ClassVar[Sequence[str]] = ("loss",)
 
     data: DataConfig
     options: Options
     labels: tuple[str, ...]
+    class_weights: tuple[float, ...] = ()
 
     @classmethod
     def create(
@@ -63,93 +60,55 @@ class Classification:
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
-        """Label names come from the options, the data set, the checkpoint, or the training rows.
-
-        The checkpoint's own names (and so their order) win over the rows' where they cover them.
-        """
-        own = _checkpoint_labels(hf_config)
-        if options.labels:
-            labels = options.labels
-        elif train is None:
-            labels = own
-        elif options.label in train.label_names:
-            labels = tuple(train.label_names[options.label])
-        else:
-            train.require({options.label: "options.label"})
-            given = [row.values.get(options.label) for row in train.rows]
+        """Choose labels and class weights."""
+        options.check(data)
+        column = options.label
+        seen: set[str] | None = None if train is None else set()
+        known = None if train is None else train.label_names.get(column)
+        if train is not None and not options.labels and known is None:
+            train.require({column: "options.label"})
+            given = [row.values.get(column) for row in train.rows]
             seen = {str(label) for label in given if label not in (None, "")}
-            digits = all(name.isdigit() for name in seen)
-            labels = own if seen <= set(own) else tuple(sorted(seen, key=int if digits else None))
-        if len(labels) < 2:
-            raise ConfigError(
-                f"classification needs two labels or more; found {list(labels)}. Give them with "
-                "--config.options.labels, or training data that has them."
-            )
-        if len(set(labels)) != len(labels):
-            raise ConfigError(f"options.labels={labels!r}: a name occurs twice")
+        labels = names.choose(options.labels, known, seen, hf_config)
         if options.positive is not None and options.positive not in labels:
             raise ConfigError(f"options.positive={options.positive!r}: one of {', '.join(labels)}")
-        return cls(data, options, labels)
+        weights = tuple(options.class_weights)
+        if weights and (len(weights) != len(labels) or min(weights) < 0 or not any(weights)):
+            raise ConfigError(
+                f"options.class_weights={weights!r}: a number from 0 for each of {list(labels)}"
+            )
+        if weights and options.balanced:
+            raise ConfigError("options.class_weights and options.balanced: one or the other")
+        if options.balanced and train is not None:
+            train.require({column: "options.label"})
+            counts = np.zeros(len(labels))
+            for row in train.rows:
+                counts[names.index(row.values.get(column), labels, known, row.origin)] += 1
+            # scikit-learn's "balanced": examples / (classes * examples of the class).
+            weights = tuple((counts.sum() / (len(labels) * np.maximum(counts, 1))).tolist())
+        elif options.balanced:
+            weights = tuple(hf_config.get("flaxbert", {}).get("class_weights", ()))
+        return cls(data, options, labels, weights)
 
-    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
-        """Rows -> examples."""
-        columns = {self.options.text: "options.text"}
-        if self.options.pair is not None:
-            columns[self.options.pair] = "options.pair"
-        if labelled:
-            columns[self.options.label] = "options.label"
-            if self.data.slices:
-                columns[self.data.slices] = "data.slices"
-        table.require(columns)
-        names = table.label_names.get(self.options.label)
-        return [self._example(row, labelled, names) for row in table.rows]
-
-    def _example(self, row: Row, labelled: bool, names: Sequence[str] | None) -> Example:
-        options, value = self.options, row.values.get(self.options.label)
-        return Example(
-            text=row.text(options.text),
-            pair=None if options.pair is None else row.text(options.pair),
-            label=self._label(value, row.origin, names) if labelled else None,
-            slice=row.slice(self.data.slices) if labelled else None,
-            origin=row.origin,
-        )
-
-    def _label(self, value: Any, origin: str, names: Sequence[str] | None) -> int:
-        """Index of a label: a name or an integer.
-
-        An integer is an index into `names`, the data set's own, if it has them (their order need
-        not be ours); else into the task's labels.
-        """
-        integer = isinstance(value, int) and not isinstance(value, bool)
-        if integer and names is not None and 0 <= value < len(names):
-            value, integer = names[value], False
-        if str(value) in self.labels:
-            return self.labels.index(str(value))
-        integer = integer or (isinstance(value, str) and value.isdecimal())
-        if integer and 0 <= int(value) < len(self.labels):
-            return int(value)
-        raise DataError(
-            f"{origin}: label {value!r} is none of {list(self.labels)}. Mend the row, or list all "
-            "labels with --config.options.labels."
+    def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
+        """Rows -> examples; a label becomes its index."""
+        column = self.options.label
+        known = table.label_names.get(column)
+        return texts.read(
+            table,
+            self.options,
+            self.data,
+            (lambda row: names.index(row.values.get(column), self.labels, known, row.origin))
+            if labelled
+            else None,
         )
 
     def featurize(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
     ) -> Features:
-        """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; the longer one is cut to fit."""
-        encoded = tokenizer(
-            [example.text for example in examples],
-            None if self.options.pair is None else [example.pair for example in examples],
-            truncation="longest_first",
-            max_length=self.data.max_length,
-            return_token_type_ids=True,
-        )
-        labels = [example.label for example in examples if example.label is not None]
-        return Features.build(
-            {name: encoded[name] for name in ("input_ids", "token_type_ids")},
-            slots={"label": labels} if labelled else {},
-            truncated=sum(bool(encoding.overflowing) for encoding in encoded.encodings),
-        )
+        """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
+        labels = [example.label for example in examples] if labelled else None
+        return texts.featurize(examples, tokenizer, self.options, self.data, labels)
 
     @property
     def make_head(self) -> MakeHead:
@@ -157,39 +116,42 @@ class Classification:
         count = len(self.labels)
         return lambda config, rngs: SequenceClassificationHead(config, count, rngs)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array]:
-        """Cross-entropy: logits [R, K, C] against label [R, K]."""
-        return weighted_sum(cross_entropy(outputs["logits"], batch["label"]), batch["weight"])
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+        """Cross-entropy: logits [R, K, C] against label [R, K]; a class weight counts as copies."""
+        losses, weight = (
+            cross_entropy(pool(outputs["logits"], batch), batch["label"]),
+            batch["weight"],
+        )
+        if self.class_weights:
+            weight *= jnp.asarray(self.class_weights, jnp.float32)[batch["label"]]
+        return {"loss": weighted_sum(losses, weight)}
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """Class probabilities [R, K, C]."""
-        return {"slots": {"probability": jax.nn.softmax(outputs["logits"])}, "tokens": {}}
+        probability = jax.nn.softmax(pool(outputs["logits"], batch))
+        return {"slots": {"probability": probability}, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[Example], features: Features, predictions: Predictions
+        self, examples: Sequence[TextExample], features: Features, predictions: Predictions
     ) -> list[Record]:
         """The most probable label, and every label's probability."""
-        probabilities = predictions.slots["probability"]
+        probabilities = predictions.slots["probability"][features.first[:-1]]
         return [
             {
-                "text": example.text,
-                **({} if example.pair is None else {"pair": example.pair}),
+                **example.record(),
                 "label": self.labels[int(np.argmax(row))],
                 "probability": {name: float(p) for name, p in zip(self.labels, row, strict=True)},
             }
             for example, row in zip(examples, probabilities, strict=True)
         ]
 
-    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Metrics:
         """Accuracy with its 95 % interval, macro F1, Matthews; with two labels `f1` too."""
         gold = np.array([example.label for example in examples], int)
         predicted = np.array([self.labels.index(record["label"]) for record in records], int)
         matrix = metrics.confusion(gold, predicted, len(self.labels))
-        low, high = metrics.wilson(float(np.trace(matrix)), len(examples))
         result = {
-            "accuracy": metrics.accuracy(matrix),
-            "accuracy_low95": low,
-            "accuracy_high95": high,
+            **metrics.accuracy_with_interval(float(np.trace(matrix)), len(examples)),
             "f1_macro": metrics.f1_macro(matrix),
             "matthews": metrics.matthews(matrix),
         }
@@ -200,13 +162,14 @@ class Classification:
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them."""
+        own = {"class_weights": list(self.class_weights)} if self.options.balanced else {}
         return {
-            "id2label": {str(i): name for i, name in enumerate(self.labels)},
-            "label2id": {name: i for i, name in enumerate(self.labels)},
+            **names.maps(self.labels),
             "problem_type": "single_label_classification",
+            **({"flaxbert": own} if own else {}),
         }
 
-    def show(self, example: Example, record: Record) -> dict[str, str]:
+    def show(self, example: TextExample, record: Record) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = "" if example.label is None else self.labels[example.label]
         sure = max(record["probability"].values())
@@ -216,10 +179,3 @@ class Classification:
             "predicted": record["label"],
             "probability": f"{sure:.2f}",
         }
-
-
-def _checkpoint_labels(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Label names that somebody gave; not transformers' placeholders LABEL_0, LABEL_1, ..."""
-    names = hf_config.get("id2label") or {}
-    ordered = tuple(str(names[key]) for key in sorted(names, key=int))
-    return () if any(name.startswith("LABEL_") for name in ordered) else ordered

@@ -1,35 +1,39 @@
-"""Extractive question answering, SQuAD v1.1: the answer is a span of the given text.
+"""Extractive question answering: the answer is a span of the given text (SQuAD v1.1 and v2.0).
 
-BERT paper, section 4.2: [CLS] question [SEP] context [SEP]; each token gets a start and an end
-score; the loss is the mean of the two cross-entropies over the positions of the feature. A context
-that is too long becomes several overlapping windows, each a feature.
+BERT paper, sections 4.2 and 4.3: [CLS] question [SEP] context [SEP]; each token gets a start and an
+end score; the loss is the mean of the two cross-entropies over the positions of the feature. A
+context that is too long becomes several overlapping windows, each a feature. A question without an
+answer (`options.unanswerable`) has its span at [CLS]; the answer is empty where the score of that
+exceeds the best span's by a threshold, which is fitted on held-out training data.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
+from flaxbert.data.answers import read_answers
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError, DataError
+from flaxbert.errors import ConfigError
 from flaxbert.losses import position_cross_entropy, weighted_sum
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
-from flaxbert.tasks.base import DeviceBatch, Metrics, Predictions, Record
-
-SPECIAL_TOKENS = 3  # [CLS] question [SEP] context [SEP]
+from flaxbert.tasks import spans
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
 
 
 @dataclasses.dataclass
 class Options:
     """How spans are decoded."""
 
+    unanswerable: bool = option(False, "some questions have no answer in their text (SQuAD v2.0)")
     n_best: int = option(20, "starts and ends of each window that are combined")
     max_answer_length: int = option(30, "longest answer in tokens")
 
@@ -51,9 +55,12 @@ class QuestionAnswering:
     """Span extraction over overlapping windows."""
 
     options_type: ClassVar[type] = Options
+    objectives: ClassVar[Sequence[str]] = ("loss",)
 
     data: DataConfig
     options: Options
+    null_threshold: float = 0.0
+    """The answer is empty where the score of [CLS] exceeds the best span's by more than this."""
 
     @classmethod
     def create(
@@ -63,17 +70,17 @@ class QuestionAnswering:
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
-        """Check that windows can advance."""
-        room = data.max_length - SPECIAL_TOKENS - data.overlap
-        if room < 1:
-            raise ConfigError(
-                f"data.overlap={data.overlap} leaves no room in data.max_length="
-                f"{data.max_length}: overlap + question + {SPECIAL_TOKENS} must stay below it"
-            )
+        """Check that windows can advance; the threshold is the checkpoint's if it has one."""
+        windows.check(data)
         for name in ("n_best", "max_answer_length"):
             if getattr(options, name) < 1:
                 raise ConfigError(f"options.{name}={getattr(options, name)}: at least 1")
-        return cls(data, options)
+        if data.calibration and not options.unanswerable:
+            raise ConfigError(
+                "data.calibration fits the no-answer threshold: it needs options.unanswerable=true"
+            )
+        fitted = hf_config.get("flaxbert", {}) if train is None else {}
+        return cls(data, options, fitted.get("null_threshold", 0.0))
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
         """Rows in the hub's SQuAD form -> examples."""
@@ -90,7 +97,7 @@ class QuestionAnswering:
             id=str(row.values.get("id", number)),
             question=row.text("question").strip(),
             context=row.text("context"),
-            answers=_answers(row) if labelled else (),
+            answers=read_answers(row, unanswerable=self.options.unanswerable) if labelled else (),
             slice=row.slice(self.data.slices) if labelled else None,
             origin=row.origin,
         )
@@ -104,8 +111,8 @@ class QuestionAnswering:
         arrays `char_start` and `char_end` are a context token's place in the text (-1 elsewhere),
         and `max_context` marks the window that sees most of the token's surroundings.
         """
-        for example in examples:
-            self._check_question(example, tokenizer)
+        for each in examples:
+            windows.check_first(each.question, "the question", each.origin, self.data, tokenizer)
         encoded = tokenizer(
             [example.question for example in examples],
             [example.context for example in examples],
@@ -119,16 +126,17 @@ class QuestionAnswering:
         owner = encoded["overflow_to_sample_mapping"]
         starts: list[list[int]] = []
         ends: list[list[int]] = []
-        spans: dict[str, list[int]] = {"start": [], "end": []}
+        answers: dict[str, list[int]] = {"start": [], "end": []}
         for window, example in enumerate(owner):
             inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
             offsets = encoded["offset_mapping"][window]
             starts.append([o[0] if here else -1 for o, here in zip(offsets, inside, strict=True)])
             ends.append([o[1] if here else -1 for o, here in zip(offsets, inside, strict=True)])
             if labelled:
-                start, end = windows.span(examples[example].answers[0], starts[-1], ends[-1])
-                spans["start"].append(start)
-                spans["end"].append(end)
+                given = examples[example].answers
+                start, end = windows.span(given[0], starts[-1], ends[-1]) if given else (0, 0)
+                answers["start"].append(start)
+                answers["end"].append(end)
         return Features.build(
             {
                 "input_ids": encoded["input_ids"],
@@ -138,118 +146,105 @@ class QuestionAnswering:
                 "max_context": windows.max_context(owner, starts, self.data.overlap),
             },
             example=owner,
-            positions=spans if labelled else {},
+            positions=answers if labelled else {},
         )
-
-    def _check_question(self, example: Example, tokenizer: Tokenizer) -> None:
-        # Cheap bound first: a token is at least one character, so short questions always fit.
-        room = self.data.max_length - SPECIAL_TOKENS - self.data.overlap
-        if len(example.question) >= room:
-            length = len(tokenizer(example.question, add_special_tokens=False)["input_ids"])
-            if length >= room:
-                raise DataError(
-                    f"{example.origin}: the question has {length} tokens; with data.max_length="
-                    f"{self.data.max_length} and data.overlap={self.data.overlap} at most "
-                    f"{room - 1} fit. Raise max_length, lower overlap, or shorten the question."
-                )
 
     @property
     def make_head(self) -> MakeHead:
         """Start and end scores."""
         return SpanHead
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array]:
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
         """Cross-entropy over the feature's own positions, mean of start and end."""
         start, end = (
             position_cross_entropy(outputs[f"{side}_logits"], batch[side], batch["segment_ids"])
             for side in ("start", "end")
         )
-        return weighted_sum((start + end) / 2, batch["weight"])
+        return {"loss": weighted_sum((start + end) / 2, batch["weight"])}
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
-        """Both scores of every token, [R, T]."""
-        names = ("start_logits", "end_logits")
-        return {"slots": {}, "tokens": {name: outputs[name] for name in names}}
+        """The best starts and ends of each segment [R, K, n], and the score of [CLS] [R, K]."""
+        allowed = {"start": batch["max_context"] > 0, "end": batch["char_start"] >= 0}
+        null = jnp.zeros(batch["anchor"].shape)
+        slots = {}
+        for side, places in allowed.items():
+            logits = outputs[f"{side}_logits"]
+            slots[f"{side}_score"], slots[f"{side}_place"] = spans.candidates(
+                logits, places, batch["segment_ids"], batch["anchor"], self.options.n_best
+            )
+            null += jnp.take_along_axis(logits, batch["anchor"], axis=1)
+        return {"slots": slots | {"null_score": null}, "tokens": {}}
 
     def decode(
         self, examples: Sequence[Example], features: Features, predictions: Predictions
     ) -> list[Record]:
-        """The span with the highest sum of start and end score over all windows of an example."""
+        """The span with the highest sum of start and end score over all windows of an example.
+
+        `null_odds` is the lowest score of [CLS] over the windows, less that of the span, as in
+        google-research/bert's run_squad.py.
+        """
         best: list[tuple[float, int, int]] = [(-np.inf, 0, 0)] * len(examples)
-        for feature, example in enumerate(features.example):
-            here = slice(features.starts[feature], features.starts[feature + 1])
-            found = self._best_span(
-                predictions.tokens["start_logits"][here],
-                predictions.tokens["end_logits"][here],
-                {name: values[here] for name, values in features.tokens.items()},
-            )
-            best[example] = max(best[example], found, key=lambda span: span[0])
+        null = np.full(len(examples), np.inf)
+        for window, example in enumerate(features.example):
+            found = {name: values[window] for name, values in predictions.slots.items()}
+            score, first, last = spans.best_span(found, self.options.max_answer_length)
+            null[example] = min(null[example], found["null_score"])
+            if score > best[example][0]:
+                begin = features.starts[window]
+                start = int(features.tokens["char_start"][begin + first])
+                end = int(features.tokens["char_end"][begin + last])
+                best[example] = (score, start, end)
         return [
-            {
-                "id": example.id,
-                "question": example.question,
-                "answer": example.context[start:end],
-                "start": start,
-                "end": end,
-                "score": score if np.isfinite(score) else None,
-            }
-            for example, (score, start, end) in zip(examples, best, strict=True)
+            self._record(example, span, float(odds))
+            for example, span, odds in zip(examples, best, null, strict=True)
         ]
 
-    def _best_span(
-        self, start: np.ndarray, end: np.ndarray, tokens: Mapping[str, np.ndarray]
-    ) -> tuple[float, int, int]:
-        """(score, first character, end character) of a window's best span; -inf if it has none."""
-        n_best = self.options.n_best
-        starts = np.argsort(-start, kind="stable")[:n_best]
-        ends = np.argsort(-end, kind="stable")[:n_best]
-        length = ends[None, :] - starts[:, None] + 1
-        valid = (length >= 1) & (length <= self.options.max_answer_length)
-        valid &= (tokens["max_context"][starts] == 1)[:, None]
-        valid &= (tokens["char_start"][ends] >= 0)[None, :]
-        scores = np.where(valid, start[starts][:, None] + end[ends][None, :], -np.inf)
-        row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
-        first, last = int(tokens["char_start"][starts[row]]), int(tokens["char_end"][ends[column]])
-        return float(scores[row, column]), first, last
+    def _record(self, example: Example, span: tuple[float, int, int], null: float) -> Record:
+        score, start, end = span
+        text = example.context[start:end]
+        record: Record = {"id": example.id, "question": example.question, "answer": text}
+        record |= {"start": start, "end": end, "score": score if np.isfinite(score) else None}
+        if self.options.unanswerable:
+            # Without any span the empty answer is certain; JSON has no infinity.
+            odds = null - score if np.isfinite(score) else float(np.finfo(np.float32).max)
+            record |= {"span": text, "null_odds": odds}
+            if odds > self.null_threshold:
+                record |= {"answer": "", "start": 0, "end": 0}
+        return record
 
     def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
-        """Exact match and F1, 0 to 100."""
+        """Exact match and F1, 0 to 100, of the official script for the data set's version."""
         references = [[text for text, _ in example.answers] for example in examples]
-        return squad.score([record["answer"] for record in records], references)
+        answers = [record["answer"] for record in records]
+        if not self.options.unanswerable:
+            return squad.score(answers, references)
+        raw, odds = [r["span"] for r in records], [r["null_odds"] for r in records]
+        ideal = squad.score_v2(raw, references, odds)
+        best = {name: value for name, value in ideal.items() if name.startswith("best_")}
+        return squad.score_v2(answers, references) | best
+
+    def document(self, example: Example) -> str:
+        """The context: its questions are held out together."""
+        return example.context
+
+    def calibrate(self, examples: Sequence[Example], records: Sequence[Record]) -> Self:
+        """Fit the no-answer threshold to the best F1 on held-out questions."""
+        references = [[text for text, _ in example.answers] for example in examples]
+        raw, odds = [r["span"] for r in records], [r["null_odds"] for r in records]
+        scores = squad.question_scores_v2(squad.f1_v2, raw, references)
+        _, found = squad.best_threshold(scores, [bool(golds) for golds in references], odds)
+        return dataclasses.replace(self, null_threshold=found)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The threshold, as the checkpoint and the export hold it."""
+        return {"null_threshold": self.null_threshold} if self.options.unanswerable else {}
 
     def hf_config(self) -> dict[str, Any]:
-        """Nothing: the head has no labels."""
-        return {}
+        """The head has no labels; our threshold alone."""
+        return {"flaxbert": self.calibration} if self.calibration else {}
 
     def show(self, example: Example, record: Record) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = example.answers[0][0] if example.answers else ""
         return {"question": example.question, "answer": gold, "predicted": record["answer"]}
-
-
-def _answers(row: Row) -> tuple[tuple[str, int], ...]:
-    """All reference answers, checked against the context."""
-    answers = row.values.get("answers") or {}
-    try:
-        pairs = tuple(zip(answers["text"], answers["answer_start"], strict=True))
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{row.origin}: answers is {answers!r}; expected "
-            "{'text': [...], 'answer_start': [...]} of equal lengths."
-        ) from None
-    if not pairs:
-        raise DataError(
-            f"{row.origin}: no answer. SQuAD v1.1 has answerable questions only; remove the row."
-        )
-    context = row.values["context"]
-    for text, start in pairs:
-        if not isinstance(text, str) or not text or not isinstance(start, int) or start < 0:
-            raise DataError(
-                f"{row.origin}: answer {text!r} at {start!r}; expected a text that is not empty "
-                "and the number of its first character."
-            )
-        if context[start : start + len(text)] != text:
-            near = context.find(text)
-            mend = f"it stands at {near}" if near >= 0 else "the context does not contain it"
-            raise DataError(f"{row.origin}: answer {text!r} is not at character {start}; {mend}.")
-    return pairs

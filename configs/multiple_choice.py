@@ -1,0 +1,38 @@
+"""Multiple choice: which of some answers fits. One of swag, arc_easy, arc_challenge, local.
+
+    python -m flaxbert.run --config=configs/multiple_choice.py:swag --workdir=runs/swag
+    python -m flaxbert.run --config=configs/multiple_choice.py:local --workdir=runs/choice \
+        --config.data.train=train.jsonl --config.data.eval=dev.jsonl
+
+Local files have the columns question, choices (a list; questions may have different numbers) and
+label (the right one's number, from 0). With BERT-base expect an accuracy of 0.816 on SWAG's
+development set (Devlin et al. 2019, table 4), and on ARC little above chance for ARC-Challenge: it
+wants knowledge. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
+--config.model.dtype=bfloat16).
+"""
+
+from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from flaxbert.tasks.multiple_choice import Options
+
+ENDINGS = ("ending0", "ending1", "ending2", "ending3")
+SETS = {
+    "swag": ("allenai/swag:regular", Options("sent1", "sent2", ENDINGS)),
+    "arc_easy": ("allenai/ai2_arc:ARC-Easy", Options(label="answerKey")),
+    "arc_challenge": ("allenai/ai2_arc:ARC-Challenge", Options(label="answerKey")),
+    "local": (None, Options()),
+}
+
+
+def get_config(name: str = "local") -> Config:
+    """Three epochs at batch 16, as the BERT paper's section 4.4; `name` is one of SETS."""
+    if name not in SETS:
+        raise ValueError(f"configs/multiple_choice.py:{name}: one of {', '.join(SETS)}")
+    data, options = SETS[name]
+    return Config(
+        task="multiple_choice",
+        model=ModelConfig(init="google-bert/bert-base-uncased"),
+        data=DataConfig(train=data, eval=data, max_length=128),
+        train=TrainConfig(epochs=3.0, batch_size=16),
+        optim=OptimConfig(learning_rate=2e-5),
+        options=options,
+    )

@@ -1,0 +1,31 @@
+"""SQuAD v2.0: find the answer in a paragraph, or tell that it is not there.
+
+    python -m flaxbert.run --config=configs/squad_v2.py --workdir=runs/squad_v2
+
+A twentieth of the training paragraphs is kept out of training; the no-answer threshold is fitted on
+their questions, stored with the export, and used by --mode=eval and --mode=predict. With BERT-base,
+expect an F1 in the middle seventies on the development set (BERT-large: 81.9 in Devlin et al. 2019,
+table 3). Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
+--config.model.dtype=bfloat16).
+"""
+
+from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from flaxbert.tasks.question_answering import Options
+
+
+def get_config() -> Config:
+    """Two epochs at batch 48, as the BERT paper's section 4.3."""
+    return Config(
+        task="question_answering",
+        model=ModelConfig(init="google-bert/bert-base-uncased"),
+        data=DataConfig(
+            train="rajpurkar/squad_v2",
+            eval="rajpurkar/squad_v2",
+            max_length=384,
+            overlap=128,
+            calibration=0.05,
+        ),
+        train=TrainConfig(epochs=2.0, batch_size=48),
+        optim=OptimConfig(learning_rate=5e-5),
+        options=Options(unanswerable=True),
+    )

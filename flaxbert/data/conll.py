@@ -1,0 +1,224 @@
+"""Column files of labelled words (CoNLL), and the schemes by which their tags mark entities.
+
+One token a line: the token, then any further columns, the tag last; a blank line ends a sentence.
+
+    EU     NNP  B-ORG
+    votes  VBZ  O
+
+A file of one column is unlabelled.
+"""
+
+import collections
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flaxbert.errors import ConfigError, DataError
+
+DOCUMENT = "-DOCSTART-"  # the first column of a line that stands between two documents
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """Tokens and their further columns, each as long as `tokens`."""
+
+    tokens: list[str]
+    columns: list[list[str]]
+    """One list a column behind the token; the last holds the tags. Empty in an unlabelled file."""
+    line: int
+    """Of the first token, counted from 1."""
+
+    def values(self) -> dict[str, list[str]]:
+        """The sentence as a row's values: `tokens`, `column2`, `column3` and so on, `tags`."""
+        names = [f"column{n}" for n in range(2, len(self.columns) + 1)]
+        return {"tokens": self.tokens} | dict(zip([*names, "tags"], self.columns, strict=False))
+
+
+def sentences(path: Path, *, malformed: str = "error") -> tuple[list[Sentence], list[str]]:
+    r"""Read a column file.
+
+    * Lines end with \n or \r\n alone, and columns are parted by tabs if any line has one, else by
+      runs of spaces. Other white space, such as U+00A0 or U+0085, is part of a token.
+    * A line of nothing but white space ends a sentence, as does a line that begins with the word
+      -DOCSTART-, which is dropped.
+    * In a file with tabs, a line that begins with "# " and has no tab is a comment.
+    * The first sentence's first line decides the number of columns for the whole file. A line
+      with another number, without a token or without a tag is malformed.
+
+    Skipping takes the malformed line away, not its sentence. Most such lines in published corpora
+    hold a token that cannot be seen, and nothing is missed; a sentence dropped would take its
+    other entities out of the score. Where the line did hold a word, its sentence becomes one
+    shorter, so the lines are returned to be told.
+
+    Args:
+      path: a file in UTF-8, with or without a byte order mark.
+      malformed: "error" or "skip".
+
+    Returns:
+      The sentences, and the skipped lines as `path:line: text`.
+
+    Raises:
+      ConfigError: for another value of `malformed`.
+      DataError: at the first malformed line, unless such lines are skipped.
+      UnicodeDecodeError: if the file is not UTF-8.
+    """
+    if malformed not in ("error", "skip"):
+        raise ConfigError(f"data.malformed is {malformed!r}; expected error or skip.")
+    # Not read_text or splitlines: both also end a line at a lone \r, the latter at U+0085 too.
+    lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    tabs = any("\t" in line and line.strip() for line in lines)
+    found: list[Sentence] = []
+    skipped: list[str] = []
+    first: tuple[int, int] | None = None  # the line that decides the columns, and their number
+    sentence = None
+    for number, ended in enumerate(lines, start=1):
+        line = ended.removesuffix("\r")
+        if not line.strip() or line.split(maxsplit=1)[0] == DOCUMENT:
+            sentence = None
+            continue
+        if tabs and line.startswith("# ") and "\t" not in line:
+            continue
+        cells = _cells(line, tabs)
+        first = first or (number, len(cells))
+        fault = _fault(line, cells, first)
+        if fault and malformed == "error":
+            raise DataError(
+                f"{path}:{number}: {fault} ({'tabs' if tabs else 'spaces'} part columns here): "
+                f"{_shortened(line)}. Fix the line, or skip such lines with "
+                "--config.data.malformed=skip."
+            )
+        if fault:
+            skipped.append(f"{path}:{number}: {line}")
+            continue
+        if sentence is None:
+            sentence = Sentence([], [[] for _ in cells[1:]], number)
+            found.append(sentence)
+        sentence.tokens.append(cells[0])
+        for column, cell in zip(sentence.columns, cells[1:], strict=True):
+            column.append(cell)
+    return found, skipped
+
+
+def _cells(line: str, tabs: bool) -> list[str]:
+    if tabs:
+        return [cell.strip(" ") for cell in line.split("\t")]
+    return [cell for cell in line.split(" ") if cell]
+
+
+def _fault(line: str, cells: list[str], first: tuple[int, int]) -> str | None:
+    """What is wrong with a line, and what was expected."""
+    number, width = first
+    if "\r" in line:  # the line ends of old Macs: the whole file would be one token
+        return "a carriage return within the line; expected lines to end with \\n or \\r\\n"
+    if len(cells) != width:
+        return f"columns: {len(cells)}; expected {width}, as in line {number}"
+    if not cells[0].strip():
+        return "the token is empty; expected text in the first column"
+    if not cells[-1].strip():
+        return "the tag is empty; expected one in the last column"
+    return None
+
+
+def _shortened(line: str) -> str:
+    return repr(line if len(line) <= 80 else f"{line[:80]}...")
+
+
+# --- schemes -----------------------------------------------------------------------------------
+
+PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
+"""Letters of each scheme: B begins, I and M are inside, E and L end, S and U are alone."""
+FIRST, LAST = "BSU", "ELSU"  # letters that always begin an entity; that always end one
+TYPED = re.compile(f"[{PREFIXES['BIOES']}]-.+", re.DOTALL)
+
+
+def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
+    """Which scheme a file's tags follow.
+
+    * "plain": at least half of the tags other than O have no prefix: parts of speech, say.
+    * "BIOES": any tag has a prefix of BIOES, of BILOU (L for E, U for S) or of BMES (M for I).
+    * "BIO" (IOB2): entities start with B-.
+    * "IOB1": entities start with I-, and with B- only right behind one of the same type.
+
+    The last two differ in entities that are not right behind one of their type, and what most of
+    these start with decides: so a file without B- is IOB1, and a BIO file may have a few that
+    start with I- (see `to_bio`). A tie, or a file without entities, is BIO.
+
+    Tags may do without a type if all do: B, I and O alone.
+
+    Args:
+      sequences: the tags of every sentence of the file.
+      name: of the file, for the message.
+
+    Raises:
+      DataError: if more than half of the tags other than O have a prefix, but not all.
+    """
+    tags: collections.Counter[str] = collections.Counter()
+    begin = inside = 0
+    for sequence in sequences:
+        tags.update(sequence)
+        begin += _starts(sequence, "B")
+        inside += _starts(sequence, "I")
+    del tags["O"]
+    if set(tags) <= set(PREFIXES["BIOES"]):  # without types
+        odd = {}
+    else:
+        odd = {tag: count for tag, count in tags.items() if not TYPED.fullmatch(tag)}
+    if odd and 2 * sum(odd.values()) >= tags.total():
+        return "plain"
+    if odd:
+        tag = max(odd, key=lambda tag: odd[tag])
+        raise DataError(
+            f"{name}: {len(odd)} tags, such as {tag!r} ({odd[tag]} times), do not look like "
+            "B-TYPE or I-TYPE, but most do. Give them a prefix, or O outside all entities."
+        )
+    if any(tag[0] not in PREFIXES["BIO"] for tag in tags):
+        return "BIOES"
+    return "IOB1" if inside > begin else "BIO"
+
+
+def _starts(tags: Sequence[str], prefix: str) -> int:
+    """Number of entities that start with this prefix and are not right behind their own type."""
+    return sum(
+        tag[:1] == prefix and (before == "O" or before[1:] != tag[1:])
+        for before, tag in itertools.pairwise(["O", *tags])
+    )
+
+
+def stray_insides(tags: Sequence[str]) -> int:
+    """Number of I- tags that start an entity: none in IOB2, most entities' first in IOB1."""
+    return _starts(tags, "I")
+
+
+def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
+    """The same entities in IOB2: each starts with B- and goes on with I-.
+
+    Broken sequences are read as the CoNLL-2000 script conlleval reads them: a tag that should
+    continue an entity, but has none of its type before it, starts one. Thus a stray I- in a BIO
+    file becomes B-, no entity of the file is lost, and strict and lenient scoring agree on what
+    the gold entities are. `stray_insides` counts such tags in a BIO file.
+
+    Args:
+      tags: of one sentence.
+      scheme: as `detect_scheme` returns it; "plain" tags are returned as they are.
+
+    Raises:
+      ValueError: for a tag that is not of the scheme.
+    """
+    if scheme == "plain":
+        return list(tags)
+    result = []
+    open_type = None  # of the entity that the next tag may continue: "-PER", "" if untyped
+    for tag in tags:
+        if tag == "O":
+            open_type = None
+            result.append(tag)
+            continue
+        prefix, type_ = tag[:1], tag[1:]
+        if prefix not in PREFIXES[scheme] or not (type_ == "" or TYPED.fullmatch(tag)):
+            raise ValueError(f"tag {tag!r} is not of the scheme {scheme}")
+        starts = prefix in FIRST or type_ != open_type
+        result.append(("B" if starts else "I") + type_)
+        open_type = None if prefix in LAST else type_
+    return result

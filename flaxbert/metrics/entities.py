@@ -1,0 +1,119 @@
+"""Precision, recall and F1 of entities, from tags in IOB2 (B-PER, I-PER, O).
+
+An entity counts only as a whole: its type, first and last token must all agree. There are two
+readings of tags that break IOB2, and both are scored:
+
+* conlleval's, by the script of the shared tasks (Tjong Kim Sang and Buchholz 2000, "Introduction
+  to the CoNLL-2000 Shared Task: Chunking"; Tjong Kim Sang and De Meulder 2003, "Introduction to
+  the CoNLL-2003 Shared Task", arXiv:cs/0306050): an I-PER that continues no PER starts one. It
+  is the default mode of the library seqeval, and what nearly all published figures are.
+* strict: an I-PER that continues no PER belongs to no entity. It is seqeval's mode="strict" with
+  scheme=IOB2.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+UNTYPED = "entity"  # the type that bare B and I stand for
+
+
+class Span(NamedTuple):
+    """An entity; `first` and `last` are places of tokens, both inside it."""
+
+    type: str
+    first: int
+    last: int
+
+
+def spans(tags: Sequence[str], *, strict: bool) -> list[Span]:
+    """Entities of one sentence, in order.
+
+    Args:
+      tags: in IOB2; what begins neither with B nor with I is outside.
+      strict: whether an I- that continues nothing is outside too, rather than a start.
+    """
+    found: list[Span] = []
+    open_type = None  # of the entity that ends at the token before
+    for place, tag in enumerate(tags):
+        prefix, _, name = tag.partition("-")
+        type_ = name or UNTYPED
+        if prefix == "I" and type_ == open_type:
+            found[-1] = found[-1]._replace(last=place)
+        elif prefix == "B" or (prefix == "I" and not strict):
+            found.append(Span(type_, place, place))
+            open_type = type_
+        else:
+            open_type = None
+    return found
+
+
+def score(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Entity and token scores over all sentences, 0 to 1; 0 where one is undefined.
+
+    Args:
+      predicted: tags of every sentence.
+      gold: the true tags, as many.
+
+    Returns:
+      `precision`, `recall`, `f1`: over all entities together, conlleval's reading.
+      `strict_precision`, `strict_recall`, `strict_f1`: the same, read strictly.
+      `f1_macro`: mean F1 of the types that occur in either, conlleval's reading.
+      `precision_TYPE`, `recall_TYPE`, `f1_TYPE`: of each of these types.
+      `token_accuracy`: share of equal tags, O included.
+
+    Raises:
+      ValueError: if sentences, or the tags of one, differ in number.
+    """
+    if len(predicted) != len(gold):
+        raise ValueError(f"{len(predicted)} predicted sentences, but {len(gold)} gold ones")
+    for number, (p, g) in enumerate(zip(predicted, gold, strict=True)):
+        if len(p) != len(g):
+            raise ValueError(f"sentence {number}: {len(p)} predicted tags, but {len(g)} gold ones")
+    lenient, strict = (_tally(predicted, gold, strict=mode) for mode in (False, True))
+    by_type: dict[str, float] = {}
+    types = sorted(lenient.predicted | lenient.gold)
+    for type_ in types:
+        hits, marked, true = (counts[type_] for counts in lenient)
+        by_type |= _rates(hits, marked, true, suffix=f"_{type_}")
+    macro = sum(by_type[f"f1_{type_}"] for type_ in types) / max(1, len(types))
+    tokens = [
+        pair for both in zip(predicted, gold, strict=True) for pair in zip(*both, strict=True)
+    ]
+    return {
+        **_rates(*(counts.total() for counts in lenient)),
+        **_rates(*(counts.total() for counts in strict), prefix="strict_"),
+        "f1_macro": macro,
+        "token_accuracy": sum(p == g for p, g in tokens) / max(1, len(tokens)),
+        **by_type,
+    }
+
+
+class Tally(NamedTuple):
+    """Numbers of entities by type."""
+
+    hits: Counter[str]
+    predicted: Counter[str]
+    gold: Counter[str]
+
+
+def _tally(
+    predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], *, strict: bool
+) -> Tally:
+    tally = Tally(Counter(), Counter(), Counter())
+    for p, g in zip(predicted, gold, strict=True):
+        marked, true = set(spans(p, strict=strict)), set(spans(g, strict=strict))
+        for counts, found in zip(tally, (marked & true, marked, true), strict=True):
+            counts.update(span.type for span in found)
+    return tally
+
+
+def _rates(
+    hits: int, predicted: int, gold: int, *, prefix: str = "", suffix: str = ""
+) -> dict[str, float]:
+    values = {
+        "precision": hits / predicted if predicted else 0.0,
+        "recall": hits / gold if gold else 0.0,
+        "f1": 2 * hits / (predicted + gold) if predicted + gold else 0.0,
+    }
+    return {f"{prefix}{name}{suffix}": value for name, value in values.items()}

@@ -1,0 +1,85 @@
+"""Label names: where they come from, and how a row's value is read as one of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flaxbert.errors import ConfigError, DataError
+
+
+def choose(
+    given: Sequence[str],
+    names: Sequence[str] | None,
+    seen: Iterable[str] | None,
+    hf_config: Mapping[str, Any],
+) -> tuple[str, ...]:
+    """Label names in order: from the options, the data set, the checkpoint, or the training rows.
+
+    The checkpoint's own names (and so their order) win over the rows' where they cover them.
+
+    Args:
+      given: from the options; empty if not set.
+      names: of a data set that knows the names behind its integers.
+      seen: labels of the training rows; None in evaluation and prediction.
+      hf_config: the checkpoint's config.json.
+
+    Raises:
+      ConfigError: for a name that occurs twice, or fewer than two.
+    """
+    own = _checkpoint_names(hf_config)
+    if given:
+        labels = tuple(given)
+    elif seen is None:
+        labels = own
+    elif names is not None:
+        labels = tuple(names)
+    else:
+        found = set(seen)
+        digits = all(name.isdigit() for name in found)
+        covered = found <= set(own)
+        labels = own if covered else tuple(sorted(found, key=int if digits else None))
+    if len(labels) < 2:
+        raise ConfigError(
+            f"two labels or more are needed; found {list(labels)}. Give them with "
+            "--config.options.labels, or training data that has them."
+        )
+    if len(set(labels)) != len(labels):
+        raise ConfigError(f"options.labels={labels!r}: a name occurs twice")
+    return labels
+
+
+def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Label names that somebody gave; not transformers' placeholders LABEL_0, LABEL_1, ..."""
+    names = hf_config.get("id2label") or {}
+    ordered = tuple(str(names[key]) for key in sorted(names, key=int))
+    return () if any(name.startswith("LABEL_") for name in ordered) else ordered
+
+
+def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
+    """Index of a label among `labels`: a name or an integer.
+
+    An integer is an index into `names`, the data set's own, if it has them (their order need not
+    be ours); else into the labels.
+
+    Raises:
+      DataError: for anything else.
+    """
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    if integer and names is not None and 0 <= value < len(names):
+        value, integer = names[value], False
+    if str(value) in labels:
+        return labels.index(str(value))
+    integer = integer or (isinstance(value, str) and value.isdecimal())
+    if integer and 0 <= int(value) < len(labels):
+        return int(value)
+    raise DataError(
+        f"{origin}: label {value!r} is none of {list(labels)}. Mend the row, or list all labels "
+        "with --config.options.labels."
+    )
+
+
+def maps(labels: Sequence[str]) -> dict[str, Any]:
+    """Label maps of config.json, as transformers' pipelines read them."""
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }

@@ -1,0 +1,175 @@
+"""Multi-label classification: a text has any number of labels, such as emotions or topics.
+
+Pooler and dense layer as for one label (BERT paper, section 4.1), a sigmoid for each label; the
+loss is binary cross-entropy, mean over labels. A label is given where its probability reaches its
+threshold: 0.5, or fitted to each label on held-out training data (`data.calibration`).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flaxbert.config import DataConfig, option
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Row, Table
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import DataError
+from flaxbert.losses import binary_cross_entropy, pool, weighted_sum
+from flaxbert.metrics import multi_label as metrics
+from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.tasks import labels as names
+from flaxbert.tasks import texts
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.texts import TextExample
+
+
+@dataclasses.dataclass
+class Options(texts.TextOptions):
+    """Columns and labels."""
+
+    label: str = option("labels", "column of the labels: a list, or a text with a separator")
+    separator: str = option(",", "between labels where the column is text")
+    labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiLabel:
+    """Any number of labels a text, with binary cross-entropy."""
+
+    options_type: ClassVar[type] = Options
+    objectives: ClassVar[Sequence[str]] = ("loss",)
+
+    data: DataConfig
+    options: Options
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]
+
+    @classmethod
+    def create(
+        cls,
+        data: DataConfig,
+        options: Options,
+        train: Table | None,
+        hf_config: Mapping[str, Any],
+    ) -> Self:
+        """Choose labels; thresholds are the checkpoint's if it has any."""
+        options.check(data)
+        known, seen = None, None
+        if train is not None:
+            train.require({options.label: "options.label"})
+            known = train.label_names.get(options.label)
+            seen = {str(v) for row in train.rows for v in _values(row, options)}
+        labels = names.choose(options.labels, known, seen, hf_config)
+        fitted = hf_config.get("flaxbert", {}).get("thresholds", {}) if train is None else {}
+        return cls(data, options, labels, tuple(fitted.get(name, 0.5) for name in labels))
+
+    def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
+        """Rows -> examples; labels become a tuple of 0 and 1."""
+        known = table.label_names.get(self.options.label)
+
+        def flags(row: Row) -> tuple[int, ...]:
+            values = _values(row, self.options)
+            given = {names.index(value, self.labels, known, row.origin) for value in values}
+            return tuple(int(i in given) for i in range(len(self.labels)))
+
+        return texts.read(table, self.options, self.data, flags if labelled else None)
+
+    def featurize(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
+    ) -> Features:
+        """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
+        labels = [example.label for example in examples] if labelled else None
+        return texts.featurize(examples, tokenizer, self.options, self.data, labels)
+
+    @property
+    def make_head(self) -> MakeHead:
+        """Pooler and classifier."""
+        count = len(self.labels)
+        return lambda config, rngs: SequenceClassificationHead(config, count, rngs)
+
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+        """Binary cross-entropy: logits and label [R, K, C], mean over C."""
+        losses = binary_cross_entropy(pool(outputs["logits"], batch), batch["label"])
+        return {"loss": weighted_sum(jnp.mean(losses, axis=-1), batch["weight"])}
+
+    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+        """Probability of each label [R, K, C]."""
+        probability = jax.nn.sigmoid(pool(outputs["logits"], batch))
+        return {"slots": {"probability": probability}, "tokens": {}}
+
+    def decode(
+        self, examples: Sequence[TextExample], features: Features, predictions: Predictions
+    ) -> list[Record]:
+        """The labels that reach their thresholds, and every label's probability."""
+        probabilities = predictions.slots["probability"][features.first[:-1]]
+        return [
+            {
+                **example.record(),
+                "labels": [
+                    name
+                    for name, p, least in zip(self.labels, row, self.thresholds, strict=True)
+                    if p >= least
+                ],
+                "probability": {name: float(p) for name, p in zip(self.labels, row, strict=True)},
+            }
+            for example, row in zip(examples, probabilities, strict=True)
+        ]
+
+    def score(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Metrics:
+        """Micro and macro F1, micro precision and recall, and the share of sets that are right."""
+        return metrics.score(self._flags(records), self._gold(examples))
+
+    def _flags(self, records: Sequence[Record]) -> np.ndarray:
+        given = [[name in record["labels"] for name in self.labels] for record in records]
+        return np.array(given, bool).reshape(-1, len(self.labels))
+
+    def _gold(self, examples: Sequence[TextExample]) -> np.ndarray:
+        given = [example.label for example in examples]
+        return np.array(given, bool).reshape(-1, len(self.labels))
+
+    def document(self, example: TextExample) -> str:
+        """The text: equal ones are held out together."""
+        return example.text
+
+    def calibrate(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Self:
+        """Fit each label's threshold to the best F1 on held-out examples."""
+        rows = [[r["probability"][name] for name in self.labels] for r in records]
+        fitted = metrics.best_thresholds(np.array(rows), self._gold(examples))
+        return dataclasses.replace(self, thresholds=tuple(fitted))
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The thresholds, as the checkpoint and the export hold them."""
+        return {"thresholds": dict(zip(self.labels, self.thresholds, strict=True))}
+
+    def hf_config(self) -> dict[str, Any]:
+        """Label maps, as transformers' pipelines read them, and our thresholds."""
+        return {
+            **names.maps(self.labels),
+            "problem_type": "multi_label_classification",
+            "flaxbert": self.calibration,
+        }
+
+    def show(self, example: TextExample, record: Record) -> dict[str, str]:
+        """A line of the table of predictions."""
+        gold = [n for n, given in zip(self.labels, example.label or (), strict=False) if given]
+        predicted = ", ".join(record["labels"])
+        return {"text": example.text, "labels": ", ".join(gold), "predicted": predicted}
+
+
+def _values(row: Row, options: Options) -> list[Any]:
+    """The labels of a row, as they stand there."""
+    value = row.values.get(options.label)
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(options.separator) if part.strip()]
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise DataError(
+        f"{row.origin}: {options.label} is {value!r}; expected a list of labels, or a text with "
+        f"{options.separator!r} between them."
+    )

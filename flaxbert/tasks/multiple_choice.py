@@ -1,0 +1,200 @@
+"""Multiple choice: which of some answers fits a question or continues a text (SWAG, ARC).
+
+BERT paper, section 4.4: [CLS] question [SEP] choice [SEP] for each choice; pooler and a dense layer
+give one score each, and a softmax over the choices of the question. Questions may have different
+numbers of choices. A question is one feature of several sequences, which may lie in any rows.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flaxbert.config import DataConfig, option
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Row, Table
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.losses import group_log_softmax, group_sum, weighted_sum
+from flaxbert.metrics import classification as metrics
+from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+
+
+@dataclasses.dataclass
+class Options:
+    """Columns."""
+
+    question: str = option("question", "column of the question or the text to continue")
+    prefix: str | None = option(None, "column of words that begin every choice (SWAG's sent2)")
+    choices: tuple[str, ...] = option(
+        ("choices",), "column with a list of choices, or a column for each choice"
+    )
+    label: str = option("label", "column of the right choice: its number from 0, or its name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A question with its choices; `label` is the right one's number, None if unlabelled."""
+
+    question: str
+    choices: tuple[str, ...]
+    label: int | None
+    slice: str | None
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MultipleChoice:
+    """A softmax over the choices of a question."""
+
+    options_type: ClassVar[type] = Options
+    objectives: ClassVar[Sequence[str]] = ("loss",)
+
+    data: DataConfig
+    options: Options
+
+    @classmethod
+    def create(
+        cls,
+        data: DataConfig,
+        options: Options,
+        train: Table | None,
+        hf_config: Mapping[str, Any],
+    ) -> Self:
+        """Check that choices are named."""
+        if not options.choices:
+            raise ConfigError("options.choices is empty: name the column, or one a choice")
+        return cls(data, options)
+
+    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+        """Rows -> examples."""
+        options = self.options
+        columns = dict.fromkeys(options.choices, "options.choices")
+        columns[options.question] = "options.question"
+        if options.prefix is not None:
+            columns[options.prefix] = "options.prefix"
+        if labelled:
+            columns[options.label] = "options.label"
+            if self.data.slices:
+                columns[self.data.slices] = "data.slices"
+        table.require(columns)
+        return [self._example(row, labelled) for row in table.rows]
+
+    def _example(self, row: Row, labelled: bool) -> Example:
+        choices, names = self._choices(row)
+        prefix = "" if self.options.prefix is None else f"{row.text(self.options.prefix)} "
+        return Example(
+            question=row.text(self.options.question),
+            choices=tuple(f"{prefix}{choice}" for choice in choices),
+            label=self._label(row, names) if labelled else None,
+            slice=row.slice(self.data.slices) if labelled else None,
+            origin=row.origin,
+        )
+
+    def _choices(self, row: Row) -> tuple[list[str], list[str]]:
+        """Texts and names of the choices; ARC's form names them A, B, ..., else 0, 1, ..."""
+        columns = self.options.choices
+        choices: Any
+        names = None
+        if len(columns) > 1:
+            choices = [row.values[column] for column in columns]
+        else:
+            choices = row.values[columns[0]]
+            if isinstance(choices, dict):
+                choices, names = choices.get("text"), choices.get("label")
+        if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
+            raise DataError(
+                f"{row.origin}: {', '.join(columns)} is {choices!r}; expected a list of texts."
+            )
+        if len(choices) < 2:
+            raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
+        names = [str(n) for n in names] if names else [str(n) for n in range(len(choices))]
+        if len(names) != len(choices):
+            raise DataError(f"{row.origin}: {len(choices)} choices, but {len(names)} names.")
+        return list(choices), names
+
+    def _label(self, row: Row, names: list[str]) -> int:
+        value = row.values.get(self.options.label)
+        if isinstance(value, bool) or str(value) not in names:
+            raise DataError(
+                f"{row.origin}: {self.options.label} is {value!r}; expected one of "
+                f"{', '.join(names)}."
+            )
+        return names.index(str(value))
+
+    def featurize(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+    ) -> Features:
+        """[CLS] question [SEP] choice [SEP] for each choice; the longer of both is cut to fit."""
+        owner = [n for n, example in enumerate(examples) for _ in example.choices]
+        choices = [choice for example in examples for choice in example.choices]
+        encoded = tokenizer(
+            [examples[n].question for n in owner],
+            choices,
+            truncation="longest_first",
+            max_length=self.data.max_length,
+            return_token_type_ids=True,
+        )
+        cut = [n for n, e in zip(owner, encoded.encodings, strict=True) if e.overflowing]
+        right = [int(n == e.label) for e in examples for n in range(len(e.choices))]
+        return Features.build(
+            {name: encoded[name] for name in ("input_ids", "token_type_ids")},
+            example=owner,
+            feature=owner,
+            slots={"right": right} if labelled else {},
+            truncated=len(set(cut)),
+        )
+
+    @property
+    def make_head(self) -> MakeHead:
+        """Pooler and one score."""
+        return MultipleChoiceHead
+
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+        """Cross-entropy over the choices of each question: logits [R, K, 1], right [R, K]."""
+        log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
+        # Every slot of a question holds its loss, and weighs one over their number.
+        losses = group_sum(-log_probs * batch["right"], batch)
+        return {"loss": weighted_sum(losses, batch["weight"])}
+
+    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+        """Each choice's probability [R, K]."""
+        log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
+        return {"slots": {"probability": jnp.exp(log_probs)}, "tokens": {}}
+
+    def decode(
+        self, examples: Sequence[Example], features: Features, predictions: Predictions
+    ) -> list[Record]:
+        """The most probable choice, and every choice's probability."""
+        records = []
+        for n, example in enumerate(examples):
+            probabilities = predictions.slots["probability"][features.sequences(n)]
+            best = int(np.argmax(probabilities))
+            records.append(
+                {
+                    "question": example.question,
+                    "choice": example.choices[best],
+                    "index": best,
+                    "probability": [float(p) for p in probabilities],
+                }
+            )
+        return records
+
+    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+        """Accuracy with its 95 % interval."""
+        pairs = zip(examples, records, strict=True)
+        hits = sum(example.label == record["index"] for example, record in pairs)
+        return metrics.accuracy_with_interval(hits, len(examples))
+
+    def hf_config(self) -> dict[str, Any]:
+        """Nothing: the head has no labels."""
+        return {}
+
+    def show(self, example: Example, record: Record) -> dict[str, str]:
+        """A line of the table of predictions."""
+        gold = "" if example.label is None else example.choices[example.label]
+        return {"question": example.question, "right": gold, "predicted": record["choice"]}

@@ -1,0 +1,250 @@
+"""BERT's own two tasks on plain text: guess masked words, tell whether a text follows another.
+
+BERT paper, section 3.1. The loss is the mean over masked places plus the mean over sequences. Which
+places are masked is drawn anew for every sequence and epoch; evaluation keeps one draw. Trained
+from a checkpoint it is continued pre-training, and its export is a checkpoint to fine-tune from.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flaxbert.config import DataConfig, option
+from flaxbert.data import documents, masking
+from flaxbert.data.features import Features
+from flaxbert.data.order import uniform
+from flaxbert.data.sources import Table
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.losses import cross_entropy, weighted_sum
+from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+
+
+@dataclasses.dataclass
+class Options:
+    """Texts and the two tasks."""
+
+    text: str = option("text", "column of the text")
+    document: str | None = option(
+        "file", "column that is equal within a document; none, or no such column: each row is one"
+    )
+    sentences: str = option("split", "split paragraphs into sentences, or a line is one")
+    next_sentence: bool = option(True, "next sentence prediction beside masked words")
+    mask_rate: float = option(0.15, "share of tokens to guess")
+    whole_words: bool = option(False, "mask whole words, not single word pieces")
+    seed: int = option(0, "of masks and pairs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A document, as its paragraphs."""
+
+    name: str
+    paragraphs: tuple[str, ...]
+    slice: str | None
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PreTraining:
+    """Masked language model and next sentence prediction."""
+
+    options_type: ClassVar[type] = Options
+
+    data: DataConfig
+    options: Options
+
+    @classmethod
+    def create(
+        cls,
+        data: DataConfig,
+        options: Options,
+        train: Table | None,
+        hf_config: Mapping[str, Any],
+    ) -> Self:
+        """Check the options."""
+        if options.sentences not in ("split", "line"):
+            raise ConfigError(f"options.sentences={options.sentences!r}: one of split, line")
+        if not 0 < options.mask_rate < 1:
+            raise ConfigError(f"options.mask_rate={options.mask_rate!r}: between 0 and 1")
+        return cls(data, options)
+
+    @property
+    def objectives(self) -> Sequence[str]:
+        """Masked words and, with it, next sentences."""
+        return ("mlm_loss", "nsp_loss") if self.options.next_sentence else ("mlm_loss",)
+
+    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+        """Rows -> documents."""
+        columns = {self.options.text: "options.text"}
+        if self.data.slices:
+            columns[self.data.slices] = "data.slices"
+        table.require(columns)
+        column = self.options.document
+        rows = [(n, row) for n, row in enumerate(table.rows)]
+        found = []
+        for _, group in itertools.groupby(
+            rows, lambda item: item[1].values.get(column, item[0]) if column else item[0]
+        ):
+            members = [row for _, row in group]
+            name = str(members[0].values.get(column or "", members[0].origin))
+            texts = tuple(row.text(self.options.text) for row in members)
+            found.append(
+                Example(name, texts, members[0].slice(self.data.slices), members[0].origin)
+            )
+        return found
+
+    def featurize(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+    ) -> Features:
+        """[CLS] text [SEP], or [CLS] text [SEP] text [SEP], of at most `max_length` tokens.
+
+        Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
+        are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
+        """
+        options, room = (
+            self.options,
+            self.data.max_length - (3 if self.options.next_sentence else 2),
+        )
+        lines = options.sentences == "line"
+        texts = [
+            documents.tokenize(each.paragraphs, tokenizer, lines=lines, longest=room // 2)
+            for each in examples
+        ]
+        try:
+            pairs = list(
+                documents.make_pairs(
+                    texts, room=room, seed=options.seed, next_sentence=options.next_sentence
+                )
+            )
+        except ValueError:
+            raise DataError(
+                f"{examples[0].origin}: one document; next sentence prediction takes texts that do "
+                "not follow from others. Give more files (--config.data.train='books/*.txt'), or "
+                "set --config.options.next_sentence=false."
+            ) from None
+        cls_id, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+        ids, kinds, types = [], [], []
+        for pair in pairs:
+            row, kind, segment = [cls_id], [masking.SPECIAL], [0]
+            for number, span in enumerate((pair.first, pair.second)):
+                if span is not None:
+                    text = texts[span.document]
+                    row += [*text.ids[span.start : span.end], sep]
+                    kind += [*text.kinds[span.start : span.end], masking.SPECIAL]
+                    segment += [number] * (span.end - span.start + 1)
+            ids.append(row)
+            kinds.append(kind)
+            types.append(segment)
+
+        def draw(tokens: dict[str, np.ndarray], sequence: int, epoch: int) -> dict[str, np.ndarray]:
+            length = len(tokens["label"])
+            chosen, masked = masking.mask(
+                tokens["label"],
+                tokens["kind"],
+                uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
+                rate=options.mask_rate,
+                whole_words=options.whole_words,
+                mask_id=tokenizer.mask_token_id,
+                vocab_size=tokenizer.vocab_size,
+            )
+            return {"input_ids": chosen, "masked": masked}
+
+        blank = [[0] * len(row) for row in ids]
+        return Features.build(
+            {
+                "input_ids": ids,
+                "token_type_ids": types,
+                "label": ids,
+                "kind": kinds,
+                "masked": blank,
+            },
+            example=[pair.first.document for pair in pairs],
+            slots={"follows": [int(not pair.follows) for pair in pairs]},
+            draw=draw,
+        )
+
+    @property
+    def make_head(self) -> MakeHead:
+        """Scores over the vocabulary at masked places, and of the next sentence."""
+        rate, next_sentence = self.options.mask_rate, self.options.next_sentence
+        return lambda config, rngs: PreTrainingHead(config, rate, next_sentence, rngs)
+
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+        """Cross-entropy of words at masked places, and of following or not."""
+        losses, masked, _ = _words(outputs, batch)
+        found = {"mlm_loss": weighted_sum(losses, masked)}
+        if "next_logits" in outputs:
+            follows = cross_entropy(outputs["next_logits"], batch["follows"])
+            found["nsp_loss"] = weighted_sum(follows, batch["weight"])
+        return found
+
+    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+        """Of each sequence [R, K]: masked words, those guessed, their loss; `follows` guessed."""
+        losses, masked, right = _words(outputs, batch)
+        segments = jnp.take_along_axis(batch["segment_ids"], outputs["places"], axis=1)
+        slots = jnp.arange(1, batch["weight"].shape[1] + 1)
+        own = (segments[:, :, None] == slots) * masked[:, :, None]  # [R, P, K]
+        found = {"masked": jnp.sum(own, axis=1)}
+        found["right"] = jnp.sum(own * right[:, :, None], axis=1)
+        found["mlm_loss"] = jnp.sum(own * losses[:, :, None], axis=1)
+        if "next_logits" in outputs:
+            guess = jnp.argmax(outputs["next_logits"], axis=-1)
+            found["next_right"] = (guess == batch["follows"]).astype(jnp.float32)
+        return {"slots": found, "tokens": {}}
+
+    def decode(
+        self, examples: Sequence[Example], features: Features, predictions: Predictions
+    ) -> list[Record]:
+        """Sums over the sequences of each document."""
+        totals = {
+            name: np.bincount(features.example, values, len(examples))
+            for name, values in predictions.slots.items()
+        }
+        totals["sequences"] = np.bincount(features.example, minlength=len(examples))
+        return [
+            {"document": example.name, **{name: float(v[n]) for name, v in totals.items()}}
+            for n, example in enumerate(examples)
+        ]
+
+    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+        """Perplexity and accuracy of masked words, accuracy of next sentences."""
+        names = ("masked", "right", "mlm_loss", "next_right", "sequences")
+        total = {name: sum(record.get(name, 0.0) for record in records) for name in names}
+        masked, sequences = max(1.0, total["masked"]), max(1.0, total["sequences"])
+        found = {"perplexity": math.exp(total["mlm_loss"] / masked)}
+        found["mlm_accuracy"] = total["right"] / masked
+        if self.options.next_sentence:
+            found["nsp_accuracy"] = total["next_right"] / sequences
+        return found
+
+    def hf_config(self) -> dict[str, Any]:
+        """Nothing: the head's sizes are the encoder's."""
+        return {}
+
+    def show(self, example: Example, record: Record) -> dict[str, str]:
+        """A line of the table of predictions."""
+        masked = max(1.0, record["masked"])
+        return {
+            "document": example.name,
+            "masked": f"{record['masked']:.0f}",
+            "right": f"{record['right'] / masked:.3f}",
+            "perplexity": f"{math.exp(record['mlm_loss'] / masked):.2f}",
+        }
+
+
+def _words(outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array, Array]:
+    """Loss, weight (1 if masked) and whether the best word is right, at each place [R, P]."""
+    label = jnp.take_along_axis(batch["label"], outputs["places"], axis=1)
+    masked = jnp.take_along_axis(batch["masked"], outputs["places"], axis=1).astype(jnp.float32)
+    logits = outputs["word_logits"]
+    right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
+    return cross_entropy(logits, label), masked, jax.lax.stop_gradient(right)

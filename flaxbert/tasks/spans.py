@@ -1,0 +1,51 @@
+"""Spans of tokens: candidates chosen on the device, answers put together on the host."""
+
+import numpy as np
+from jax import Array
+from jax import numpy as jnp
+from jax.lax import top_k
+
+IMPOSSIBLE = -1e30
+"""Below every real score: marks candidates that are none."""
+
+Candidates = dict[str, np.ndarray]
+"""`start_score` `start_place` `end_score` `end_place`, [n] each, of one sequence."""
+
+
+def candidates(
+    logits: Array, allowed: Array, segment_ids: Array, anchor: Array, count: int
+) -> tuple[Array, Array]:
+    """The `count` best places of each segment, so that no score a token need leave the device.
+
+    Args:
+      logits: [R, T].
+      allowed: [R, T] booleans: places that may be chosen.
+      segment_ids: [R, T].
+      anchor: [R, K], where each segment begins.
+      count: candidates (n).
+
+    Returns:
+      Scores and places [R, K, n], best first, of equals the first; places count from the segment's
+      start. Those beyond a segment's allowed places score below `IMPOSSIBLE`.
+    """
+    slots = jnp.arange(1, anchor.shape[1] + 1)
+    own = (segment_ids[:, None, :] == slots[:, None]) & allowed[:, None, :]  # [R, K, T]
+    masked = jnp.where(own, logits[:, None, :], jnp.finfo(logits.dtype).min)
+    scores, places = top_k(masked, min(count, logits.shape[1]))
+    return scores, places - anchor[..., None]
+
+
+def best_span(found: Candidates, longest: int) -> tuple[float, int, int]:
+    """The best pair of a start and an end of at most `longest` tokens.
+
+    Returns:
+      (score, first token, last token); the score is -inf if there is no such pair.
+    """
+    starts, ends = found["start_place"], found["end_place"]
+    start, end = (found[f"{side}_score"].astype(np.float64) for side in ("start", "end"))
+    length = ends[None, :] - starts[:, None] + 1
+    valid = (length >= 1) & (length <= longest)
+    valid &= (start > IMPOSSIBLE)[:, None] & (end > IMPOSSIBLE)[None, :]
+    scores = np.where(valid, start[:, None] + end[None, :], -np.inf)
+    row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    return float(scores[row, column]), int(starts[row]), int(ends[column])

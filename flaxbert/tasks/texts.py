@@ -1,0 +1,160 @@
+"""What tasks on whole texts share: columns, examples, and texts longer than the model."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flaxbert.config import DataConfig, option
+from flaxbert.data import windows
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Row, Table
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import ConfigError
+
+LONG = ("head", "head_tail", "windows")
+
+
+@dataclasses.dataclass
+class TextOptions:
+    """Columns, and what becomes of long texts."""
+
+    text: str = option("text", "column of the text")
+    pair: str | None = option(None, "column of the second text, for sentence pairs")
+    label: str = option("label", "column of the label")
+    long: str = option(
+        "head",
+        "texts over max_length: head keeps the start; head_tail a quarter of the start and three "
+        "of the end (single texts); windows reads all in pieces that overlap, and averages logits",
+    )
+
+    def check(self, data: DataConfig) -> None:
+        """Check what does not depend on the data.
+
+        Raises:
+          ConfigError: naming the key and the valid values.
+        """
+        if self.long not in LONG:
+            raise ConfigError(f"options.long={self.long!r}: one of {', '.join(LONG)}")
+        if self.long == "head_tail" and self.pair is not None:
+            raise ConfigError("options.long=head_tail is for single texts; take head or windows")
+        if self.long == "windows":
+            windows.check(data)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextExample:
+    """One text or pair; what `label` holds is the task's affair, None if unlabelled."""
+
+    text: str
+    pair: str | None
+    label: Any
+    slice: str | None
+    origin: str
+
+    def record(self) -> dict[str, str]:
+        """How a prediction for it begins."""
+        return {"text": self.text, **({} if self.pair is None else {"pair": self.pair})}
+
+
+def read(
+    table: Table, options: TextOptions, data: DataConfig, label: Callable[[Row], Any] | None
+) -> list[TextExample]:
+    """Rows -> examples; `label` reads a row's label, None leaves labels out.
+
+    Raises:
+      DataError: naming file, line and mend.
+    """
+    columns = {options.text: "options.text"}
+    if options.pair is not None:
+        columns[options.pair] = "options.pair"
+    if label is not None:
+        columns[options.label] = "options.label"
+        if data.slices:
+            columns[data.slices] = "data.slices"
+    table.require(columns)
+    return [
+        TextExample(
+            text=row.text(options.text),
+            pair=None if options.pair is None else row.text(options.pair),
+            label=None if label is None else label(row),
+            slice=None if label is None else row.slice(data.slices),
+            origin=row.origin,
+        )
+        for row in table.rows
+    ]
+
+
+def featurize(
+    examples: Sequence[TextExample],
+    tokenizer: Tokenizer,
+    options: TextOptions,
+    data: DataConfig,
+    labels: Sequence[Any] | None,
+) -> Features:
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; `labels` become the slot `label`.
+
+    The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
+    """
+    make = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long]
+    tokens, owner, truncated = make(examples, tokenizer, data)
+    return Features.build(
+        tokens,
+        example=owner,
+        feature=owner,
+        slots={} if labels is None else {"label": [labels[i] for i in owner]},
+        truncated=truncated,
+    )
+
+
+Encoded = tuple[dict[str, list[list[int]]], list[int], int]
+"""Token arrays by sequence, each sequence's example, examples that were cut."""
+
+
+def _texts(examples: Sequence[TextExample]) -> tuple[list[str], list[str | None] | None]:
+    paired = bool(examples) and examples[0].pair is not None
+    return [e.text for e in examples], [e.pair for e in examples] if paired else None
+
+
+def _cut(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:
+    encoded = tokenizer(
+        *_texts(examples),
+        truncation="longest_first",  # of a pair, the longer text is cut first
+        max_length=data.max_length,
+        return_token_type_ids=True,
+    )
+    cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
+    return tokens, list(range(len(examples))), cut
+
+
+def _head_and_tail(
+    examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
+) -> Encoded:
+    room, cut, ids = data.max_length - 2, 0, []
+    head = room // 4
+    texts, _ = _texts(examples)
+    for words in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        long = len(words) > room
+        cut += long
+        kept = words[:head] + words[head - room :] if long else words
+        ids.append([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])
+    tokens = {"input_ids": ids, "token_type_ids": [[0] * len(each) for each in ids]}
+    return tokens, list(range(len(examples))), cut
+
+
+def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:
+    texts, pairs = _texts(examples)
+    if pairs is not None:
+        for example in examples:
+            windows.check_first(example.text, "the first text", example.origin, data, tokenizer)
+    encoded = tokenizer(
+        texts,
+        pairs,
+        truncation="only_first" if pairs is None else "only_second",
+        max_length=data.max_length,
+        stride=data.overlap,  # transformers' name for the overlap
+        return_overflowing_tokens=True,
+        return_token_type_ids=True,
+    )
+    tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
+    return tokens, list(encoded["overflow_to_sample_mapping"]), 0

@@ -1,0 +1,237 @@
+"""Token classification: a tag for every word, such as named entities or parts of speech.
+
+BERT paper, section 5.3: dropout and one dense layer on every token; a word is tagged at its first
+piece, the others take no part. A sentence that is too long becomes overlapping windows; each word
+counts, in the loss and in the prediction, in the window that shows most around it. So a prediction
+has one tag for every word, whatever the length.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flaxbert.config import DataConfig, option
+from flaxbert.data import conll, windows
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Row, Table
+from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import DataError
+from flaxbert.losses import cross_entropy, weighted_sum
+from flaxbert.metrics import entities
+from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
+from flaxbert.tasks import labels as names
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+
+log = logging.getLogger("flaxbert")
+
+
+@dataclasses.dataclass
+class Options:
+    """Columns and tags."""
+
+    tokens: str = option("tokens", "column of the list of words")
+    tags: str = option("tags", "column of the list of tags: names, or integers")
+    labels: tuple[str, ...] = option((), "tag names in order (default: from the training data)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """The words of a sentence; `tags` has one a word, None if unlabelled."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    slice: str | None
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenClassification:
+    """A tag a word, with cross-entropy at the first piece of each."""
+
+    options_type: ClassVar[type] = Options
+    objectives: ClassVar[Sequence[str]] = ("loss",)
+
+    data: DataConfig
+    options: Options
+    labels: tuple[str, ...]
+
+    @classmethod
+    def create(
+        cls,
+        data: DataConfig,
+        options: Options,
+        train: Table | None,
+        hf_config: Mapping[str, Any],
+    ) -> Self:
+        """Choose the tags. Entity tags are in IOB2, B- and I- of each type."""
+        windows.check(data)
+        seen = None
+        if train is not None and not options.labels:
+            seen = {tag for tags in _bio(train, options)[0] for tag in tags}
+            types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
+            seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
+        return cls(data, options, names.choose(options.labels, None, seen, hf_config))
+
+    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+        """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told."""
+        columns = {self.options.tokens: "options.tokens"}
+        if labelled and self.data.slices:
+            columns[self.data.slices] = "data.slices"
+        table.require(columns)
+        tags: list[Any] = [None] * len(table.rows)
+        if labelled:
+            tags, scheme = _bio(table, self.options)
+            if scheme not in ("BIO", "plain"):
+                log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
+        return [self._example(row, each) for row, each in zip(table.rows, tags, strict=True)]
+
+    def _example(self, row: Row, tags: list[str] | None) -> Example:
+        tokens = _texts(row, self.options.tokens)
+        for tag in tags or ():
+            names.index(tag, self.labels, None, row.origin)  # raises for an unknown one
+        return Example(
+            tokens=tuple(tokens),
+            tags=None if tags is None else tuple(tags),
+            slice=None if tags is None else row.slice(self.data.slices),
+            origin=row.origin,
+        )
+
+    def featurize(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+    ) -> Features:
+        """Windows of `max_length` tokens; neighbours of one sentence share `overlap` tokens.
+
+        Token arrays: `word`, the number of the word that a piece belongs to (-1 at special
+        tokens); `first`, 1 at a word's first piece in the window that it counts in; `label`.
+        """
+        encoded = tokenizer(
+            [list(example.tokens) for example in examples],
+            is_split_into_words=True,
+            truncation="only_first",
+            max_length=self.data.max_length,
+            stride=self.data.overlap,  # transformers' name for the overlap
+            return_overflowing_tokens=True,
+            return_token_type_ids=True,
+        )
+        owner = encoded["overflow_to_sample_mapping"]
+        words = [
+            [-1 if word is None else word for word in encoded.word_ids(window)]
+            for window in range(len(owner))
+        ]
+        marks = windows.max_context(owner, words, self.data.overlap)
+        first, labels, seen = [], [], set()
+        for window, example in enumerate(owner):
+            first.append([0] * len(words[window]))
+            labels.append([0] * len(words[window]))
+            for place, (word, marked) in enumerate(zip(words[window], marks[window], strict=True)):
+                # Of a word's pieces the first is the first that is marked: marks never go back.
+                if word < 0 or not marked or (example, word) in seen:
+                    continue
+                seen.add((example, word))
+                first[-1][place] = 1
+                if labelled and (tags := examples[example].tags):
+                    labels[-1][place] = self.labels.index(tags[word])
+        lost = sum(len(example.tokens) for example in examples) - len(seen)
+        if lost:
+            log.info(f"{lost} words without any visible character are tagged O")
+        return Features.build(
+            {
+                "input_ids": encoded["input_ids"],
+                "token_type_ids": encoded["token_type_ids"],
+                "word": words,
+                "first": first,
+                **({"label": labels} if labelled else {}),
+            },
+            example=owner,
+        )
+
+    @property
+    def make_head(self) -> MakeHead:
+        """Scores for every token."""
+        count = len(self.labels)
+        return lambda config, rngs: TokenClassificationHead(config, count, rngs)
+
+    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+        """Cross-entropy at first pieces: logits [R, T, C] against label [R, T]."""
+        losses = cross_entropy(outputs["logits"], batch["label"])
+        return {"loss": weighted_sum(losses, batch["first"].astype(jnp.float32))}
+
+    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+        """The best tag of every token, [R, T]."""
+        return {"slots": {}, "tokens": {"tag": jnp.argmax(outputs["logits"], axis=-1)}}
+
+    def decode(
+        self, examples: Sequence[Example], features: Features, predictions: Predictions
+    ) -> list[Record]:
+        """One tag a word."""
+        tags = [[self._outside] * len(example.tokens) for example in examples]
+        owner = np.repeat(features.example, features.lengths)
+        for place in np.flatnonzero(features.tokens["first"]):
+            tag = self.labels[int(predictions.tokens["tag"][place])]
+            tags[owner[place]][features.tokens["word"][place]] = tag
+        pairs = zip(examples, tags, strict=True)
+        return [{"tokens": list(example.tokens), "tags": each} for example, each in pairs]
+
+    @property
+    def _outside(self) -> str:
+        return "O" if "O" in self.labels else self.labels[0]
+
+    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+        """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities."""
+        gold = [example.tags or () for example in examples]
+        found = entities.score([record["tags"] for record in records], gold)
+        if "O" in self.labels:
+            return found
+        return {"accuracy": found["token_accuracy"]}
+
+    def hf_config(self) -> dict[str, Any]:
+        """Label maps, as transformers' pipelines read them."""
+        return names.maps(self.labels)
+
+    def show(self, example: Example, record: Record) -> dict[str, str]:
+        """A line of the table of predictions."""
+        return {
+            "text": " ".join(example.tokens),
+            "tags": self._marked(example.tokens, example.tags or ()),
+            "predicted": self._marked(example.tokens, record["tags"]),
+        }
+
+    def _marked(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        if "O" not in self.labels:
+            return " ".join(tags)
+        spans = entities.spans(tags, strict=False)
+        return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
+
+
+def _texts(row: Row, column: str) -> list[str]:
+    value = row.values.get(column)
+    if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+        raise DataError(f"{row.origin}: {column} is {value!r}; expected a list of texts.")
+    if not value:
+        raise DataError(f"{row.origin}: {column} is empty; remove the row.")
+    return list(value)
+
+
+def _bio(table: Table, options: Options) -> tuple[list[list[str]], str]:
+    """The tags of every row, in IOB2 where they mark entities, and the scheme they were in."""
+    table.require({options.tokens: "options.tokens", options.tags: "options.tags"})
+    known, every = table.label_names.get(options.tags), []
+    for row in table.rows:
+        value, tokens = row.values.get(options.tags), _texts(row, options.tokens)
+        if known is not None and isinstance(value, list):
+            value = [known[v] if isinstance(v, int) and 0 <= v < len(known) else v for v in value]
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise DataError(f"{row.origin}: {options.tags} is {value!r}; expected a list of tags.")
+        if len(value) != len(tokens):
+            raise DataError(f"{row.origin}: {len(tokens)} words, but {len(value)} tags.")
+        every.append(list(value))
+    scheme = conll.detect_scheme(every, table.source)
+    stray = sum(map(conll.stray_insides, every)) if scheme == "BIO" else 0
+    if stray:
+        log.info(f"{table.source}: {stray} I- tags that continue no entity are read as its start")
+    return [conll.to_bio(tags, scheme) for tags in every], scheme
