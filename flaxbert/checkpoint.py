@@ -1,5 +1,7 @@
 """Checkpoints: the only module that knows Orbax."""
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import orbax.checkpoint as ocp
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
 from flaxbert.tasks.base import Metrics
+
+log = logging.getLogger("flaxbert")
 
 KEEP = 2
 """Checkpoints kept; the older one serves if the newer is damaged."""
@@ -38,9 +42,21 @@ class Checkpoints:
             self._manager.save(step, args=args, force=force, custom_metadata=calibration)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest checkpoint, placed as `like` is."""
+        """The newest checkpoint that can be read, placed as `like` is."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            except Exception as error:  # Orbax and TensorStore raise many types
+                if step == steps[-1]:
+                    raise
+                log.warning(f"the checkpoint of step {step} cannot be read ({error}); an older one")
+                continue
+            for damaged in steps[: steps.index(step)]:
+                self._manager.delete(damaged)
+            return state
+        raise ValueError("no checkpoint to restore")
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -51,23 +67,31 @@ class Checkpoints:
 class BestParams:
     """The parameters with the best value of a metric so far (`train.keep_best`)."""
 
-    def __init__(self, directory: Path, metric: str):
+    def __init__(self, directory: Path, metric: str, *, step: int):
+        """Open; what was kept after `step`, the one that the run continues from, is dropped."""
         self._metric = metric
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, best_fn=lambda metrics: metrics[metric], best_mode=mode(metric)
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        for later in [kept for kept in self._manager.all_steps() if kept > step or step == 0]:
+            self._manager.delete(later)
         held = self._manager.best_step()
         self._best = None if held is None else self._manager.metrics(held)[metric]
 
     def offer(self, params: Params, step: int, metrics: Metrics) -> None:
-        """Keep the parameters of `step` if better than all before; of equals, the first."""
+        """Keep the parameters of `step` if better than all before; of equals, the first.
+
+        Returns once they are written: the checkpoint of this step must not be there without them.
+        """
         value, best = metrics[self._metric], self._best
-        if best is None or (value < best if mode(self._metric) == "min" else value > best):
+        low = mode(self._metric) == "min"
+        if best is None or math.isnan(best) or (value < best if low else value > best):
             self._best = value
             self._manager.save(
                 step, args=ocp.args.StandardSave(params), metrics={self._metric: value}
             )
+            self._manager.wait_until_finished()
 
     def restore(self, like: Params) -> tuple[int, Params]:
         """(step, parameters) of the best evaluation."""

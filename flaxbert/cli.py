@@ -79,8 +79,14 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
         raise HelpRequested(_help(description, values, config))
     if not values["workdir"].value:
         raise ConfigError("no --workdir=DIR: where should this run's files go?")
+    workdir = values["workdir"].value
+    if "://" in workdir:
+        raise ConfigError(
+            f"--workdir={workdir}: a directory of this machine is needed; mount the bucket "
+            "(gcsfuse for gs://) and give the mount."
+        )
     return Arguments(
-        config, Path(values["workdir"].value), values["mode"].value, values["distributed"].value
+        config, Path(workdir).expanduser(), values["mode"].value, values["distributed"].value
     )
 
 

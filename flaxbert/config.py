@@ -7,9 +7,10 @@ one task (column names, answer lengths) live in that task's own `Options` class.
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flaxbert.errors import ConfigError
@@ -136,12 +137,12 @@ def _fits(value: Any, kind: Any) -> bool:
     return kind is Any or isinstance(value, kind)
 
 
-def validate(config: Config, tasks: typing.Collection[str]) -> None:
+def validate(config: Config, tasks: Mapping[str, Any]) -> None:
     """Check types, ranges and combinations; nothing is loaded.
 
     Args:
       config: what to check.
-      tasks: known task names.
+      tasks: the known tasks by name; each has an `options_type`.
 
     Raises:
       ConfigError: naming every key that is wrong, and the valid values.
@@ -157,10 +158,14 @@ def validate(config: Config, tasks: typing.Collection[str]) -> None:
         raise ConfigError("bad configuration:\n  " + "\n  ".join(problems))
 
 
-def _problems(config: Config, tasks: typing.Collection[str]) -> Iterator[str]:
+def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     model, data, train, optim = config.model, config.data, config.train, config.optim
     if config.task not in tasks:
         yield f"task={config.task!r}: known tasks are {', '.join(sorted(tasks))}"
+    elif config.options is not None and not isinstance(
+        config.options, tasks[config.task].options_type
+    ):
+        yield f"task={config.task!r}: the config's options are of another task; take its own config"
     for name, value, valid in (
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
@@ -187,7 +192,7 @@ def _problems(config: Config, tasks: typing.Collection[str]) -> Iterator[str]:
     ):
         if number is not None and not number >= least:
             yield f"{name}={number!r}: at least {least}"
-    if not train.epochs > 0:
+    if not 0 < train.epochs < math.inf:
         yield f"train.epochs={train.epochs!r}: above 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
         if not 0 <= share < 1:

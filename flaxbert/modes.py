@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flaxbert import sharding, writer
 from flaxbert.config import Config, validate
@@ -27,8 +28,9 @@ def train(config: Config, workdir: Path) -> None:
     if jax.process_index() == 0:
         show_predictions(trained.setup, trained.examples, trained.records)
         show_metrics(trained.results, "results.json")
+        evaluated = "eval_predictions.jsonl  " if trained.records else ""
         print(
-            f"\nFiles in {workdir}: results.json  metrics.jsonl  eval_predictions.jsonl  export/\n"
+            f"\nFiles in {workdir}: results.json  metrics.jsonl  {evaluated}export/\n"
             "Next:\n"
             f"  predict     python -m flaxbert.run --config=... --workdir={workdir} --mode=predict "
             "--config.data.predict=FILE\n"
@@ -83,7 +85,7 @@ def show_metrics(metrics: Mapping[str, float], title: str) -> None:
             continue
         low, high = (metrics.get(_beside(name, side)) for side in ("low95", "high95"))
         interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-        table.add_row(name, f"{value:.4g}", interval)
+        table.add_row(Text(name), f"{value:.4g}", interval)
     Console(file=sys.stdout).print(table)
 
 
@@ -100,5 +102,5 @@ def show_predictions(setup: Setup, examples: Sequence[Any], records: Sequence[Re
     lines = [setup.task.show(examples[i], records[i]) for i in chosen]
     table = Table(*lines[0], title="predictions")
     for line in lines:
-        table.add_row(*line.values())
+        table.add_row(*map(Text, line.values()))  # not markup: a text may hold [brackets]
     Console(file=sys.stdout).print(table)

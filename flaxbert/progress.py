@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import rich.console
 import rich.progress
@@ -57,14 +58,21 @@ class Progress:
 class Clock:
     """Training speed, evaluations left out. All that it measures is named `perf/...`."""
 
-    def __init__(self) -> None:
+    def __init__(self, carried: Mapping[str, Any]) -> None:
+        """Start; `carried` are sums of the first lap that were reached before."""
+        self._carried = carried
         self._lap_start = time.perf_counter()
         self._paused_at = self._lap_start
         self._seconds = self._examples = self._tokens = self._steps = 0.0
 
-    def lap(self, examples: float, tokens: float, steps: float) -> dict[str, float]:
-        """Speed since the last lap, in which so much was done."""
+    def lap(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Speed since the last lap, from the sums of examples, tokens and steps."""
         now = time.perf_counter()
+        examples, tokens, steps = (
+            float(sums[name]) - float(self._carried.get(name, 0.0))
+            for name in ("examples", "tokens", "steps")
+        )
+        self._carried = {}
         seconds, self._lap_start = now - self._lap_start, now
         self._seconds += seconds
         self._examples += examples
@@ -81,7 +89,9 @@ class Clock:
         self._lap_start += time.perf_counter() - self._paused_at
 
     def totals(self) -> dict[str, float]:
-        """Mean speed over all laps."""
+        """Mean speed over all laps; nothing if there was none."""
+        if not self._steps:
+            return {}
         speed = _speed(self._seconds, self._examples, self._tokens, self._steps)
         return {"perf/train_seconds": self._seconds, **speed}
 

@@ -43,7 +43,7 @@ def _log_to_stderr() -> None:
 
 
 def _dispatch(arguments: cli.Arguments) -> None:
-    # Imported here: --help and a mistyped flag should not wait for JAX.
+    # Before anything asks JAX for devices.
     if arguments.distributed:
         _start_distributed(arguments.distributed)
     import jax
@@ -59,15 +59,20 @@ def _start_distributed(spec: str) -> None:
     import jax
 
     if spec == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ConfigError(
+                f"--distributed=auto: JAX finds no cluster here ({error}). On one host leave the "
+                "flag out; on others give HOST:PORT,COUNT,INDEX."
+            ) from None
         return
-    try:
-        address, count, index = spec.split(",")
-        jax.distributed.initialize(address, int(count), int(index))
-    except ValueError:
+    parts = spec.split(",")
+    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         raise ConfigError(
             f"--distributed={spec!r}: 'auto', or HOST:PORT,COUNT,INDEX such as 10.0.0.2:1234,4,0"
-        ) from None
+        )
+    jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
 
 
 if __name__ == "__main__":

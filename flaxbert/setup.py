@@ -19,7 +19,7 @@ from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.order import permutation
 from flaxbert.data.sources import Table
-from flaxbert.data.tokenization import Tokenizer, load_tokenizer
+from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
 from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig
@@ -162,6 +162,7 @@ class Setup:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         weights.save(self.model, jax.tree.map(np.asarray, params), partial)
+        reset(self.tokenizer)
         self.tokenizer.save_pretrained(partial)
         dropped = (
             *("_name_or_path", "transformers_version", "torch_dtype"),
@@ -213,7 +214,10 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
             f"{model_config.vocab_size}; they are not of the same model."
         )
     options = config.options or TASKS[config.task].options_type()
-    task = TASKS[config.task].create(config.data, options, train, hf_config)
+    known = hf_config
+    if config.model.fresh_head and train is not None:  # the old output layer's labels go with it
+        known = {key: value for key, value in hf_config.items() if key != "id2label"}
+    task = TASKS[config.task].create(config.data, options, train, known)
     model = Model.create(model_config, task.make_head)
     return Setup(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())
 

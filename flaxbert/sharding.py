@@ -72,11 +72,12 @@ def put_rows(
     """
     sharding = by_rows(mesh)
     indices = sharding.addressable_devices_indices_map((len(rows),)).values()
-    spans = [index[0].indices(len(rows)) for index in indices if index is not None]
-    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    # A host's devices need not be neighbours: on a slice the mesh follows the chips' wiring.
+    spans = sorted({index[0].indices(len(rows))[:2] for index in indices if index is not None})
+    own = [row for first, last in spans for row in rows[first:last]]
     return {
         name: jax.make_array_from_process_local_data(sharding, local, (len(rows), *local.shape[1:]))
-        for name, local in build(rows[first:last]).items()
+        for name, local in build(own).items()
     }
 
 

@@ -62,9 +62,12 @@ def run(config: Config, workdir: str | Path) -> Trained:
     validate(config, TASKS)
     workdir = Path(workdir)
     chief = jax.process_index() == 0
-    if chief:
-        writer.claim_workdir(workdir, config)
+    # Every host checks, so that all end with the same message; one writes, when all have looked.
+    writer.claim_workdir(workdir, config)
     sharding.wait_for_all_hosts("workdir")
+    if chief:
+        workdir.mkdir(parents=True, exist_ok=True)
+        writer.write_json(workdir / "config.json", config.to_dict())
 
     # Data first: a mistake in it shows before any weight is read or program compiled.
     table = read_table(config.data, "train")
@@ -92,7 +95,8 @@ def run(config: Config, workdir: str | Path) -> Trained:
     if checkpoints.latest() is not None:
         now = checkpoints.restore(now)
         log.info(f"resuming {workdir} after step {int(now.step)} of {last}")
-    best = BestParams(workdir / "best", wanted) if wanted else None
+    step = int(now.step)
+    best = BestParams(workdir / "best", wanted, step=step) if wanted else None
 
     start = time.perf_counter()
     train_step = compile_heights(
@@ -130,10 +134,10 @@ def run(config: Config, workdir: str | Path) -> Trained:
             task = task.calibrate(calibrator.examples, calibrator.run(params).records)
         return task, None if evaluator is None else evaluator.run(params, task)
 
-    step = int(now.step)
     metrics = writer.MetricsWriter(workdir, step=step, active=chief)
     bar = Progress("train", last, done=step, active=chief)
-    clock, text = Clock(), ""
+    # A resumed interval's sums hold steps that another process took.
+    clock, text = Clock(jax.device_get(now.sums) if step % config.train.log_every else {}), ""
     flying: collections.deque[Any] = collections.deque()
     final: Evaluation | None = None
     while step < last:
@@ -149,7 +153,7 @@ def run(config: Config, workdir: str | Path) -> Trained:
             line["grad_norm"] = float(sums["grad_norm"]) / float(sums["steps"])
             line["learning_rate"] = float(schedule(step - 1))
             line["epoch"] = step / batches.steps_per_epoch
-            line |= clock.lap(float(sums["examples"]), float(sums["tokens"]), float(sums["steps"]))
+            line |= clock.lap(jax.device_get(sums))
             metrics.write(step, line)
             text = note(line)
         bar.advance(note=text)

@@ -46,22 +46,21 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
-    """Create the directory and its config.json, or check that it belongs to the same run.
+    """Check that a directory belongs to the same run, or to none that has saved anything.
 
     Raises:
       ConfigError: if it holds a run of another configuration; the message has every difference.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
-    new = config.to_dict()
-    if path.exists() and (workdir / "checkpoints").exists():
+    saved = any(entry.name.isdecimal() for entry in (workdir / "checkpoints").glob("*"))
+    if path.exists() and saved:
         try:
             old = flat(json.loads(path.read_text(encoding="utf-8")))
         except json.JSONDecodeError:
             raise ConfigError(f"{path}: not valid JSON; choose another --workdir.") from None
         differences = [
             f"{key}: {old.get(key)!r} there, {value!r} now"
-            for key, value in flat(new).items()
+            for key, value in flat(config.to_dict()).items()
             if key not in FREE and old.get(key) != value
         ]
         if differences:
@@ -70,7 +69,6 @@ def claim_workdir(workdir: Path, config: Config) -> None:
                 + "\n  ".join(differences)
                 + "\nChoose another --workdir, or remove it to start again."
             )
-    write_json(path, new)
 
 
 class MetricsWriter:

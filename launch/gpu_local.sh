@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-make --silent .venv/base ACCELERATOR=cuda
-.venv/bin/python -c 'import jax; assert jax.default_backend() == "gpu", "JAX sees no GPU"'
+make --silent .venv/base-cuda ACCELERATOR=cuda
+.venv/bin/python -c 'import jax, sys; sys.exit(jax.default_backend() != "gpu" and
+  "JAX sees no GPU here: is the driver installed (nvidia-smi)?")'
 exec .venv/bin/python -m flaxbert.run "$@"

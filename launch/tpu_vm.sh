@@ -8,8 +8,11 @@
 # On a slice of several hosts, --workdir is a directory that all of them share (Filestore, or a
 # bucket mounted with gcsfuse).
 #
+# VERSION is the VM's image: v2-alpha-tpuv5-lite (v5litepod), v2-alpha-tpuv6e (v6e),
+# v2-alpha-tpuv5 (v5p), tpu-ubuntu2204-base (v4 and older).
+#
 # The VM is kept: run the same command again to continue an interrupted run (it resumes from its
-# workdir). Delete it with: gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
+# workdir). A run that lost its connection is stopped first. Delete the VM with: gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,15 +25,21 @@ gcloud compute tpus tpu-vm describe "$NAME" "${at[@]}" >/dev/null 2>&1 ||
   gcloud compute tpus tpu-vm create "$NAME" "${at[@]}" --accelerator-type="$TYPE" --version="$VERSION"
 
 # The committed files, to every host.
-archive=$(mktemp --suffix=.tar.gz)
-trap 'rm -f "$archive"' EXIT
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+archive=$folder/flaxbert.tar.gz
 git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
 
 arguments=$(printf ' %q' "$@" --distributed=auto)
 gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --command="
   set -e
+  pkill -f '^[.]venv/bin/python -m flaxbert' && sleep 5 || true
+  command -v python3.11 >/dev/null || {
+    sudo apt-get -o DPkg::Lock::Timeout=600 update -qq
+    sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq python3.11 python3.11-venv make
+  }
   tar xzf flaxbert.tar.gz && cd flaxbert
-  make --silent .venv/base ACCELERATOR=tpu
+  make --silent .venv/base-tpu ACCELERATOR=tpu PYTHON=python3.11
   .venv/bin/python -m flaxbert.run$arguments
 "

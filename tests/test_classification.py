@@ -107,7 +107,25 @@ def test_without_training_data_labels_are_the_checkpoints() -> None:
 
 def test_the_checkpoints_order_wins_where_it_covers_the_rows() -> None:
     assert create(table(["bad", "good"]), hf=CHECKPOINT).labels == ("good", "bad", "fair")
-    assert create(table(["bad", "new"]), hf=CHECKPOINT).labels == ("bad", "new")
+
+
+@pytest.mark.parametrize("labels", [("bad", "good", "fair"), ("good", "bad"), ("a", "b", "c")])
+@pytest.mark.parametrize("train", [None, table(["good", "bad"])])
+def test_other_labels_than_those_of_a_trained_head_are_refused(labels: Any, train: Any) -> None:
+    # They would silently give its outputs other names.
+    with pytest.raises(ConfigError, match=r"has \['good', 'bad', 'fair'\].*fresh_head"):
+        create(train, Options(labels=labels), hf=CHECKPOINT)
+
+
+def test_new_labels_need_a_fresh_head() -> None:
+    with pytest.raises(ConfigError, match="fresh_head"):
+        create(table(["bad", "new"]), hf=CHECKPOINT)
+
+
+def test_a_number_is_no_index_among_labels_that_are_numbers() -> None:
+    task = create(table(["1", "2", "3"]))
+    with pytest.raises(DataError, match="label '0' is none of"):
+        gold(task, table(["0"]))
 
 
 def test_placeholder_names_of_a_checkpoint_are_no_labels() -> None:

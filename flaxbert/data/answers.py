@@ -1,5 +1,7 @@
 """Answers in SQuAD's form, checked against their context."""
 
+import json
+
 from flaxbert.data.sources import Row
 from flaxbert.errors import DataError
 
@@ -16,11 +18,13 @@ def read_answers(row: Row, *, unanswerable: bool) -> tuple[tuple[str, int], ...]
     """
     answers = row.values.get("answers") or {}
     try:
+        if isinstance(answers, str):  # a cell of a .tsv or .csv
+            answers = json.loads(answers)
         pairs = tuple(zip(answers["text"], answers["answer_start"], strict=True))
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{row.origin}: answers is {answers!r}; expected "
-            "{'text': [...], 'answer_start': [...]} of equal lengths."
+            "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON)."
         ) from None
     if not pairs and not unanswerable:
         raise DataError(

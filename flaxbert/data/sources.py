@@ -73,7 +73,7 @@ class Table:
         """Check that columns exist.
 
         Args:
-          columns: {column: the config key that names it}.
+          columns: {column: the config key that names it; "" if its name is fixed}.
 
         Raises:
           DataError: naming what is absent, what is there and the key to set.
@@ -82,9 +82,10 @@ class Table:
             raise DataError(f"{self.source}: holds no rows.")
         for column, key in columns.items():
             if column not in self.columns:
+                mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
                     f"{self.source}: no column {column!r}; its columns are {self.columns}. "
-                    f"Name the right one with --config.{key}=COLUMN (a first line must name them)."
+                    f"{mend} (a first line must name them)."
                 )
 
 

@@ -29,6 +29,13 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
         raise WeightsError(f"{directory}: no fast tokenizer (tokenizer.json), so no offsets.")
+    reset(tokenizer)
+    return tokenizer
+
+
+def reset(tokenizer: Tokenizer) -> None:
+    """Take out truncation and padding, which each call leaves behind in the tokenizer."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
+    for key in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
+        tokenizer.init_kwargs.pop(key, None)

@@ -23,19 +23,26 @@ def check(data: DataConfig) -> None:
         )
 
 
-def check_first(text: str, what: str, origin: str, data: DataConfig, tokenizer: Tokenizer) -> None:
-    """Check that a first text, repeated in every window, leaves room for the second.
+def check_first(
+    texts: Sequence[tuple[str, str]], what: str, data: DataConfig, tokenizer: Tokenizer
+) -> None:
+    """Check that first texts, repeated in every window, leave room for the second.
+
+    Args:
+      texts: with their origins.
+      what: their name in the message.
+      data: lengths.
+      tokenizer: counts.
 
     Raises:
       DataError: naming the row, with the lengths that would do.
     """
-    # Cheap bound first: a token is at least one character, so short texts always fit.
     room = data.max_length - SPECIAL_TOKENS - data.overlap
-    if len(text) >= room:
-        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        if length >= room:
+    encoded = tokenizer([text for text, _ in texts], add_special_tokens=False)["input_ids"]
+    for (_, origin), ids in zip(texts, encoded, strict=True):
+        if len(ids) >= room:
             raise DataError(
-                f"{origin}: {what} has {length} tokens; with data.max_length={data.max_length} "
+                f"{origin}: {what} has {len(ids)} tokens; with data.max_length={data.max_length} "
                 f"and data.overlap={data.overlap} at most {room - 1} fit. Raise max_length, lower "
                 f"overlap, or shorten {what}."
             )

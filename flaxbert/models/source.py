@@ -43,7 +43,11 @@ def resolve(init: str, revision: str | None = None) -> Path:
 
 
 def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
+    name = name.replace("-", "_")  # pip's spelling
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a parent that is absent, or no name at all
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         pip_name = name.replace("_", "-")
         raise WeightsError(

@@ -72,6 +72,8 @@ class Classification:
         labels = names.choose(options.labels, known, seen, hf_config)
         if options.positive is not None and options.positive not in labels:
             raise ConfigError(f"options.positive={options.positive!r}: one of {', '.join(labels)}")
+        if options.positive is not None and len(labels) != 2:
+            raise ConfigError("options.positive is for two labels; with more there is f1_macro")
         weights = tuple(options.class_weights)
         if weights and (len(weights) != len(labels) or min(weights) < 0 or not any(weights)):
             raise ConfigError(

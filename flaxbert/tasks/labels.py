@@ -14,7 +14,8 @@ def choose(
 ) -> tuple[str, ...]:
     """Label names in order: from the options, the data set, the checkpoint, or the training rows.
 
-    The checkpoint's own names (and so their order) win over the rows' where they cover them.
+    A checkpoint's trained output layer has an order. Unless the options say otherwise it is taken
+    where its names cover the others.
 
     Args:
       given: from the options; empty if not set.
@@ -23,7 +24,7 @@ def choose(
       hf_config: the checkpoint's config.json.
 
     Raises:
-      ConfigError: for a name that occurs twice, or fewer than two.
+      ConfigError: for a name that occurs twice, fewer than two, or others than the checkpoint's.
     """
     own = _checkpoint_names(hf_config)
     if given:
@@ -34,9 +35,10 @@ def choose(
         labels = tuple(names)
     else:
         found = set(seen)
-        digits = all(name.isdigit() for name in found)
-        covered = found <= set(own)
-        labels = own if covered else tuple(sorted(found, key=int if digits else None))
+        digits = all(name.isdecimal() for name in found)
+        labels = tuple(sorted(found, key=int if digits else None))
+    if not given and set(labels) <= set(own):
+        labels = own
     if len(labels) < 2:
         raise ConfigError(
             f"two labels or more are needed; found {list(labels)}. Give them with "
@@ -44,6 +46,12 @@ def choose(
         )
     if len(set(labels)) != len(labels):
         raise ConfigError(f"options.labels={labels!r}: a name occurs twice")
+    if own and labels != own:
+        raise ConfigError(
+            f"labels {list(labels)}, but the checkpoint's output layer has {list(own)}, in this "
+            "order. Leave --config.options.labels out to take these; in training, "
+            "--config.model.fresh_head=true starts a new output layer."
+        )
     return labels
 
 
@@ -58,22 +66,24 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     """Index of a label among `labels`: a name or an integer.
 
     An integer is an index into `names`, the data set's own, if it has them (their order need not
-    be ours); else into the labels.
+    be ours); else into the labels, unless these are numbers themselves.
 
     Raises:
       DataError: for anything else.
     """
-    integer = isinstance(value, int) and not isinstance(value, bool)
-    if integer and names is not None and 0 <= value < len(names):
-        value, integer = names[value], False
-    if str(value) in labels:
-        return labels.index(str(value))
-    integer = integer or (isinstance(value, str) and value.isdecimal())
-    if integer and 0 <= int(value) < len(labels):
-        return int(value)
+    name = str(value) if isinstance(value, str | int) else ""
+    number = int(name) if name.isdecimal() else None
+    if isinstance(value, int) and number is not None and names is not None and number < len(names):
+        name, number = names[number], None
+    if name in labels:
+        return labels.index(name)
+    numbered = any(label.isdecimal() for label in labels)
+    if number is not None and not numbered and number < len(labels):
+        return number
     raise DataError(
         f"{origin}: label {value!r} is none of {list(labels)}. Mend the row, or list all labels "
-        "with --config.options.labels."
+        "with --config.options.labels. (Numbers to predict: --config.task=regression; several "
+        "labels a row: multi_label.)"
     )
 
 

@@ -84,9 +84,9 @@ class QuestionAnswering:
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
         """Rows in the hub's SQuAD form -> examples."""
-        columns = {"question": "data.train", "context": "data.train"}
+        columns = dict.fromkeys(("question", "context"), "")
         if labelled:
-            columns["answers"] = "data.train"
+            columns["answers"] = ""
             if self.data.slices:
                 columns[self.data.slices] = "data.slices"
         table.require(columns)
@@ -111,8 +111,8 @@ class QuestionAnswering:
         arrays `char_start` and `char_end` are a context token's place in the text (-1 elsewhere),
         and `max_context` marks the window that sees most of the token's surroundings.
         """
-        for each in examples:
-            windows.check_first(each.question, "the question", each.origin, self.data, tokenizer)
+        questions = [(example.question, example.origin) for example in examples]
+        windows.check_first(questions, "the question", self.data, tokenizer)
         encoded = tokenizer(
             [example.question for example in examples],
             [example.context for example in examples],

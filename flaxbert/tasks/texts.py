@@ -145,8 +145,8 @@ def _head_and_tail(
 def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:
     texts, pairs = _texts(examples)
     if pairs is not None:
-        for example in examples:
-            windows.check_first(example.text, "the first text", example.origin, data, tokenizer)
+        firsts = [(example.text, example.origin) for example in examples]
+        windows.check_first(firsts, "the first text", data, tokenizer)
     encoded = tokenizer(
         texts,
         pairs,
