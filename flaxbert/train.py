@@ -1,6 +1,7 @@
 """Training: the loop, from a configuration to a directory of results."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -94,7 +95,8 @@ def run(config: Config, workdir: str | Path) -> Trained:
     checkpoints = Checkpoints(workdir / "checkpoints", save_every=config.train.save_every)
     if checkpoints.latest() is not None:
         now = checkpoints.restore(now)
-        log.info(f"resuming {workdir} after step {int(now.step)} of {last}")
+        left = "" if int(now.step) < last else ": nothing left to train"
+        log.info(f"resuming {workdir} after step {int(now.step)} of {last}{left}")
     step = int(now.step)
     best = BestParams(workdir / "best", wanted, step=step) if wanted else None
 
@@ -134,45 +136,45 @@ def run(config: Config, workdir: str | Path) -> Trained:
             task = task.calibrate(calibrator.examples, calibrator.run(params).records)
         return task, None if evaluator is None else evaluator.run(params, task)
 
-    metrics = writer.MetricsWriter(workdir, step=step, active=chief)
-    bar = Progress("train", last, done=step, active=chief)
     # A resumed interval's sums hold steps that another process took.
     clock, text = Clock(jax.device_get(now.sums) if step % config.train.log_every else {}), ""
     flying: collections.deque[Any] = collections.deque()
     final: Evaluation | None = None
-    while step < last:
-        build = functools.partial(batches.build, step=step)
-        batch = sharding.put_rows(batches.full_rows(step), build, setup.mesh)
-        now, sums = train_step(now, batch)
-        step += 1
-        flying.append(sums)
-        if len(flying) > IN_FLIGHT:
-            jax.block_until_ready(flying.popleft())
-        if step % config.train.log_every == 0 or step == last:
-            line = objective_means(jax.device_get(sums))
-            line["grad_norm"] = float(sums["grad_norm"]) / float(sums["steps"])
-            line["learning_rate"] = float(schedule(step - 1))
-            line["epoch"] = step / batches.steps_per_epoch
-            line |= clock.lap(jax.device_get(sums))
-            metrics.write(step, line)
-            text = note(line)
-        bar.advance(note=text)
-        # Log, evaluate, then save: a checkpoint's step has all its lines, so resuming cuts the
-        # file right behind them.
-        evaluated = evaluation_due(step)
-        if evaluated:
-            jax.block_until_ready(sums)
-            clock.pause()
-            task, final = evaluate(now.params)
-            if final is not None:
-                metrics.write(step, {prefixed(k): v for k, v in final.metrics.items()})
-                log.info(f"step {step}: {summary(final.metrics)}")
-                if best is not None:
-                    best.offer(now.params, step, final.metrics)
-            clock.resume()
-        checkpoints.save(now, step, force=evaluated, calibration=calibration_of(task))
-    bar.close()
-    metrics.close()
+    with (
+        contextlib.closing(writer.MetricsWriter(workdir, step=step, active=chief)) as metrics,
+        contextlib.closing(Progress("train", last, done=step, active=chief)) as bar,
+    ):
+        while step < last:
+            build = functools.partial(batches.build, step=step)
+            batch = sharding.put_rows(batches.full_rows(step), build, setup.mesh)
+            now, sums = train_step(now, batch)
+            step += 1
+            flying.append(sums)
+            if len(flying) > IN_FLIGHT:
+                jax.block_until_ready(flying.popleft())
+            if step % config.train.log_every == 0 or step == last:
+                line = objective_means(jax.device_get(sums))
+                line["grad_norm"] = float(sums["grad_norm"]) / float(sums["steps"])
+                line["learning_rate"] = float(schedule(step - 1))
+                line["epoch"] = step / batches.steps_per_epoch
+                line |= clock.lap(jax.device_get(sums))
+                metrics.write(step, line)
+                text = note(line)
+            bar.advance(note=text)
+            # Log, evaluate, then save: a checkpoint's step has all its lines, so resuming cuts the
+            # file right behind them.
+            evaluated = evaluation_due(step)
+            if evaluated:
+                jax.block_until_ready(sums)
+                clock.pause()
+                task, final = evaluate(now.params)
+                if final is not None:
+                    metrics.write(step, {prefixed(k): v for k, v in final.metrics.items()})
+                    log.info(f"step {step}: {summary(final.metrics)}")
+                    if best is not None:
+                        best.offer(now.params, step, final.metrics)
+                clock.resume()
+            checkpoints.save(now, step, force=evaluated, calibration=calibration_of(task))
 
     params = now.params
     results: dict[str, float] = {"step": float(step)}

@@ -150,6 +150,22 @@ def test_an_impossible_combination_is_refused(sections: dict, expected: str) -> 
     assert expected in problems(config_with(**sections))
 
 
+def test_options_of_another_task_are_refused() -> None:
+    config = config_with()
+    config.task = "question_answering"
+    assert "the config's options are of another task" in problems(config)
+
+
+@pytest.mark.parametrize("epochs", [0.0, -1.0, float("inf"), float("nan")])
+def test_epochs_are_a_number_above_zero(epochs: float) -> None:
+    assert "train.epochs" in problems(config_with(train={"epochs": epochs}))
+
+
+def test_a_bucket_is_no_workdir() -> None:
+    # Path("gs://bucket/run") would be the local directory gs:/bucket/run.
+    assert "mount the bucket" in refusal("--workdir=gs://bucket/run")
+
+
 def test_an_unknown_task_lists_the_known_ones() -> None:
     message = problems(Config(task="translation"))
     assert "task='translation': known tasks are classification, multi_label, " in message

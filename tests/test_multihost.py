@@ -16,13 +16,13 @@ pytestmark = pytest.mark.slow  # three processes, of which each starts JAX and c
 TIMEOUT = 240  # seconds; a process that waits for a dead one must not hang the suite
 
 
-def start(flags: list[str], log: Path, *, devices: int) -> subprocess.Popen:
+def start(arguments: list[str], log: Path, *, devices: int) -> subprocess.Popen:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    command = [sys.executable, "-m", "flaxbert.run", *flags]
+    command = [sys.executable, *arguments]
     with log.open("w") as out:
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
@@ -58,6 +58,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
         "def get_config():\n    return Config(task='classification', options=Options())\n"
     )
     flags = [
+        *("-m", "flaxbert.run"),
         f"--config={file}",
         f"--config.model.init={checkpoint}",
         f"--config.data.train={data.train}",
@@ -110,3 +111,33 @@ def test_only_the_first_process_writes_and_speaks(runs):
     assert len(list((two / "tensorboard").iterdir())) == 1
     assert "results.json" in first
     assert "results.json" not in second
+
+
+# A slice's mesh follows the wiring of its chips, so the devices of a host are not neighbours.
+SCATTERED = """
+import sys
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from flaxbert import sharding
+a, b, c, d = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+mesh = sharding.make_mesh([a, c, d, b])
+build = lambda rows: {"x": np.array(rows, np.int32)[:, None]}
+x = sharding.put_rows(list(range(8)), build, mesh)["x"]
+for shard in x.addressable_shards:
+    first = shard.index[0].start
+    assert np.asarray(shard.data)[:, 0].tolist() == [first, first + 1], shard
+print("right rows on", sorted(shard.index[0].start for shard in x.addressable_shards))
+"""
+
+
+def test_each_device_gets_its_rows_however_the_hosts_are_scattered(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    logs = [tmp_path / f"{index}.log" for index in range(2)]
+    finish(
+        {
+            log: start(["-c", SCATTERED, address, str(index)], log, devices=2)
+            for index, log in enumerate(logs)
+        }
+    )
+    assert "right rows on [0, 6]" in logs[0].read_text()
+    assert "right rows on [2, 4]" in logs[1].read_text()

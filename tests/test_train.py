@@ -13,7 +13,7 @@ from conftest import write_checkpoint
 from toy import make_config
 
 import flaxbert
-from flaxbert import run
+from flaxbert import run, writer
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
@@ -108,6 +108,12 @@ def test_the_export_gives_the_predictions_of_the_run(finished):
         assert found == pytest.approx(record["probability"], rel=1e-4, abs=1e-6)
 
 
+def test_the_exported_tokenizer_cuts_nothing(finished):
+    stored = json.loads((finished / "export" / "tokenizer.json").read_text())
+    assert stored["truncation"] is None
+    assert stored["padding"] is None
+
+
 def test_a_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(finished, workdir)
@@ -115,6 +121,16 @@ def test_a_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):
     assert reproducible(read_results(workdir)) == reproducible(read_results(finished))
     for name in ("metrics.jsonl", "eval_predictions.jsonl", "export/model.safetensors"):
         assert (workdir / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_a_run_that_saved_nothing_may_start_again_otherwise(config, tmp_path):
+    # Out of memory at the first step, say: the mend is a smaller batch.
+    writer.claim_workdir(tmp_path, config)
+    writer.write_json(tmp_path / "config.json", config.to_dict())
+    (tmp_path / "checkpoints").mkdir()
+    other = copy.deepcopy(config)
+    other.train.batch_size = 4
+    writer.claim_workdir(tmp_path, other)
 
 
 def test_another_configuration_on_a_workdir_is_refused_with_the_difference(finished, config):

@@ -1,0 +1,52 @@
+"""Answers in SQuAD's form: every way a file can hold them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flaxbert.data import sources
+from flaxbert.data.answers import read_answers
+from flaxbert.data.sources import Row
+from flaxbert.errors import DataError
+
+CONTEXT = "Ann met Bob, and Bob met Ann."
+ANSWERS = {"text": ["Bob", "Ann"], "answer_start": [17, 0]}
+
+
+def row(answers: Any) -> Row:
+    return Row({"context": CONTEXT, "answers": answers}, "dev.csv:2")
+
+
+@pytest.mark.parametrize("form", [dict, json.dumps])
+def test_answers_are_pairs_of_text_and_place(form: Any) -> None:
+    assert read_answers(row(form(ANSWERS)), unanswerable=False) == (("Bob", 17), ("Ann", 0))
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_a_table_of_text_holds_answers_as_json(ending: str, mark: str, tmp_path: Any) -> None:
+    cells = [CONTEXT, json.dumps(ANSWERS)]
+    if ending == "csv":
+        cells = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+    path = tmp_path / f"dev.{ending}"
+    path.write_text(f"context{mark}answers\n{mark.join(cells)}\n")
+    (read,) = sources.read(str(path), split="train").rows
+    assert read_answers(read, unanswerable=False) == (("Bob", 17), ("Ann", 0))
+
+
+@pytest.mark.parametrize("answers", ["Bob", "{", "[1]", {"text": ["Bob"]}, 3])
+def test_another_form_is_named_with_its_line(answers: Any) -> None:
+    with pytest.raises(DataError, match=r"dev\.csv:2: answers is .*'answer_start'.*as JSON"):
+        read_answers(row(answers), unanswerable=True)
+
+
+def test_a_question_without_answer_needs_the_option() -> None:
+    nothing = {"text": [], "answer_start": []}
+    assert read_answers(row(nothing), unanswerable=True) == ()
+    with pytest.raises(DataError, match=r"dev\.csv:2: no answer.*options\.unanswerable=true"):
+        read_answers(row(nothing), unanswerable=False)
+
+
+def test_an_answer_elsewhere_is_told_where() -> None:
+    with pytest.raises(DataError, match="'Bob' is not at character 1; it stands at 8"):
+        read_answers(row({"text": ["Bob"], "answer_start": [1]}), unanswerable=False)

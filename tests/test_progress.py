@@ -1,0 +1,72 @@
+"""What a person sees: speed, tables of predictions."""
+
+import dataclasses
+
+import pytest
+
+from flaxbert import modes, progress
+from flaxbert.progress import Clock
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that a test sets."""
+    time = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: time[0])
+    return time
+
+
+def sums(examples: float, tokens: float, steps: float) -> dict[str, float]:
+    return {"examples": examples, "tokens": tokens, "steps": steps}
+
+
+def test_speed_is_what_was_done_over_the_time_it_took(now):
+    clock = Clock({})
+    now[0] = 2.0
+    assert clock.lap(sums(20, 100, 4)) == {
+        "perf/examples_per_s": 10.0,
+        "perf/tokens_per_s": 50.0,
+        "perf/step_seconds": 0.5,
+    }
+
+
+def test_an_evaluation_does_not_count(now):
+    clock = Clock({})
+    now[0] = 1.0
+    clock.pause()
+    now[0] = 9.0
+    clock.resume()
+    now[0] = 10.0
+    assert clock.lap(sums(20, 100, 4))["perf/examples_per_s"] == 10.0
+
+
+def test_what_a_resumed_run_carries_over_is_no_speed_of_its_own(now):
+    clock = Clock(sums(15, 80, 3))
+    now[0] = 1.0
+    assert clock.lap(sums(20, 100, 4))["perf/examples_per_s"] == 5.0
+    now[0] = 3.0
+    assert clock.lap(sums(20, 100, 4))["perf/examples_per_s"] == 10.0
+    assert clock.totals()["perf/train_seconds"] == 3.0
+
+
+def test_a_run_without_a_step_has_no_speed():
+    assert Clock({}).totals() == {}
+
+
+@dataclasses.dataclass
+class Shown:
+    """As much of a setup as the table of predictions asks for."""
+
+    @property
+    def task(self) -> "Shown":
+        return self
+
+    def show(self, example: str, record: str) -> dict[str, str]:
+        return {"text": example, "predicted": record}
+
+
+def test_brackets_in_a_text_are_shown_and_harmless(capsys):
+    texts = ["[/quote] what a nice film", "[bold]loud[/bold]"]
+    modes.show_predictions(Shown(), texts, ["good", "bad"])  # type: ignore[arg-type]
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in texts)
