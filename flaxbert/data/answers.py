@@ -5,18 +5,25 @@ import json
 from flaxbert.data.sources import Row
 from flaxbert.errors import DataError
 
+Answer = tuple[str, int]
+"""Text, and its first character in the context."""
 
-def read_answers(row: Row, *, unanswerable: bool) -> tuple[tuple[str, int], ...]:
-    """All reference answers of a question, as (text, first character).
+
+def read_answers(
+    row: Row, *, unanswerable: bool, malformed: str = "error"
+) -> tuple[tuple[Answer, ...], int]:
+    """All reference answers of a question, and how many were skipped.
 
     Args:
       row: with `context` and `answers`.
       unanswerable: whether there may be none.
+      malformed: whether an answer that does not stand at its place is an "error", or left out
+        ("skip") where the question has others; machine-translated sets have such answers.
 
     Raises:
-      DataError: for another form, or an answer that does not stand at its place in the context.
+      DataError: for another form, no answer where one is needed, or a malformed one.
     """
-    answers = row.values.get("answers") or {}
+    answers, context = row.values.get("answers") or {}, row.text("context")
     try:
         if isinstance(answers, str):  # a cell of a .tsv or .csv
             answers = json.loads(answers)
@@ -31,15 +38,26 @@ def read_answers(row: Row, *, unanswerable: bool) -> tuple[tuple[str, int], ...]
             f"{row.origin}: no answer. For SQuAD v2.0, where some questions have none, set "
             "--config.options.unanswerable=true; else remove the row."
         )
-    context = row.values["context"]
-    for text, start in pairs:
-        if not isinstance(text, str) or not text or not isinstance(start, int) or start < 0:
-            raise DataError(
-                f"{row.origin}: answer {text!r} at {start!r}; expected a text that is not empty "
-                "and the number of its first character."
-            )
-        if context[start : start + len(text)] != text:
-            near = context.find(text)
-            mend = f"it stands at {near}" if near >= 0 else "the context does not contain it"
-            raise DataError(f"{row.origin}: answer {text!r} is not at character {start}; {mend}.")
-    return pairs
+    faults = [_fault(text, start, context) for text, start in pairs]
+    good = tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
+    if len(good) < len(pairs) and (malformed != "skip" or not good):
+        fault = next(fault for fault in faults if fault is not None)
+        raise DataError(
+            f"{row.origin}: {fault} Mend it, or leave such answers out with "
+            "--config.data.malformed=skip."
+        )
+    return good, len(pairs) - len(good)
+
+
+def _fault(text: object, start: object, context: str) -> str | None:
+    """What is wrong with an answer."""
+    if not isinstance(text, str) or not text or not isinstance(start, int) or start < 0:
+        return (
+            f"answer {text!r} at {start!r}; expected a text that is not empty and the number of "
+            "its first character."
+        )
+    if context[start : start + len(text)] != text:
+        near = context.find(text)
+        mend = f"it stands at {near}" if near >= 0 else "the context does not contain it"
+        return f"answer {text!r} is not at character {start}; {mend}."
+    return None

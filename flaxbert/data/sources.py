@@ -13,13 +13,15 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flaxbert import hub
 from flaxbert.data import conll
 from flaxbert.errors import DataError, HubError
 
 log = logging.getLogger("flaxbert")
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,28 @@ class Table:
     rows: list[Row]
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
+    def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
+        """What `make` makes of each row.
+
+        Args:
+          make: raises DataError for a row that is malformed.
+          malformed: "error" lets it through; "skip" leaves such rows out, and tells how many.
+        """
+        made: list[T] = []
+        faults = []
+        for row in self.rows:
+            try:
+                made.append(make(row))
+            except DataError as error:
+                if malformed != "skip":
+                    raise
+                faults.append(str(error))
+        if faults:
+            log.info(f"{self.source}: {len(faults)} malformed rows skipped, the first: {faults[0]}")
+        if not made:
+            raise DataError(f"{self.source}: holds no rows that are well formed.")
+        return made
+
     @property
     def columns(self) -> list[str]:
         """Names of the first row's values."""
@@ -95,7 +119,7 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
     Args:
       spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT]`.
       split: of a hub data set whose specification names none.
-      malformed: whether malformed lines of .conll files are an "error", or counted and "skip"ped.
+      malformed: whether malformed lines of .conll files are an "error", or "skip"ped and told.
 
     Raises:
       DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.

@@ -29,6 +29,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
         raise WeightsError(f"{directory}: no fast tokenizer (tokenizer.json), so no offsets.")
+    # Its warning of long texts is for those who feed them to a model uncut.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     reset(tokenizer)
     return tokenizer
 

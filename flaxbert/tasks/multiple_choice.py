@@ -82,7 +82,7 @@ class MultipleChoice:
             if self.data.slices:
                 columns[self.data.slices] = "data.slices"
         table.require(columns)
-        return [self._example(row, labelled) for row in table.rows]
+        return table.read(lambda row: self._example(row, labelled), self.data.malformed)
 
     def _example(self, row: Row, labelled: bool) -> Example:
         choices, names = self._choices(row)

@@ -8,6 +8,7 @@ exceeds the best span's by a threshold, which is fitted on held-out training dat
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -17,7 +18,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
-from flaxbert.data.answers import read_answers
+from flaxbert.data.answers import Answer, read_answers
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
@@ -27,6 +28,8 @@ from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks import spans
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+
+log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass
@@ -45,7 +48,7 @@ class Example:
     id: str
     question: str
     context: str
-    answers: tuple[tuple[str, int], ...]
+    answers: tuple[Answer, ...]
     slice: str | None
     origin: str
 
@@ -90,14 +93,25 @@ class QuestionAnswering:
             if self.data.slices:
                 columns[self.data.slices] = "data.slices"
         table.require(columns)
-        return [self._example(row, n, labelled) for n, row in enumerate(table.rows)]
+        skipped: list[int] = []
+        examples = table.read(
+            lambda row: self._example(row, labelled, skipped), self.data.malformed
+        )
+        if any(skipped):
+            log.info(f"{table.source}: {sum(skipped)} malformed answers skipped")
+        return examples
 
-    def _example(self, row: Row, number: int, labelled: bool) -> Example:
+    def _example(self, row: Row, labelled: bool, skipped: list[int]) -> Example:
+        answers: tuple[Answer, ...] = ()
+        if labelled:
+            may_lack, malformed = self.options.unanswerable, self.data.malformed
+            answers, count = read_answers(row, unanswerable=may_lack, malformed=malformed)
+            skipped.append(count)
         return Example(
-            id=str(row.values.get("id", number)),
+            id=str(row.values.get("id", row.origin)),
             question=row.text("question").strip(),
             context=row.text("context"),
-            answers=read_answers(row, unanswerable=self.options.unanswerable) if labelled else (),
+            answers=answers,
             slice=row.slice(self.data.slices) if labelled else None,
             origin=row.origin,
         )

@@ -72,16 +72,17 @@ def read(
         if data.slices:
             columns[data.slices] = "data.slices"
     table.require(columns)
-    return [
-        TextExample(
+
+    def example(row: Row) -> TextExample:
+        return TextExample(
             text=row.text(options.text),
             pair=None if options.pair is None else row.text(options.pair),
             label=None if label is None else label(row),
             slice=None if label is None else row.slice(data.slices),
             origin=row.origin,
         )
-        for row in table.rows
-    ]
+
+    return table.read(example, data.malformed)
 
 
 def featurize(

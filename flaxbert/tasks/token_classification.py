@@ -72,7 +72,8 @@ class TokenClassification:
         windows.check(data)
         seen = None
         if train is not None and not options.labels:
-            seen = {tag for tags in _bio(train, options)[0] for tag in tags}
+            tagged, _ = _bio(train, options, data.malformed)
+            seen = {tag for _, tags in tagged for tag in tags}
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
         return cls(data, options, names.choose(options.labels, None, seen, hf_config))
@@ -83,12 +84,12 @@ class TokenClassification:
         if labelled and self.data.slices:
             columns[self.data.slices] = "data.slices"
         table.require(columns)
-        tags: list[Any] = [None] * len(table.rows)
-        if labelled:
-            tags, scheme = _bio(table, self.options)
-            if scheme not in ("BIO", "plain"):
-                log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
-        return [self._example(row, each) for row, each in zip(table.rows, tags, strict=True)]
+        if not labelled:
+            return table.read(lambda row: self._example(row, None), self.data.malformed)
+        tagged, scheme = _bio(table, self.options, self.data.malformed)
+        if scheme not in ("BIO", "plain"):
+            log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
+        return [self._example(row, tags) for row, tags in tagged]
 
     def _example(self, row: Row, tags: list[str] | None) -> Example:
         tokens = _texts(row, self.options.tokens)
@@ -217,21 +218,24 @@ def _texts(row: Row, column: str) -> list[str]:
     return list(value)
 
 
-def _bio(table: Table, options: Options) -> tuple[list[list[str]], str]:
-    """The tags of every row, in IOB2 where they mark entities, and the scheme they were in."""
+def _bio(table: Table, options: Options, malformed: str) -> tuple[list[tuple[Row, list[str]]], str]:
+    """Rows with their tags, in IOB2 where they mark entities, and the scheme they were in."""
     table.require({options.tokens: "options.tokens", options.tags: "options.tags"})
-    known, every = table.label_names.get(options.tags), []
-    for row in table.rows:
-        value, tokens = row.values.get(options.tags), _texts(row, options.tokens)
-        if known is not None and isinstance(value, list):
-            value = [known[v] if isinstance(v, int) and 0 <= v < len(known) else v for v in value]
-        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-            raise DataError(f"{row.origin}: {options.tags} is {value!r}; expected a list of tags.")
-        if len(value) != len(tokens):
-            raise DataError(f"{row.origin}: {len(tokens)} words, but {len(value)} tags.")
-        every.append(list(value))
-    scheme = conll.detect_scheme(every, table.source)
-    stray = sum(map(conll.stray_insides, every)) if scheme == "BIO" else 0
+    known = table.label_names.get(options.tags, [])
+
+    def tagged(row: Row) -> tuple[Row, list[str]]:
+        tags, tokens = row.values.get(options.tags), _texts(row, options.tokens)
+        if isinstance(tags, list):
+            tags = [known[t] if isinstance(t, int) and 0 <= t < len(known) else t for t in tags]
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise DataError(f"{row.origin}: {options.tags} is {tags!r}; expected a list of tags.")
+        if len(tags) != len(tokens):
+            raise DataError(f"{row.origin}: {len(tokens)} words, but {len(tags)} tags.")
+        return row, tags
+
+    rows = table.read(tagged, malformed)
+    scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
+    stray = sum(conll.stray_insides(tags) for _, tags in rows) if scheme == "BIO" else 0
     if stray:
         log.info(f"{table.source}: {stray} I- tags that continue no entity are read as its start")
-    return [conll.to_bio(tags, scheme) for tags in every], scheme
+    return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme
