@@ -107,6 +107,6 @@ class BestParams:
 
 
 def mode(metric: str) -> str:
-    """Whether a metric is better high ("max") or low ("min"): losses are better low."""
+    """Whether a metric is better high ("max") or low ("min"): by what its name ends with."""
     name = metric.split("/")[0]
-    return "min" if name.endswith("loss") or name in ("perplexity", "mse") else "max"
+    return "min" if name.endswith(("loss", "error", "perplexity")) else "max"

@@ -204,7 +204,7 @@ def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_
             assert rest(its, SCORES) == rest(mine, SCORES)
 
 
-MEANS = ("loss", "mlm_loss", "nsp_loss", "perplexity", "pearson", "spearman", "mse")
+MEANS = ("loss", "mlm_loss", "nsp_loss", "perplexity", "pearson", "spearman", "squared_error")
 SCORES = ("probability", "score", "value", "mlm_loss")
 
 

@@ -1,7 +1,10 @@
-"""Question answering, the data side: windows, spans, max-context, decoding, bad rows."""
+"""Question answering, the data side: windows, spans, decoding, thresholds, bad rows."""
 
+import dataclasses
 import itertools
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,11 +13,13 @@ import numpy as np
 import pytest
 
 from flaxbert.config import DataConfig
+from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError
+from flaxbert.tasks import spans
 from flaxbert.tasks.base import Predictions, score_with_slices
 from flaxbert.tasks.question_answering import Example, Options, QuestionAnswering
 
@@ -406,3 +411,273 @@ def test_an_overlap_that_stops_windows_from_advancing_is_refused(overlap: int, f
 def test_decoding_options_are_at_least_1(name: str) -> None:
     with pytest.raises(ConfigError, match=f"options.{name}=0: at least 1"):
         create(**{name: 0})
+
+
+# --- unanswerable questions (SQuAD v2.0) -------------------------------------------------------
+
+NONE: dict[str, list[Any]] = {"text": [], "answer_start": []}
+
+
+def create_v2(
+    max_length: int = 32, overlap: int = 4, threshold: float = 0.0, **options: int
+) -> QuestionAnswering:
+    task = create(max_length, overlap, unanswerable=True, **options)
+    return dataclasses.replace(task, null_threshold=threshold)
+
+
+def test_an_unanswerable_question_needs_the_option() -> None:
+    with pytest.raises(DataError, match=r"q1: no answer\..*--config\.options\.unanswerable=true"):
+        examples_of(create(), row(answers=NONE))
+    examples = examples_of(create_v2(), row(answers=NONE), row())
+    assert [example.answers for example in examples] == [(), (("Paris", CONTEXT.find("Paris")),)]
+
+
+def test_absent_answers_are_named_as_they_are() -> None:
+    with pytest.raises(DataError, match="answers is None; expected"):
+        examples_of(create_v2(), row(answers=None))
+
+
+def test_squad_v2_as_published_is_read(tmp_path: Path) -> None:
+    qas = [
+        {"id": "a", "question": "Who?", "is_impossible": True, "answers": []}
+        | {"plausible_answers": [{"text": "king", "answer_start": 8}]},
+        {"id": "b", "question": "What?", "is_impossible": False}
+        | {"answers": [{"text": "bridge", "answer_start": 21}]},
+    ]
+    article = {"title": "x", "paragraphs": [{"context": CONTEXT, "qas": qas}]}
+    path = tmp_path / "v2.json"
+    path.write_text(json.dumps({"version": "v2.0", "data": [article]}))
+    examples = create_v2().examples(sources.read(str(path), split="train"), labelled=True)
+    assert [example.answers for example in examples] == [(), (("bridge", 21),)]
+
+
+def test_without_an_answer_the_span_is_cls_in_every_window(tokenizer: Any) -> None:
+    task = create_v2(max_length=12)
+    features = task.featurize(examples_of(task, row(answers=NONE)), tokenizer, labelled=True)
+    assert len(features) > 2
+    for side in ("start", "end"):
+        assert not features.positions[side].any()
+
+
+def test_fitting_a_threshold_needs_unanswerable_questions() -> None:
+    data = DataConfig(max_length=32, overlap=4, calibration=0.1)
+    QuestionAnswering.create(data, Options(unanswerable=True), None, {})
+    with pytest.raises(ConfigError, match=r"data\.calibration .* options\.unanswerable=true"):
+        QuestionAnswering.create(data, Options(), None, {})
+
+
+# As in "the best of all windows wins": the old king visited | king visited the red.
+TWO_WINDOWS = "the old king visited the red"
+TWO_STARTS: list[dict[int, float]] = [{0: 3.0, 5: 2.0}, {0: 1.0, 7: 4.0}]
+TWO_ENDS: list[dict[int, float]] = [{0: 1.0, 6: 2.5}, {0: 1.5, 7: 2.0}]
+# [CLS] scores 4 and 2.5, the lower counts; the best spans score 4.5 and 6 ("red"): odds -3.5.
+
+
+def two_windows(tokenizer: Any, task: QuestionAnswering) -> dict[str, Any]:
+    examples = examples_of(task, row(TWO_WINDOWS, answer="red"))
+    features = task.featurize(examples, tokenizer, labelled=True)
+    assert len(features) == 2
+    (record,) = task.decode(
+        examples, features, predictions_of(task, features, TWO_STARTS, TWO_ENDS)
+    )
+    return record
+
+
+def test_null_odds_by_hand_over_two_windows(tokenizer: Any) -> None:
+    assert two_windows(tokenizer, create_v2(max_length=9, overlap=2)) == {
+        "id": "q1",
+        "question": "Where?",
+        "answer": "red",
+        "start": 25,
+        "end": 28,
+        "score": 6.0,
+        "span": "red",
+        "null_odds": -3.5,
+    }
+
+
+def test_without_the_option_there_are_no_odds(tokenizer: Any) -> None:
+    task = dataclasses.replace(create(max_length=9, overlap=2), null_threshold=-9.0)
+    record = two_windows(tokenizer, task)
+    assert record["answer"] == "red"
+    assert not {"span", "null_odds"} & record.keys()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "answer"), [(0.0, "red"), (-3.5, "red"), (-3.51, ""), (-9.0, "")]
+)
+def test_odds_above_the_threshold_give_the_empty_answer(
+    threshold: float, answer: str, tokenizer: Any
+) -> None:
+    task = create_v2(max_length=9, overlap=2, threshold=threshold)
+    record = two_windows(tokenizer, task)
+    assert (record["answer"], record["span"]) == (answer, "red")
+    assert TWO_WINDOWS[record["start"] : record["end"]] == answer
+
+
+def test_without_any_span_the_empty_answer_is_certain(tokenizer: Any) -> None:
+    task = create_v2(n_best=1, threshold=1e30)
+    examples = examples_of(task, row(SHORT, answers=NONE))
+    features = task.featurize(examples, tokenizer, labelled=True)
+    found = predictions_of(task, features, [{10: 9.0}], [{6: 9.0}])  # the end before the start
+    (record,) = task.decode(examples, features, found)
+    assert (record["answer"], record["span"], record["score"]) == ("", "", None)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def held_out(seed: int) -> tuple[list[Example], list[dict[str, Any]]]:
+    """Questions with and without answers, and decoded records, some of equal odds."""
+    chance = random.Random(seed)
+    examples, records = [], []
+    for n in range(chance.randint(1, 12)):
+        answer = chance.choice(["", "old king", "the bridge in Paris"])
+        span = chance.choice(["", "old king", "king", "a bridge", "London", "."])
+        examples.append(Example(str(n), "?", CONTEXT, ((answer, 0),) if answer else (), None, "x"))
+        records.append({"span": span, "null_odds": chance.choice([-2.5, -1.0, 0.0, 0.5, 3.0])})
+    return examples, records
+
+
+def f1_at(
+    task: QuestionAnswering,
+    examples: list[Example],
+    records: list[dict[str, Any]],
+    threshold: float,
+) -> float:
+    """F1 if decoding had this threshold."""
+    answers = ["" if r["null_odds"] > threshold else r["span"] for r in records]
+    decoded = [r | {"answer": answer} for r, answer in zip(records, answers, strict=True)]
+    return task.score(examples, decoded)["f1"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_fitted_threshold_gives_the_best_f1_on_what_it_was_fitted_to(seed: int) -> None:
+    task = create_v2(threshold=7.0)
+    examples, records = held_out(seed)
+    fitted = task.calibrate(examples, records)
+    assert dataclasses.replace(fitted, null_threshold=7.0) == task
+    between = (-3.0, -2.5, -2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0, 4.0)
+    best = max(f1_at(task, examples, records, threshold) for threshold in between)
+    assert f1_at(task, examples, records, fitted.null_threshold) == pytest.approx(best)
+
+
+def test_metrics_have_the_best_ones_beside_those_at_the_threshold() -> None:
+    task = create_v2()
+    examples = examples_of(task, row(), row(), row(answers=NONE), row(answers=NONE))
+    odds = {-3.0: "Paris", 0.5: "Paris", 0.9: "London", 1.0: "London"}
+    records = [  # at the threshold, 0, the second is empty and wrong; at 0.5 all would be right
+        {"answer": "" if null > 0 else span, "span": span, "null_odds": null}
+        for null, span in odds.items()
+    ]
+    found = task.score(examples, records)
+    assert found == {
+        "exact_match": 75,
+        "f1": 75,
+        "has_ans_exact_match": 50,
+        "has_ans_f1": 50,
+        "no_ans_exact_match": 100,
+        "no_ans_f1": 100,
+        "best_exact_match": 100,
+        "best_exact_match_threshold": 0.5,
+        "best_f1": 100,
+        "best_f1_threshold": 0.5,
+    }
+    assert task.score([], []).keys() == found.keys()  # for train.keep_best, before any run
+
+
+def test_the_threshold_goes_through_the_export_and_not_into_new_training() -> None:
+    task = create_v2(threshold=-1.25)
+    exported = json.loads(json.dumps(task.hf_config()))
+    data, options = task.data, task.options
+    assert QuestionAnswering.create(data, options, None, exported) == task
+    train = Table("squad.json", [row()])
+    assert QuestionAnswering.create(data, options, train, exported).null_threshold == 0
+    assert task.calibration == exported["flaxbert"] == {"null_threshold": -1.25}
+
+
+def test_without_the_option_there_is_nothing_to_fit_or_export() -> None:
+    assert create().calibration == create().hf_config() == {}
+
+
+def test_questions_on_one_context_are_held_out_together() -> None:
+    task = create_v2()
+    first, second, other = examples_of(task, row(id="a"), row(id="b"), row(SHORT, answer="king"))
+    assert task.document(first) == task.document(second) != task.document(other)
+
+
+# --- candidates, chosen on the device ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 99])
+@pytest.mark.parametrize("seed", range(3))
+def test_candidates_are_the_best_allowed_places_of_each_segment(seed: int, count: int) -> None:
+    chance = np.random.default_rng(seed)
+    lengths = [[9, 1, 12, 2], [24], [3, 3], []]  # of each row's segments; 24 places, 5 slots
+    segment_ids, anchor = np.zeros((4, 24), np.int32), np.zeros((4, 5), np.int32)
+    for r, row_ in enumerate(lengths):
+        for k, end in enumerate(np.cumsum(row_, dtype=int)):
+            anchor[r, k] = end - row_[k]
+            segment_ids[r, anchor[r, k] : end] = k + 1
+    logits = chance.integers(-3, 3, (4, 24)).astype(np.float32)  # many ties
+    logits[segment_ids == 0] = 1e6  # padding must not win
+    allowed = chance.random((4, 24)) < 0.6
+    a, b, c, d = (jnp.asarray(array) for array in (logits, allowed, segment_ids, anchor))
+    scores, places = map(np.asarray, spans.candidates(a, b, c, d, count))
+    assert scores.shape == places.shape == (4, 5, min(count, 24))
+    short = 0
+    for r, k in itertools.product(range(4), range(5)):
+        inside = [t for t in range(24) if segment_ids[r, t] == k + 1 and allowed[r, t]]
+        expected = sorted(inside, key=lambda t: (-logits[r, t], t))[:count]
+        size = len(expected)
+        short += 0 < size < count
+        assert (places[r, k, :size] + anchor[r, k]).tolist() == expected
+        assert scores[r, k, :size].tolist() == logits[r, expected].tolist()
+        assert (scores[r, k, size:] < spans.IMPOSSIBLE).all()
+    assert short > 0 or count == 1
+
+
+def test_candidates_that_are_none_make_no_span() -> None:
+    lowest = float(np.finfo(np.float32).min)
+    found = {"start_score": [1.0, lowest], "start_place": [9, 2]}
+    found |= {"end_score": [2.0, lowest], "end_place": [3, 10]}
+    arrays = {name: np.array(values) for name, values in found.items()}
+    assert spans.best_span(arrays, 30)[0] == -np.inf  # the end stands before the start
+    arrays["end_place"][0] = 9
+    assert spans.best_span(arrays, 30) == (3.0, 9, 9)
+
+
+@pytest.mark.parametrize("longest", [1, 3, 30])
+def test_answers_are_the_best_of_all_spans_within_their_own_window(
+    longest: int, tokenizer: Any
+) -> None:
+    task = create(max_length=16, overlap=6, n_best=64, max_answer_length=longest)
+    short, tiny = row("the old king", answer="king"), row("a", answer="a", question="it")
+    examples = examples_of(task, row(), tiny, short, row(SHORT, answer="king"), tiny)
+    features = task.featurize(examples, tokenizer, labelled=True)
+    chance = np.random.default_rng(longest)
+    # Below the zeros of padding, and at the places that may not be chosen far above the others.
+    noise = -1 - chance.random((2, len(features), 16))
+    noise[chance.random(noise.shape) < 0.3] -= 5
+    parts = windows(features)
+    for f, window in enumerate(parts):
+        special = [t for t, first in enumerate(window["char_start"]) if first < 0]
+        noise[:, f, special] = 50
+    given = [
+        [
+            {t: float(x) for t, x in enumerate(noise[side, f, : len(part["input_ids"])])}
+            for f, part in enumerate(parts)
+        ]
+        for side in range(2)
+    ]
+    records = task.decode(examples, features, predictions_of(task, features, *given))
+    best = [(-np.inf, -1, -1)] * len(examples)
+    for f, window in enumerate(parts):
+        tokens = [t for t, first in enumerate(window["char_start"]) if first >= 0]
+        for start, end in itertools.product(tokens, tokens):
+            if window["max_context"][start] and 0 <= end - start < longest:
+                score = given[0][f][start] + given[1][f][end]
+                edges = window["char_start"][start], window["char_end"][end]
+                best[features.example[f]] = max(best[features.example[f]], (score, *edges))
+    for record, example, (score, start, end) in zip(records, examples, best, strict=True):
+        assert record["score"] == pytest.approx(score, rel=1e-6)
+        assert (record["start"], record["end"]) == (start, end)
+        assert record["answer"] == example.context[start:end] != ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flaxbert.data import sources
-from flaxbert.errors import DataError, HubError
+from flaxbert.errors import ConfigError, DataError, HubError
 
 ROWS = [
     {"text": "plain words", "label": "good"},
@@ -276,3 +276,148 @@ def test_without_network_a_hub_data_set_points_to_local_files(spec: str) -> None
     ):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- plain text --------------------------------------------------------------------------------
+
+
+def paragraphs(table: sources.Table, tmp_path: Path) -> list[tuple[str, str]]:
+    """(text, origin below the directory) of each row."""
+    return [(r.values["text"], r.origin.removeprefix(f"{tmp_path}/")) for r in table.rows]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_paragraph_of_plain_text_is_a_row(end: str, tmp_path: Path) -> None:
+    lines = ["", "First line,", "  second line. ", "", " \t", "", "Another.", "\f", "The last."]
+    table = read_text(tmp_path, "book.txt", end.join(lines))  # no line end behind the last
+    assert paragraphs(table, tmp_path) == [
+        ("First line,\nsecond line.", "book.txt:2"),
+        ("Another.", "book.txt:7"),
+        ("The last.", "book.txt:9"),
+    ]
+    assert {row.values["file"] for row in table.rows} == {f"{tmp_path}/book.txt"}
+    assert table.columns == ["text", "file"]
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfOnce.\n", b"\xef\xbb\xbf\n\nOnce.\n\n\n"])
+def test_a_byte_order_mark_is_no_text(content: bytes, tmp_path: Path) -> None:
+    table = read_text(tmp_path, "book.txt", content)
+    assert [row.values["text"] for row in table.rows] == ["Once."]
+
+
+def test_blank_text_has_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"book\.txt: holds no rows"):
+        read_text(tmp_path, "book.txt", " \n\t\n\n").require({"text": "options.text"})
+
+
+# --- patterns ----------------------------------------------------------------------------------
+
+
+def pattern(tmp_path: Path, name: str, **options: str) -> sources.Table:
+    return sources.read(f"{tmp_path}/{name}", split="train", **options)
+
+
+def test_a_pattern_is_all_files_that_it_matches_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("c.txt", "a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"One of {name}.\n\nTwo.\n")
+    (tmp_path / "a.tsv").write_text("text\nno\n")
+    table = pattern(tmp_path, "*.txt")
+    assert table.source == f"{tmp_path}/*.txt"
+    assert paragraphs(table, tmp_path) == [
+        (text, f"{name}:{line}")
+        for name in ("a.txt", "b.txt", "c.txt")
+        for text, line in ((f"One of {name}.", 1), ("Two.", 3))
+    ]
+    assert [r.values["file"] for r in table.rows[::2]] == [f"{tmp_path}/{n}.txt" for n in "abc"]
+    some = paragraphs(pattern(tmp_path, "[bc].txt"), tmp_path)
+    assert [origin for _, origin in some] == ["b.txt:1", "b.txt:3", "c.txt:1", "c.txt:3"]
+
+
+def test_two_stars_look_into_directories(tmp_path: Path) -> None:
+    for name in ("2/b.txt", "1/deep/a.txt", "0.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("Text.\n")
+    found = paragraphs(pattern(tmp_path, "**/*.txt"), tmp_path)
+    assert [origin for _, origin in found] == ["0.txt:1", "1/deep/a.txt:1", "2/b.txt:1"]
+
+
+def test_a_pattern_without_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        pattern(tmp_path, "*.txt")
+    for part in (f"{tmp_path}/*.txt: no file matches", str(Path.cwd())):
+        assert part in str(caught.value)
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_file_if_there_is_one(tmp_path: Path) -> None:
+    for name in ("[ab].txt", "a.txt"):
+        (tmp_path / name).write_text(f"Text of {name}.\n")
+    table = pattern(tmp_path, "[ab].txt")
+    assert [row.values["text"] for row in table.rows] == ["Text of [ab].txt."]
+
+
+def test_a_bad_file_among_those_matched_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "x"}\n{"text": \n')
+    with pytest.raises(DataError, match=r"b\.jsonl:2: not valid JSON"):
+        pattern(tmp_path, "*.jsonl")
+
+
+# --- CoNLL -------------------------------------------------------------------------------------
+
+COLUMNS = "Paris NNP B-LOC\nsleeps VBZ O\n\n-DOCSTART- -X- O\n\nGood JJ O\n"
+BROKEN = "Paris B-LOC\nsleeps\n\nGood O\nnight O O\n"  # lines 2 and 5
+
+
+def test_a_sentence_of_a_column_file_is_a_row(tmp_path: Path) -> None:
+    for name in ("a.conll", "B.CONLL"):
+        table = read_text(tmp_path, name, COLUMNS)
+        assert values(table) == [
+            {"tokens": ["Paris", "sleeps"], "column2": ["NNP", "VBZ"], "tags": ["B-LOC", "O"]},
+            {"tokens": ["Good"], "column2": ["JJ"], "tags": ["O"]},
+        ]
+        assert [row.origin for row in table.rows] == [f"{tmp_path}/{name}:{n}" for n in (1, 6)]
+        assert table.source == f"{tmp_path}/{name}"
+
+
+def test_a_malformed_line_is_an_error_that_says_how_to_skip_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_text(tmp_path, "a.conll", BROKEN)
+    for part in (f"{tmp_path}/a.conll:2: columns: 1; expected 2", "--config.data.malformed=skip"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.conll", "*.conll"])
+def test_malformed_lines_are_skipped_and_counted_when_asked(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.conll").write_text(BROKEN)
+    with caplog.at_level("INFO", "flaxbert"):
+        table = pattern(tmp_path, name, malformed="skip")
+    assert [row.values["tokens"] for row in table.rows] == [["Paris"], ["Good"]]
+    (message,) = caplog.messages
+    for part in (f"{tmp_path}/a.conll: 2 malformed lines skipped", "a.conll:2: sleeps"):
+        assert part in message
+
+
+def test_what_to_do_with_malformed_lines_is_one_of_two(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(BROKEN)
+    with pytest.raises(ConfigError, match=r"data\.malformed is 'drop'; expected error or skip"):
+        pattern(tmp_path, "a.conll", malformed="drop")
+
+
+@pytest.mark.parametrize("malformed", ["error", "skip"])
+@pytest.mark.parametrize("name", ["a.conll", "a.txt"])
+def test_text_that_is_not_utf8_is_named_with_its_line(
+    name: str, malformed: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes("Paris B-LOC\n\nna O\nna\xefve O\n".encode("latin-1"))
+    with pytest.raises(DataError) as caught:
+        pattern(tmp_path, name, malformed=malformed)
+    for part in (f"{tmp_path}/{name}:4: not UTF-8", "iconv"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".txt", ".conll"])
+def test_absent_text_is_named_with_the_present_directory(ending: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"absent{ending}: no such file"):
+        read(tmp_path / f"absent{ending}")

@@ -1,6 +1,7 @@
 """Answers in SQuAD's form, checked against their context."""
 
 import json
+from typing import Any
 
 from flaxbert.data.sources import Row
 from flaxbert.errors import DataError
@@ -23,7 +24,8 @@ def read_answers(
     Raises:
       DataError: for another form, no answer where one is needed, or a malformed one.
     """
-    answers, context = row.values.get("answers") or {}, row.text("context")
+    answers: Any = row.values.get("answers")
+    context = row.text("context")
     try:
         if isinstance(answers, str):  # a cell of a .tsv or .csv
             answers = json.loads(answers)

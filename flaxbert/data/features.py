@@ -85,6 +85,10 @@ class Features:
         """[N + 1] the first sequence of each feature, and M."""
         return np.searchsorted(self.feature, np.arange(len(self) + 1))
 
+    def per_feature(self, values: np.ndarray) -> np.ndarray:
+        """[N, ...] of values [M, ...] that are equal for all sequences of a feature."""
+        return values[self.first[:-1]]
+
     @functools.cached_property
     def sizes(self) -> np.ndarray:
         """[N] tokens of each feature."""

@@ -132,7 +132,9 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         tables = [read(file, split=split, malformed=malformed) for file in files]
         return Table(spec, [row for table in tables for row in table.rows])
     path = Path(spec).expanduser()
-    if path.suffix.lower() == ".conll" and path.is_file():
+    if path.suffix.lower() == ".conll":
+        if not path.is_file():
+            raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
         return _read_conll(spec, path, malformed)
     reader = READERS.get(path.suffix.lower())
     if reader is None:

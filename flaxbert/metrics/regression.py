@@ -21,4 +21,4 @@ def score(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, float]
                 "pearson": float(scipy.stats.pearsonr(p, g).statistic),
                 "spearman": float(scipy.stats.spearmanr(p, g).statistic),
             }
-    return {**result, "mse": float(np.mean(np.square(p - g))) if len(p) else 0.0}
+    return {**result, "squared_error": float(np.mean(np.square(p - g))) if len(p) else 0.0}

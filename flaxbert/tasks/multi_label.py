@@ -83,8 +83,7 @@ class MultiLabel:
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
     ) -> Features:
         """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
-        labels = [example.label for example in examples] if labelled else None
-        return texts.featurize(examples, tokenizer, self.options, self.data, labels)
+        return texts.featurize(examples, tokenizer, self.options, self.data, labelled=labelled)
 
     @property
     def make_head(self) -> MakeHead:
@@ -106,7 +105,7 @@ class MultiLabel:
         self, examples: Sequence[TextExample], features: Features, predictions: Predictions
     ) -> list[Record]:
         """The labels that reach their thresholds, and every label's probability."""
-        probabilities = predictions.slots["probability"][features.first[:-1]]
+        probabilities = features.per_feature(predictions.slots["probability"])
         return [
             {
                 **example.record(),

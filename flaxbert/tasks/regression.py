@@ -72,8 +72,7 @@ class Regression:
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
     ) -> Features:
         """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
-        labels = [example.label for example in examples] if labelled else None
-        return texts.featurize(examples, tokenizer, self.options, self.data, labels)
+        return texts.featurize(examples, tokenizer, self.options, self.data, labelled=labelled)
 
     @property
     def make_head(self) -> MakeHead:
@@ -93,7 +92,7 @@ class Regression:
         self, examples: Sequence[TextExample], features: Features, predictions: Predictions
     ) -> list[Record]:
         """The number."""
-        values = predictions.slots["value"][features.first[:-1]]
+        values = features.per_feature(predictions.slots["value"])
         pairs = zip(examples, values, strict=True)
         return [{**example.record(), "value": float(value)} for example, value in pairs]
 

@@ -90,9 +90,10 @@ def featurize(
     tokenizer: Tokenizer,
     options: TextOptions,
     data: DataConfig,
-    labels: Sequence[Any] | None,
+    *,
+    labelled: bool,
 ) -> Features:
-    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; `labels` become the slot `label`.
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; labels become the slot `label`.
 
     The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
     """
@@ -102,7 +103,7 @@ def featurize(
         tokens,
         example=owner,
         feature=owner,
-        slots={} if labels is None else {"label": [labels[i] for i in owner]},
+        slots={"label": [examples[i].label for i in owner]} if labelled else {},
         truncated=truncated,
     )
 

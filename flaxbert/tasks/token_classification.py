@@ -93,8 +93,7 @@ class TokenClassification:
 
     def _example(self, row: Row, tags: list[str] | None) -> Example:
         tokens = _texts(row, self.options.tokens)
-        for tag in tags or ():
-            names.index(tag, self.labels, None, row.origin)  # raises for an unknown one
+        tags = tags and [self.labels[names.index(t, self.labels, None, row.origin)] for t in tags]
         return Example(
             tokens=tuple(tokens),
             tags=None if tags is None else tuple(tags),
@@ -179,6 +178,11 @@ class TokenClassification:
         return [{"tokens": list(example.tokens), "tags": each} for example, each in pairs]
 
     @property
+    def _entities(self) -> bool:
+        """Whether tags mark entities; parts of speech do not."""
+        return any(label[:2] in ("B-", "I-", "B", "I") for label in self.labels)
+
+    @property
     def _outside(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
 
@@ -186,7 +190,7 @@ class TokenClassification:
         """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities."""
         gold = [example.tags or () for example in examples]
         found = entities.score([record["tags"] for record in records], gold)
-        if "O" in self.labels:
+        if self._entities:
             return found
         return {"accuracy": found["token_accuracy"]}
 
@@ -203,7 +207,7 @@ class TokenClassification:
         }
 
     def _marked(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
-        if "O" not in self.labels:
+        if not self._entities:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
@@ -221,7 +225,7 @@ def _texts(row: Row, column: str) -> list[str]:
 def _bio(table: Table, options: Options, malformed: str) -> tuple[list[tuple[Row, list[str]]], str]:
     """Rows with their tags, in IOB2 where they mark entities, and the scheme they were in."""
     table.require({options.tokens: "options.tokens", options.tags: "options.tags"})
-    known = table.label_names.get(options.tags, [])
+    known = table.label_names.get(options.tags, options.labels)
 
     def tagged(row: Row) -> tuple[Row, list[str]]:
         tags, tokens = row.values.get(options.tags), _texts(row, options.tokens)

@@ -1,0 +1,230 @@
+"""Regression: numbers as labels, least squares, correlations."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tolerance import assert_close
+
+from flaxbert.config import DataConfig
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Row, Table
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.metrics import regression as metrics
+from flaxbert.models.bert import BertConfig
+from flaxbert.models.model import Model
+from flaxbert.tasks.base import Predictions, score_with_slices
+from flaxbert.tasks.regression import Options, Regression
+
+
+def table(labels: Sequence[Any], **columns: Any) -> Table:
+    """One row a label; `columns` are lists of equal length."""
+    columns = {"text": ["film"] * len(labels), "label": labels} | columns
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    return Table("train.tsv", [Row(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)])
+
+
+def create(options: Options | None = None, **data: Any) -> Regression:
+    return Regression.create(DataConfig(**data), options or Options(), None, {})
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(3, 3.0), (2.5, 2.5), ("2.5", 2.5), ("-1e-3", -0.001), (" 4 ", 4.0), (0, 0.0)],
+)
+def test_numbers_and_texts_of_numbers_are_labels(value: Any, number: float) -> None:
+    (example,) = create().examples(table([value]), labelled=True)
+    assert example.label == number
+    assert isinstance(example.label, float)
+
+
+@pytest.mark.parametrize(
+    "value", ["high", "", "1,5", None, True, False, math.nan, math.inf, "nan", "-inf", [1.0], {}]
+)
+def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        create().examples(table([1.0, value]), labelled=True)
+    for part in ("train.tsv:3: label is", repr(value), "expected a number"):
+        assert part in str(caught.value)
+
+
+def test_a_row_without_the_number_is_named_with_its_line() -> None:
+    rows = table([1.0, 2.0], score=[1.0, 2.0])
+    del rows.rows[1].values["score"]  # as in a .jsonl
+    with pytest.raises(DataError, match=r"train\.tsv:3: score is None; expected a number"):
+        create(Options(label="score")).examples(rows, labelled=True)
+
+
+def test_prediction_needs_no_number() -> None:
+    rows = Table("x.tsv", [Row({"text": "film"}, "x.tsv:2")])
+    (example,) = create().examples(rows, labelled=False)
+    assert example.label is None
+
+
+def test_ways_with_long_texts_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"options\.long='middle'"):
+        create(Options(long="middle"))
+
+
+def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> None:
+    task = create(Options(pair="other"), max_length=16)
+    examples = task.examples(table([1, 2.5], other=["book", "old book"]), labelled=True)
+    features = task.featurize(examples, tokenizer, labelled=True)
+    assert features.slots["label"].tolist() == [1.0, 2.5]
+    assert features.slots["label"].dtype == np.float32  # even where all are whole
+    assert task.featurize(examples[:1], tokenizer, labelled=True).slots["label"].dtype == np.float32
+    assert features.lengths.tolist() == [5, 6]
+    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+
+
+# --- loss and predictions ----------------------------------------------------------------------
+
+
+def test_the_head_gives_one_number() -> None:
+    model = Model.create(BertConfig(num_hidden_layers=1), create().make_head)
+    assert model.shapes["head"]["classifier"]["kernel"].shape == (768, 1)
+    assert create().hf_config()["problem_type"] == "regression"
+    assert len(create().hf_config()["id2label"]) == 1  # whence transformers knows the width
+
+
+def test_the_loss_is_the_squared_error_of_filled_slots() -> None:
+    outputs = {"logits": np.array([[[1.0], [4.0], [100.0]], [[-1.0], [5.0], [5.0]]], np.float32)}
+    batch = {
+        "label": np.array([[3.0, 4.5, 0.0], [-2.0, 0.0, 0.0]], np.float32),
+        "weight": np.array([[1, 1, 0], [1, 0, 0]], np.float32),
+    }
+    value, weight = jax.jit(create().loss)(outputs, batch)["loss"]
+    assert value == 4 + 0.25 + 1
+    assert weight == 3
+
+
+def test_windows_are_averaged_before_the_error_is_squared() -> None:
+    # Two windows of one text: (1 + 4) / 2 against 3 is 0.25; one by one it would be 4 and 1.
+    outputs = {"logits": np.array([[[1.0]], [[4.0]]], np.float32)}
+    batch = {
+        "label": np.full((2, 1), 3.0, np.float32),
+        "weight": np.full((2, 1), 0.5, np.float32),
+        "group": np.zeros((2, 1), np.int32),
+    }
+    value, weight = jax.jit(create().loss)(outputs, batch)["loss"]
+    assert (value, weight) == (0.25, 1)
+    predicted = jax.jit(create().predict)(outputs, batch)["slots"]["value"]
+    assert_close(predicted, np.full((2, 1), 2.5))
+
+
+def test_records_hold_the_number_of_each_text() -> None:
+    task = create(Options(pair="other"))
+    rows = table([1, 2], text=["film", "food"], other=["book", "car"])
+    examples = task.examples(rows, labelled=True)
+    # The first text has two windows.
+    features = Features.build({"input_ids": [[0]] * 3}, example=[0, 0, 1], feature=[0, 0, 1])
+    values = np.array([0.5, 0.5, -1.25], np.float32)
+    records = task.decode(examples, features, Predictions({"value": values}, {}))
+    assert records == [
+        {"text": "film", "pair": "book", "value": 0.5},
+        {"text": "food", "pair": "car", "value": -1.25},
+    ]
+    shown = task.show(examples[1], records[1])
+    assert (shown["label"], shown["predicted"]) == ("2", "-1.25")
+    (unlabelled, _) = task.examples(rows, labelled=False)
+    assert task.show(unlabelled, records[0])["label"] == ""
+
+
+def test_slices_get_metrics_of_their_own() -> None:
+    rows = table([1, 2, 3, 4], language=["en", "en", "de", "de"])
+    task = create(slices="language")
+    records = [{"value": value} for value in (1.0, 2.0, 4.0, 3.0)]
+    found = score_with_slices(task, task.examples(rows, labelled=True), records)
+    assert found["pearson/en"] == pytest.approx(1)
+    assert found["pearson/de"] == pytest.approx(-1)
+    assert (found["squared_error"], found["squared_error/en"], found["squared_error/de"]) == (0.5, 0, 1)
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+def test_scores_by_hand() -> None:
+    # Deviations of the labels: -1.5 -0.5 0.5 1.5, of the predictions: -1.5 0.5 -0.5 1.5; so
+    # Pearson is (2.25 - 0.25 - 0.25 + 2.25) / 5. Both are ranks already: Spearman is the same.
+    found = metrics.score([1, 3, 2, 4], [1, 2, 3, 4])
+    assert found == {
+        "pearson": pytest.approx(4 / 5),
+        "spearman": pytest.approx(4 / 5),
+        "squared_error": pytest.approx(2 / 4),
+    }
+
+
+def test_ties_share_their_mean_rank() -> None:
+    # Ranks of the predictions: 1, 2.5, 2.5, 4; deviations -1.5, 0, 0, 1.5 against those of 1 to 4.
+    found = metrics.score([1, 2, 2, 10], [1, 2, 3, 4])
+    assert found["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    # Deviations of the predictions themselves: -2.75, -1.75, -1.75, 6.25.
+    assert found["pearson"] == pytest.approx(13.5 / math.sqrt(52.75 * 5))
+    assert found["squared_error"] == pytest.approx((0 + 0 + 1 + 36) / 4)
+
+
+def test_reversed_order_correlates_by_minus_one() -> None:
+    found = metrics.score([3, 2, 1], [1, 2, 30])
+    assert found["spearman"] == pytest.approx(-1)
+    assert -1 < found["pearson"] < 0
+
+
+def brute_pearson(x: list[float], y: list[float]) -> float:
+    mx, my = (sum(values) / len(values) for values in (x, y))
+    products = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    return products / math.sqrt(sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y))
+
+
+def ranks(values: list[float]) -> list[float]:
+    """1 + those below + half of the others that are equal."""
+    return [1 + sum(b < a for b in values) + (values.count(a) - 1) / 2 for a in values]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_scores_equal_their_definitions_counted_out(seed: int) -> None:
+    chance = random.Random(seed)
+    count = chance.randint(3, 12)
+    # Few values, so that there are ties, and two that differ on either side.
+    predicted, gold = ([0.0, 1.5, *chance.choices([0, 0.5, 1.5, 4], k=count)] for _ in range(2))
+    chance.shuffle(predicted)
+    found = metrics.score(predicted, gold)
+    assert found["pearson"] == pytest.approx(brute_pearson(predicted, gold), abs=1e-12)
+    assert found["spearman"] == pytest.approx(
+        brute_pearson(ranks(predicted), ranks(gold)), abs=1e-12
+    )
+    errors = [(p - g) ** 2 for p, g in zip(predicted, gold, strict=True)]
+    assert found["squared_error"] == pytest.approx(sum(errors) / len(errors))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold", "squared_error"),
+    [
+        ([], [], 0),
+        ([1], [3], 4),
+        ([2, 2, 2], [1, 2, 3], 2 / 3),  # the predictions of a model that has not learnt
+        ([1, 2, 3], [2, 2, 2], 2 / 3),
+    ],
+)
+def test_correlations_that_are_undefined_are_zero(
+    predicted: list[float], gold: list[float], squared_error: float
+) -> None:
+    assert metrics.score(predicted, gold) == {
+        "pearson": 0,
+        "spearman": 0,
+        "squared_error": pytest.approx(squared_error),
+    }
+
+
+def test_predictions_that_barely_differ_give_numbers_and_no_warning() -> None:
+    found = metrics.score([1.0, 1.0 + 2**-52, 1.0], [1, 3, 2])  # warnings are errors in tests
+    assert all(math.isfinite(value) for value in found.values())
+    assert found["spearman"] == pytest.approx(1.5 / math.sqrt(1.5 * 2))
