@@ -41,6 +41,10 @@ class Checkpoints:
             args = ocp.args.StandardSave(state)
             self._manager.save(step, args=args, force=force, custom_metadata=calibration)
 
+    def calibration(self) -> dict[str, Any]:
+        """The thresholds of the newest checkpoint."""
+        return self._manager.metadata(self.latest()).custom_metadata or {}
+
     def restore(self, like: TrainState) -> TrainState:
         """The newest checkpoint that can be read, placed as `like` is."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)

@@ -93,8 +93,10 @@ def run(config: Config, workdir: str | Path) -> Trained:
     optimizer, schedule = make_optimizer(config.optim, total)
     now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)
     checkpoints = Checkpoints(workdir / "checkpoints", save_every=config.train.save_every)
+    calibration = calibration_of(task)
     if checkpoints.latest() is not None:
         now = checkpoints.restore(now)
+        calibration = checkpoints.calibration()
         left = "" if int(now.step) < last else ": nothing left to train"
         log.info(f"resuming {workdir} after step {int(now.step)} of {last}{left}")
     step = int(now.step)
@@ -168,13 +170,14 @@ def run(config: Config, workdir: str | Path) -> Trained:
                 jax.block_until_ready(sums)
                 clock.pause()
                 task, final = evaluate(now.params)
+                calibration = calibration_of(task)
                 if final is not None:
                     metrics.write(step, {prefixed(k): v for k, v in final.metrics.items()})
                     log.info(f"step {step}: {summary(final.metrics)}")
                     if best is not None:
                         best.offer(now.params, step, final.metrics)
                 clock.resume()
-            checkpoints.save(now, step, force=evaluated, calibration=calibration_of(task))
+            checkpoints.save(now, step, force=evaluated, calibration=calibration)
 
     params = now.params
     results: dict[str, float] = {"step": float(step)}

@@ -33,13 +33,26 @@ from flaxbert.optim import make_optimizer
 from flaxbert.step import make_loss, make_train_step
 from flaxbert.tasks.base import Task
 from flaxbert.tasks.classification import Classification
+from flaxbert.tasks.multiple_choice import MultipleChoice
+from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
+from flaxbert.tasks.token_classification import TokenClassification
 
 GOLDEN = Path(__file__).parent / "golden"
 
 TASKS: dict[str, Task] = {
     "classification": Classification(DataConfig(), Classification.options_type(), ("a", "b", "c")),
     "question_answering": QuestionAnswering(DataConfig(), QuestionAnswering.options_type()),
+}
+TAGS = ("O", "B-X", "I-X")
+# Those whose output layers heads.npz has; their training differs from the others' in nothing.
+OTHERS: dict[str, Task] = {
+    "token_classification": TokenClassification(
+        DataConfig(), TokenClassification.options_type(), TAGS
+    ),
+    "multiple_choice": MultipleChoice(DataConfig(), MultipleChoice.options_type()),
+    "pretraining": PreTraining(DataConfig(), PreTraining.options_type()),
+    "masked_lm": PreTraining(DataConfig(), PreTraining.options_type(next_sentence=False)),
 }
 
 
@@ -49,10 +62,17 @@ def read(name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def write_golden(directory: Path, rename: Callable[[str], str] = str) -> Path:
-    """The golden model as a checkpoint directory."""
+def write_golden(
+    directory: Path, rename: Callable[[str], str] = str, *, task: str | None = None
+) -> Path:
+    """The golden model as a checkpoint directory, with the output layer of one of `OTHERS`."""
     tensors = read("weights")
     (directory / "config.json").write_text(str(tensors.pop("config")))
+    # BertForMaskedLM has no layer of its own: it is BertForPreTraining without the next sentence.
+    prefix = f"tensor/{'pretraining' if task == 'masked_lm' else task}/"
+    own = {k.removeprefix(prefix): v for k, v in read("heads").items() if k.startswith(prefix)}
+    assert bool(own) == (task in OTHERS)
+    tensors |= own
     save_file(
         {rename(name): tensor for name, tensor in tensors.items()}, directory / "model.safetensors"
     )
@@ -75,9 +95,22 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def golden_of(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The golden model with a task's output layer."""
+
+    @functools.cache
+    def of(task: str) -> Path:
+        if task not in OTHERS:
+            return golden
+        return write_golden(tmp_path_factory.mktemp(task), task=task)
+
+    return of
+
+
+@pytest.fixture(scope="module")
 def ladder() -> dict[str, np.ndarray]:
     """Inputs, and what transformers makes of them."""
-    return read("ladder")
+    return read("ladder") | read("heads")
 
 
 def ids(ladder: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -116,48 +149,96 @@ def test_module_equals_transformers(rung: str, golden: Path, ladder: dict[str, n
     assert_close({rung: np.asarray(ours)[real]}, {rung: ladder[rung][real]})
 
 
-HEADS: dict[str, tuple[MakeHead, tuple[str, ...]]] = {
-    "pooler": (PoolerHead, ("pooled",)),
-    "classification": (TASKS["classification"].make_head, ("logits",)),
-    "question_answering": (SpanHead, ("start_logits", "end_logits")),
+# Output layer, and {its output: the golden array}.
+HEADS: dict[str, tuple[MakeHead, dict[str, str]]] = {
+    "pooler": (PoolerHead, {"pooled": "pooled"}),
+    "classification": (TASKS["classification"].make_head, {"logits": "logits"}),
+    "question_answering": (
+        SpanHead,
+        {"start_logits": "start_logits", "end_logits": "end_logits"},
+    ),
+    "token_classification": (OTHERS["token_classification"].make_head, {"logits": "token_logits"}),
+    "multiple_choice": (OTHERS["multiple_choice"].make_head, {"logits": "choice_scores"}),
+    "pretraining": (
+        OTHERS["pretraining"].make_head,
+        {"word_logits": "word_logits", "next_logits": "next_logits"},
+    ),
+    "masked_lm": (OTHERS["masked_lm"].make_head, {"word_logits": "word_logits"}),
 }
+PER_TOKEN = ("start_logits", "end_logits", "hidden_states", "token_logits", "word_logits")
 
 
-def comparable(outputs: Mapping[str, Any], names: tuple[str, ...], mask: Any) -> dict[str, Any]:
-    """The named outputs: per token those of real tokens; per sequence [R, ...], not [R, 1, ...]."""
-    arrays = {name: np.asarray(outputs[name]) for name in names}
-    per_token = ("start_logits", "end_logits", "hidden_states")
+def in_place(outputs: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Outputs with `word_logits` as [R, T, V]: NaN at places that were not scored."""
+    if "places" not in outputs:
+        return dict(outputs)
+    places, scores = np.asarray(outputs["places"]), np.asarray(outputs["word_logits"])
+    full = np.full((len(places), length, scores.shape[-1]), np.nan, np.float32)
+    np.put_along_axis(full, places[..., None], scores, axis=1)
+    return dict(outputs) | {"word_logits": full}
+
+
+def comparable(outputs: Mapping[str, Any], names: Mapping[str, str], mask: Any) -> dict[str, Any]:
+    """Outputs under the golden names: per token those of real tokens; per sequence [R, ...]."""
+    arrays = {theirs: np.asarray(outputs[ours]) for ours, theirs in names.items()}
     return {
-        name: a[mask == 1] if name in per_token else a.reshape(len(a), -1)
+        name: a[mask == 1] if name in PER_TOKEN else a.reshape(len(a), -1)
         for name, a in arrays.items()
     }
 
 
+def assert_equal_outputs(
+    outputs: Mapping[str, Any], names: Mapping[str, str], g: Mapping[str, np.ndarray]
+) -> None:
+    """Wherever there is a real token, or in every sequence."""
+    mask = g["attention_mask"]
+    ours = comparable(in_place(outputs, mask.shape[1]), names, mask)
+    assert_close(ours, comparable(g, {name: name for name in names.values()}, mask))
+
+
 @pytest.mark.parametrize("head", HEADS)
-def test_head_equals_transformers(head: str, golden: Path, ladder: dict[str, np.ndarray]) -> None:
+def test_head_equals_transformers(
+    head: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
+) -> None:
     """Fed with transformers' last hidden state."""
     make_head, names = HEADS[head]
-    model, params = load(golden, make_head)
+    model, params = load(golden_of(head), make_head)
+    module = nnx.merge(model.graphdef, params)
     anchor = {"anchor": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
-    outputs = nnx.merge(model.graphdef, params).head(jnp.asarray(ladder["layer_1"]), anchor, None)
-    mask = ladder["attention_mask"]
-    assert_close(comparable(outputs, names, mask), comparable(ladder, names, mask))
+    words = (module.bert.embeddings.word,) if module.head.tied else ()
+    outputs = module.head(jnp.asarray(ladder["layer_1"]), anchor, None, *words)
+    assert_equal_outputs(outputs, names, ladder)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_model_equals_transformers(head: str, golden: Path, ladder: dict[str, np.ndarray]) -> None:
+def test_model_equals_transformers(
+    head: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
+) -> None:
     """From ids to the last hidden state and the outputs."""
     make_head, names = HEADS[head]
-    model, params = load(golden, make_head)
+    model, params = load(golden_of(head), make_head)
     outputs = jax.jit(model.__call__)(params, ids(ladder))
     theirs = ladder | {"hidden_states": ladder["layer_1"]}
-    names = ("hidden_states", *names)
-    mask = ladder["attention_mask"]
-    assert_close(comparable(outputs, names, mask), comparable(theirs, names, mask))
+    assert_equal_outputs(outputs, names | {"hidden_states": "hidden_states"}, theirs)
 
 
-def labelled_batch(g: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """One sequence a row, in the golden file's order, with labels and spans."""
+def test_words_at_masked_places_equal_transformers(
+    golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
+) -> None:
+    """Told where they are, the head scores these and few more: 15 % of 11 places, and one."""
+    model, params = load(golden_of("pretraining"), OTHERS["pretraining"].make_head)
+    outputs = jax.jit(model.__call__)(params, ids(ladder) | {"masked": ladder["masked"]})
+    assert outputs["places"].shape == (5, 3)
+    assert max(ladder["masked"].sum(axis=1)) == 3  # no place to spare in one of the rows
+    found = in_place(outputs, 11)["word_logits"]
+    masked = ladder["masked"] == 1
+    assert_close(found[masked], ladder["word_logits"][masked])
+
+
+def labelled_batch(
+    g: Mapping[str, np.ndarray], task: str = "classification"
+) -> dict[str, jax.Array]:
+    """One sequence a row, in the golden file's order, with a task's labels."""
     batch = {
         "input_ids": g["input_ids"],
         "token_type_ids": g["token_type_ids"],
@@ -165,28 +246,43 @@ def labelled_batch(g: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         "anchor": np.zeros((len(g["label"]), 1), np.int32),
         "weight": np.ones((len(g["label"]), 1), np.float32),
     }
-    batch |= {name: g[name][:, None] for name in ("label", "start", "end")}
+    if task == "token_classification":
+        batch |= {"first": g["first"], "label": g["tag"]}
+    elif task == "multiple_choice":
+        sizes = np.bincount(g["question"])
+        batch |= {"group": g["question"][:, None], "right": g["right"][:, None]}
+        batch["weight"] /= sizes[g["question"]][:, None]
+    elif task in ("pretraining", "masked_lm"):
+        batch |= {"masked": g["masked"], "label": g["word"], "follows": g["follows"][:, None]}
+    else:
+        batch |= {name: g[name][:, None] for name in ("label", "start", "end")}
     return jax.tree.map(jnp.asarray, batch)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_gradients_equal_pytorch(task: str, golden: Path, ladder: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("task", [*TASKS, *OTHERS])
+def test_gradients_equal_pytorch(
+    task: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
+) -> None:
     """Of every parameter. Those that are zero in truth are rounding alone, so zero is asked for."""
-    model, params = load(golden, TASKS[task].make_head)
-    loss = make_loss(model, TASKS[task])
+    learner = (TASKS | OTHERS)[task]
+    model, params = load(golden_of(task), learner.make_head)
+    loss = make_loss(model, learner)
 
     def mean(params: Params, batch: Any) -> jax.Array:
         return loss(params, batch, None)[0]
 
-    flat = weights.flatten(jax.jit(jax.grad(mean))(params, labelled_batch(ladder)))
+    flat = weights.flatten(jax.jit(jax.grad(mean))(params, labelled_batch(ladder, task)))
     ours = {
         name: flat[path].T if path.endswith("kernel") else flat[path]
         for path, name in weights.hf_names(model).items()
     }
     prefix = f"gradient/{task}/"
     theirs = {k.removeprefix(prefix): v for k, v in ladder.items() if k.startswith(prefix)}
-    # Softmax ignores what is added to all scores: over keys the key bias, over places the span's.
-    zero = [name for name in theirs if name.endswith(("key.bias", "qa_outputs.bias"))]
+    # Softmax ignores what is added to all scores: over keys the key bias, over places the span's,
+    # over choices that of their one score.
+    ends = ("key.bias", "qa_outputs.bias")
+    ends += ("classifier.bias",) if task == "multiple_choice" else ()
+    zero = [name for name in theirs if name.endswith(ends)]
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in theirs.values()))
     for gradients in (ours, theirs):
         for name in zero:
@@ -261,7 +357,8 @@ def test_bfloat16_is_near_float32_and_its_logits_are_float32(
     outputs = jax.jit(model.__call__)(params, ids(ladder))
     assert outputs["hidden_states"].dtype == jnp.bfloat16
     assert outputs["logits"].dtype == jnp.float32
-    names, mask = ("hidden_states", "logits"), ladder["attention_mask"]
+    names = {name: name for name in ("hidden_states", "logits")}
+    mask = ladder["attention_mask"]
     theirs = ladder | {"hidden_states": ladder["layer_1"]}
     assert_close(comparable(outputs, names, mask), comparable(theirs, names, mask), 4e-2)
 

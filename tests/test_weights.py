@@ -8,16 +8,26 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import SIZES
+from conftest import SIZES, vocabulary
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import flaxbert
+from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig
-from flaxbert.models.heads import MakeHead, PoolerHead, SequenceClassificationHead, SpanHead
+from flaxbert.models.heads import (
+    MakeHead,
+    PoolerHead,
+    PreTrainingHead,
+    SequenceClassificationHead,
+    SpanHead,
+)
 from flaxbert.models.model import Model
 from flaxbert.models.source import resolve
+from flaxbert.setup import prepare
+from flaxbert.tasks import TASKS
 
 Tensors = dict[str, np.ndarray]
 
@@ -26,14 +36,43 @@ def classifier(labels: int) -> MakeHead:
     return lambda config, rngs: SequenceClassificationHead(config, labels, rngs)
 
 
-HEADS: dict[str, MakeHead] = {"bare": PoolerHead, "classes": classifier(3), "span": SpanHead}
+def pretraining(config: BertConfig, rngs: nnx.Rngs) -> PreTrainingHead:
+    return PreTrainingHead(config, 0.15, True, rngs)
 
 
-NEW_TENSORS = {
-    "classes": {"classifier.weight": (3, SIZES["hidden_size"]), "classifier.bias": (3,)},
-    "span": {"qa_outputs.weight": (2, SIZES["hidden_size"]), "qa_outputs.bias": (2,)},
+def masked_words(config: BertConfig, rngs: nnx.Rngs) -> PreTrainingHead:
+    return PreTrainingHead(config, 0.15, False, rngs)
+
+
+HEADS: dict[str, MakeHead] = {
+    "bare": PoolerHead,
+    "classes": classifier(3),
+    "span": SpanHead,
+    "pretraining": pretraining,
+    "words": masked_words,
 }
-ARCHITECTURES = {"classes": "BertForSequenceClassification", "span": "BertForQuestionAnswering"}
+
+WIDTH, WORDS = SIZES["hidden_size"], len(vocabulary())
+WORD_TENSORS: dict[str, tuple[int, ...]] = {
+    "cls.predictions.bias": (WORDS,),
+    "cls.predictions.transform.dense.weight": (WIDTH, WIDTH),
+    "cls.predictions.transform.dense.bias": (WIDTH,),
+    "cls.predictions.transform.LayerNorm.weight": (WIDTH,),
+    "cls.predictions.transform.LayerNorm.bias": (WIDTH,),
+}
+NEXT_TENSORS = {"cls.seq_relationship.weight": (2, WIDTH), "cls.seq_relationship.bias": (2,)}
+NEW_TENSORS: dict[str, dict[str, tuple[int, ...]]] = {
+    "classes": {"classifier.weight": (3, WIDTH), "classifier.bias": (3,)},
+    "span": {"qa_outputs.weight": (2, WIDTH), "qa_outputs.bias": (2,)},
+    "pretraining": WORD_TENSORS | NEXT_TENSORS,
+    "words": WORD_TENSORS,
+}
+ARCHITECTURES = {
+    "classes": "BertForSequenceClassification",
+    "span": "BertForQuestionAnswering",
+    "pretraining": "BertForPreTraining",
+    "words": "BertForMaskedLM",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +84,7 @@ def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         shutil.copytree(checkpoint, root / head)
         bare = load_file(checkpoint / "model.safetensors")
         tensors = {f"bert.{name}": array for name, array in bare.items()}
-        if head == "span":  # BertForQuestionAnswering has no pooler
+        if head in ("span", "words"):  # these have no pooler
             del tensors["bert.pooler.dense.weight"], tensors["bert.pooler.dense.bias"]
         for name, shape in shapes.items():
             tensors[name] = chance.normal(size=shape).astype(np.float32)
@@ -53,7 +92,7 @@ def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         config = json.loads((checkpoint / "config.json").read_text())
         config["architectures"] = [ARCHITECTURES[head]]
         (root / head / "config.json").write_text(json.dumps(config))
-    return {"bare": checkpoint, "classes": root / "classes", "span": root / "span"}
+    return {"bare": checkpoint} | {head: root / head for head in NEW_TENSORS}
 
 
 def make_model(directory: Path, head: MakeHead) -> Model:
@@ -93,7 +132,7 @@ def test_names_and_paths_of_the_table_are_unique() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_parameter_has_one_name(head: str) -> None:
-    model = Model.create(BertConfig(**SIZES), HEADS[head])  # type: ignore[arg-type]
+    model = Model.create(BertConfig(**SIZES, vocab_size=WORDS), HEADS[head])  # type: ignore[arg-type]
     names = weights.hf_names(model)
     assert names.keys() == weights.flatten(model.shapes).keys()
     assert len(set(names.values())) == len(names)
@@ -261,6 +300,173 @@ def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[
     assert params["head"]["classifier"]["kernel"].shape == (24, 5)
     assert "classifier.weight" in report.fresh
     assert "classifier.weight" in report.unused
+
+
+# --- pre-training: the decoder is the table of words -------------------------------------------
+
+EMBEDDING = "bert.embeddings.word_embeddings.weight"
+DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+BIAS = "cls.predictions.bias"
+
+
+def store_again(tensors: Tensors) -> None:
+    """As older versions of transformers did."""
+    tensors[DECODER], tensors[DECODER_BIAS] = tensors[EMBEDDING].copy(), tensors[BIAS].copy()
+
+
+def loaded(directory: Path, head: MakeHead) -> tuple[weights.Params, weights.LoadReport]:
+    return weights.load(make_model(directory, head), directory, seed=0)
+
+
+@pytest.mark.parametrize("head", ["pretraining", "words"])
+def test_a_decoder_stored_again_loads_the_same(
+    head: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored[head], tmp_path / "again", store_again)
+    params, report = loaded(directory, HEADS[head])
+    assert report.fresh == report.unused == ()
+    assert not {DECODER, DECODER_BIAS} & set(report.loaded)
+    assert_equal(params, loaded(stored[head], HEADS[head])[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "original"), [(DECODER, EMBEDDING), (DECODER_BIAS, BIAS)], ids=["weight", "bias"]
+)
+def test_a_decoder_that_is_not_the_table_of_words_is_refused(
+    name: str, original: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def untie(tensors: Tensors) -> None:
+        store_again(tensors)
+        tensors[name][-1] += 1e-3  # the last word's alone
+
+    message = refusal(edited(stored["pretraining"], tmp_path / "untied", untie), pretraining)
+    assert ": 1 problems" in message
+    assert f"not tied: {name} differs from {original}" in message
+
+
+def test_a_decoder_of_another_size_is_refused(stored: dict[str, Path], tmp_path: Path) -> None:
+    def lengthen(tensors: Tensors) -> None:
+        tensors[DECODER] = np.concatenate([tensors[EMBEDDING], np.zeros((1, WIDTH), np.float32)])
+
+    message = refusal(edited(stored["pretraining"], tmp_path / "long", lengthen), pretraining)
+    assert ": 1 problems" in message
+    assert f": {DECODER} " in message
+
+
+def only_under_the_second_name(tensors: Tensors) -> None:
+    tensors[DECODER_BIAS] = tensors.pop(BIAS)
+
+
+def test_a_bias_stored_under_the_decoders_name_alone_is_taken(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["pretraining"], tmp_path / "renamed", only_under_the_second_name)
+    params, report = loaded(directory, pretraining)
+    assert report.fresh == ()
+    assert BIAS in report.loaded
+    assert_equal(params, loaded(stored["pretraining"], pretraining)[0])
+
+
+def test_a_bias_of_another_size_under_the_decoders_name_is_refused(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def shorten(tensors: Tensors) -> None:
+        only_under_the_second_name(tensors)
+        tensors[DECODER_BIAS] = tensors[DECODER_BIAS][:-1].copy()
+
+    message = refusal(edited(stored["pretraining"], tmp_path / "short", shorten), pretraining)
+    assert f": {DECODER_BIAS} " in message
+
+
+@pytest.mark.parametrize("head", ["pretraining", "words"])
+def test_the_decoder_is_not_stored_again(
+    head: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    model = make_model(stored[head], HEADS[head])
+    params, _ = weights.load(model, stored[head], seed=0)
+    weights.save(model, params, tmp_path)
+    names = load_file(tmp_path / "model.safetensors").keys()
+    assert {name for name in names if name.startswith("cls.")} == NEW_TENSORS[head].keys()
+
+
+@pytest.mark.parametrize(
+    ("head", "tensors"), [("pretraining", WORD_TENSORS | NEXT_TENSORS), ("words", WORD_TENSORS)]
+)
+def test_words_to_guess_over_a_bare_encoder_are_a_new_output_layer(
+    head: str, tensors: dict[str, tuple[int, ...]], stored: dict[str, Path]
+) -> None:
+    params, report = loaded(stored["bare"], HEADS[head])
+    assert set(report.fresh) == tensors.keys()
+    assert "new output layer, initialised from the seed: " in report.describe()
+    assert all(name in report.describe() for name in tensors)
+    pooler = {"pooler.dense.weight", "pooler.dense.bias"}
+    assert set(report.unused) == (pooler if head == "words" else set())
+    assert not params["head"]["word_bias"].any()
+
+
+def test_the_next_sentence_is_new_where_only_words_were_guessed(stored: dict[str, Path]) -> None:
+    _, report = loaded(stored["words"], pretraining)
+    pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert set(report.fresh) == NEXT_TENSORS.keys() | pooler
+
+
+TRANSFORM = "cls.predictions.transform."
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        [f"{TRANSFORM}dense.weight"],
+        [f"{TRANSFORM}LayerNorm.bias"],
+        ["cls.predictions.bias"],
+        [f"{TRANSFORM}dense.weight", f"{TRANSFORM}dense.bias"],
+        [f"{TRANSFORM}LayerNorm.weight", f"{TRANSFORM}LayerNorm.bias"],
+    ],
+)
+def test_part_of_the_layer_that_guesses_words_is_an_error(
+    absent: list[str], stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def drop(tensors: Tensors) -> None:
+        for name in absent:
+            del tensors[name]
+
+    message = refusal(edited(stored["words"], tmp_path / "part", drop), masked_words)
+    assert all(f"missing: {name}" in message for name in absent)
+
+
+def test_a_new_output_layer_on_request_leaves_the_stored_decoder_unused(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["pretraining"], tmp_path / "renewed", store_again)
+    model = make_model(directory, pretraining)
+    _, report = weights.load(model, directory, seed=0, fresh_head=True)
+    words = WORD_TENSORS | NEXT_TENSORS
+    assert set(report.fresh) == words.keys()
+    assert set(report.unused) == words.keys() | {DECODER, DECODER_BIAS}
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_an_export_of_pre_training_loads_strictly_again(
+    next_sentence: bool, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    source = stored["pretraining"]
+    task = TASKS["pretraining"]
+    config = Config(
+        task="pretraining",
+        model=ModelConfig(init=str(source)),
+        data=DataConfig(max_length=32, overlap=8),
+        options=task.options_type(next_sentence=next_sentence),
+    )
+    setup = prepare(config, str(source), None)
+    params = setup.load_params()
+    setup.export(params, tmp_path / "export")
+    again, report = weights.load(setup.model, tmp_path / "export", seed=1)
+    assert report.fresh == report.unused == ()
+    assert_equal(params, again)
+    # And without knowing what it is: config.json says so.
+    model, third = flaxbert.from_pretrained(str(tmp_path / "export"))
+    assert model.architecture == ("BertForPreTraining" if next_sentence else "BertForMaskedLM")
+    assert_equal(params, third)
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -15,11 +15,9 @@ from typing import NamedTuple
 from flaxbert.data.masking import CONTINUATION, START
 from flaxbert.data.tokenization import Tokenizer
 
-# After . ! ? ... and closing quotes, before white space and what can begin a sentence.
 CLOSING, OPENING = "\"'”’»)\\]", "\"'“‘«(\\[¿¡—-"
-LETTER_ABOVE = r"[^\W\d_a-zß-öø-ÿ]"
-"""A letter that is no small Latin one: capitals, and letters of scripts that have none."""
-SENTENCE_END = re.compile(rf"[.!?…][{CLOSING}]*(\s+)(?=[{OPENING}]*{LETTER_ABOVE})")
+SENTENCE_END = re.compile(rf"[.!?…][{CLOSING}]*(\s+)(?=[{OPENING}]*([^\W\d_]))")
+"""With the spaces behind it, and the letter that follows: no sentence begins with a small one."""
 
 SHORT = 0.1
 """Share of sequences made shorter than they might be, so that training sees all lengths."""
@@ -57,6 +55,8 @@ def split_sentences(text: str) -> list[str]:
     text = " ".join(text.split())
     parts, start = [], 0
     for match in SENTENCE_END.finditer(text):
+        if match[2].islower():  # after an abbreviation
+            continue
         parts.append(text[start : match.start(1)])
         start = match.end()
     return [part for part in [*parts, text[start:]] if part]

@@ -34,7 +34,10 @@ def mask(
       The new ids [length] and the chosen places, 0 or 1 [length]. None is chosen where every token
       is special, or every word has more pieces than are wanted.
     """
-    units = np.cumsum(kinds == START) if whole_words else np.arange(1, len(kinds) + 1)
+    # The rest of a word, where a text begins inside one, counts as a word.
+    after_special = np.concatenate([[True], kinds[:-1] == SPECIAL])
+    starts = (kinds == START) | ((kinds == CONTINUATION) & after_special)
+    units = np.cumsum(starts) if whole_words else np.arange(1, len(kinds) + 1)
     units = np.where(kinds == SPECIAL, 0, units)
     names, first, sizes = np.unique(units, return_index=True, return_counts=True)
     wanted = max(1, round(rate * len(input_ids)))

@@ -70,8 +70,17 @@ TIED = {
 }
 """Second names under which some checkpoints store a tensor again; a difference is an error."""
 
-HEAD_PREFIXES = ("bert.pooler.", "classifier.", "qa_outputs.", "cls.")
-"""Tensors of output layers: unused, not unexpected, when the model at hand has another head."""
+HEAD_PARTS = (
+    "bert.pooler.",
+    "classifier.",
+    "qa_outputs.",
+    "cls.predictions.",
+    "cls.seq_relationship.",
+)
+"""Tensors of output layers: unused, not unexpected, when the model at hand has another head.
+
+Each part is in a checkpoint whole or not at all.
+"""
 
 IGNORED = ("bert.embeddings.position_ids",)
 """Buffers that older transformers versions stored; they hold 0, 1, 2, ... and are no parameters."""
@@ -212,7 +221,7 @@ def load(
             continue
         renewed = fresh_head and path is not None and path.startswith("head/")
         if path is None or (renewed and not path.startswith("head/pooler/")):
-            if name.startswith(HEAD_PREFIXES):
+            if name.startswith(HEAD_PARTS):
                 unused.append(raw_name)
             else:
                 problems.append(f"unexpected: {raw_name} {list(array.shape)}")
@@ -231,14 +240,18 @@ def load(
 
     for name, array in again.items():
         path = paths[TIED[name]]
+        if array.shape != shapes[path].shape:
+            want = list(shapes[path].shape)
+            problems.append(f"mis-shaped: {name} is {list(array.shape)}, the model has {want}")
+            continue
         array = array.astype(shapes[path].dtype)
         if not np.array_equal(found.setdefault(path, array), array):
             problems.append(f"not tied: {name} differs from {TIED[name]}")
     missing = [path for path in names if path not in found]
     fresh = [path for path in missing if path.startswith("head/")]
     for path in missing:
-        layer = path.rpartition("/")[0]
-        half_there = layer.startswith("head/") and any(o.startswith(f"{layer}/") for o in found)
+        parts = [part for part in HEAD_PARTS if names[path].startswith(part)]
+        half_there = any(names[other].startswith(part) for other in found for part in parts)
         if half_there or not path.startswith("head/"):
             problems.append(f"missing: {names[path]} {list(shapes[path].shape)}")
     if problems:

@@ -112,7 +112,7 @@ class MultiLabel:
                 "labels": [
                     name
                     for name, p, least in zip(self.labels, row, self.thresholds, strict=True)
-                    if p >= least
+                    if float(p) >= least  # numpy would round the threshold
                 ],
                 "probability": {name: float(p) for name, p in zip(self.labels, row, strict=True)},
             }

@@ -99,11 +99,11 @@ class MultipleChoice:
         """Texts and names of the choices; ARC's form names them A, B, ..., else 0, 1, ..."""
         columns = self.options.choices
         choices: Any
-        names = None
+        names: Any = None
         if len(columns) > 1:
-            choices = [row.values[column] for column in columns]
+            choices = [row.values.get(column) for column in columns]
         else:
-            choices = row.values[columns[0]]
+            choices = row.values.get(columns[0])
             if isinstance(choices, dict):
                 choices, names = choices.get("text"), choices.get("label")
         if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
@@ -112,10 +112,11 @@ class MultipleChoice:
             )
         if len(choices) < 2:
             raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
-        names = [str(n) for n in names] if names else [str(n) for n in range(len(choices))]
-        if len(names) != len(choices):
-            raise DataError(f"{row.origin}: {len(choices)} choices, but {len(names)} names.")
-        return list(choices), names
+        if names is None:
+            names = range(len(choices))
+        if not isinstance(names, list | tuple | range) or len(names) != len(choices):
+            raise DataError(f"{row.origin}: {len(choices)} choices, but their names are {names!r}.")
+        return list(choices), [str(name) for name in names]
 
     def _label(self, row: Row, names: list[str]) -> int:
         value = row.values.get(self.options.label)

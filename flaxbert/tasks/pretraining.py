@@ -131,6 +131,8 @@ class PreTraining:
                 "not follow from others. Give more files (--config.data.train='books/*.txt'), or "
                 "set --config.options.next_sentence=false."
             ) from None
+        if not pairs:
+            raise DataError(f"{examples[0].origin}: no document holds any text.")
         cls_id, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         ids, kinds, types = [], [], []
         for pair in pairs:

@@ -3,7 +3,7 @@
     python -m pip install torch 'transformers>=5,<6'
     python tests/golden/make_goldens.py
 
-Writes three files beside this script, all of one small random BERT:
+Writes four files beside this script, all of one small random BERT:
 
     weights.npz   `config` (config.json) and every tensor under its Hugging Face name, with the
                   heads of classification and of question answering.
@@ -11,6 +11,9 @@ Writes three files beside this script, all of one small random BERT:
                   gradients of both tasks' losses, `gradient/TASK/NAME`.
     training.npz  sequences of differing lengths, labels, spans, and each task's losses over 20
                   optimizer steps set up as transformers' `Trainer` has them (but for more decay).
+    heads.npz     the output layers of tags, choices and pre-training, `tensor/TASK/NAME`; labels
+                  for the batch of ladder.npz, the scores of each layer there, and the gradients of
+                  its mean loss, `gradient/TASK/NAME`.
 
 Numbers change a little with the version of torch: make the files again only when what they hold
 has to change, never to make a test pass.
@@ -26,8 +29,12 @@ import torch
 import transformers
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForPreTraining,
     BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
     get_linear_schedule_with_warmup,
 )
 
@@ -150,6 +157,111 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> Arrays:
     return named
 
 
+IGNORED = -100
+"""The label that transformers' losses pass over."""
+
+
+def token_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
+    """Mean cross-entropy at the first pieces of words."""
+    tags = np.where(labels["first"] == 1, labels["tag"], IGNORED)
+    return model(**inputs(batch, slice(None)), labels=torch.from_numpy(tags)).loss
+
+
+QUESTIONS = (slice(0, 3), slice(3, 5))
+"""The sequences of each question: its choices."""
+
+
+def choice_scores(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Tensor:
+    """[1, choices] scores of one question."""
+    asked = {name: values[None] for name, values in inputs(batch, members).items()}
+    return model(**asked).logits
+
+
+def choice_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
+    """Mean over questions, run one by one: they have differing numbers of choices."""
+    losses = []
+    for members in QUESTIONS:
+        right = torch.from_numpy(np.flatnonzero(labels["right"][members]))
+        scores = choice_scores(model, batch, members)
+        losses.append(torch.nn.functional.cross_entropy(scores, right))
+    return torch.stack(losses).mean()
+
+
+def words(labels: Arrays) -> torch.Tensor:
+    """The words to guess, at masked places."""
+    return torch.from_numpy(np.where(labels["masked"] == 1, labels["word"], IGNORED))
+
+
+def pretraining_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
+    """Mean over masked places plus mean over sequences."""
+    follows = torch.from_numpy(labels["follows"])
+    everything = inputs(batch, slice(None))
+    return model(**everything, labels=words(labels), next_sentence_label=follows).loss
+
+
+def masked_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
+    """Mean over masked places."""
+    return model(**inputs(batch, slice(None)), labels=words(labels)).loss
+
+
+def head_labels(batch: Arrays, rng: np.random.Generator) -> Arrays:
+    """Labels of every kind for the sequences of ladder.npz, [R, T] or [R]."""
+    mask = batch["attention_mask"]
+    masked = np.zeros_like(mask)
+    for row, count in enumerate((3, 2, 1, 2, 1)):
+        masked[row, rng.choice(int(mask[row].sum()), count, replace=False)] = 1
+    return {
+        "first": mask * rng.integers(0, 2, mask.shape),
+        "tag": mask * rng.integers(0, LABELS, mask.shape),
+        "question": np.array([0, 0, 0, 1, 1]),
+        "right": np.array([0, 0, 1, 1, 0]),
+        "masked": masked,
+        "word": mask * rng.integers(1, SIZES["vocab_size"], mask.shape),
+        "follows": np.array([0, 1, 1, 0, 1]),
+    }
+
+
+def heads(bert: torch.nn.Module, config: Callable[[int], BertConfig], batch: Arrays) -> Arrays:
+    """Tensors, scores and gradients of the other output layers over the same encoder."""
+    rng = np.random.default_rng(21)  # its own: what the other files hold stays as it is
+    models: dict[str, tuple[torch.nn.Module, Callable]] = {
+        "token_classification": (BertForTokenClassification(config(LABELS)), token_loss),
+        "multiple_choice": (BertForMultipleChoice(config(1)), choice_loss),
+        "pretraining": (BertForPreTraining(config(2)), pretraining_loss),
+        "masked_lm": (BertForMaskedLM(config(2)), masked_loss),
+    }
+    labels = head_labels(batch, rng)
+    found = dict(labels)
+    for name, (model, _) in models.items():
+        model.eval()
+        randomise(model, rng)
+        model.bert.load_state_dict(bert.state_dict(), strict=False)  # some have no pooler
+        if name == "masked_lm":
+            predictions = models["pretraining"][0].cls.predictions
+            model.cls.predictions.load_state_dict(predictions.state_dict())
+            continue  # nothing of its own
+        own = {k: v for k, v in model.state_dict().items() if not k.startswith("bert.")}
+        # The decoder is tied: its weight is the table of words, its bias cls.predictions.bias.
+        own = {k: v for k, v in own.items() if ".decoder." not in k}
+        found |= {f"tensor/{name}/{k}": v.numpy().copy() for k, v in own.items()}
+    everything = inputs(batch, slice(None))
+    with torch.no_grad():
+        tagger, chooser, pretrained, masked = (model for model, _ in models.values())
+        scores = [choice_scores(chooser, batch, members)[0] for members in QUESTIONS]
+        outputs = pretrained(**everything)
+        found |= {
+            "token_logits": tagger(**everything).logits.numpy(),
+            "choice_scores": torch.cat(scores).numpy(),
+            "word_logits": outputs.prediction_logits.numpy(),
+            "next_logits": outputs.seq_relationship_logits.numpy(),
+        }
+        np.testing.assert_array_equal(found["word_logits"], masked(**everything).logits.numpy())
+    for name, (model, loss_of) in models.items():
+        for parameter, value in gradients(model, loss_of(model, batch, labels)).items():
+            found[f"gradient/{name}/{parameter}"] = value
+    return found
+
+
 def train(model: torch.nn.Module, loss_of: Callable, batch: Arrays) -> np.ndarray:
     """The loss before each of `STEPS` steps; an epoch's last batch is smaller."""
     decayed, others = [], []
@@ -181,7 +293,7 @@ def train(model: torch.nn.Module, loss_of: Callable, batch: Arrays) -> np.ndarra
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write the four files."""
     rng = np.random.default_rng(20)
 
     def config(outputs: int) -> BertConfig:
@@ -208,6 +320,7 @@ def main() -> None:
         for name, value in gradients(model, loss).items():
             rungs[f"gradient/{task}/{name}"] = value
     np.savez_compressed(HERE / "ladder.npz", **batch, **rungs)
+    np.savez_compressed(HERE / "heads.npz", **heads(classifier.bert, config, batch))
 
     # 22 sequences in batches of 6: four steps an epoch, the fourth of four sequences.
     examples = random_sequences([int(n) for n in rng.integers(3, 17, 22)], rng)

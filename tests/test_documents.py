@@ -1,0 +1,307 @@
+"""Plain text for pre-training: sentences, their ends, and the sequences made of them."""
+
+import itertools
+import math
+import random
+from typing import Any
+
+import pytest
+
+from flaxbert.data.documents import (
+    Document,
+    Pair,
+    Span,
+    make_pairs,
+    sentence_ends,
+    split_sentences,
+    tokenize,
+)
+from flaxbert.data.masking import CONTINUATION, START
+
+# --- sentences ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["It was late.", "The king slept."],
+        ["Who is there?", "Nobody!", "Good."],
+        ["It was late...", "The king slept."],
+        ["It was late…", "The king slept."],
+        ["“It is late.”", "“So it is,” she said.", "‘Good.’"],
+        ['He said "No."', '"Yes," said she.'],
+        ["It ended (at last.)", "(Nobody saw it.)", "[Nobody.]"],
+        ["She left.", "—Where to?", "--Home."],
+        ["It cost 3.50 in Paris.", "Nobody paid."],
+        ["At 5 p.m. he left, i.e. late.", "Nobody saw it."],  # a small letter follows
+        ["The film of No. 7 is old."],  # a number follows
+        ["Yahoo! was a company, and so was Who? for a while."],
+        ["A mark without.space after it is none."],
+        # Spanish: opening marks, accented capitals, and accented small letters that are none.
+        ["¿Quién vive aquí?", "¡Nadie!", "Él se fue."],
+        ["Llegó tarde.", "¿Y qué?", "Ángel no vino.", "Ñandú es un ave."],
+        ["«Es tarde.»", "«Sí», dijo ella.", "Única hija."],
+        ["Vino la Sra. ángela, es decir, tarde.", "Óscar también."],
+        ["Nació en el s. xx.", "Ella no."],
+        ["¡Vaya!», dijo; ¿qué más?", "Nada."],
+        ["—¿Adónde?", "—A casa."],
+        # Other scripts; without capitals every mark ends a sentence.
+        ["यह एक है.", "वह दो है."],
+        ["Это дом.", "Там сад."],
+    ],
+)
+def test_sentences_end_at_their_marks(sentences: list[str]) -> None:
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "text", ["Bydlí v Praze, tj. česky.", "Mieszka w mieście, np. łodzi.", "Он ушёл, т. е. исчез."]
+)
+def test_no_small_letter_begins_a_sentence(text: str) -> None:
+    assert split_sentences(text) == [text]
+
+
+def test_line_breaks_and_runs_of_spaces_are_a_space() -> None:
+    text = "  It was\nlate.\n\tThe   king\u00a0slept.  "
+    assert split_sentences(text) == ["It was late.", "The king slept."]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\n"])
+def test_nothing_has_no_sentences(text: str) -> None:
+    assert split_sentences(text) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_character_is_lost(seed: int) -> None:
+    chance = random.Random(seed)
+    text = "".join(chance.choices("aA. \n!?\"'”)(¿¡áÉ1…", k=300))
+    assert " ".join(split_sentences(text)) == " ".join(text.split())
+
+
+# --- ends --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest", "ends"),
+    [
+        ([], 4, []),
+        ([3, 4, 1], 4, [3, 7, 8]),
+        ([5], 4, [4, 5]),
+        ([8], 4, [4, 8]),  # no empty rest
+        ([2, 9, 3], 4, [2, 6, 10, 11, 14]),
+        ([3], 1, [1, 2, 3]),
+    ],
+)
+def test_ends_of_sentences_long_ones_divided(
+    lengths: list[int], longest: int, ends: list[int]
+) -> None:
+    assert sentence_ends(lengths, longest) == ends
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ends_keep_every_sentences_end_and_no_part_is_longer(seed: int) -> None:
+    chance = random.Random(seed)
+    lengths = [chance.randint(1, 30) for _ in range(20)]
+    longest = chance.randint(1, 12)
+    ends = sentence_ends(lengths, longest)
+    sizes = [end - start for start, end in itertools.pairwise([0, *ends])]
+    assert all(1 <= size <= longest for size in sizes)
+    assert set(itertools.accumulate(lengths)) <= set(ends)
+    assert len(ends) == sum(math.ceil(length / longest) for length in lengths)
+
+
+# --- tokens ------------------------------------------------------------------------------------
+
+
+def test_a_document_is_its_sentences_tokens_with_the_kind_of_each(tokenizer: Any) -> None:
+    document = tokenize(["The king. A zoo, it is", "", "Bad"], tokenizer, lines=False, longest=20)
+    pieces = tokenizer.convert_ids_to_tokens(document.ids)
+    assert pieces == "the king . a z ##o ##o , it is bad".split()
+    assert document.kinds == [CONTINUATION if p.startswith("##") else START for p in pieces]
+    assert document.ends == [3, 10, 11]
+
+
+def test_of_lines_each_is_a_sentence_blank_ones_are_none(tokenizer: Any) -> None:
+    paragraphs = ["the king. A\n\n  \nbook", "old"]
+    lines = tokenize(paragraphs, tokenizer, lines=True, longest=20)
+    split = tokenize(paragraphs, tokenizer, lines=False, longest=20)
+    assert lines.ids == split.ids
+    assert lines.ends == [4, 5, 6]
+    assert split.ends == [3, 5, 6]
+
+
+def test_the_same_piece_twice_is_two_words(tokenizer: Any) -> None:
+    # Words are numbered within a sentence: the last of one and the first of the next may be equal.
+    document = tokenize(["King", "Zoo", "King king"], tokenizer, lines=False, longest=20)
+    assert document.kinds == [START, START, CONTINUATION, CONTINUATION, START, START]
+
+
+def test_sentences_over_the_longest_are_divided(tokenizer: Any) -> None:
+    document = tokenize(["a a a a a. The king"], tokenizer, lines=False, longest=4)
+    assert document.ends == [4, 6, 8]
+
+
+@pytest.mark.parametrize("paragraphs", [[], [""], ["\n", " "]])
+def test_a_document_without_text_has_no_tokens(paragraphs: list[str], tokenizer: Any) -> None:
+    for lines in (False, True):
+        document = tokenize(paragraphs, tokenizer, lines=lines, longest=4)
+        assert document == Document([], [], [])
+
+
+# --- sequences ---------------------------------------------------------------------------------
+
+
+def some_documents(seed: int, count: int, longest: int, most: int = 40) -> list[Document]:
+    """Documents of up to `most` sentences; one in five is empty."""
+    chance = random.Random(seed)
+    documents = []
+    for _ in range(count):
+        size = 0 if chance.random() < 0.2 else chance.randint(1, most)
+        ends = sentence_ends([chance.randint(1, 2 * longest) for _ in range(size)], longest)
+        length = ends[-1] if ends else 0
+        documents.append(Document([0] * length, [START] * length, ends))
+    return documents
+
+
+def pairs_of(documents: list[Document], room: int, *, seed: int = 0, next_sentence: bool = True):
+    return list(make_pairs(documents, room=room, seed=seed, next_sentence=next_sentence))
+
+
+def own_texts(pair: Pair) -> list[Span]:
+    """Those that a sequence is made for, without a random second text."""
+    return [pair.first, pair.second] if pair.second and pair.follows else [pair.first]
+
+
+ROOMS = [5, 6, 13, 32, 61]
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_token_comes_once_as_first_or_following_text(room: int, next_sentence: bool) -> None:
+    for seed in range(10):
+        documents = some_documents(seed, 12, room // 2)
+        texts = [
+            span
+            for pair in pairs_of(documents, room, seed=seed, next_sentence=next_sentence)
+            for span in own_texts(pair)
+        ]
+        covered = [(d, place) for d, start, end in texts for place in range(start, end)]
+        assert covered == [
+            (d, place) for d, each in enumerate(documents) for place in range(len(each.ids))
+        ]
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+@pytest.mark.parametrize("room", ROOMS)
+def test_sequences_have_room_and_no_empty_text(room: int, next_sentence: bool) -> None:
+    full = 0
+    for seed in range(10):
+        documents = some_documents(seed, 12, room // 2)
+        for pair in pairs_of(documents, room, seed=seed, next_sentence=next_sentence):
+            texts = [text for text in (pair.first, pair.second) if text is not None]
+            assert len(texts) == (2 if next_sentence else 1)
+            for number, start, end in texts:
+                assert 0 <= start < end <= len(documents[number].ids)
+            length = sum(end - start for _, start, end in texts)
+            assert length <= room
+            full += length > 0.7 * room
+    assert full > 100  # and most of it is used
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_texts_begin_and_end_with_sentences(room: int) -> None:
+    for seed in range(10):
+        documents = some_documents(seed, 12, room // 2)
+        for pair in pairs_of(documents, room, seed=seed):
+            texts = [pair.first, pair.second]
+            for number, start, end in texts:
+                ends = documents[number].ends
+                assert start in (0, *ends)
+                # A random text is a copy, so of its first sentence there may be a part alone.
+                cut = start + room - (pair.first.end - pair.first.start)
+                assert end in ends or (
+                    not pair.follows and end == cut < min(e for e in ends if e > start)
+                )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_text_follows_or_is_of_another_document(room: int) -> None:
+    for seed in range(10):
+        documents = some_documents(seed, 12, room // 2)
+        for first, second, follows in pairs_of(documents, room, seed=seed):
+            assert second is not None
+            if follows:
+                assert second.document == first.document
+                assert second.start == first.end
+            else:
+                assert second.document != first.document
+
+
+def test_about_half_of_the_second_texts_follow() -> None:
+    # Short sentences in long documents: hardly ever is a sequence one sentence alone.
+    documents = [Document([0] * 4000, [START] * 4000, list(range(2, 4001, 2))) for _ in range(20)]
+    pairs = pairs_of(documents, 40)
+    share = sum(pair.follows for pair in pairs) / len(pairs)
+    assert len(pairs) > 2000
+    assert 0.5 - 0.05 - 2.5 / math.sqrt(len(pairs)) < share < 0.5 + 2.5 / math.sqrt(len(pairs))
+
+
+def test_a_random_text_may_be_any_sentence_of_any_other_document() -> None:
+    documents = [Document([0] * 400, [START] * 400, list(range(4, 401, 4))) for _ in range(5)]
+    pairs = [p for seed in range(20) for p in pairs_of(documents, 24, seed=seed) if not p.follows]
+    found = {(p.first.document, p.second.document) for p in pairs if p.second}
+    assert found == set(itertools.permutations(range(5), 2))
+    starts = [p.second.start for p in pairs if p.second]
+    assert set(starts) == set(range(0, 400, 4))
+    # And each alike: 100 starts.
+    mean = sum(starts) / len(starts)
+    assert mean == pytest.approx(198, abs=5 * 400 / math.sqrt(12 * len(starts)))
+
+
+def test_the_text_that_a_random_one_replaced_is_used_next() -> None:
+    documents = some_documents(0, 12, 16)
+    for before, after in itertools.pairwise(pairs_of(documents, 32)):
+        if after.first.document == before.first.document:
+            assert after.first.start == own_texts(before)[-1].end
+
+
+def test_documents_of_one_sentence_give_random_second_texts_alone() -> None:
+    documents = [Document([0] * 3, [START] * 3, [3]) for _ in range(4)]
+    pairs = pairs_of(documents, 20)
+    assert [pair.first for pair in pairs] == [Span(n, 0, 3) for n in range(4)]
+    assert not any(pair.follows for pair in pairs)
+
+
+def test_some_sequences_are_made_short() -> None:
+    documents = [Document([0] * 150_000, [START] * 150_000, list(range(1, 150_001)))]
+    pairs = pairs_of(documents, 50, next_sentence=False)
+    lengths = [pair.first.end - pair.first.start for pair in pairs[:-1]]
+    # One in ten is of 2 to 50 tokens (sentences are of one token here), the others of 50.
+    short = [length for length in lengths if length < 50]
+    expected = 0.1 * 48 / 49
+    assert len(short) / len(lengths) == pytest.approx(
+        expected, abs=5 * math.sqrt(expected / len(lengths))
+    )
+    assert min(short) < 10
+    assert max(short) > 40
+    assert all(length >= 2 for length in lengths)
+
+
+def test_sequences_are_a_pure_function_of_documents_and_seed() -> None:
+    documents = some_documents(1, 12, 16)
+    found = pairs_of(documents, 32, seed=5)
+    random.seed(0)  # the global generator must have no say
+    assert pairs_of(documents, 32, seed=5) == found
+    assert pairs_of(documents, 32, seed=6) != found
+
+
+@pytest.mark.parametrize("others", [[], [Document([], [], [])]])
+def test_one_document_has_no_text_that_does_not_follow(others: list[Document]) -> None:
+    documents = [*others, Document([0] * 9, [START] * 9, [3, 6, 9])]
+    with pytest.raises(ValueError, match="second document"):
+        pairs_of(documents, 8)
+    assert pairs_of(documents, 9, next_sentence=False)
+
+
+def test_without_documents_there_are_no_sequences() -> None:
+    assert pairs_of([], 9, next_sentence=False) == []

@@ -1,0 +1,422 @@
+"""Multi-label classification: sets of labels, their metrics, thresholds and where they are kept."""
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tolerance import assert_close
+
+from flaxbert.config import DataConfig
+from flaxbert.data.features import Features
+from flaxbert.data.sources import Row, Table
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.metrics import multi_label as metrics
+from flaxbert.models.bert import BertConfig
+from flaxbert.models.model import Model
+from flaxbert.tasks.base import Predictions, Record, score_with_slices
+from flaxbert.tasks.multi_label import MultiLabel, Options
+
+SEEDS = range(30)
+
+
+def table(labels: Sequence[Any], names: list[str] | None = None, **columns: Any) -> Table:
+    """One row for each set of labels; `columns` are lists of equal length."""
+    columns = {"text": ["film"] * len(labels), "labels": labels} | columns
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    found = [Row(row, f"train.jsonl:{n}") for n, row in enumerate(rows, 1)]
+    return Table("train.jsonl", found, {} if names is None else {"labels": names})
+
+
+def create(
+    train: Table | None,
+    options: Options | None = None,
+    hf: dict[str, Any] | None = None,
+    **data: Any,
+) -> MultiLabel:
+    return MultiLabel.create(DataConfig(**data), options or Options(), train, hf or {})
+
+
+def flags(task: MultiLabel, rows: Table) -> list[tuple[int, ...]]:
+    return [example.label for example in task.examples(rows, labelled=True)]
+
+
+# --- labels ------------------------------------------------------------------------------------
+
+
+def test_a_list_of_names() -> None:
+    train = table([["joy", "love"], [], ["fear"], ["love", "love"]])
+    task = create(train)
+    assert task.labels == ("fear", "joy", "love")
+    assert flags(task, train) == [(0, 1, 1), (0, 0, 0), (1, 0, 0), (0, 0, 1)]
+
+
+def test_a_text_with_separators() -> None:
+    train = table(["joy,love", "", "fear", " love , ,joy,"])
+    task = create(train)
+    assert task.labels == ("fear", "joy", "love")
+    assert flags(task, train) == [(0, 1, 1), (0, 0, 0), (1, 0, 0), (0, 1, 1)]
+
+
+def test_the_separator_is_an_option() -> None:
+    train = table(["joy, great; love", "fear"])
+    assert create(train, Options(separator=";")).labels == ("fear", "joy, great", "love")
+
+
+def test_integers_index_the_names_of_the_data_set() -> None:
+    names = ["joy", "love", "fear"]
+    train = table([[0, 2], [1], []], names)
+    task = create(train)
+    assert task.labels == ("joy", "love", "fear")  # the data set's order, not the alphabet's
+    assert flags(task, train) == [(1, 0, 1), (0, 1, 0), (0, 0, 0)]
+    # Another data set's integers go by name.
+    assert flags(task, table([[0], [1, 2]], ["fear", "joy", "love"])) == [(0, 0, 1), (1, 1, 0)]
+    assert flags(task, table(["fear", "2"])) == [(0, 0, 1), (0, 0, 1)]
+
+
+def test_integers_without_names_are_labels() -> None:
+    train = table([[10, 9], "2"])
+    task = create(train)
+    assert task.labels == ("2", "9", "10")
+    assert flags(task, train) == [(0, 1, 1), (1, 0, 0)]
+
+
+def test_the_options_give_labels_and_their_order() -> None:
+    train = table([["joy"], ["love"]])
+    task = create(train, Options(labels=("love", "joy", "fear")))
+    assert flags(task, train) == [(0, 1, 0), (1, 0, 0)]
+
+
+@pytest.mark.parametrize("value", [None, 3, 2.5, {"joy": 1}])
+def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
+    task = create(table([["joy"], ["love"]]))
+    with pytest.raises(DataError) as caught:
+        task.examples(table([[], value]), labelled=True)
+    for part in ("train.jsonl:2: labels is", repr(value), "expected a list", "','"):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"train\.jsonl:2: labels is"):
+        create(table([["joy"], value]))
+
+
+@pytest.mark.parametrize("value", [["joy", "anger"], "joy,anger", [2], [-1], [None], [["joy"]]])
+def test_an_unknown_label_is_named_with_its_line(value: Any) -> None:
+    task = create(table([["joy"], ["love"]]))
+    with pytest.raises(DataError, match=r"train\.jsonl:2: label "):
+        task.examples(table([["joy"], value]), labelled=True)
+
+
+def test_a_null_among_the_training_labels_is_named_with_its_line() -> None:
+    train = table([["joy"], ["love", None]])
+    with pytest.raises(DataError, match=r"train\.jsonl:2: label None"):
+        create(train).examples(train, labelled=True)
+
+
+def test_one_label_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two labels or more"):
+        create(table([["joy"], []]))
+
+
+def test_an_absent_column_names_its_key() -> None:
+    with pytest.raises(DataError, match=r"no column 'emotions'.*config\.options\.label="):
+        create(table([["joy"]]), Options(label="emotions"))
+
+
+def test_prediction_needs_no_labels() -> None:
+    task = create(table([["joy"], ["love"]]))
+    rows = Table("x.tsv", [Row({"text": "film"}, "x.tsv:2")])
+    (example,) = task.examples(rows, labelled=False)
+    assert example.label is None
+    assert task.show(example, {"labels": ["joy", "love"]}) == {
+        "text": "film",
+        "labels": "",
+        "predicted": "joy, love",
+    }
+
+
+def test_features_carry_a_flag_for_each_label_at_each_window(tokenizer: Any) -> None:
+    train = table([["joy"], ["love", "fear"]], text=["a b c d e f g h", "a"])
+    task = create(train, Options(long="windows"), max_length=8, overlap=2)
+    examples = task.examples(train, labelled=True)
+    features = task.featurize(examples, tokenizer, labelled=True)
+    assert features.feature.tolist() == [0, 0, 1]
+    assert features.slots["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+
+
+# --- loss --------------------------------------------------------------------------------------
+
+
+def three() -> MultiLabel:
+    return create(None, Options(labels=("fear", "joy", "love")))
+
+
+def test_the_head_has_a_score_for_each_label() -> None:
+    model = Model.create(BertConfig(num_hidden_layers=1), three().make_head)
+    assert model.shapes["head"]["classifier"]["kernel"].shape == (768, 3)
+
+
+@jax.jit
+def loss_and_gradient(logits: jax.Array, batch: Any) -> Any:
+    def loss(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return three().loss({"logits": logits}, batch)["loss"]
+
+    return jax.value_and_grad(loss, has_aux=True)(logits)
+
+
+def test_the_loss_is_the_mean_binary_cross_entropy_of_each_text() -> None:
+    chance = np.random.default_rng(0)
+    logits = chance.normal(scale=3, size=(2, 3, 3)).astype(np.float32)
+    labels = chance.integers(0, 2, (2, 3, 3))
+    weight = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
+    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    losses = -np.log(np.where(labels == 1, probability, 1 - probability)).mean(-1)
+    (value, total), gradient = loss_and_gradient(logits, {"label": labels, "weight": weight})
+    assert_close(value, (losses * weight).sum())
+    assert_close(total, 3)
+    assert_close(gradient, (probability - labels) / 3 * weight[..., None])
+
+
+def test_extreme_logits_have_a_finite_loss_and_gradient() -> None:
+    logits = np.array([[[1e4, -1e4, 1e4]]], np.float32)
+    batch = {"label": np.array([[[1, 0, 0]]]), "weight": np.ones((1, 1), np.float32)}
+    (value, _), gradient = loss_and_gradient(logits, batch)
+    assert_close(value, 1e4 / 3)  # two are right and sure, the third is as wrong as can be
+    assert_close(gradient, np.array([[[0, 0, 1 / 3]]]))
+
+
+def test_probabilities_are_of_the_pooled_logits() -> None:
+    logits = np.array([[[2.0, -1.0, 0.0]], [[0.0, -3.0, 0.0]]], np.float32)
+    batch = {"weight": np.full((2, 1), 0.5, np.float32), "group": np.zeros((2, 1), np.int32)}
+    found = jax.jit(three().predict)({"logits": logits}, batch)["slots"]["probability"]
+    row = [1 / (1 + math.exp(-x)) for x in (1, -2, 0)]
+    assert_close(found, np.array([[row], [row]]))
+
+
+# --- records and thresholds --------------------------------------------------------------------
+
+
+def decode(task: MultiLabel, rows: Table, probabilities: Any) -> list[Record]:
+    examples = task.examples(rows, labelled=False)
+    features = Features.build({"input_ids": [[0]] * len(examples)})
+    values = np.array(probabilities, np.float32).reshape(len(examples), -1)
+    return task.decode(examples, features, Predictions({"probability": values}, {}))
+
+
+def test_labels_that_reach_one_half_are_given() -> None:
+    rows = table([[]] * 2, text=["film", "food"])
+    records = decode(three(), rows, [[0.5, 0.25, 0.75], [0.25, 0.125, 0.375]])
+    assert records == [
+        {
+            "text": "film",
+            "labels": ["fear", "love"],
+            "probability": {"fear": 0.5, "joy": 0.25, "love": 0.75},
+        },
+        {
+            "text": "food",
+            "labels": [],
+            "probability": {"fear": 0.25, "joy": 0.125, "love": 0.375},
+        },
+    ]
+
+
+KEPT = {"flaxbert": {"thresholds": {"love": 0.75, "fear": 0.25}}}  # none for joy
+
+
+def test_thresholds_of_the_checkpoint_decide_and_go_by_name() -> None:
+    task = create(None, Options(labels=("fear", "joy", "love")), KEPT)
+    assert task.thresholds == (0.25, 0.5, 0.75)
+    (record,) = decode(task, table([[]]), [[0.25, 0.4375, 0.6875]])
+    assert record["labels"] == ["fear"]
+
+
+def test_training_does_not_take_over_thresholds_fitted_to_other_data() -> None:
+    train = table([["joy", "love"], ["fear"]])
+    assert create(train, hf=KEPT).thresholds == (0.5, 0.5, 0.5)
+
+
+def test_exported_labels_and_thresholds_come_back() -> None:
+    names = ["love", "joy", "fear"]
+    train = table([["joy", "love"], ["fear"]], names)
+    probabilities = [[0.7, 0.3, 0.1], [0.2, 0.4, 0.35]]
+    task = create(train)
+    examples = task.examples(train, labelled=True)
+    fitted = task.calibrate(examples, decode(task, train, probabilities))
+    exported = json.loads(json.dumps(fitted.hf_config()))
+    assert exported["id2label"] == {"0": "love", "1": "joy", "2": "fear"}
+    assert exported["problem_type"] == "multi_label_classification"
+    assert exported["flaxbert"] == json.loads(json.dumps(fitted.calibration))
+    back = create(None, hf=exported)
+    assert (back.labels, back.thresholds) == (fitted.labels, fitted.thresholds)
+    assert back.thresholds == pytest.approx((0.45, 0.15, 0.225))
+    assert len(set(back.thresholds)) == 3
+    assert task.thresholds == (0.5, 0.5, 0.5)  # the first one stays as it was
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fitted_thresholds_give_the_best_f1_on_the_examples_they_were_fitted_on(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    count = int(chance.integers(1, 12))
+    gold = chance.integers(0, 2, (count, 3)).astype(bool)
+    probabilities = chance.random((count, 3)).astype(np.float32)
+    task = three()
+    rows = table([[n for n, given in zip(task.labels, g, strict=True) if given] for g in gold])
+    examples = task.examples(rows, labelled=True)
+    fitted = task.calibrate(examples, decode(task, rows, probabilities))
+    found = fitted.score(examples, decode(fitted, rows, probabilities))
+    best = [max(f1s(probabilities[:, c], gold[:, c]).values()) for c in range(3)]
+    assert found["f1_macro"] == pytest.approx(sum(best) / 3)
+    assert found["f1_macro"] >= task.score(examples, decode(task, rows, probabilities))["f1_macro"]
+
+
+def test_a_threshold_between_neighbours_in_float32_tells_them_apart() -> None:
+    # Of halves of the last digit every second one rounds down.
+    low = np.nextafter(np.float32(0.5), np.float32(1))
+    pairs = [(low, np.nextafter(low, np.float32(1))), (np.float32(0.5), low)]
+    task = three()
+    rows = table([[], task.labels])
+    examples = task.examples(rows, labelled=True)
+    for pair in pairs:
+        probabilities = [[p] * 3 for p in pair]
+        fitted = task.calibrate(examples, decode(task, rows, probabilities))
+        records = decode(fitted, rows, probabilities)
+        assert [record["labels"] for record in records] == [[], list(task.labels)]
+
+
+def test_slices_get_metrics_of_their_own() -> None:
+    rows = table([["joy"], ["love"], []], language=["en", "de", "en"])
+    task = create(rows, slices="language")
+    records: list[Record] = [{"labels": given} for given in (["joy"], ["joy"], [])]
+    found = score_with_slices(task, task.examples(rows, labelled=True), records)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert (found["accuracy/en"], found["accuracy/de"]) == (1, 0)
+    assert (found["f1_micro"], found["f1_micro/en"], found["f1_micro/de"]) == (0.5, 1, 0)
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+def test_scores_by_hand() -> None:
+    gold = np.array([[1, 0, 1], [1, 1, 0], [0, 0, 0], [1, 0, 0]], bool)
+    predicted = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
+    # Label 0: 2 hits, 1 missed. Label 1: 1 missed, 1 too many. Label 2: 1 missed.
+    assert metrics.score(predicted, gold) == {
+        "precision_micro": pytest.approx(2 / 3),
+        "recall_micro": pytest.approx(2 / 5),
+        "f1_micro": pytest.approx(2 * 2 / (3 + 5)),
+        "f1_macro": pytest.approx((2 * 2 / (2 + 3) + 0 + 0) / 3),
+        "accuracy": 1 / 4,  # only the third set is all right
+    }
+
+
+def test_a_label_that_never_occurs_counts_in_the_macro_mean_as_zero() -> None:
+    gold = np.array([[1, 0], [1, 0]], bool)
+    assert metrics.score(gold, gold)["f1_macro"] == 0.5
+
+
+def test_scores_of_no_examples_and_of_no_labels_given_are_zero() -> None:
+    nothing = np.zeros((0, 3), bool)
+    assert set(metrics.score(nothing, nothing).values()) == {0.0}
+    assert three().score([], []).keys() == metrics.score(nothing, nothing).keys()
+    none, some = np.zeros((2, 3), bool), np.ones((2, 3), bool)
+    assert set(metrics.score(none, some).values()) == {0.0}
+    assert set(metrics.score(some, none).values()) == {0.0}
+
+
+def ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scores_equal_their_definitions_counted_out(seed: int) -> None:
+    chance = random.Random(seed)
+    count, labels = chance.randint(1, 8), chance.randint(2, 4)
+    share = chance.choice([0.1, 0.5])  # rare labels, so that some never occur
+    gold, predicted = (
+        [{c for c in range(labels) if chance.random() < share} for _ in range(count)]
+        for _ in range(2)
+    )
+    pairs = list(zip(gold, predicted, strict=True))
+    hits = sum(len(g & p) for g, p in pairs)
+    given, real = sum(map(len, predicted)), sum(map(len, gold))
+    by_label = []
+    for c in range(labels):
+        both = sum(c in g and c in p for g, p in pairs)
+        one = sum((c in g) != (c in p) for g, p in pairs)
+        by_label.append(ratio(2 * both, 2 * both + one))
+    precision, recall = ratio(hits, given), ratio(hits, real)
+    harmonic = 2 * precision * recall / (precision + recall) if hits else 0.0
+    matrices = [
+        np.array([[c in s for c in range(labels)] for s in sets]) for sets in (predicted, gold)
+    ]
+    assert metrics.score(*matrices) == {
+        "precision_micro": pytest.approx(precision),
+        "recall_micro": pytest.approx(recall),
+        "f1_micro": pytest.approx(harmonic),
+        "f1_macro": pytest.approx(sum(by_label) / labels),
+        "accuracy": pytest.approx(sum(g == p for g, p in pairs) / count),
+    }
+
+
+# --- thresholds --------------------------------------------------------------------------------
+
+
+def f1s(probabilities: Any, gold: Any) -> dict[float, float]:
+    """{threshold: F1} at every cut between two probabilities, highest first; ties stay together."""
+    values = sorted({float(p) for p in probabilities}, reverse=True)
+    found = {}
+    for value, below in itertools.pairwise([*values, 0.0]):
+        given = [p >= value for p in probabilities]
+        hits = sum(g and r for g, r in zip(given, gold, strict=True))
+        found[(value + below) / 2] = 2 * hits / (sum(given) + sum(map(bool, gold)))
+    return found
+
+
+@pytest.mark.parametrize("levels", [3, 1000])  # with 3, most probabilities are shared
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_best_threshold_is_the_best_of_all_cuts(seed: int, levels: int) -> None:
+    chance = random.Random(seed)
+    count = chance.randint(1, 10)
+    probabilities = [[chance.randint(1, levels) / levels for _ in range(count)] for _ in range(3)]
+    gold = [[chance.random() < 0.4 for _ in range(count)] for _ in range(3)]
+    found = metrics.best_thresholds(np.array(probabilities).T, np.array(gold).T)
+    assert len(found) == 3
+    for threshold, p, real in zip(found, probabilities, gold, strict=True):
+        if any(real):
+            cuts = f1s(p, real)
+            assert threshold == pytest.approx(max(cuts, key=cuts.__getitem__))  # first of equals
+            given = [value >= threshold for value in p]
+            hits = sum(g and r for g, r in zip(given, real, strict=True))
+            assert 2 * hits / (sum(given) + sum(real)) == pytest.approx(max(cuts.values()))
+        else:
+            assert threshold == 0.5
+
+
+def test_thresholds_by_hand() -> None:
+    # The first label parts at 0.3 | 0.6. The second is best given to all, the third to the top.
+    probabilities = np.array([[0.6, 0.2, 0.9], [0.3, 0.4, 0.5], [0.8, 0.6, 0.1]])
+    gold = np.array([[1, 1, 1], [0, 1, 0], [1, 1, 0]], bool)
+    assert metrics.best_thresholds(probabilities, gold) == pytest.approx([0.45, 0.1, 0.7])
+
+
+def test_no_threshold_lies_between_equal_probabilities() -> None:
+    # Taking one of the two 0.75 alone would have F1 1; both have 2/3, all three 1/2.
+    probabilities = np.array([[0.75], [0.75], [0.25]])
+    for gold in ([1, 0, 0], [0, 1, 0]):
+        found = metrics.best_thresholds(probabilities, np.array([gold], bool).T)
+        assert found == [0.5]
+    # Where everything is equal the only cut is below.
+    assert metrics.best_thresholds(np.full((3, 1), 0.5), np.array([[1], [0], [0]], bool)) == [0.25]
+
+
+def test_a_label_without_any_example_keeps_one_half() -> None:
+    probabilities = np.array([[0.9, 0.9], [0.8, 0.1]])
+    gold = np.array([[0, 1], [0, 0]], bool)
+    assert metrics.best_thresholds(probabilities, gold) == [0.5, 0.5]
+    assert metrics.best_thresholds(np.zeros((0, 2)), np.zeros((0, 2), bool)) == [0.5, 0.5]
