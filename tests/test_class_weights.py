@@ -142,6 +142,12 @@ def test_balanced_weights_count_integers_by_the_names_of_the_data_set() -> None:
     task = create(table([0, 0, 0, 1], ["good", "bad"]), BALANCED)
     assert task.labels == ("good", "bad")
     assert task.class_weights == pytest.approx((4 / (2 * 3), 4 / (2 * 1)))
+    # By name even where the checkpoint has another order.
+    task = create(
+        table([0, 0, 0, 1], ["good", "bad"]), BALANCED, {"id2label": {0: "bad", 1: "good"}}
+    )
+    assert task.labels == ("bad", "good")
+    assert task.class_weights == pytest.approx((4 / (2 * 1), 4 / (2 * 3)))
 
 
 def test_balanced_weights_stand_in_the_order_of_the_options() -> None:
@@ -156,6 +162,14 @@ def test_a_bad_label_is_named_with_its_line_while_counting() -> None:
     options = Options(balanced=True, labels=("good", "bad"))
     with pytest.raises(DataError, match=r"train\.tsv:4: label 'fair'"):
         create(table(["good", "bad", "fair"]), options)
+
+
+def test_a_malformed_row_does_not_count_where_such_rows_are_skipped() -> None:
+    data = DataConfig(malformed="skip")
+    train = table(["good", "bad", None, "bad"])
+    task = Classification.create(data, BALANCED, train, {})
+    assert task.class_weights == pytest.approx((3 / 4, 3 / 2))
+    assert len(task.examples(train, labelled=True)) == 3
 
 
 def test_balanced_weights_are_exported_and_read_back() -> None:

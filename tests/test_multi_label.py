@@ -118,6 +118,14 @@ def test_a_null_among_the_training_labels_is_named_with_its_line() -> None:
         create(train).examples(train, labelled=True)
 
 
+@pytest.mark.parametrize("value", [None, ["love", None], 3])
+def test_a_malformed_row_is_left_out_where_such_rows_are_skipped(value: Any) -> None:
+    train = table([["joy"], value, ["love"]])
+    task = create(train, malformed="skip")
+    assert task.labels == ("joy", "love")
+    assert flags(task, train) == [(1, 0), (0, 1)]
+
+
 def test_one_label_alone_is_refused() -> None:
     with pytest.raises(ConfigError, match="two labels or more"):
         create(table([["joy"], []]))

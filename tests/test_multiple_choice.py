@@ -153,6 +153,12 @@ def test_a_row_without_its_choices_is_named_with_its_line(
         read(options, good, bad)
 
 
+def test_a_malformed_row_is_left_out_where_such_rows_are_skipped() -> None:
+    rows = [plain(["red"]), plain(label=1), plain(label=2)]
+    (example,) = read(Options(), plain(), *rows, malformed="skip")[1:]
+    assert (example.label, example.origin) == (1, "train.jsonl:3")
+
+
 @pytest.mark.parametrize("name", ["sent1", "sent2", "ending1", "label"])
 def test_an_absent_column_names_its_key(name: str) -> None:
     row = swag()

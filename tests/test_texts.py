@@ -69,6 +69,15 @@ def test_a_text_that_is_none_is_named_with_its_line(column: str) -> None:
             texts.read(table(good, bad), TextOptions(pair="pair"), DataConfig(), None)
 
 
+def test_a_malformed_row_is_left_out_where_such_rows_are_skipped() -> None:
+    rows = table({"text": "film"}, {"text": None}, {"text": "book"})
+    found = texts.read(rows, TextOptions(), DataConfig(malformed="skip"), None)
+    assert [(each.text, each.origin) for each in found] == [
+        ("film", "train.tsv:2"),
+        ("book", "train.tsv:4"),
+    ]
+
+
 # --- options -----------------------------------------------------------------------------------
 
 

@@ -83,9 +83,11 @@ class Classification:
             raise ConfigError("options.class_weights and options.balanced: one or the other")
         if options.balanced and train is not None:
             train.require({column: "options.label"})
-            counts = np.zeros(len(labels))
-            for row in train.rows:
-                counts[names.index(row.values.get(column), labels, known, row.origin)] += 1
+            indices = train.read(
+                lambda row: names.index(row.values.get(column), labels, known, row.origin),
+                data.malformed,
+            )
+            counts = np.bincount(indices, minlength=len(labels))
             # scikit-learn's "balanced": examples / (classes * examples of the class).
             weights = tuple((counts.sum() / (len(labels) * np.maximum(counts, 1))).tolist())
         elif options.balanced:

@@ -63,7 +63,8 @@ class MultiLabel:
         if train is not None:
             train.require({options.label: "options.label"})
             known = train.label_names.get(options.label)
-            seen = {str(v) for row in train.rows for v in _values(row, options)}
+            given = train.read(lambda row: _values(row, options), data.malformed)
+            seen = {str(value) for values in given for value in values}
         labels = names.choose(options.labels, known, seen, hf_config)
         fitted = hf_config.get("flaxbert", {}).get("thresholds", {}) if train is None else {}
         return cls(data, options, labels, tuple(fitted.get(name, 0.5) for name in labels))
@@ -166,7 +167,7 @@ def _values(row: Row, options: Options) -> list[Any]:
     value = row.values.get(options.label)
     if isinstance(value, str):
         return [part.strip() for part in value.split(options.separator) if part.strip()]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value):
         return list(value)
     raise DataError(
         f"{row.origin}: {options.label} is {value!r}; expected a list of labels, or a text with "
