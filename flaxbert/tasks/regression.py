@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
@@ -64,7 +65,7 @@ class Regression:
             number = math.nan if isinstance(value, bool) or value is None else float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= np.finfo(np.float32).max:
             raise DataError(f"{row.origin}: {self.options.label} is {value!r}; expected a number.")
         return number
 
