@@ -109,7 +109,7 @@ def make_pairs(
     if next_sentence and len(filled) < 2:
         raise ValueError("texts that do not follow need a second document")
     chance = random.Random(seed)
-    for number in filled:
+    for rank, number in enumerate(filled):
         ends, sentence = documents[number].ends, 0
         while sentence < len(ends):
             target = room if chance.random() >= SHORT else 2 + int(chance.random() * (room - 1))
@@ -125,8 +125,8 @@ def make_pairs(
             cut = stop if alone else sentence + 1 + int(chance.random() * (stop - sentence - 1))
             first = Span(number, start, ends[cut - 1])
             if alone or chance.random() < 0.5:
-                others = [other for other in filled if other != number]
-                other = others[int(chance.random() * len(others))]
+                place = int(chance.random() * (len(filled) - 1))  # among the others
+                other = filled[place + (place >= rank)]
                 second = _some_text(documents[other], other, room - (first.end - start), chance)
                 yield Pair(first, second, follows=False)
                 sentence = cut

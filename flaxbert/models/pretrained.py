@@ -21,9 +21,6 @@ from flaxbert.models.heads import (
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
 
-MASK_RATE = 0.15
-"""Most of a row that a masked language model scores when `masked` says where, as in BERT."""
-
 
 def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
     """The output layer that a checkpoint's config.json names in `architectures`."""
@@ -34,7 +31,8 @@ def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
         return MultipleChoiceHead
     if name in ("BertForPreTraining", "BertForMaskedLM"):
         next_sentence = name == "BertForPreTraining"
-        return lambda config, rngs: PreTrainingHead(config, MASK_RATE, next_sentence, rngs)
+        every = 1.0  # places scored: a caller may mask as many as it likes
+        return lambda config, rngs: PreTrainingHead(config, every, next_sentence, rngs)
     labels = len(hf_config.get("id2label") or range(hf_config.get("num_labels", 2)))
     if name == SequenceClassificationHead.architecture:
         return lambda config, rngs: SequenceClassificationHead(config, labels, rngs)
