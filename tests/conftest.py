@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -11,7 +12,11 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)  # every test that trains, trains sharded
-jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes the time here
+# Compiling is what takes the time here: do little of it, and the same program once.
+jax.config.update("jax_disable_most_optimizations", True)
+PROGRAMS = tempfile.TemporaryDirectory(prefix="flaxbert-tests-")
+jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig

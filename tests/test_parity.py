@@ -310,7 +310,7 @@ def training_features(examples: Mapping[str, np.ndarray]) -> Features:
 # A packed row of 40 tokens is longer than the position table, 37: positions restart.
 @pytest.mark.parametrize(
     ("row_length", "segments", "devices"),
-    [(16, 1, 1), (40, 5, 8)],
+    [pytest.param(16, 1, 1, marks=pytest.mark.slow), (40, 5, 8)],
     ids=["one a row, one device", "packed, eight devices"],
 )
 @pytest.mark.parametrize("task", TASKS)
