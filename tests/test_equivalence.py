@@ -134,7 +134,9 @@ def test_nothing_in_padding_counts(bench):
 
 # One sequence a feature, several, and two objectives; the step knows no more of a task.
 trained = pytest.mark.parametrize(
-    "bench", ["question_answering", LONG_TEXTS, "pretraining"], indirect=True
+    "bench",
+    ["question_answering", LONG_TEXTS, pytest.param("pretraining", marks=pytest.mark.slow)],
+    indirect=True,
 )
 
 

@@ -259,7 +259,9 @@ def labelled_batch(
     return jax.tree.map(jnp.asarray, batch)
 
 
-@pytest.mark.parametrize("task", [*TASKS, *OTHERS])
+@pytest.mark.parametrize(
+    "task", [*TASKS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_gradients_equal_pytorch(
     task: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
 ) -> None:

@@ -263,6 +263,7 @@ def test_mode_eval_of_a_model_without_trained_head_is_refused(
     assert "no trained output layer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_question_answering_trains_from_the_command_line(checkpoint, tmp_path, capsys):
     data = make_config("question_answering", checkpoint, tmp_path, most_words=40).data
     flags = [
