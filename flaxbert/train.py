@@ -155,11 +155,12 @@ def run(config: Config, workdir: str | Path) -> Trained:
             if len(flying) > IN_FLIGHT:
                 jax.block_until_ready(flying.popleft())
             if step % config.train.log_every == 0 or step == last:
-                line = objective_means(jax.device_get(sums))
-                line["grad_norm"] = float(sums["grad_norm"]) / float(sums["steps"])
+                reached = jax.device_get(sums)
+                line = objective_means(reached)
+                line["grad_norm"] = float(reached["grad_norm"]) / float(reached["steps"])
                 line["learning_rate"] = float(schedule(step - 1))
                 line["epoch"] = step / batches.steps_per_epoch
-                line |= clock.lap(jax.device_get(sums))
+                line |= clock.lap(reached)
                 metrics.write(step, line)
                 text = note(line)
             bar.advance(note=text)

@@ -12,7 +12,8 @@
 # v2-alpha-tpuv5 (v5p), tpu-ubuntu2204-base (v4 and older).
 #
 # The VM is kept: run the same command again to continue an interrupted run (it resumes from its
-# workdir). A run that lost its connection is stopped first. Delete the VM with: gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
+# workdir). A run that lost its connection is stopped first. Delete the VM with:
+#   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

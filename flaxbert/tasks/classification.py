@@ -121,10 +121,8 @@ class Classification:
 
     def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
         """Cross-entropy: logits [R, K, C] against label [R, K]; a class weight counts as copies."""
-        losses, weight = (
-            cross_entropy(pool(outputs["logits"], batch), batch["label"]),
-            batch["weight"],
-        )
+        losses = cross_entropy(pool(outputs["logits"], batch), batch["label"])
+        weight = batch["weight"]
         if self.class_weights:
             weight *= jnp.asarray(self.class_weights, jnp.float32)[batch["label"]]
         return {"loss": weighted_sum(losses, weight)}

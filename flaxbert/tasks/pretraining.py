@@ -110,10 +110,8 @@ class PreTraining:
         Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
         are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
         """
-        options, room = (
-            self.options,
-            self.data.max_length - (3 if self.options.next_sentence else 2),
-        )
+        options = self.options
+        room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
         texts = [
             documents.tokenize(each.paragraphs, tokenizer, lines=lines, longest=room // 2)
