@@ -45,9 +45,7 @@ class DataConfig:
     eval: str | None = option(None, "the same for evaluation (split validation)")
     predict: str | None = option(None, "the same for --mode=predict; needs no labels (split test)")
     slices: str | None = option(None, "column whose values get metrics of their own (accuracy/en)")
-    malformed: str = option(
-        "error", "malformed rows, answers, and lines of .conll files: error, or skip and count"
-    )
+    malformed: str = option("error", "malformed lines, rows and answers: error, or skip and count")
     calibration: float = option(
         0.0, "share of the training examples kept out of training, on which thresholds are fitted"
     )

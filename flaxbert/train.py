@@ -142,6 +142,7 @@ def run(config: Config, workdir: str | Path) -> Trained:
     clock, text = Clock(jax.device_get(now.sums) if step % config.train.log_every else {}), ""
     flying: collections.deque[Any] = collections.deque()
     final: Evaluation | None = None
+    evaluated = False
     with (
         contextlib.closing(writer.MetricsWriter(workdir, step=step, active=chief)) as metrics,
         contextlib.closing(Progress("train", last, done=step, active=chief)) as bar,
@@ -185,9 +186,9 @@ def run(config: Config, workdir: str | Path) -> Trained:
     if best is not None:
         best_step, params = best.restore(params)
         results["best_step"] = float(best_step)
-        final = None if best_step != step else final
+        evaluated = evaluated and best_step == step
         best.close()
-    if final is None:  # resumed at the end, or other weights selected
+    if not evaluated:  # resumed at the end, or other weights selected
         task, final = evaluate(params)
     results |= final.metrics if final is not None else {}
     results |= {"padding_share": batches.padding_share(), "perf/compile_seconds": compile_seconds}

@@ -129,6 +129,15 @@ def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:
     ]
 
 
+def test_a_malformed_paragraph_is_left_out_where_such_are_skipped() -> None:
+    rows = table({"text": "one", "file": "a"}, {"text": 2, "file": "a"}, {"text": "3", "file": "a"})
+    with pytest.raises(DataError, match=r"texts\.jsonl:2: text is 2"):
+        create().examples(rows, labelled=True)
+    data = DataConfig(malformed="skip")
+    (example,) = PreTraining.create(data, Options(), None, {}).examples(rows, labelled=True)
+    assert example.paragraphs == ("one", "3")
+
+
 def test_a_document_is_of_its_first_rows_slice() -> None:
     task = create(slices="language")
     rows = table({"text": "one", "language": "en"}, {"text": "dos", "language": "es"})

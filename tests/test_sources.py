@@ -70,7 +70,7 @@ def values(table: sources.Table) -> list[dict]:
 
 
 def test_every_format_is_tested() -> None:
-    assert WRITERS.keys() == sources.READERS.keys() - {".txt"}  # paragraphs, not records
+    assert WRITERS.keys() == sources.READERS.keys() - {".conll", ".txt"}  # sentences, paragraphs
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -395,8 +395,34 @@ def test_malformed_lines_are_skipped_and_counted_when_asked(
         table = pattern(tmp_path, name, malformed="skip")
     assert [row.values["tokens"] for row in table.rows] == [["Paris"], ["Good"]]
     (message,) = caplog.messages
-    for part in (f"{tmp_path}/a.conll: 2 malformed lines skipped", "a.conll:2: sleeps"):
+    for part in (f"{tmp_path}/a.conll: 2 malformed lines skipped", "a.conll:2: columns: 1"):
         assert part in message
+
+
+FINE, LAST = '{"text": "fine", "label": "good"}', '{"text": "last", "label": "bad"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,label\nfine,good\nfine\na,b,c\nlast,bad\n"),
+        ("a.tsv", "text\tlabel\nfine\tgood\nfine\na\tb\tc\nlast\tbad\n"),
+        ("a.jsonl", f'{FINE}\n{{"text\n[1]\n{LAST}\n'),
+        ("a.json", f'[{FINE}, 3, "x", {LAST}]'),
+    ],
+)
+def test_malformed_records_of_other_formats_are_skipped_too(
+    name: str, content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_text(content)
+    with caplog.at_level("INFO", "flaxbert"):
+        table = pattern(tmp_path, name, malformed="skip")
+    assert [row.values for row in table.rows] == [
+        {"text": "fine", "label": "good"},
+        {"text": "last", "label": "bad"},
+    ]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}/{name}: 2 malformed lines skipped, the first: ")
 
 
 def test_what_to_do_with_malformed_lines_is_one_of_two(tmp_path: Path) -> None:

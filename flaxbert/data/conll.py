@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flaxbert.errors import ConfigError, DataError
+from flaxbert.errors import DataError
 
 DOCUMENT = "-DOCSTART-"  # the first column of a line that stands between two documents
 
@@ -36,7 +36,7 @@ class Sentence:
         return {"tokens": self.tokens} | dict(zip([*names, "tags"], self.columns, strict=False))
 
 
-def sentences(path: Path, *, malformed: str = "error") -> tuple[list[Sentence], list[str]]:
+def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
     r"""Read a column file.
 
     * Lines end with \n or \r\n alone, and columns are parted by tabs if any line has one, else by
@@ -47,30 +47,25 @@ def sentences(path: Path, *, malformed: str = "error") -> tuple[list[Sentence], 
     * The first sentence's first line decides the number of columns for the whole file. A line
       with another number, without a token or without a tag is malformed.
 
-    Skipping takes the malformed line away, not its sentence. Most such lines in published corpora
-    hold a token that cannot be seen, and nothing is missed; a sentence dropped would take its
-    other entities out of the score. Where the line did hold a word, its sentence becomes one
-    shorter, so the lines are returned to be told.
+    A malformed line is left out, not its sentence. Most such lines in published corpora hold a
+    token that cannot be seen, and nothing is missed; a sentence dropped would take its other
+    entities out of the score. Where the line did hold a word, its sentence becomes one shorter, so
+    the lines are returned for the caller to refuse or to tell.
 
     Args:
       path: a file in UTF-8, with or without a byte order mark.
-      malformed: "error" or "skip".
 
     Returns:
-      The sentences, and the skipped lines as `path:line: text`.
+      The sentences, and what is wrong with each malformed line.
 
     Raises:
-      ConfigError: for another value of `malformed`.
-      DataError: at the first malformed line, unless such lines are skipped.
       UnicodeDecodeError: if the file is not UTF-8.
     """
-    if malformed not in ("error", "skip"):
-        raise ConfigError(f"data.malformed is {malformed!r}; expected error or skip.")
     # Not read_text or splitlines: both also end a line at a lone \r, the latter at U+0085 too.
     lines = path.read_bytes().decode("utf-8-sig").split("\n")
     tabs = any("\t" in line and line.strip() for line in lines)
     found: list[Sentence] = []
-    skipped: list[str] = []
+    faults: list[DataError] = []
     first: tuple[int, int] | None = None  # the line that decides the columns, and their number
     sentence = None
     for number, ended in enumerate(lines, start=1):
@@ -83,14 +78,9 @@ def sentences(path: Path, *, malformed: str = "error") -> tuple[list[Sentence], 
         cells = _cells(line, tabs)
         first = first or (number, len(cells))
         fault = _fault(line, cells, first)
-        if fault and malformed == "error":
-            raise DataError(
-                f"{path}:{number}: {fault} ({'tabs' if tabs else 'spaces'} part columns here): "
-                f"{_shortened(line)}. Fix the line, or skip such lines with "
-                "--config.data.malformed=skip."
-            )
         if fault:
-            skipped.append(f"{path}:{number}: {line}")
+            parted = f"{'tabs' if tabs else 'spaces'} part columns here"
+            faults.append(DataError(f"{path}:{number}: {fault} ({parted}): {_shortened(line)}."))
             continue
         if sentence is None:
             sentence = Sentence([], [[] for _ in cells[1:]], number)
@@ -98,7 +88,7 @@ def sentences(path: Path, *, malformed: str = "error") -> tuple[list[Sentence], 
         sentence.tokens.append(cells[0])
         for column, cell in zip(sentence.columns, cells[1:], strict=True):
             column.append(cell)
-    return found, skipped
+    return found, faults
 
 
 def _cells(line: str, tabs: bool) -> list[str]:

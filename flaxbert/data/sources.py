@@ -11,13 +11,13 @@ import dataclasses
 import glob
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from flaxbert import hub
 from flaxbert.data import conll
-from flaxbert.errors import DataError, HubError
+from flaxbert.errors import ConfigError, DataError, HubError
 
 log = logging.getLogger("flaxbert")
 
@@ -58,6 +58,10 @@ class Row:
         return None if value is None else str(value)
 
 
+Found = Iterator[Row | DataError]
+"""What a reader yields: a record, or what is wrong with a malformed line that can be left out."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """The rows of a source, and the names behind integer labels where the source knows them."""
@@ -93,18 +97,19 @@ class Table:
         """Names of the first row's values."""
         return list(self.rows[0].values) if self.rows else []
 
-    def require(self, columns: dict[str, str]) -> None:
+    def require(self, columns: Mapping[str, str], *, slices: str | None = None) -> None:
         """Check that columns exist.
 
         Args:
           columns: {column: the config key that names it; "" if its name is fixed}.
+          slices: a further column, that of data.slices.
 
         Raises:
           DataError: naming what is absent, what is there and the key to set.
         """
         if not self.rows:
             raise DataError(f"{self.source}: holds no rows.")
-        for column, key in columns.items():
+        for column, key in {**columns, **({slices: "data.slices"} if slices else {})}.items():
             if column not in self.columns:
                 mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
@@ -119,12 +124,15 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
     Args:
       spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT]`.
       split: of a hub data set whose specification names none.
-      malformed: whether malformed lines of .conll files are an "error", or "skip"ped and told.
+      malformed: whether malformed lines are an "error", or left out and told ("skip").
 
     Raises:
+      ConfigError: for another value of `malformed`.
       DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.
       HubError: if the data set cannot be fetched.
     """
+    if malformed not in ("error", "skip"):
+        raise ConfigError(f"data.malformed is {malformed!r}; expected error or skip.")
     if glob.has_magic(spec) and not Path(spec).exists():
         files = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
         if not files:
@@ -132,28 +140,30 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         tables = [read(file, split=split, malformed=malformed) for file in files]
         return Table(spec, [row for table in tables for row in table.rows])
     path = Path(spec).expanduser()
-    if path.suffix.lower() == ".conll":
-        if not path.is_file():
-            raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
-        return _read_conll(spec, path, malformed)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         if path.exists():
-            raise DataError(f"{spec}: ends with none of {', '.join([*READERS, '.conll'])}.")
+            raise DataError(f"{spec}: ends with none of {', '.join(READERS)}.")
         return _read_hub(spec, split)
     if not path.is_file():
         raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
+    rows, faults = [], []
     try:
-        return Table(spec, list(reader(path)))
+        for each in reader(path):
+            if isinstance(each, Row):
+                rows.append(each)
+            elif malformed == "skip":
+                faults.append(each)
+            else:
+                raise DataError(f"{each} Mend it, or --config.data.malformed=skip leaves such out.")
     except UnicodeDecodeError:
-        raise _not_utf8(spec, path) from None
-
-
-def _not_utf8(spec: str, path: Path) -> DataError:
-    return DataError(
-        f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
-        "iconv -f latin1 -t utf8."
-    )
+        raise DataError(
+            f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
+            "iconv -f latin1 -t utf8."
+        ) from None
+    if faults:
+        log.info(f"{spec}: {len(faults)} malformed lines skipped, the first: {faults[0]}")
+    return Table(spec, rows)
 
 
 def _undecodable_line(path: Path) -> int:
@@ -165,7 +175,7 @@ def _undecodable_line(path: Path) -> int:
     return 1
 
 
-def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Row]:
+def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Found:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:
@@ -178,30 +188,31 @@ def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Iterator[R
                     continue
                 origin = f"{path}:{reader.line_num}"
                 if len(fields) != len(header):
-                    raise DataError(
+                    yield DataError(
                         f"{origin}: {len(fields)} columns, but the first line names {len(header)} "
                         f"({', '.join(header)})."
                     )
+                    continue
                 yield Row(dict(zip(header, fields, strict=True)), origin)
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}: {error}.") from None
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path) -> Found:
     return _delimited(path, ",", csv.QUOTE_MINIMAL)
 
 
-def _read_tsv(path: Path) -> Iterator[Row]:
+def _read_tsv(path: Path) -> Found:
     return _delimited(path, "\t", csv.QUOTE_NONE)  # GLUE's form: a quote is just a character
 
 
-def _object(value: Any, origin: str) -> Row:
+def _object(value: Any, origin: str) -> Row | DataError:
     if not isinstance(value, dict):
-        raise DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
+        return DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
     return Row(value, origin)
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path) -> Found:
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -209,10 +220,10 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 try:
                     yield _object(json.loads(line), origin)
                 except json.JSONDecodeError as error:
-                    raise DataError(f"{origin}: not valid JSON ({error.msg}).") from None
+                    yield DataError(f"{origin}: not valid JSON ({error.msg}).")
 
 
-def _read_json(path: Path) -> Iterator[Row]:
+def _read_json(path: Path) -> Found:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -228,7 +239,7 @@ def _read_json(path: Path) -> Iterator[Row]:
         yield _object(value, f"{path}: item {number}")
 
 
-def _squad_rows(path: Path, articles: list[Any]) -> Iterator[Row]:
+def _squad_rows(path: Path, articles: list[Any]) -> Found:
     """SQuAD's nesting (article > paragraph > question) in the hub's flat form."""
     place = "data"
     try:
@@ -254,7 +265,7 @@ def _squad_rows(path: Path, articles: list[Any]) -> Iterator[Row]:
         raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Found:
     import pyarrow
     import pyarrow.parquet
 
@@ -266,17 +277,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         yield Row(record, f"{path}: row {number}")
 
 
-def _read_conll(spec: str, path: Path, malformed: str) -> Table:
-    try:
-        sentences, skipped = conll.sentences(path, malformed=malformed)
-    except UnicodeDecodeError:
-        raise _not_utf8(spec, path) from None
-    if skipped:
-        log.info(f"{spec}: {len(skipped)} malformed lines skipped, the first: {skipped[0]!r}")
-    return Table(spec, [Row(each.values(), f"{path}:{each.line}") for each in sentences])
+def _read_conll(path: Path) -> Found:
+    sentences, faults = conll.sentences(path)
+    yield from faults
+    yield from (Row(each.values(), f"{path}:{each.line}") for each in sentences)
 
 
-def _read_txt(path: Path) -> Iterator[Row]:
+def _read_txt(path: Path) -> Found:
     """Paragraphs: lines up to a blank one. The form BERT's own data has, and that of books."""
     lines: list[str] = []
     start = 1
@@ -290,12 +297,13 @@ def _read_txt(path: Path) -> Iterator[Row]:
                 lines = []
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path], Found]] = {
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
+    ".conll": _read_conll,
     ".txt": _read_txt,
 }
 
@@ -308,7 +316,7 @@ def _read_hub(spec: str, split: str) -> Table:
     chosen = chosen or split
     mend = (
         "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
-        f"({', '.join([*READERS, '.conll'])})."
+        f"({', '.join(READERS)})."
     )
     try:
         with hub.fetching(spec):

@@ -1,4 +1,4 @@
-"""Accuracy, F1 and Matthews correlation from a confusion matrix."""
+"""F1 and Matthews correlation from a confusion matrix; accuracy with its interval."""
 
 import math
 from typing import Any
@@ -11,11 +11,6 @@ def confusion(gold: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarr
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (gold, predicted), 1)
     return matrix
-
-
-def accuracy(matrix: np.ndarray) -> float:
-    """Share of examples on the diagonal; 0 without examples."""
-    return float(np.trace(matrix) / max(1, matrix.sum()))
 
 
 def f1(matrix: np.ndarray, label: int | np.integer[Any]) -> float:

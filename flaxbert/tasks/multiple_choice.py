@@ -79,9 +79,7 @@ class MultipleChoice:
             columns[options.prefix] = "options.prefix"
         if labelled:
             columns[options.label] = "options.label"
-            if self.data.slices:
-                columns[self.data.slices] = "data.slices"
-        table.require(columns)
+        table.require(columns, slices=self.data.slices if labelled else None)
         return table.read(lambda row: self._example(row, labelled), self.data.malformed)
 
     def _example(self, row: Row, labelled: bool) -> Example:

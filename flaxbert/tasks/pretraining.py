@@ -20,7 +20,7 @@ from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
 from flaxbert.data.features import Features
 from flaxbert.data.order import uniform
-from flaxbert.data.sources import Table
+from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import cross_entropy, weighted_sum
@@ -84,23 +84,19 @@ class PreTraining:
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
         """Rows -> documents."""
-        columns = {self.options.text: "options.text"}
-        if self.data.slices:
-            columns[self.data.slices] = "data.slices"
-        table.require(columns)
-        column = self.options.document
-        rows = [(n, row) for n, row in enumerate(table.rows)]
-        found = []
-        for _, group in itertools.groupby(
-            rows, lambda item: item[1].values.get(column, item[0]) if column else item[0]
-        ):
-            members = [row for _, row in group]
-            name = str(members[0].values.get(column or "", members[0].origin))
-            texts = tuple(row.text(self.options.text) for row in members)
-            found.append(
-                Example(name, texts, members[0].slice(self.data.slices), members[0].origin)
-            )
-        return found
+        table.require({self.options.text: "options.text"}, slices=self.data.slices)
+
+        def paragraph(row: Row) -> Example:
+            name = row.values.get(self.options.document or "", row.origin)
+            text = row.text(self.options.text)
+            return Example(str(name), (text,), row.slice(self.data.slices), row.origin)
+
+        paragraphs = table.read(paragraph, self.data.malformed)
+        groups = [list(group) for _, group in itertools.groupby(paragraphs, lambda each: each.name)]
+        return [
+            dataclasses.replace(group[0], paragraphs=tuple(each.paragraphs[0] for each in group))
+            for group in groups
+        ]
 
     def featurize(
         self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool

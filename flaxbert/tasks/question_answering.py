@@ -90,9 +90,7 @@ class QuestionAnswering:
         columns = dict.fromkeys(("question", "context"), "")
         if labelled:
             columns["answers"] = ""
-            if self.data.slices:
-                columns[self.data.slices] = "data.slices"
-        table.require(columns)
+        table.require(columns, slices=self.data.slices if labelled else None)
         skipped: list[int] = []
         examples = table.read(
             lambda row: self._example(row, labelled, skipped), self.data.malformed

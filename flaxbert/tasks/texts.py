@@ -69,9 +69,7 @@ def read(
         columns[options.pair] = "options.pair"
     if label is not None:
         columns[options.label] = "options.label"
-        if data.slices:
-            columns[data.slices] = "data.slices"
-    table.require(columns)
+    table.require(columns, slices=None if label is None else data.slices)
 
     def example(row: Row) -> TextExample:
         return TextExample(

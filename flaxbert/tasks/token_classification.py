@@ -80,10 +80,8 @@ class TokenClassification:
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
         """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told."""
-        columns = {self.options.tokens: "options.tokens"}
-        if labelled and self.data.slices:
-            columns[self.data.slices] = "data.slices"
-        table.require(columns)
+        slices = self.data.slices if labelled else None
+        table.require({self.options.tokens: "options.tokens"}, slices=slices)
         if not labelled:
             return table.read(lambda row: self._example(row, None), self.data.malformed)
         tagged, scheme = _bio(table, self.options, self.data.malformed)
