@@ -22,7 +22,7 @@ from flaxbert.data.sources import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
 from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models import weights
-from flaxbert.models.bert import BertConfig
+from flaxbert.models.families import read_config
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
 from flaxbert.tasks import TASKS
@@ -171,7 +171,7 @@ class Setup:
         kept = {key: value for key, value in self.hf_config.items() if key not in dropped}
         hf_config = kept | {
             "architectures": [self.model.architecture],
-            "model_type": "bert",
+            "model_type": self.model.config.model_type,
             "dtype": self.config.model.param_dtype,
             **(task or self.task).hf_config(),
         }
@@ -194,7 +194,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
     """
     directory = resolve(init, config.model.revision)
     hf_config = weights.read_json(directory / "config.json")
-    model_config = BertConfig.from_hf(
+    model_config = read_config(
         hf_config,
         dtype=config.model.dtype,
         param_dtype=config.model.param_dtype,
@@ -202,10 +202,10 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
     )
     if config.model.dropout is not None:
         model_config = model_config.with_dropout(config.model.dropout)
-    if config.data.max_length > model_config.max_position_embeddings:
+    if config.data.max_length > model_config.positions:
         raise ConfigError(
             f"data.max_length={config.data.max_length}, but {init} knows "
-            f"{model_config.max_position_embeddings} positions; lower max_length"
+            f"{model_config.positions} positions; lower max_length"
         )
     tokenizer = load_tokenizer(directory)
     if len(tokenizer) > model_config.vocab_size:

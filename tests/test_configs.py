@@ -124,7 +124,7 @@ def test_the_full_size_model_trains_at_its_batch_and_length(config):
     task = make_task(config)
     sizes = dataclasses.replace(BERT_BASE, dtype=config.model.dtype)
     model = Model.create(sizes, task.make_head)
-    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(model.shapes["bert"]))
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(model.shapes["encoder"]))
     assert count == 108_891_648  # the paper's 110M, without the pooler
     # Layers are alike: two will do for what takes long, going through them and back.
     model = Model.create(dataclasses.replace(sizes, num_hidden_layers=2), task.make_head)

@@ -42,7 +42,7 @@ def below(folder: str) -> list[str]:
 
 def test_the_walk_sees_imports_of_every_form() -> None:
     # Without this, a mistake in `imports` would make every test below pass.
-    assert "flaxbert.models.bert.BertConfig" in imports(FILES["models/heads.py"])
+    assert "flaxbert.models.layers.EncoderConfig" in imports(FILES["models/heads.py"])
     assert "huggingface_hub.snapshot_download" in imports(
         FILES["models/source.py"]
     )  # in a function
@@ -76,7 +76,8 @@ def test_data_and_metrics_know_no_jax_model_or_task(name: str) -> None:
         (("absl", "ml_collections", "argparse"), {"run.py", "cli.py"}),
         (("jax.sharding", "jax.experimental.multihost_utils"), {"sharding.py"}),
         (("orbax",), {"checkpoint.py"}),
-        (("safetensors",), {"models/weights.py"}),
+        (("safetensors",), {"models/weights.py", "models/formats.py"}),
+        (("torch", "tensorflow"), {"models/formats.py"}),
         (("transformers",), {"data/tokenization.py"}),
         (("datasets", "pyarrow"), {"data/sources.py"}),
         (("tensorboardX",), {"writer.py"}),

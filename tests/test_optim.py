@@ -46,15 +46,15 @@ def test_weight_decay_leaves_out_biases_and_layer_norm():
     names = {jax.tree_util.keystr(p, simple=True, separator="/") for p, decays in masked if decays}
     blocks = ("attention/query", "attention/key", "attention/value", "attention/output")
     assert names == {
-        "bert/embeddings/word/embedding",
-        "bert/embeddings/position/embedding",
-        "bert/embeddings/token_type/embedding",
+        "encoder/embeddings/word/embedding",
+        "encoder/embeddings/position/embedding",
+        "encoder/embeddings/token_type/embedding",
         *(
-            f"bert/layers/{i}/{b}/kernel"
+            f"encoder/layers/{i}/{b}/kernel"
             for i in (0, 1)
             for b in (*blocks, "intermediate", "output")
         ),
-        "head/pooler/kernel",
+        "head/pooler/dense/kernel",
         "head/classifier/kernel",
     }
     assert len(masked) == 3 + 2 + 2 * 16 + 4  # none is lost: the others are known not to decay

@@ -26,7 +26,7 @@ from flaxbert.config import DataConfig, OptimConfig
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.models import weights
-from flaxbert.models.bert import BertConfig
+from flaxbert.models.families import read_config
 from flaxbert.models.heads import MakeHead, PoolerHead, SpanHead
 from flaxbert.models.model import Model, Params
 from flaxbert.optim import make_optimizer
@@ -82,7 +82,7 @@ def write_golden(
 def load(directory: Path, make_head: MakeHead, **runtime: Any) -> tuple[Model, Params]:
     """Model and parameters, every one of them from the file."""
     hf_config = json.loads((directory / "config.json").read_text())
-    model = Model.create(BertConfig.from_hf(hf_config, **runtime), make_head)
+    model = Model.create(read_config(hf_config, **runtime), make_head)
     params, report = weights.load(model, directory, seed=0)
     assert report.fresh == ()
     return model, jax.tree.map(jnp.asarray, params)
@@ -121,7 +121,7 @@ def ids(ladder: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 # Each rung as a function of (module, what the rung below it gives in transformers).
 def _embeddings(module: Any, g: Mapping[str, np.ndarray]) -> Any:
     places = np.broadcast_to(np.arange(g["input_ids"].shape[1]), g["input_ids"].shape)
-    return module.bert.embeddings(g["input_ids"], g["token_type_ids"], places, None)
+    return module.encoder.embeddings(g["input_ids"], g["token_type_ids"], places, None)
 
 
 def _own(g: Mapping[str, np.ndarray]) -> Any:
@@ -131,12 +131,12 @@ def _own(g: Mapping[str, np.ndarray]) -> Any:
 
 RUNGS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "embeddings": _embeddings,
-    "attention": lambda m, g: m.bert.layers[0].attention(g["embeddings"], _own(g), None),
-    "attention_block": lambda m, g: m.bert.layers[0].attention_norm(
+    "attention": lambda m, g: m.encoder.layers[0].attention(g["embeddings"], _own(g), None),
+    "attention_block": lambda m, g: m.encoder.layers[0].attention_norm(
         g["embeddings"] + g["attention"]
     ),
-    "layer_0": lambda m, g: m.bert.layers[0](g["embeddings"], _own(g), None),
-    "layer_1": lambda m, g: m.bert.layers[1](g["layer_0"], _own(g), None),
+    "layer_0": lambda m, g: m.encoder.layers[0](g["embeddings"], _own(g), None),
+    "layer_1": lambda m, g: m.encoder.layers[1](g["layer_0"], _own(g), None),
 }
 
 
@@ -205,7 +205,7 @@ def test_head_equals_transformers(
     model, params = load(golden_of(head), make_head)
     module = nnx.merge(model.graphdef, params)
     anchor = {"anchor": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
-    words = (module.bert.embeddings.word,) if module.head.tied else ()
+    words = (module.encoder.embeddings.word,) if module.head.tied else ()
     outputs = module.head(jnp.asarray(ladder["layer_1"]), anchor, None, *words)
     assert_equal_outputs(outputs, names, ladder)
 
@@ -371,7 +371,7 @@ def dropout_gradients(golden: Path) -> Callable[..., Any]:
     task = TASKS["classification"]
     hf_config = json.loads((golden / "config.json").read_text())
     one_layer = hf_config | {"num_hidden_layers": 1, "initializer_range": 0.3}
-    config = BertConfig.from_hf(one_layer).with_dropout(0.1)
+    config = read_config(one_layer).with_dropout(0.1)
     params = Model.create(config, task.make_head).init(0)
 
     @functools.cache

@@ -17,6 +17,7 @@ from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig
+from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import (
     MakeHead,
     PoolerHead,
@@ -96,7 +97,7 @@ def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def make_model(directory: Path, head: MakeHead) -> Model:
-    return Model.create(BertConfig.from_hf(weights.read_json(directory / "config.json")), head)
+    return Model.create(read_config(weights.read_json(directory / "config.json")), head)
 
 
 def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Path:
@@ -124,10 +125,11 @@ def assert_equal(a: weights.Params, b: weights.Params) -> None:
 # --- the table ---------------------------------------------------------------------------------
 
 
-def test_names_and_paths_of_the_table_are_unique() -> None:
-    names, paths = zip(*weights.TABLE, strict=True)
-    assert len(set(names)) == len(set(paths)) == len(weights.TABLE)
-    assert all(("{i}" in name) == ("{i}" in path) for name, path in weights.TABLE)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_no_two_modules_of_a_family_have_one_name(model_type: str) -> None:
+    family = FAMILIES[model_type]
+    for modules in (family.encoder, *family.heads.values()):
+        assert len(set(modules.values())) == len(modules)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -136,7 +138,7 @@ def test_every_parameter_has_one_name(head: str) -> None:
     names = weights.hf_names(model)
     assert names.keys() == weights.flatten(model.shapes).keys()
     assert len(set(names.values())) == len(names)
-    assert names["bert/layers/1/attention/key/kernel"] == (
+    assert names["encoder/layers/1/attention/key/kernel"] == (
         "bert.encoder.layer.1.attention.self.key.weight"
     )
 
@@ -160,9 +162,9 @@ def test_dense_weights_are_stored_transposed_and_embeddings_are_not(
 ) -> None:
     params, _ = weights.load(make_model(stored["span"], SpanHead), stored["span"], seed=0)
     flat, tensors = weights.flatten(params), load_file(stored["span"] / "model.safetensors")
-    assert np.array_equal(flat["head/span/kernel"].T, tensors["qa_outputs.weight"])
+    assert np.array_equal(flat["head/classifier/kernel"].T, tensors["qa_outputs.weight"])
     name = "bert.embeddings.word_embeddings.weight"
-    assert np.array_equal(flat["bert/embeddings/word/embedding"], tensors[name])
+    assert np.array_equal(flat["encoder/embeddings/word/embedding"], tensors[name])
 
 
 def test_the_bare_encoder_is_stored_without_prefix(stored: dict[str, Path]) -> None:
@@ -253,8 +255,10 @@ def test_a_new_output_layer_is_named_and_follows_the_seed(stored: dict[str, Path
         assert name in report.describe()
     assert_equal(params, weights.load(model, stored["bare"], seed=0)[0])
     other = weights.load(model, stored["bare"], seed=1)[0]
-    assert_equal(params["bert"], other["bert"])
-    assert not np.array_equal(params["head"]["span"]["kernel"], other["head"]["span"]["kernel"])
+    assert_equal(params["encoder"], other["encoder"])
+    assert not np.array_equal(
+        params["head"]["classifier"]["kernel"], other["head"]["classifier"]["kernel"]
+    )
 
 
 def test_a_checkpoint_with_pooler_lends_it_to_a_new_classifier(stored: dict[str, Path]) -> None:
@@ -508,15 +512,14 @@ def test_a_cut_off_file_is_an_error(keep: int, stored: dict[str, Path], tmp_path
     assert f"{file}: not a readable safetensors file" in refusal(directory, PoolerHead)
 
 
-def test_a_checkpoint_in_another_format_says_how_to_convert(
+def test_a_checkpoint_in_another_format_says_which_are_read(
     stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = edited(stored["bare"], tmp_path / "torch", lambda tensors: None)
-    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    (directory / "model.safetensors").rename(directory / "model.onnx")
     message = refusal(directory, PoolerHead)
-    assert "no model.safetensors" in message
-    assert "pytorch_model.bin" in message
-    assert "save_pretrained" in message
+    assert "no weights (model.safetensors, pytorch_model.bin, flax_model.msgpack" in message
+    assert "files there: config.json, model.onnx" in message
 
 
 def test_a_bfloat16_file_is_read(stored: dict[str, Path], tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from flaxbert.models.bert import Bert, BertConfig, split_key
+from flaxbert.models.families import FAMILIES
+from flaxbert.models.families.base import Family
 from flaxbert.models.heads import MakeHead, Outputs
+from flaxbert.models.layers import EncoderConfig, split_key
 
 Params = dict[str, Any]
 
@@ -18,20 +20,20 @@ Params = dict[str, Any]
 class EncoderWithHead(nnx.Module):
     """The module behind `Model`: its attribute names are the top of the parameter tree."""
 
-    def __init__(self, config: BertConfig, make_head: MakeHead, rngs: nnx.Rngs):
-        self.bert = Bert(config, rngs)
+    def __init__(self, config: EncoderConfig, make_head: MakeHead, rngs: nnx.Rngs):
+        self.encoder: Any = FAMILIES[config.model_type].make(config, rngs)
         self.head = make_head(config, rngs)
 
     def __call__(self, batch: Mapping[str, Array], key: Array | None) -> Outputs:
         encoder_key, head_key = split_key(key, 2)
-        hidden = self.bert(
+        hidden = self.encoder(
             batch["input_ids"],
             batch.get("token_type_ids"),
             batch.get("position_ids"),
-            batch.get("segment_ids"),
+            batch["segment_ids"],
             key=encoder_key,
         )
-        words = (self.bert.embeddings.word,) if self.head.tied else ()
+        words = (self.encoder.embeddings.word,) if self.head.tied else ()
         return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
 
 
@@ -43,21 +45,33 @@ class Model:
     `jax.jit`, `jax.grad` and Optax see a nested dict of arrays and nothing else.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     graphdef: nnx.GraphDef[Any]
     shapes: Params
     """`jax.ShapeDtypeStruct` of every parameter: the tree that `params` must have."""
     make_head: MakeHead
+    kind: str
+    """What the output layer is, such as ForQuestionAnswering."""
     architecture: str
     """Hugging Face class name of encoder + head, such as BertForQuestionAnswering."""
 
     @classmethod
-    def create(cls, config: BertConfig, make_head: MakeHead) -> "Model":
-        """Build abstractly: no parameter is allocated, whatever the size."""
+    def create(cls, config: EncoderConfig, make_head: MakeHead) -> "Model":
+        """Build abstractly: no parameter is allocated, whatever the size.
+
+        Raises:
+          WeightsError: if the family of encoders has no such output layer.
+        """
         module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, nnx.Rngs(0)))
         graphdef, state = nnx.split(module)
-        shapes, architecture = nnx.to_pure_dict(state), module.head.architecture
-        return cls(config, graphdef, shapes, make_head, architecture)
+        kind = module.head.kind
+        architecture = FAMILIES[config.model_type].class_name(config.model_type, kind)
+        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, kind, architecture)
+
+    @property
+    def family(self) -> Family:
+        """Names and sizes of encoders of this architecture."""
+        return FAMILIES[self.config.model_type]
 
     def __call__(
         self, params: Params, batch: Mapping[str, Array], *, key: Array | None = None
@@ -78,6 +92,7 @@ class Model:
         inputs.setdefault("anchor", jnp.zeros((inputs["input_ids"].shape[0], 1), jnp.int32))
         if "attention_mask" in inputs:
             inputs.setdefault("segment_ids", inputs.pop("attention_mask"))
+        inputs.setdefault("segment_ids", jnp.ones_like(inputs["input_ids"]))
         return nnx.merge(self.graphdef, params)(inputs, key)
 
     def init(self, seed: int) -> Params:

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 
 from flaxbert.errors import WeightsError
 from flaxbert.models import weights
-from flaxbert.models.bert import BertConfig
+from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import (
+    HiddenStates,
     MakeHead,
     MultipleChoiceHead,
+    NextSentenceHead,
     PoolerHead,
     PreTrainingHead,
+    ReplacedTokenHead,
     SequenceClassificationHead,
     SpanHead,
     TokenClassificationHead,
@@ -23,22 +26,41 @@ from flaxbert.models.source import resolve
 
 
 def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
-    """The output layer that a checkpoint's config.json names in `architectures`."""
-    name = (hf_config.get("architectures") or ["BertModel"])[0]
-    if name == SpanHead.architecture:
-        return SpanHead
-    if name == MultipleChoiceHead.architecture:
-        return MultipleChoiceHead
-    if name in ("BertForPreTraining", "BertForMaskedLM"):
-        next_sentence = name == "BertForPreTraining"
-        every = 1.0  # places scored: a caller may mask as many as it likes
-        return lambda config, rngs: PreTrainingHead(config, every, next_sentence, rngs)
+    """The output layer that a checkpoint's config.json names in `architectures`.
+
+    Raises:
+      WeightsError: for an output layer that flaxbert does not have.
+    """
+    model_type = hf_config.get("model_type", "bert")
+    family = FAMILIES[model_type]
+    bare = PoolerHead if family.heads["Model"] else HiddenStates
+    named = (hf_config.get("architectures") or [None])[0]
+    if named is None:
+        return bare
+    kind = family.kind(model_type, named)
     labels = len(hf_config.get("id2label") or range(hf_config.get("num_labels", 2)))
-    if name == SequenceClassificationHead.architecture:
-        return lambda config, rngs: SequenceClassificationHead(config, labels, rngs)
-    if name == TokenClassificationHead.architecture:
-        return lambda config, rngs: TokenClassificationHead(config, labels, rngs)
-    return PoolerHead
+    every = 1.0  # masked places scored: a caller may mask as many as it likes
+    heads: dict[str, MakeHead] = {
+        "Model": bare,
+        "ForQuestionAnswering": SpanHead,
+        "ForMultipleChoice": MultipleChoiceHead,
+        "ForNextSentencePrediction": NextSentenceHead,
+        "ForReplacedTokenDetection": ReplacedTokenHead,
+        "ForMaskedLM": lambda config, rngs: PreTrainingHead(config, every, False, rngs),
+        "ForPreTraining": lambda config, rngs: PreTrainingHead(config, every, True, rngs),
+        "ForSequenceClassification": lambda config, rngs: SequenceClassificationHead(
+            config, labels, rngs
+        ),
+        "ForTokenClassification": lambda config, rngs: TokenClassificationHead(
+            config, labels, rngs
+        ),
+    }
+    if kind is None:
+        known = ", ".join(
+            family.class_name(hf_config.get("model_type", "bert"), each) for each in family.heads
+        )
+        raise WeightsError(f"config.json: architectures names {named}; flaxbert has {known}.")
+    return heads[kind]
 
 
 def from_pretrained(
@@ -61,9 +83,9 @@ def from_pretrained(
     """
     directory = resolve(init, revision)
     hf_config = weights.read_json(directory / "config.json")
-    model = Model.create(BertConfig.from_hf(hf_config, dtype=dtype), head_of(hf_config))
+    model = Model.create(read_config(hf_config, dtype=dtype), head_of(hf_config))
     params, report = weights.load(model, directory, seed=seed)
-    if report.fresh and model.architecture != PoolerHead.architecture:
+    if report.fresh and model.kind != PoolerHead.kind:
         raise WeightsError(
             f"{directory}: config.json says {model.architecture}, but the file has "
             f"no {', '.join(report.fresh)}."

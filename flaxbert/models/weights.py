@@ -1,101 +1,70 @@
-"""Weights between a Hugging Face directory and our parameter tree: one table, both directions.
+"""Weights between a checkpoint and our parameter tree: one table a family, both directions.
 
-Reading is strict. Every tensor of the model must be in the file with the right shape, except those
-of an output layer that the checkpoint never had; every tensor in the file must be known. All that
-is wrong is told in one report, and nothing is re-initialised in silence.
+Reading is strict. Every tensor of the model must be in the checkpoint with the right shape, except
+those of an output layer that it never had; every tensor in it must be known. All that is wrong is
+told in one report, and nothing is re-initialised in silence.
 """
 
 import dataclasses
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from flaxbert.errors import WeightsError
+from flaxbert.models import formats
+from flaxbert.models.families.base import Family
+from flaxbert.models.formats import read_json as read_json
 from flaxbert.models.model import Model, Params
 
-# Hugging Face name -> our path, both inside a layer.
-LAYER_TABLE = (
-    ("attention.self.query.weight", "attention/query/kernel"),
-    ("attention.self.query.bias", "attention/query/bias"),
-    ("attention.self.key.weight", "attention/key/kernel"),
-    ("attention.self.key.bias", "attention/key/bias"),
-    ("attention.self.value.weight", "attention/value/kernel"),
-    ("attention.self.value.bias", "attention/value/bias"),
-    ("attention.output.dense.weight", "attention/output/kernel"),
-    ("attention.output.dense.bias", "attention/output/bias"),
-    ("attention.output.LayerNorm.weight", "attention_norm/scale"),
-    ("attention.output.LayerNorm.bias", "attention_norm/bias"),
-    ("intermediate.dense.weight", "intermediate/kernel"),
-    ("intermediate.dense.bias", "intermediate/bias"),
-    ("output.dense.weight", "output/kernel"),
-    ("output.dense.bias", "output/bias"),
-    ("output.LayerNorm.weight", "output_norm/scale"),
-    ("output.LayerNorm.bias", "output_norm/bias"),
-)
 
-# Hugging Face name -> our path. {i} is a layer. A dense `weight` is stored [out, in] there and
-# [in, out] here, hence the transposition of every path that ends with `kernel`.
-TABLE = (
-    ("bert.embeddings.word_embeddings.weight", "bert/embeddings/word/embedding"),
-    ("bert.embeddings.position_embeddings.weight", "bert/embeddings/position/embedding"),
-    ("bert.embeddings.token_type_embeddings.weight", "bert/embeddings/token_type/embedding"),
-    ("bert.embeddings.LayerNorm.weight", "bert/embeddings/norm/scale"),
-    ("bert.embeddings.LayerNorm.bias", "bert/embeddings/norm/bias"),
-    *((f"bert.encoder.layer.{{i}}.{hf}", f"bert/layers/{{i}}/{ours}") for hf, ours in LAYER_TABLE),
-    ("bert.pooler.dense.weight", "head/pooler/kernel"),
-    ("bert.pooler.dense.bias", "head/pooler/bias"),
-    ("classifier.weight", "head/classifier/kernel"),
-    ("classifier.bias", "head/classifier/bias"),
-    ("qa_outputs.weight", "head/span/kernel"),
-    ("qa_outputs.bias", "head/span/bias"),
-    ("cls.predictions.transform.dense.weight", "head/transform/kernel"),
-    ("cls.predictions.transform.dense.bias", "head/transform/bias"),
-    ("cls.predictions.transform.LayerNorm.weight", "head/transform_norm/scale"),
-    ("cls.predictions.transform.LayerNorm.bias", "head/transform_norm/bias"),
-    ("cls.predictions.bias", "head/word_bias"),
-    ("cls.seq_relationship.weight", "head/next_sentence/kernel"),
-    ("cls.seq_relationship.bias", "head/next_sentence/bias"),
-)
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What becomes of one tensor."""
 
-TIED = {
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-"""Second names under which some checkpoints store a tensor again; a difference is an error."""
-
-HEAD_PARTS = (
-    "bert.pooler.",
-    "classifier.",
-    "qa_outputs.",
-    "cls.predictions.",
-    "cls.seq_relationship.",
-)
-"""Tensors of output layers: unused, not unexpected, when the model at hand has another head.
-
-Each part is in a checkpoint whole or not at all.
-"""
-
-IGNORED = ("bert.embeddings.position_ids",)
-"""Buffers that older transformers versions stored; they hold 0, 1, 2, ... and are no parameters."""
+    source: str | None
+    """Its name in the checkpoint; None if it is not there."""
+    name: str
+    """Transformers' name."""
+    path: str | None
+    """Ours; None if the model has no such parameter."""
+    shape: tuple[int, ...]
+    dtype: str
+    status: str
+    """loaded; tied (a second copy, equal); unused (of another output layer); ignored (no
+    parameter); new (of an output layer that the checkpoint never had); or problem."""
+    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What `load` did with each tensor. Names are Hugging Face's."""
+    """What `load` did with each tensor."""
 
     source: str
-    loaded: tuple[str, ...]
-    fresh: tuple[str, ...]
-    """Output-layer tensors that the checkpoint does not hold, initialised from the seed."""
-    unused: tuple[str, ...]
-    """Tensors of the checkpoint's own output layers, which this model does not have."""
+    entries: tuple[Entry, ...]
+
+    def named(self, status: str) -> tuple[str, ...]:
+        """Transformers' names of the tensors of a status."""
+        return tuple(each.name for each in self.entries if each.status == status)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Tensors that became parameters."""
+        return self.named("loaded")
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Tensors of the checkpoint's own output layers, which this model does not have."""
+        return tuple(str(each.source) for each in self.entries if each.status == "unused")
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Output-layer tensors that the checkpoint does not hold, initialised from the seed."""
+        return self.named("new")
 
     def describe(self) -> str:
         """One paragraph for the log."""
@@ -114,87 +83,126 @@ def flatten(tree: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def hf_names(model: Model) -> dict[str, str]:
-    """{our path: Hugging Face name} of every parameter, in our tree's order.
+    """{our path: Hugging Face name} of every parameter, in our tree's order."""
+    return {
+        path: model.family.name(path, model.kind, model.config) for path in flatten(model.shapes)
+    }
+
+
+def canonical(name: str, family: Family) -> str:
+    """One spelling for all that checkpoints use: with the encoder's prefix, `weight` and `bias`."""
+    name = re.sub(r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight", name)
+    name = re.sub(r"(LayerNorm|layer_norm)\.beta$", r"\1.bias", name)
+    return f"{family.prefix}.{name}" if name.startswith(family.tops) else name
+
+
+def examine(
+    model: Model, directory: Path, *, fresh_head: bool = False
+) -> tuple[dict[str, np.ndarray], list[Entry]]:
+    """Compare a checkpoint with a model, tensor by tensor.
+
+    Args:
+      model: what the parameters are for.
+      directory: a checkpoint in a format of `formats`.
+      fresh_head: leave out the checkpoint's output layer; a pooler is kept, it is pre-trained.
+
+    Returns:
+      The arrays that fit, by our path, in the model's dtypes, and an entry for every tensor of the
+      checkpoint and of the model.
 
     Raises:
-      KeyError: for a parameter that the table does not hold (a fault of the table's).
+      WeightsError: if the files cannot be read.
     """
-    by_path = {path: name for name, path in TABLE}
-    names = {}
-    for path in flatten(model.shapes):
-        layer = re.search(r"/layers/(\d+)/", path)
-        index = layer.group(1) if layer else ""
-        names[path] = by_path[re.sub(r"/layers/\d+/", "/layers/{i}/", path)].format(i=index)
-    return names
+    family, names, shapes = model.family, hf_names(model), flatten(model.shapes)
+    paths = {name: path for path, name in names.items()}
+    # Where the model has a table of its own, or none at all, there is nothing to be tied to.
+    tied = {} if fresh_head else {a: b for a, b in family.tied.items() if a not in paths}
+    ignored = {f"{family.prefix}.{name}" for name in family.ignored}
+    found: dict[str, np.ndarray] = {}
+    entries: list[Entry] = []
+    again: list[tuple[str, str, np.ndarray]] = []
+    for source, array in formats.read_tensors(directory):
+        name = canonical(source, family)
+        path = paths.get(name)
+        entry = Entry(source, name, path, array.shape, str(array.dtype), "loaded")
+        renewed = fresh_head and path is not None and path.startswith("head/")
+        if name in ignored:
+            entries.append(dataclasses.replace(entry, status="ignored"))
+        elif path is None and tied.get(name) in paths and _scores_words(model):
+            again.append((source, name, array))
+        elif path is None or (renewed and not name.startswith(f"{family.prefix}.")):
+            known = name.startswith(tuple(family.parts))
+            status = "unused" if known else "problem"
+            problem = "" if known else f"unexpected: {source} {list(array.shape)}"
+            entries.append(dataclasses.replace(entry, path=None, status=status, problem=problem))
+        elif path in found:
+            problem = f"twice, under two spellings: {source}"
+            entries.append(dataclasses.replace(entry, status="problem", problem=problem))
+        else:
+            found[path], problem = _fitted(source, array, path, shapes[path])
+            status = "problem" if problem else "loaded"
+            entries.append(dataclasses.replace(entry, status=status, problem=problem))
+    for source, name, array in again:
+        path = paths[tied[name]]
+        first = path not in found  # this copy is the only one
+        fitted, problem = _fitted(source, array, path, shapes[path])
+        if not problem and not np.array_equal(found.setdefault(path, fitted), fitted):
+            problem = (
+                f"not tied: {name} differs from {tied[name]} (a model that ties no weights has "
+                '"tie_word_embeddings": false in config.json)'
+            )
+        status = "problem" if problem else "loaded" if first else "tied"
+        name = tied[name] if first else name
+        entries.append(Entry(source, name, path, array.shape, str(array.dtype), status, problem))
+    for path in names:
+        if path not in found:
+            entries.append(_absent(path, names, found, shapes[path], family))
+    return found, entries
 
 
-def canonical(name: str) -> str:
-    """One spelling for all that checkpoints use: with the `bert.` prefix, `weight` and `bias`."""
-    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    if name.startswith(("embeddings.", "encoder.", "pooler.")):
-        name = f"bert.{name}"
-    return name
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a checkpoint.
-
-    Raises:
-      WeightsError: if the file is absent or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{path.parent}: no {path.name}; not a model directory?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path}: not valid JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path}: expected a JSON object.")
-    return value
-
-
-def safetensors_files(directory: Path) -> list[Path]:
-    """The file, or the shards named by `model.safetensors.index.json`."""
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-        files = [directory / Path(shard).name for shard in shards]
-        absent = [file.name for file in files if not file.exists()]
-        if absent or not files:
-            raise WeightsError(f"{index}: shards named there but absent: {absent or 'all'}.")
-        return files
-    single = directory / "model.safetensors"
-    if single.exists():
-        return [single]
-    found = sorted(file.name for file in directory.iterdir())
-    raise WeightsError(
-        f"{directory}: no model.safetensors (files there: {', '.join(found) or 'none'}). Convert "
-        "other formats once with transformers: AutoModel.from_pretrained(...).save_pretrained(...)."
+def _scores_words(model: Model) -> bool:
+    return "head/transform/dense/kernel" in flatten(model.shapes) and model.kind in (
+        "ForMaskedLM",
+        "ForPreTraining",
     )
 
 
-def read_tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of a checkpoint as (name in the file, array)."""
-    for file in safetensors_files(directory):
-        try:
-            with safe_open(file, "numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                    yield name, tensors.get_tensor(name)
-        except SafetensorError as error:
-            raise WeightsError(
-                f"{file}: not a readable safetensors file ({error}); fetch it again."
-            ) from None
+def _fitted(source: str, array: np.ndarray, path: str, want: Any) -> tuple[np.ndarray, str]:
+    """The array as our parameter, and what is wrong with it."""
+    kernel = path.endswith("kernel")
+    have = array.shape
+    array = array.T if kernel else array
+    problem = ""
+    if array.shape != want.shape:
+        wanted = want.shape[::-1] if kernel else want.shape
+        problem = f"mis-shaped: {source} is {list(have)}, the model has {list(wanted)}"
+    elif array.dtype.kind not in "fV":  # V: bfloat16 of ml_dtypes
+        problem = f"not floating point: {source} is {array.dtype}"
+    elif not np.isfinite(array.astype(np.float32)).all():
+        problem = f"not finite: {source} holds NaN or infinity"
+    return array.astype(want.dtype), problem
+
+
+def _absent(
+    path: str, names: Mapping[str, str], found: Mapping[str, Any], want: Any, family: Family
+) -> Entry:
+    name = names[path]
+    shape = want.shape[::-1] if path.endswith("kernel") else want.shape
+    parts = [part for part in family.parts if name.startswith(part)]
+    half_there = any(names[other].startswith(part) for other in found for part in parts)
+    wrong = half_there or not path.startswith("head/")
+    problem = f"missing: {name} {list(shape)}" if wrong else ""
+    return Entry(None, name, path, shape, str(want.dtype), "problem" if wrong else "new", problem)
 
 
 def load(
     model: Model, directory: Path, *, seed: int, fresh_head: bool = False
 ) -> tuple[Params, LoadReport]:
-    """Read a Hugging Face directory into the parameters of `model`.
+    """Read a checkpoint into the parameters of `model`.
 
     Args:
       model: what the parameters are for.
-      directory: holds `model.safetensors`, or shards and their index.
+      directory: a checkpoint in a format of `formats`.
       seed: initialises an output layer that the checkpoint does not hold.
       fresh_head: initialise the output layer even where the checkpoint holds one (needed when its
         shape differs, as with another number of labels); a pooler is kept, it is pre-trained.
@@ -205,55 +213,8 @@ def load(
     Raises:
       WeightsError: one message naming all missing, unexpected and mis-shaped tensors.
     """
-    names = hf_names(model)
-    shapes = flatten(model.shapes)
-    paths = {name: path for path, name in names.items()}
-    found: dict[str, np.ndarray] = {}
-    again: dict[str, np.ndarray] = {}
-    unused, problems = [], []
-    for raw_name, array in read_tensors(directory):
-        name = canonical(raw_name)
-        path = paths.get(name)
-        if name in IGNORED:
-            continue
-        if name in TIED and "cls.predictions.bias" in paths and not fresh_head:
-            again[name] = array
-            continue
-        renewed = fresh_head and path is not None and path.startswith("head/")
-        if path is None or (renewed and not path.startswith("head/pooler/")):
-            if name.startswith(HEAD_PARTS):
-                unused.append(raw_name)
-            else:
-                problems.append(f"unexpected: {raw_name} {list(array.shape)}")
-            continue
-        if path in found:
-            problems.append(f"twice, under two spellings: {raw_name}")
-            continue
-        array = array.T if path.endswith("kernel") else array
-        if array.shape != shapes[path].shape:
-            want = shapes[path].shape[::-1] if path.endswith("kernel") else shapes[path].shape
-            have = array.T.shape if path.endswith("kernel") else array.shape
-            problems.append(f"mis-shaped: {raw_name} is {list(have)}, the model has {list(want)}")
-        elif array.dtype.kind not in "fV":  # V: bfloat16 of ml_dtypes
-            problems.append(f"not floating point: {raw_name} is {array.dtype}")
-        found[path] = array.astype(shapes[path].dtype)
-
-    for name, array in again.items():
-        path = paths[TIED[name]]
-        if array.shape != shapes[path].shape:
-            want = list(shapes[path].shape)
-            problems.append(f"mis-shaped: {name} is {list(array.shape)}, the model has {want}")
-            continue
-        array = array.astype(shapes[path].dtype)
-        if not np.array_equal(found.setdefault(path, array), array):
-            problems.append(f"not tied: {name} differs from {TIED[name]}")
-    missing = [path for path in names if path not in found]
-    fresh = [path for path in missing if path.startswith("head/")]
-    for path in missing:
-        parts = [part for part in HEAD_PARTS if names[path].startswith(part)]
-        half_there = any(names[other].startswith(part) for other in found for part in parts)
-        if half_there or not path.startswith("head/"):
-            problems.append(f"missing: {names[path]} {list(shapes[path].shape)}")
+    found, entries = examine(model, directory, fresh_head=fresh_head)
+    problems = [entry.problem for entry in entries if entry.problem]
     if problems:
         if any("mis-shaped: classifier" in problem for problem in problems):
             problems.append(
@@ -263,27 +224,24 @@ def load(
             f"{directory}: {len(problems)} problems with the checkpoint's tensors:\n  "
             + "\n  ".join(problems)
         )
-    if fresh:
+    report = LoadReport(str(directory), tuple(entries))
+    if report.fresh:
         head = flatten({"head": model.init_head(seed)})
-        found |= {path: np.asarray(head[path]) for path in fresh}
-    params = jax.tree.unflatten(jax.tree.structure(model.shapes), [found[path] for path in names])
-    report = LoadReport(
-        source=str(directory),
-        loaded=tuple(names[path] for path in names if path not in fresh),
-        fresh=tuple(names[path] for path in fresh),
-        unused=tuple(unused),
-    )
+        found |= {path: np.asarray(value) for path, value in head.items() if path not in found}
+    order = flatten(model.shapes)
+    params = jax.tree.unflatten(jax.tree.structure(model.shapes), [found[path] for path in order])
     return params, report
 
 
 def save(model: Model, params: Params, directory: Path) -> None:
     """Write `params` as `model.safetensors`, in transformers' names and layout."""
-    names = hf_names(model)
-    bare = model.architecture == "BertModel"  # the bare encoder is stored without its prefix
+    names, family = hf_names(model), model.family
     tensors = {}
     for path, array in flatten(params).items():
         array = np.asarray(array)
         array = array.T if path.endswith("kernel") else array
-        name = names[path].removeprefix("bert.") if bare else names[path]
+        name = names[path]
+        if model.kind == "Model":  # the bare encoder is stored without its prefix
+            name = name.removeprefix(f"{family.prefix}.")
         tensors[name] = np.ascontiguousarray(array)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,31 @@
+"""The families of encoders that are read and written, by the `model_type` of their config.json."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flaxbert.errors import WeightsError
+from flaxbert.models.families import albert, bert, distilbert, electra, modernbert, roberta
+from flaxbert.models.families.base import Family
+from flaxbert.models.layers import EncoderConfig
+
+FAMILIES: dict[str, Family] = {
+    model_type: module.FAMILY
+    for module in (bert, roberta, distilbert, electra, albert, modernbert)
+    for model_type in module.FAMILY.classes
+}
+
+
+def read_config(hf: Mapping[str, Any], **runtime: Any) -> EncoderConfig:
+    """Read a `config.json` (already parsed); `runtime` sets fields that it does not hold.
+
+    Raises:
+      WeightsError: for another architecture, an absent size, or an unknown activation.
+    """
+    model_type = hf.get("model_type", "bert")
+    if model_type not in FAMILIES:
+        raise WeightsError(
+            f"config.json: model_type is {model_type!r}; flaxbert reads {', '.join(FAMILIES)}."
+        )
+    config = FAMILIES[model_type].read(hf)
+    return dataclasses.replace(config, model_type=model_type, **runtime)

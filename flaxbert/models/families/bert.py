@@ -1,0 +1,70 @@
+"""BERT: cased, uncased, multilingual. Devlin et al. 2019, arXiv:1810.04805."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flaxbert.models.bert import Bert, BertConfig
+from flaxbert.models.families.base import Family, absolute_positions, take
+
+LAYER = {
+    "attention/query": "attention.self.query",
+    "attention/key": "attention.self.key",
+    "attention/value": "attention.self.value",
+    "attention/output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+
+EMBEDDINGS = {
+    "embeddings/word": "embeddings.word_embeddings",
+    "embeddings/position": "embeddings.position_embeddings",
+    "embeddings/token_type": "embeddings.token_type_embeddings",
+    "embeddings/norm": "embeddings.LayerNorm",
+}
+
+ENCODER = EMBEDDINGS | {f"layers/{{i}}/{a}": f"encoder.layer.{{i}}.{b}" for a, b in LAYER.items()}
+
+POOLER = {"pooler/dense": "bert.pooler.dense"}
+WORDS = {
+    "transform/dense": "cls.predictions.transform.dense",
+    "transform/norm": "cls.predictions.transform.LayerNorm",
+    "word_bias": "cls.predictions.bias",
+}
+NEXT_SENTENCE = "cls.seq_relationship"
+CLASSIFIER = {"classifier": "classifier"}
+
+
+def read(hf: Mapping[str, Any]) -> BertConfig:
+    """A parsed config.json -> configuration."""
+    absolute_positions(hf)
+    return take(hf, BertConfig, {})
+
+
+FAMILY = Family(
+    classes={"bert": "Bert"},
+    read=read,
+    make=Bert,
+    prefix="bert",
+    encoder=ENCODER,
+    heads={
+        "Model": POOLER,
+        "ForSequenceClassification": POOLER | CLASSIFIER,
+        "ForMultipleChoice": POOLER | CLASSIFIER,
+        "ForNextSentencePrediction": POOLER | {"classifier": NEXT_SENTENCE},
+        "ForTokenClassification": CLASSIFIER,
+        "ForQuestionAnswering": {"classifier": "qa_outputs"},
+        "ForMaskedLM": WORDS,
+        "ForPreTraining": POOLER | WORDS | {"next_sentence": NEXT_SENTENCE},
+    },
+    parts=("bert.pooler.", "classifier.", "qa_outputs.", "cls.predictions.", "cls.seq_relation"),
+    tied={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+    untied={
+        "decoder/embedding": "cls.predictions.decoder.weight",
+        "word_bias": "cls.predictions.decoder.bias",
+    },
+)

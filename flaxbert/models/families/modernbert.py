@@ -1,0 +1,106 @@
+"""ModernBERT's names and sizes; the architecture: models/modernbert.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flaxbert.errors import WeightsError
+from flaxbert.models.families.base import Family, take
+from flaxbert.models.families.bert import CLASSIFIER
+from flaxbert.models.modernbert import ModernBert, ModernBertConfig
+
+LAYER = {
+    "attention_norm": "attn_norm",
+    "qkv": "attn.Wqkv",
+    "attention_output": "attn.Wo",
+    "norm": "mlp_norm",
+    "intermediate": "mlp.Wi",
+    "output": "mlp.Wo",
+}
+
+POOLED = CLASSIFIER | {"pooler/dense": "head.dense", "pooler/norm": "head.norm"}
+TOKENS = CLASSIFIER | {"transform/dense": "head.dense", "transform/norm": "head.norm"}
+
+
+def read(hf: Mapping[str, Any]) -> ModernBertConfig:
+    """A parsed config.json, of transformers 4 or 5 -> configuration.
+
+    Raises:
+      WeightsError: for scaled rotary positions.
+    """
+    every = hf.get("global_attn_every_n_layers", 3)
+    kinds = hf.get("layer_types") or [
+        "sliding_attention" if index % every else "full_attention"
+        for index in range(hf.get("num_hidden_layers", 0))
+    ]
+    thetas = {}
+    for ours, kind in (("global", "full_attention"), ("local", "sliding_attention")):
+        rope = (hf.get("rope_parameters") or {}).get(kind) or {}
+        if rope.get("rope_type", "default") != "default" or hf.get("rope_scaling"):
+            raise WeightsError("config.json: scaled rotary positions are not supported.")
+        theta = rope.get("rope_theta", hf.get(f"{ours}_rope_theta"))
+        if theta is not None:
+            thetas[f"{ours}_rope_theta"] = float(theta)
+    # transformers' defaults
+    defaults = {
+        "norm_eps": 1e-5,
+        "norm_bias": False,
+        "max_position_embeddings": 8192,
+        "hidden_activation": "gelu",
+        "classifier_activation": "gelu",
+        "classifier_bias": False,
+    }
+    names = {
+        "norm_eps": "layer_norm_eps",
+        "hidden_activation": "hidden_act",
+        "classifier_activation": "pooler_act",
+        "classifier_bias": "pooler_bias",
+        "classifier_pooling": "pooling",
+        "decoder_bias": "word_bias",
+    }
+    full = defaults | dict(hf)
+    config = take(
+        full,
+        ModernBertConfig,
+        names,
+        **thetas,
+        layer_types=tuple(kinds),
+        pooler_norm=True,
+        transform_tokens=True,
+        word_act=full["classifier_activation"],
+        span_dropout=full.get("classifier_dropout", 0.0),
+    )
+    if len(config.layer_types) != config.num_hidden_layers:
+        raise WeightsError(
+            f"config.json: {len(config.layer_types)} layer_types for "
+            f"{config.num_hidden_layers} layers."
+        )
+    return config
+
+
+FAMILY = Family(
+    classes={"modernbert": "ModernBert"},
+    read=read,
+    make=ModernBert,
+    prefix="model",
+    encoder={
+        "embeddings/word": "embeddings.tok_embeddings",
+        "embeddings/norm": "embeddings.norm",
+        **{f"layers/{{i}}/{ours}": f"layers.{{i}}.{theirs}" for ours, theirs in LAYER.items()},
+        "norm": "final_norm",
+    },
+    heads={
+        "Model": {},
+        "ForSequenceClassification": POOLED,
+        "ForMultipleChoice": POOLED,
+        "ForTokenClassification": TOKENS,
+        "ForQuestionAnswering": TOKENS,
+        "ForMaskedLM": {
+            "transform/dense": "head.dense",
+            "transform/norm": "head.norm",
+            "word_bias": "decoder.bias",
+        },
+    },
+    parts=("head.", "classifier.", "decoder."),
+    tied={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
+    untied={"decoder/embedding": "decoder.weight"},
+)

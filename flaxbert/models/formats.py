@@ -1,0 +1,216 @@
+"""The file formats of checkpoints, all read into (name, array) pairs under PyTorch's names.
+
+| format | files | read with |
+|---|---|---|
+| safetensors | model.safetensors, or shards and their index | safetensors |
+| PyTorch | pytorch_model.bin, or shards and their index | torch (extra `torch`), weights only |
+| Flax of transformers 4 | flax_model.msgpack, or shards and their index | flax |
+| TensorFlow of google-research | bert_model.ckpt.index and .data-* | tensorflow (extra) |
+
+Dense layers come as PyTorch stores them, [out, in], whatever the file's own layout.
+"""
+
+import dataclasses
+import importlib
+import json
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from flaxbert.errors import WeightsError
+
+Tensors = Iterator[tuple[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A way to store tensors."""
+
+    name: str
+    file: str
+    """Of a checkpoint in one file; `FILE.index.json` names the shards of one in several."""
+    read: Callable[[Path], Tensors]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint.
+
+    Raises:
+      WeightsError: if the file is absent or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path.parent}: no {path.name}; not a model directory?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: not valid JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: expected a JSON object.")
+    return value
+
+
+def detect(directory: Path) -> tuple[Format, list[Path]]:
+    """The format of a checkpoint and its files; of several formats the first of `FORMATS`.
+
+    Raises:
+      WeightsError: if there is none, or shards are absent.
+    """
+    for each in FORMATS:
+        index = directory / f"{each.file}.index.json"
+        if index.exists():
+            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+            files = [directory / Path(shard).name for shard in shards]
+            absent = [file.name for file in files if not file.exists()]
+            if absent or not files:
+                raise WeightsError(f"{index}: shards named there but absent: {absent or 'all'}.")
+            return each, files
+        if (directory / each.file).exists():
+            return each, [directory / each.file]
+    checkpoints = sorted(directory.glob("*.ckpt*.index"))
+    if len(checkpoints) == 1:
+        return TENSORFLOW, [checkpoints[0].with_suffix("")]
+    if checkpoints:
+        names = ", ".join(each.stem for each in checkpoints)
+        raise WeightsError(f"{directory}: several TensorFlow checkpoints ({names}); keep one.")
+    found = ", ".join(sorted(file.name for file in directory.iterdir())) or "none"
+    known = ", ".join(each.file for each in (*FORMATS, TENSORFLOW))
+    raise WeightsError(f"{directory}: no weights ({known}); files there: {found}.")
+
+
+def read_tensors(directory: Path) -> Tensors:
+    """Every tensor of a checkpoint as (name, array).
+
+    Raises:
+      WeightsError: if there is none, it is damaged, or it could run code.
+    """
+    found, files = detect(directory)
+    for file in files:
+        yield from found.read(file)
+
+
+def _damaged(file: Path, what: str, error: Exception) -> WeightsError:
+    reason = str(error).strip().split("\n")[0]
+    return WeightsError(f"{file}: not a readable {what} file ({reason}); fetch it again.")
+
+
+def _read_safetensors(file: Path) -> Tensors:
+    try:
+        with safe_open(file, "numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                yield name, tensors.get_tensor(name)
+    except SafetensorError as error:
+        raise _damaged(file, "safetensors", error) from None
+
+
+def _optional(module: str, extra: str, file: Path) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise WeightsError(
+            f"{file}: reading this format needs {module}: "
+            f"python -m pip install 'flaxbert[{extra}]', or give the checkpoint as safetensors."
+        ) from None
+
+
+def _read_pytorch(file: Path) -> Tensors:
+    """A pickle may run code when it is read; `weights_only` lets torch build tensors alone."""
+    torch = _optional("torch", "torch", file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():  # what torch says of names that it does not know
+            raise _damaged(file, "PyTorch", error) from None
+        raise WeightsError(
+            f"{file}: holds more than tensors, and reading it could run code; refused. Ask its "
+            "author for model.safetensors."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise _damaged(file, "PyTorch", error) from None
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{file}: holds a {type(state).__name__}, not tensors by name.")
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise WeightsError(
+                f"{file}: {name!r} is a {type(tensor).__name__}, not a tensor; store "
+                "model.state_dict() alone."
+            )
+        # numpy knows no bfloat16; its values are float32's.
+        tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        yield str(name), tensor.numpy()
+
+
+FLAX_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
+
+
+def _read_flax(file: Path) -> Tensors:
+    try:
+        tree = flax.serialization.msgpack_restore(file.read_bytes())
+    except Exception as error:  # msgpack and numpy raise many types for damaged bytes
+        raise _damaged(file, "flax_model.msgpack", error) from None
+    if not isinstance(tree, Mapping):
+        raise WeightsError(f"{file}: holds a {type(tree).__name__}, not parameters by name.")
+    for path, value in _leaves(tree):
+        *module, leaf = path
+        value = np.asarray(value)
+        yield ".".join([*module, FLAX_LEAVES.get(leaf, leaf)]), _as_stored(leaf, value)
+
+
+Keys = tuple[str, ...]
+
+
+def _leaves(tree: Mapping[str, Any], path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, str(key)))
+        else:
+            yield (*path, str(key)), value
+
+
+def _as_stored(leaf: str, value: np.ndarray) -> np.ndarray:
+    """Kernels are [in, out] in Flax and TensorFlow, [out, in] in PyTorch."""
+    return value.T if leaf == "kernel" and value.ndim == 2 else value
+
+
+# Parts of google-research/bert's names that are not spelled as PyTorch's.
+TENSORFLOW_NAMES = (
+    (r"/layer_(\d+)/", r"/layer/\1/"),
+    (r"_embeddings$", "_embeddings/weight"),
+    (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
+    (r"^cls/squad/output_(weights|bias)$", r"qa_outputs/\1"),  # run_squad.py
+    (r"^output_(weights|bias)$", r"classifier/\1"),  # run_classifier.py
+    (r"/output_(weights|bias)$", r"/\1"),
+    (r"/(weights|kernel|gamma)$", "/weight"),
+    (r"/beta$", "/bias"),
+)
+TRAINING_STATE = re.compile(r"(^|/)(adam_[mv]|global_step|good_steps|bad_steps|loss_scale)(/|$)")
+
+
+def _read_tensorflow(prefix: Path) -> Tensors:
+    tensorflow = _optional("tensorflow", "tensorflow", prefix)
+    try:
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        names = sorted(reader.get_variable_to_shape_map())
+        for theirs in names:
+            if TRAINING_STATE.search(theirs):
+                continue
+            name = theirs
+            for pattern, ours in TENSORFLOW_NAMES:
+                name = re.sub(pattern, ours, name)
+            value = np.asarray(reader.get_tensor(theirs))
+            yield name.replace("/", "."), _as_stored(theirs.rsplit("/", 1)[-1], value)
+    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+        raise _damaged(prefix, "TensorFlow checkpoint", error) from None
+
+
+FORMATS = (
+    Format("safetensors", "model.safetensors", _read_safetensors),
+    Format("PyTorch", "pytorch_model.bin", _read_pytorch),
+    Format("Flax", "flax_model.msgpack", _read_flax),
+)
+TENSORFLOW = Format("TensorFlow", "bert_model.ckpt", _read_tensorflow)

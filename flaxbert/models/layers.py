@@ -1,0 +1,206 @@
+"""What encoders and output layers are built from: their configuration, dense layers, attention.
+
+The letters of every shape comment and einsum in this project:
+
+    R rows of a batch        N attention heads       K segments (packed sequences) a row
+    T tokens of a row        H width of one head     C classes
+    S tokens attended to     F feed-forward width    V vocabulary
+    D model width            E width of the word embeddings, where it is another
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # BERT's own: the exact, erf form
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+# What a layer keeps for the backward pass; the rest is computed again (less memory, more time).
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,  # keep everything
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the dense outputs
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep each layer's input alone
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """What every encoder has and output layers ask for; BERT's values are the defaults.
+
+    Names are those of a Hugging Face `config.json`, where it has them. `dtype` is what the
+    arithmetic runs in (scores, softmax, LayerNorm statistics and logits stay float32),
+    `param_dtype` what the parameters are stored and updated in, `remat` a key of `REMAT`.
+    """
+
+    model_type: str = "bert"
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 512
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    norm_bias: bool = True
+    embedding_size: int | None = None
+    """E, for encoders that project their embeddings to D: ELECTRA, ALBERT."""
+    first_position: int = 0
+    """Row of the position table that is a text's first: RoBERTa's is 2."""
+    tie_word_embeddings: bool = True
+    """Whether masked words are scored by the table of word embeddings, or by one of their own."""
+
+    classifier_dropout: float | None = None
+    """Before the last layer of a classifier; None: the encoder's own rate."""
+    token_dropout: float | None = None
+    """The same where every token is classified; None: as `classifier_dropout`."""
+    span_dropout: float = 0.0
+    pooler_act: str = "tanh"
+    pooler_norm: bool = False
+    pooler_bias: bool = True
+    pooler_dropout: bool = False
+    """Whether there is dropout before a classifier's first layer too, as in RoBERTa, ELECTRA."""
+    pooling: str = "cls"
+    """What a sequence is classified by: its first token, or the `mean` of all."""
+    transform_tokens: bool = False
+    """Whether that layer stands before the scores of single tokens too, as in ModernBERT."""
+    word_act: str | None = None
+    """Activation of the layer before masked words' scores; None: `hidden_act`."""
+    word_bias: bool = True
+
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def word_width(self) -> int:
+        """Width of the table of word embeddings, E or D."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def sequence_rate(self) -> float:
+        """Dropout rate before the scores of a sequence."""
+        return self.classifier_dropout or 0.0
+
+    @property
+    def token_rate(self) -> float:
+        """Dropout rate before the scores of single tokens."""
+        return self.sequence_rate if self.token_dropout is None else self.token_dropout
+
+    def with_dropout(self, rate: float) -> Self:
+        """The same encoder with every dropout rate set to `rate`."""
+        names = {each.name for each in dataclasses.fields(self) if "dropout" in each.name}
+        names -= {"pooler_dropout"} if self.span_dropout else {"pooler_dropout", "span_dropout"}
+        rates: dict[str, Any] = dict.fromkeys(names, rate)
+        return dataclasses.replace(self, **rates)
+
+
+def split_key(key: Array | None, count: int) -> list[Array | None]:
+    """Split a dropout key in `count`; without one (deterministic) there is nothing to split."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zero each element with probability `rate` and scale the others; identity if `key` is None.
+
+    Random bits are a large part of dropout's cost, so each 32-bit word serves two elements; the
+    rate is thereby rounded to 1/65536.
+    """
+    if key is None or rate == 0.0:
+        return x
+    width = x.shape[-1]
+    words = jax.random.bits(key, (*x.shape[:-1], (width + 1) // 2), jnp.uint32)
+    bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]
+    return jnp.where(bits >= round(rate * 65536), x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
+
+
+def dense(
+    config: EncoderConfig,
+    features_in: int,
+    features_out: int,
+    rngs: nnx.Rngs,
+    *,
+    bias: bool = True,
+) -> nnx.Linear:
+    """A dense layer initialised as BERT's: truncated normal, bias zero."""
+    return nnx.Linear(
+        features_in,
+        features_out,
+        use_bias=bias,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        kernel_init=nnx.initializers.truncated_normal(config.initializer_range),
+        rngs=rngs,
+    )
+
+
+def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
+    """A table of embeddings, [rows, width]."""
+    return nnx.Embed(
+        rows,
+        width,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        embedding_init=nnx.initializers.truncated_normal(config.initializer_range),
+        rngs=rngs,
+    )
+
+
+def layer_norm(config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None) -> nnx.LayerNorm:
+    """LayerNorm with the checkpoint's epsilon and two-pass variance; statistics in float32."""
+    return nnx.LayerNorm(
+        width or config.hidden_size,
+        epsilon=config.layer_norm_eps,
+        use_bias=config.norm_bias,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels: too coarse for the 1e-5 parity
+        rngs=rngs,
+    )
+
+
+def attend(q: Array, k: Array, v: Array, mask: Array, rate: float, key: Array | None) -> Array:
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
+
+    Args:
+      q: [R, T, N, H]; `k` and `v` are [R, S, N, H].
+      k: see `q`.
+      v: see `q`.
+      mask: booleans [R, 1, T, S], True where a token may attend.
+      rate: dropout rate of the probabilities.
+      key: dropout key; None means no dropout.
+
+    Returns:
+      [R, T, N * H].
+    """
+    # Scores and softmax in float32 whatever the compute dtype: bfloat16 keeps 8 bits.
+    scores = jnp.einsum("rtnh,rsnh->rnts", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    probs = dropout(jax.nn.softmax(scores, axis=-1).astype(q.dtype), rate, key)
+    context = jnp.einsum("rnts,rsnh->rtnh", probs, v)
+    return context.reshape(*context.shape[:2], -1)
+
+
+def same_segment(segment_ids: Array) -> Array:
+    """[R, T] segment numbers -> boolean mask [R, 1, T, S]: a token attends to its own segment.
+
+    Padding (0) attends to padding: no empty softmax, no NaN.
+    """
+    return (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]

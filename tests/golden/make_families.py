@@ -1,0 +1,106 @@
+"""Make families.npz, the golden file of tests/test_families.py, with PyTorch and transformers.
+
+    python -m pip install torch 'transformers>=5,<6'
+    python tests/golden/make_families.py
+
+For each model and output layer of tests/zoo.py, `MODEL/HEAD/...`: `config` (config.json), `names`
+(its tensors with their shapes, as JSON), every output, and `gradients`, the fingerprint of each
+tensor's gradient of the outputs' weighted sum, in the order of `names`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import zoo  # noqa: E402 (of the folder above)
+
+
+def build(name: str, head: str) -> torch.nn.Module:
+    """The model with its weights set."""
+    prefix, arguments, _ = zoo.MODELS[name]
+    labels = 2 if head in zoo.TWO_OUTPUTS else zoo.LABELS
+    config = getattr(transformers, f"{prefix}Config")(
+        **arguments, num_labels=labels, attn_implementation="eager"
+    )
+    config.architectures = [f"{prefix}{head}"]
+    model = getattr(transformers, f"{prefix}{head}")(config).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.copy_(torch.tensor(zoo.tensor(key, tuple(parameter.shape))))
+    model.tie_weights()
+    return model
+
+
+def outputs(model: torch.nn.Module, head: str) -> tuple[dict[str, torch.Tensor], zoo.Arrays]:
+    """What the model makes of the batch, under our names, and the batch."""
+    config = model.config
+    types = getattr(config, "type_vocab_size", 0)
+    batch = zoo.batch(types, config.pad_token_id or 0)
+    given = {key: torch.tensor(value) for key, value in batch.items()}
+    if not types:
+        del given["token_type_ids"]
+    if head == "ForMultipleChoice":  # the rows are the choices of one question
+        given = {key: value[None] for key, value in given.items()}
+    made = model(**given, output_hidden_states=True)
+    shape = (zoo.ROWS, zoo.LENGTH, -1)
+    if head == "Model":
+        found = {"hidden_states": made.last_hidden_state}
+        if getattr(made, "pooler_output", None) is not None:
+            found["pooled"] = made.pooler_output[:, None]
+        return found, batch
+    found = {"hidden_states": made.hidden_states[-1].reshape(shape)}
+    if head == "ForQuestionAnswering":
+        found |= {"start_logits": made.start_logits, "end_logits": made.end_logits}
+    elif head == "ForMaskedLM":
+        found["word_logits"] = made.logits
+    elif head == "ForPreTraining" and "prediction_logits" in made:
+        second = made.get("seq_relationship_logits", made.get("sop_logits"))
+        found |= {"word_logits": made.prediction_logits, "next_logits": second[:, None]}
+    elif head == "ForMultipleChoice":
+        found["logits"] = made.logits.reshape(-1, 1, 1)
+    elif head in ("ForSequenceClassification", "ForNextSentencePrediction"):
+        found["logits"] = made.logits[:, None]
+    else:
+        found["logits"] = made.logits
+    return found, batch
+
+
+def gradients(
+    model: torch.nn.Module, found: dict[str, torch.Tensor], mask: np.ndarray
+) -> zoo.Arrays:
+    """Of every parameter, for the weighted sum of all outputs."""
+    model.zero_grad()
+    sum(zoo.weighted(key, value, mask, torch.tensor) for key, value in found.items()).backward()
+    return {
+        key: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy()
+        for key, p in model.named_parameters()
+    }
+
+
+def main() -> None:
+    """Write the file."""
+    golden: zoo.Arrays = {}
+    for name, head in zoo.CASES:
+        model = build(name, head)
+        found, batch = outputs(model, head)
+        shapes = {key: list(parameter.shape) for key, parameter in model.named_parameters()}
+        case = f"{name}/{head}"
+        golden[f"{case}/config"] = np.array(model.config.to_json_string())
+        golden[f"{case}/names"] = np.array(json.dumps(shapes))
+        for key, value in found.items():
+            if key != "hidden_states" or head == "Model":
+                golden[f"{case}/{key}"] = value.detach().numpy()
+        made = zoo.fingerprint(gradients(model, found, batch["attention_mask"]))
+        golden[f"{case}/gradients"] = np.stack([made[key] for key in shapes])
+    np.savez_compressed(HERE / "families.npz", **golden)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Small random models of every family and output layer: what goldens and live comparison share.
+
+Weights follow from a tensor's name and shape, so a golden file holds none.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+# Odd sizes: no two dimensions are equal, so a transposition cannot hide.
+WORDS, LENGTH, ROWS, LABELS = 101, 23, 2, 5
+SIZES = {
+    "vocab_size": WORDS,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 37,
+    "type_vocab_size": 2,
+}
+DISTILBERT = {
+    "vocab_size": WORDS,
+    "dim": 24,
+    "n_layers": 3,
+    "n_heads": 4,
+    "hidden_dim": 40,
+    "max_position_embeddings": 37,
+}
+ROBERTA = SIZES | {"type_vocab_size": 1, "pad_token_id": 1}
+ALBERT = SIZES | {
+    "embedding_size": 14,
+    "num_hidden_layers": 4,
+    "num_hidden_groups": 2,
+    "inner_group_num": 3,
+}
+MODERN = {
+    "vocab_size": WORDS,
+    "hidden_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 37,
+    "local_attention": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+}
+BIASED = {"classifier_pooling": "mean", "attention_bias": True, "mlp_bias": True, "norm_bias": True}
+
+HEADS = (
+    "Model",
+    "ForMaskedLM",
+    "ForQuestionAnswering",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForMultipleChoice",
+)
+
+# Name -> (how transformers' class names begin, arguments of its configuration, output layers).
+MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "bert": ("Bert", SIZES, (*HEADS, "ForPreTraining", "ForNextSentencePrediction")),
+    "bert_untied": ("Bert", SIZES | {"tie_word_embeddings": False}, ("ForMaskedLM",)),
+    "roberta": ("Roberta", ROBERTA, HEADS),
+    "xlm_roberta": ("XLMRoberta", ROBERTA, HEADS),
+    "distilbert": ("DistilBert", DISTILBERT, HEADS),
+    "electra": ("Electra", SIZES | {"embedding_size": 14}, (*HEADS, "ForPreTraining")),
+    "electra_wide": ("Electra", SIZES | {"embedding_size": 24}, ("Model", "ForMaskedLM")),
+    "albert": ("Albert", ALBERT, (*HEADS, "ForPreTraining")),
+    "modernbert": ("ModernBert", MODERN, HEADS),
+    "modernbert_mean": ("ModernBert", MODERN | BIASED, ("Model", "ForSequenceClassification")),
+}
+CASES = [(name, head) for name, (_, _, heads) in MODELS.items() for head in heads]
+TWO_OUTPUTS = ("ForQuestionAnswering", "ForNextSentencePrediction", "ForPreTraining")
+
+
+def drawn(name: str, shape: tuple[int, ...], spread: float = 1.0) -> np.ndarray:
+    """A random array that follows from `name`."""
+    chance = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
+    return (spread * chance.standard_normal(shape)).astype(np.float32)
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor of a model; LayerNorm's scales are about 1."""
+    if len(shape) > 1:
+        return drawn(name, shape, 0.3)
+    parts = name.lower().split(".")
+    return drawn(name, shape, 0.2) + float("norm" in parts[-2] and parts[-1] == "weight")
+
+
+def batch(types: int, padding: int) -> Arrays:
+    """`input_ids` `attention_mask` `token_type_ids` [R, T]; one row is shorter."""
+    mask = (np.arange(LENGTH) < np.array([[LENGTH], [LENGTH - 6]])).astype(np.int64)
+    ids = np.abs(drawn("ids", (ROWS, LENGTH)) * 1000).astype(np.int64) % (WORDS - 5) + 5
+    kinds = (np.arange(LENGTH) > 8) * mask * (types > 1)
+    return {
+        "input_ids": np.where(mask > 0, ids, padding),
+        "attention_mask": mask,
+        "token_type_ids": kinds,
+    }
+
+
+def weighted(name: str, values: Any, mask: np.ndarray, library: Any) -> Any:
+    """A scalar to differentiate: outputs times fixed random numbers, padding left out."""
+    weights = drawn(f"weight of {name}", tuple(values.shape))
+    if weights.shape[:2] == mask.shape:
+        weights = weights * mask.reshape(*mask.shape, *[1] * (weights.ndim - 2)).astype(np.float32)
+    if name == "hidden_states":  # else a family's last LayerNorm would hide what is below
+        weights = weights / 10
+    return (values * library(weights)).sum()
+
+
+def fingerprint(gradients: Arrays) -> Arrays:
+    """Of each tensor: Euclidean norm, and the dot product with a random array."""
+    return {
+        name: np.array([np.linalg.norm(g), np.vdot(g, drawn(f"dot {name}", g.shape))], np.float32)
+        for name, g in gradients.items()
+    }
