@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ STARTS, ENDS = (
         (10, 25, (2, 4)),  # all of them
         (15, 17, (3, 3)),  # inside a token
         (12, 21, (2, 4)),  # from inside one to inside another
-        (13, 19, (2, 3)),  # from the space after token 2: the token before it belongs
+        (13, 19, (3, 3)),  # from the gap behind token 2, which holds none of it
+        (13, 14, (0, 0)),  # the gap alone
         (9, 13, (0, 0)),  # begins one character before the window
         (20, 26, (0, 0)),  # ends one character after it
         (0, 5, (0, 0)),  # elsewhere
@@ -134,6 +136,28 @@ def test_span_is_the_tokens_that_hold_the_answer(
     first: int, last: int, span: tuple[int, int]
 ) -> None:
     assert span_of(("x" * (last - first), first), STARTS, ENDS) == span
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "span"),
+    [
+        (" yyyyy", 13, (3, 3)),
+        ("xxx ", 10, (2, 2)),
+        (" \u200bxxx yyyyy\t\n", 8, (2, 3)),  # blanks before the window too
+        ("zzzzz\u200b\ufeff ", 20, (4, 4)),
+        (" ", 13, (0, 0)),
+        (" \u200b", 9, (0, 0)),
+    ],
+)
+def test_blanks_at_the_ends_of_an_answer_do_not_count(
+    text: str, first: int, span: tuple[int, int]
+) -> None:
+    assert span_of((text, first), STARTS, ENDS) == span
+
+
+def test_of_tokens_of_one_character_all_are_the_answer() -> None:
+    # Uncased tokenizers take a Hangul syllable apart: its letters have the syllable's offsets.
+    assert span_of(("각", 2), [-1, 0, 2, 2, 2, 4], [-1, 1, 3, 3, 3, 5]) == (2, 4)
 
 
 def test_a_window_without_context_has_no_span() -> None:
@@ -337,6 +361,53 @@ def test_a_decoded_gold_span_scores_100(tokenizer: Any) -> None:
     assert task.score(examples, records) == {"exact_match": 100.0, "f1": 100.0}
     wrong = [record | {"answer": ""} for record in records]
     assert task.score(examples, wrong) == {"exact_match": 0.0, "f1": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("context", "given", "decoded"),
+    [  # combining marks, which this tokenizer drops, and blanks
+        ("the cafe\u0301 was old", "cafe\u0301", "cafe\u0301"),
+        ("the old cafe\u0301", "old cafe\u0301", "old cafe\u0301"),
+        ("the cafe\u0301, it was", "cafe\u0301", "cafe\u0301"),
+        ("the cafe\u0301 was old", "was", "was"),
+        ("the re\u0301d car", "re\u0301d", "re\u0301d"),
+        ("the king\ufe0f was", "king\ufe0f", "king\ufe0f"),
+        ("the king\ufe0f was", "king", "king\ufe0f"),  # part of a token is all of it
+        ("वह घर में", "में", "में"),
+        ("വീട്ടില്\u200d the king", "വീട്ടില്\u200d", "വീട്ടില്\u200d"),
+        ("the king\u200b was", "king", "king"),
+        ("the king\u200b was", "king\u200b", "king"),
+        ("was the king\u200b", "king\u200b", "king"),
+        ("\ufeffthe king", "\ufeffthe", "the"),
+        ("the old king ", "old king ", "old king"),
+        (" the old king", " the", "the"),
+        ("the old king", " old ", "old"),
+    ],
+)
+def test_a_decoded_gold_span_is_the_answer_with_its_marks(
+    context: str, given: str, decoded: str, tokenizer: Any
+) -> None:
+    task = create_v2(max_length=48)
+    examples = examples_of(task, row(context, answer=given))
+    features = task.featurize(examples, tokenizer, labelled=True)
+    start, end = ([{int(features.positions[side][0]): 5.0}] for side in ("start", "end"))
+    (record,) = task.decode(examples, features, predictions_of(task, features, start, end))
+    assert record["answer"] == decoded
+    assert context[record["start"] : record["end"]] == decoded
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_between_the_tokens_of_a_window_are_spaces_alone(overlap: int, tokenizer: Any) -> None:
+    context = unicodedata.normalize("NFD", "thé kíng vísitéd thé rėd, öld cafė́. Ît wás a ríveŗ")
+    task = create(max_length=12, overlap=overlap)
+    examples = examples_of(task, row(context, answer=context[-2:]))
+    parts = windows(task.featurize(examples, tokenizer, labelled=True))
+    assert len(parts) > 2
+    begun = sorted({first for part in parts for first, _ in context_tokens(part)} | {len(context)})
+    for part in parts:
+        for first, end in context_tokens(part):
+            following = next(place for place in begun if place > first)
+            assert context[end:following] in ("", " ")
 
 
 def test_slices_get_metrics_of_their_own() -> None:

@@ -1,5 +1,7 @@
 """Windows: a text that is too long becomes several sequences that overlap."""
 
+import itertools
+import unicodedata
 from collections.abc import Sequence
 
 from flaxbert.config import DataConfig
@@ -8,6 +10,9 @@ from flaxbert.errors import ConfigError, DataError
 
 SPECIAL_TOKENS = 3
 """[CLS] first text [SEP] windowed text [SEP]; a single text needs one less."""
+
+JOINERS = "\u200c\u200d"
+"""Format characters that shape the letters beside them, so they are part of a word."""
 
 
 def check(data: DataConfig) -> None:
@@ -48,15 +53,55 @@ def check_first(
             )
 
 
+def extend_ends(
+    texts: Sequence[str], owner: Sequence[int], starts: list[list[int]], ends: list[list[int]]
+) -> list[list[int]]:
+    """Move the end of each token up to the next token, or to a blank before it.
+
+    An uncased tokenizer drops combining marks, and its offsets leave out those behind a token's
+    last letter. They belong to that token: the answer would lose them.
+
+    Args:
+      texts: the windowed ones.
+      owner: the text of each window, ascending.
+      starts: first character of each token in each window; below 0 for those of no text.
+      ends: the character behind it.
+    """
+    moved = []
+    for number, group in itertools.groupby(range(len(owner)), owner.__getitem__):
+        own, text = list(group), texts[number]
+        taken = set().union(*(starts[window] for window in own))
+        moved += [[_extend(text, end, taken) for end in ends[window]] for window in own]
+    return moved
+
+
+def _extend(text: str, end: int, taken: set[int]) -> int:
+    while 0 <= end < len(text) and end not in taken and not _blank(text[end]):
+        end += 1
+    return end
+
+
+def _blank(char: str) -> bool:
+    """White space, or as invisible: zero-width spaces, control characters, marks of direction."""
+    return char.isspace() or (unicodedata.category(char) in ("Cc", "Cf") and char not in JOINERS)
+
+
 def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[int, int]:
-    """First and last token of the answer in a window; (0, 0), [CLS], if it is not all inside."""
-    first, last = answer[1], answer[1] + len(answer[0])
+    """First and last token that hold some of the answer, less the blanks at both its ends.
+
+    (0, 0), [CLS], if it is not all inside the window. Ends are those of `extend_ends`.
+    """
+    text, begin = answer
+    visible = [begin + n for n, char in enumerate(text) if not _blank(char)]
     inside = [token for token, start in enumerate(starts) if start >= 0]
-    if not inside or starts[inside[0]] > first or ends[inside[-1]] < last:
+    if not visible or not inside:
         return 0, 0
-    start = max(token for token in inside if starts[token] <= first)
-    end = min(token for token in inside if ends[token] >= last)
-    return start, end
+    first, last = visible[0], visible[-1] + 1
+    if starts[inside[0]] > first or ends[inside[-1]] < last:
+        return 0, 0
+    start = min(token for token in inside if ends[token] > first)
+    end = max(token for token in inside if starts[token] < last)
+    return (start, end) if start <= end else (0, 0)  # in a gap that no token covers
 
 
 def max_context(owner: Sequence[int], starts: list[list[int]], overlap: int) -> list[list[int]]:

@@ -139,16 +139,17 @@ class QuestionAnswering:
         starts: list[list[int]] = []
         ends: list[list[int]] = []
         answers: dict[str, list[int]] = {"start": [], "end": []}
-        for window, example in enumerate(owner):
+        for window, offsets in enumerate(encoded["offset_mapping"]):
             inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
-            offsets = encoded["offset_mapping"][window]
             starts.append([o[0] if here else -1 for o, here in zip(offsets, inside, strict=True)])
             ends.append([o[1] if here else -1 for o, here in zip(offsets, inside, strict=True)])
-            if labelled:
+        ends = windows.extend_ends([each.context for each in examples], owner, starts, ends)
+        if labelled:
+            for window, example in enumerate(owner):
                 given = examples[example].answers
-                start, end = windows.span(given[0], starts[-1], ends[-1]) if given else (0, 0)
-                answers["start"].append(start)
-                answers["end"].append(end)
+                here = windows.span(given[0], starts[window], ends[window]) if given else (0, 0)
+                answers["start"].append(here[0])
+                answers["end"].append(here[1])
         return Features.build(
             {
                 "input_ids": encoded["input_ids"],
