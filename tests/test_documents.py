@@ -265,6 +265,33 @@ def test_the_text_that_a_random_one_replaced_is_used_next() -> None:
             assert after.first.start == own_texts(before)[-1].end
 
 
+def test_lengths_do_not_tell_whether_a_text_follows() -> None:
+    # Sentences of 3 tokens, documents without an end in sight: a length is that of its draw.
+    documents = [Document([0] * 9000, [START] * 9000, list(range(3, 9001, 3))) for _ in range(9)]
+    lengths: dict[bool, list[int]] = {True: [], False: []}
+    for seed in range(5):
+        for first, second, follows in pairs_of(documents, 60, seed=seed):
+            assert second is not None
+            lengths[follows].append(first.end - first.start + second.end - second.start)
+    # One in ten was made shorter, whichever text came second. Very short ones are one sentence
+    # alone, which none follows.
+    shares = {}
+    for follows, found in lengths.items():
+        short, full = (sum(n in where for n in found) for where in (range(9, 54), range(58, 61)))
+        shares[follows] = short / (short + full)
+    assert shares[True] == pytest.approx(shares[False], abs=0.02)
+    assert 0.05 < shares[True] < 0.1
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_random_text_is_a_sentence_at_least(room: int) -> None:
+    # Documents of one sentence, as long as may be: whatever the draw, the first text fills it.
+    documents = [Document([0] * n, [START] * n, [n]) for n in [room // 2] * 50]
+    for pair in pairs_of(documents, room):
+        assert pair.second is not None
+        assert pair.second.end - pair.second.start == room // 2
+
+
 def test_documents_of_one_sentence_give_random_second_texts_alone() -> None:
     documents = [Document([0] * 3, [START] * 3, [3]) for _ in range(4)]
     pairs = pairs_of(documents, 20)

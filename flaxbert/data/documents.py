@@ -127,7 +127,8 @@ def make_pairs(
             if alone or chance.random() < 0.5:
                 place = int(chance.random() * (len(filled) - 1))  # among the others
                 other = filled[place + (place >= rank)]
-                second = _some_text(documents[other], other, room - (first.end - start), chance)
+                used = first.end - start
+                second = _some_text(documents[other], other, target - used, room - used, chance)
                 yield Pair(first, second, follows=False)
                 sentence = cut
             else:
@@ -135,9 +136,15 @@ def make_pairs(
                 sentence = stop
 
 
-def _some_text(document: Document, number: int, room: int, chance: random.Random) -> Span:
-    """At most `room` tokens from the start of some sentence; a copy, so it may be cut."""
+def _some_text(
+    document: Document, number: int, target: int, room: int, chance: random.Random
+) -> Span:
+    """A sentence from anywhere, with those behind it up to `target` tokens.
+
+    No longer than texts that follow: the length would tell them apart. It is a copy, so a sentence
+    of more than `room` tokens may be cut.
+    """
     sentence = int(chance.random() * len(document.ends))
     start = document.ends[sentence - 1] if sentence else 0
-    end = max([e for e in document.ends[sentence:] if e - start <= room], default=start + room)
-    return Span(number, start, end)
+    fitting = [e for e in document.ends[sentence:] if e - start <= target]
+    return Span(number, start, min(max(fitting, default=document.ends[sentence]), start + room))
