@@ -11,12 +11,14 @@ from flaxbert.data.documents import (
     Document,
     Pair,
     Span,
+    check_following,
     make_pairs,
     sentence_ends,
     split_sentences,
     tokenize,
 )
 from flaxbert.data.masking import CONTINUATION, START
+from flaxbert.errors import DataError
 
 # --- sentences ---------------------------------------------------------------------------------
 
@@ -297,6 +299,23 @@ def test_documents_of_one_sentence_give_random_second_texts_alone() -> None:
     pairs = pairs_of(documents, 20)
     assert [pair.first for pair in pairs] == [Span(n, 0, 3) for n in range(4)]
     assert not any(pair.follows for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("follows", "count", "fits"),
+    [(50, 100, True), (30, 100, True), (22, 100, True), (20, 100, False), (0, 100, False),
+     (0, 9, True), (0, 10, False), (280, 1000, True), (270, 1000, False)],
+)  # fmt: skip
+def test_a_share_below_the_least_is_refused_unless_chance_explains_it(
+    follows: int, count: int, fits: bool
+) -> None:
+    span = Span(0, 0, 1)
+    pairs = [Pair(span, span, n < follows) for n in range(count)]
+    if fits:
+        check_following(pairs, "books.jsonl:1")
+        return
+    with pytest.raises(DataError, match=f"^books.jsonl:1: {follows / count:.0%} of {count} "):
+        check_following(pairs, "books.jsonl:1")
 
 
 def test_some_sequences_are_made_short() -> None:

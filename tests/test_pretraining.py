@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -244,6 +245,32 @@ def test_one_document_is_refused_unless_words_alone_are_asked_for(tokenizer: Any
     assert len(encode(tokenizer, BOOKS[:1], next_sentence=False))
 
 
+def test_the_share_of_texts_that_follow_is_told(tokenizer: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        features = encode(tokenizer)
+    share = 1 - features.slots["follows"].mean()
+    assert caplog.messages == [f"{share:.0%} of {len(features)} second texts follow the first"]
+    caplog.clear()
+    encode(tokenizer, next_sentence=False)
+    assert not caplog.messages
+
+
+def test_too_few_texts_that_follow_are_refused(tokenizer: Any) -> None:
+    books = [document("The king is old.", str(n)) for n in range(30)]
+    with pytest.raises(DataError) as caught:
+        encode(tokenizer, books)
+    for part in (
+        "texts.jsonl:1: 0% of 30 second texts follow",
+        "Give longer ones",
+        "--config.options.document=COLUMN",
+        "--config.options.next_sentence=false",
+    ):
+        assert part in str(caught.value)
+    assert len(encode(tokenizer, books, next_sentence=False)) == 30
+    assert len(create().featurize(books, tokenizer, labelled=False)) == 30  # nothing is learned
+    assert len(encode(tokenizer, books[:4])) == 4  # so few say nothing
+
+
 def test_documents_without_any_text_are_refused(tokenizer: Any) -> None:
     with pytest.raises(DataError, match=r"texts\.jsonl:1: "):
         encode(tokenizer, [document(""), document(" \n")], next_sentence=False)
@@ -423,7 +450,7 @@ def test_every_masked_place_of_packed_rows_is_scored_once(
 ) -> None:
     # Short texts: many to a row, of which each has one masked place at least.
     books = [document(text) for text in ("Zoo", "The king", "A red car", "Bad", "Old ink") * 6]
-    features = encode(tokenizer, books, max_length=12, whole_words=whole_words)
+    features = encode(tokenizer, books, max_length=12, whole_words=whole_words, next_sentence=False)
     batches = make_batches(features, batch_size=30, row_length=30, segments=6, shards=1)
     run = jax.jit(make_run(0.15))
     for step in range(3):

@@ -7,6 +7,8 @@ a sequence is divided.
 
 import dataclasses
 import itertools
+import logging
+import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,9 @@ from typing import NamedTuple
 
 from flaxbert.data.masking import CONTINUATION, START
 from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import DataError
+
+log = logging.getLogger("flaxbert")
 
 CLOSING, OPENING = "\"'”’»)\\]", "\"'“‘«(\\[¿¡—-"
 SENTENCE_END = re.compile(rf"[.!?…][{CLOSING}]*(\s+)(?=[{OPENING}]*([^\W\d_]))")
@@ -21,6 +26,9 @@ SENTENCE_END = re.compile(rf"[.!?…][{CLOSING}]*(\s+)(?=[{OPENING}]*([^\W\d_]))
 
 SHORT = 0.1
 """Share of sequences made shorter than they might be, so that training sees all lengths."""
+
+LEAST_FOLLOWING = 0.3
+"""Share of second texts that follow, below which there is little to tell: half is the aim."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +142,26 @@ def make_pairs(
             else:
                 yield Pair(first, Span(number, first.end, ends[stop - 1]), follows=True)
                 sentence = stop
+
+
+def check_following(pairs: Sequence[Pair], origin: str) -> None:
+    """Tell the share of second texts that follow.
+
+    Raises:
+      DataError: naming `origin`, where the share is too low to learn from: a document of one
+        sentence has no text that follows.
+    """
+    share = sum(pair.follows for pair in pairs) / len(pairs)
+    log.info(f"{share:.0%} of {len(pairs)} second texts follow the first")
+    # Of a few pairs few may follow by chance: up to two standard deviations are taken for it.
+    chance = 2 * math.sqrt(LEAST_FOLLOWING * (1 - LEAST_FOLLOWING) / len(pairs))
+    if share < LEAST_FOLLOWING - chance:
+        raise DataError(
+            f"{origin}: {share:.0%} of {len(pairs)} second texts follow the first, too few for "
+            "next sentence prediction; most documents have a sentence or two. Give longer ones, "
+            "name the column that is equal within a document (--config.options.document=COLUMN), "
+            "or set --config.options.next_sentence=false."
+        )
 
 
 def _some_text(

@@ -127,6 +127,8 @@ class PreTraining:
             ) from None
         if not pairs:
             raise DataError(f"{examples[0].origin}: no document holds any text.")
+        if options.next_sentence and labelled:
+            documents.check_following(pairs, examples[0].origin)
         cls_id, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         ids, kinds, types = [], [], []
         for pair in pairs:
