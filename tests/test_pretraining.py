@@ -113,11 +113,17 @@ def test_another_column_may_tell_documents_apart() -> None:
     assert found == [("1", ("one",)), ("2", ("two", "three", "four"))]
 
 
-@pytest.mark.parametrize("column", [None, "absent"])
+@pytest.mark.parametrize("column", [None, "", "file"])
 def test_without_such_a_column_each_row_is_a_document(column: str | None) -> None:
-    found = documents_of(create(document=column), *ROWS)
+    rows = [{k: v for k, v in each.items() if k != column} for each in ROWS]
+    found = documents_of(create(document=column), *rows)
     texts = ["one", "two", "three", "four"]
     assert found == [(f"texts.jsonl:{n}", (text,)) for n, text in enumerate(texts, 1)]
+
+
+def test_a_named_document_column_must_exist() -> None:
+    with pytest.raises(DataError, match=r"no column 'part'.*--config\.options\.document=COLUMN"):
+        documents_of(create(document="part"), {"file": "a", "text": "one"})
 
 
 def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:

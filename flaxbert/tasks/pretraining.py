@@ -34,7 +34,7 @@ class Options:
 
     text: str = option("text", "column of the text")
     document: str | None = option(
-        "file", "column that is equal within a document; none, or no such column: each row is one"
+        "file", "column that is equal within a document; none, or no column 'file': each row is one"
     )
     sentences: str = option("split", "split paragraphs into sentences, or a line is one")
     next_sentence: bool = option(True, "next sentence prediction beside masked words")
@@ -84,10 +84,13 @@ class PreTraining:
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
         """Rows -> documents."""
-        table.require({self.options.text: "options.text"}, slices=self.data.slices)
+        columns, document = {self.options.text: "options.text"}, self.options.document
+        if document and document != Options.document:
+            columns[document] = "options.document"
+        table.require(columns, slices=self.data.slices)
 
         def paragraph(row: Row) -> Example:
-            name = row.values.get(self.options.document or "", row.origin)
+            name = row.values.get(document or "", row.origin)
             text = row.text(self.options.text)
             return Example(str(name), (text,), row.slice(self.data.slices), row.origin)
 
