@@ -100,11 +100,18 @@ ROWS = [
 ]
 
 
-def test_rows_with_the_same_file_in_succession_are_a_document() -> None:
-    assert documents_of(create(), *ROWS) == [
-        ("a", ("one", "two")),
-        ("b", ("three",)),
-        ("a", ("four",)),
+def test_rows_with_the_same_file_are_a_document_wherever_they_stand() -> None:
+    assert documents_of(create(), *ROWS) == [("a", ("one", "two", "four")), ("b", ("three",))]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])  # "": an empty cell of a .csv
+def test_a_row_that_names_no_document_is_one(nothing: str | None) -> None:
+    names = (nothing, "a", nothing, "a")
+    rows = [row | {"file": name} for row, name in zip(ROWS, names, strict=True)]
+    assert documents_of(create(), *rows) == [
+        ("texts.jsonl:1", ("one",)),
+        ("a", ("two", "four")),
+        ("texts.jsonl:3", ("three",)),
     ]
 
 

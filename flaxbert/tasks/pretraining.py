@@ -6,7 +6,6 @@ from a checkpoint it is continued pre-training, and its export is a checkpoint t
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -83,22 +82,23 @@ class PreTraining:
         return ("mlm_loss", "nsp_loss") if self.options.next_sentence else ("mlm_loss",)
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
-        """Rows -> documents."""
+        """Rows -> documents, in the order of their first rows; a row that names none is one."""
         columns, document = {self.options.text: "options.text"}, self.options.document
         if document and document != Options.document:
             columns[document] = "options.document"
         table.require(columns, slices=self.data.slices)
 
         def paragraph(row: Row) -> Example:
-            name = row.values.get(document or "", row.origin)
-            text = row.text(self.options.text)
-            return Example(str(name), (text,), row.slice(self.data.slices), row.origin)
+            value, text = row.values.get(document or ""), row.text(self.options.text)
+            name = row.origin if value in (None, "") else str(value)
+            return Example(name, (text,), row.slice(self.data.slices), row.origin)
 
-        paragraphs = table.read(paragraph, self.data.malformed)
-        groups = [list(group) for _, group in itertools.groupby(paragraphs, lambda each: each.name)]
+        groups: dict[str, list[Example]] = {}
+        for each in table.read(paragraph, self.data.malformed):
+            groups.setdefault(each.name, []).append(each)
         return [
             dataclasses.replace(group[0], paragraphs=tuple(each.paragraphs[0] for each in group))
-            for group in groups
+            for group in groups.values()
         ]
 
     def featurize(
