@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import random
 import unicodedata
 from pathlib import Path
@@ -18,6 +19,7 @@ from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
+from flaxbert.data.windows import NOWHERE
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import spans
@@ -180,12 +182,13 @@ def test_every_span_inside_a_window_holds_its_answer(tokenizer: Any) -> None:
     answers = random_answers(60)
     rows = [row(answers={"text": [text], "answer_start": [at]}) for text, at in answers]
     features = task.featurize(examples_of(task, *rows), tokenizer, labelled=True)
+    whole = set(features.example[features.positions["start"] > 0].tolist())
     for f, window in enumerate(windows(features)):
         text, first = answers[features.example[f]]
         start, end = (int(features.positions[side][f]) for side in ("start", "end"))
         tokens = context_tokens(window)
         if first < tokens[0][0] or first + len(text) > tokens[-1][1]:
-            assert (start, end) == (0, 0)
+            assert (start, end) == ((0, 0) if features.example[f] in whole else NOWHERE)
         else:
             held = CONTEXT[window["char_start"][start] : window["char_end"][end]]
             assert text in held
@@ -210,6 +213,64 @@ def test_an_answer_across_an_edge_is_whole_in_another_window_only(tokenizer: Any
     assert spans[0] == (0, 0)
     assert spans[1][0] > 0
     assert spans[1][1] == spans[1][0] + 1
+
+
+# Of five tokens, in windows of four, and of two.
+LOST, FOUND = "king built a bridge in", "old king"
+
+
+def losses_of(
+    task: QuestionAnswering, features: Features, chosen: list[int]
+) -> tuple[float, float]:
+    """The loss of some windows, each with scores of its own, and its weight."""
+    batches = Batches(features, len(features), row_length=40, segments=4, shards=1, steps=1)
+    rows = [chosen[n : n + 2] for n in range(0, len(chosen), 2)]
+    batch = batches.build(rows)
+    logits = {f"{side}_logits": np.zeros(batch["input_ids"].shape) for side in ("start", "end")}
+    for r, row_ in enumerate(rows):
+        for k, window in enumerate(row_):
+            here = batch["segment_ids"][r] == k + 1
+            for number, scores in enumerate(logits.values()):
+                chance = np.random.default_rng([window, number])
+                scores[r, here] = chance.normal(size=here.sum())
+    arrays = {name: jnp.asarray(array) for name, array in (logits | batch).items()}
+    loss, weight = task.loss(arrays, arrays)["loss"]
+    return float(loss), float(weight)
+
+
+def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
+    tokenizer: Any, caplog: Any
+) -> None:
+    task = create_v2(max_length=8, overlap=2)
+    rows = [row(answer=FOUND), row(answer=LOST), row(answers=NONE), row(answer=FOUND)]
+    examples = examples_of(task, *rows)
+    examples[1] = dataclasses.replace(examples[1], origin="squad.json: question q7")
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        features = task.featurize(examples, tokenizer, labelled=True)
+    assert caplog.messages == [
+        "1 answers are whole in no window, the first that of squad.json: question q7; their "
+        "questions count in no loss. Raise data.max_length or data.overlap."
+    ]
+    lost = features.example == 1
+    for side in ("start", "end"):
+        assert (features.positions[side][lost] == -1).all()
+        assert (features.positions[side][~lost] >= 0).all()
+    assert not features.positions["start"][features.example == 2].any()  # there is no answer
+    every, others = list(range(len(features))), np.flatnonzero(~lost).tolist()
+    expected = losses_of(task, features, others)
+    assert losses_of(task, features, every) == (pytest.approx(expected[0], rel=1e-5), len(others))
+    assert losses_of(task, features, np.flatnonzero(lost).tolist()) == (0, 0)
+
+
+def test_where_every_answer_is_whole_in_a_window_nothing_is_told(
+    tokenizer: Any, caplog: Any
+) -> None:
+    task = create_v2(max_length=12)
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        examples = examples_of(task, row(answer=FOUND), row(answers=NONE))
+        features = task.featurize(examples, tokenizer, labelled=True)
+    assert not caplog.messages
+    assert (features.positions["start"] >= 0).all()
 
 
 # --- max context -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Windows: a text that is too long becomes several sequences that overlap."""
 
 import itertools
+import logging
 import unicodedata
 from collections.abc import Sequence
 
@@ -8,11 +9,16 @@ from flaxbert.config import DataConfig
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 
+log = logging.getLogger("flaxbert")
+
 SPECIAL_TOKENS = 3
 """[CLS] first text [SEP] windowed text [SEP]; a single text needs one less."""
 
 JOINERS = "\u200c\u200d"
 """Format characters that shape the letters beside them, so they are part of a word."""
+
+NOWHERE = (-1, -1)
+"""The span of a window that counts in no loss: before the window."""
 
 
 def check(data: DataConfig) -> None:
@@ -102,6 +108,39 @@ def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[i
     start = min(token for token in inside if ends[token] > first)
     end = max(token for token in inside if starts[token] < last)
     return (start, end) if start <= end else (0, 0)  # in a gap that no token covers
+
+
+def gold_spans(
+    answers: Sequence[tuple[tuple[str, int] | None, str]],
+    owner: Sequence[int],
+    starts: list[list[int]],
+    ends: list[list[int]],
+) -> dict[str, list[int]]:
+    """First and last token, `start` and `end`, of what each window is trained on: see `span`.
+
+    Without an answer it is (0, 0). An answer that is whole in no window gives all of them
+    `NOWHERE`, and is told: (0, 0) would teach that there is none.
+
+    Args:
+      answers: of each text, with its origin.
+      owner: the text of each window.
+      starts: first character of each token in each window.
+      ends: those of `extend_ends`.
+    """
+    spans = []
+    for window, text in enumerate(owner):
+        answer, _ = answers[text]
+        spans.append(span(answer, starts[window], ends[window]) if answer else (0, 0))
+    whole = {text for text, found in zip(owner, spans, strict=True) if found != (0, 0)}
+    lost = {n: origin for n, (answer, origin) in enumerate(answers) if answer and n not in whole}
+    if lost:
+        log.info(
+            f"{len(lost)} answers are whole in no window, the first that of "
+            f"{next(iter(lost.values()))}; their questions count in no loss. Raise "
+            "data.max_length or data.overlap."
+        )
+    spans = [NOWHERE if text in lost else each for text, each in zip(owner, spans, strict=True)]
+    return {"start": [first for first, _ in spans], "end": [last for _, last in spans]}
 
 
 def max_context(owner: Sequence[int], starts: list[list[int]], overlap: int) -> list[list[int]]:

@@ -119,9 +119,10 @@ class QuestionAnswering:
     ) -> Features:
         """Windows of `max_length` tokens; neighbours of one example share `overlap` tokens.
 
-        A window without the whole answer has [CLS] as its span, as in the original BERT. Token
-        arrays `char_start` and `char_end` are a context token's place in the text (-1 elsewhere),
-        and `max_context` marks the window that sees most of the token's surroundings.
+        A window without the whole answer has [CLS] as its span, as in the original BERT; without
+        one that has it, all have -1, which counts in no loss. Token arrays `char_start` and
+        `char_end` are a context token's place in the text (-1 elsewhere), and `max_context` marks
+        the window that sees most of the token's surroundings.
         """
         questions = [(example.question, example.origin) for example in examples]
         windows.check_first(questions, "the question", self.data, tokenizer)
@@ -138,18 +139,12 @@ class QuestionAnswering:
         owner = encoded["overflow_to_sample_mapping"]
         starts: list[list[int]] = []
         ends: list[list[int]] = []
-        answers: dict[str, list[int]] = {"start": [], "end": []}
         for window, offsets in enumerate(encoded["offset_mapping"]):
             inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
             starts.append([o[0] if here else -1 for o, here in zip(offsets, inside, strict=True)])
             ends.append([o[1] if here else -1 for o, here in zip(offsets, inside, strict=True)])
         ends = windows.extend_ends([each.context for each in examples], owner, starts, ends)
-        if labelled:
-            for window, example in enumerate(owner):
-                given = examples[example].answers
-                here = windows.span(given[0], starts[window], ends[window]) if given else (0, 0)
-                answers["start"].append(here[0])
-                answers["end"].append(here[1])
+        golds = [(each.answers[0] if each.answers else None, each.origin) for each in examples]
         return Features.build(
             {
                 "input_ids": encoded["input_ids"],
@@ -159,7 +154,7 @@ class QuestionAnswering:
                 "max_context": windows.max_context(owner, starts, self.data.overlap),
             },
             example=owner,
-            positions=answers if labelled else {},
+            positions=windows.gold_spans(golds, owner, starts, ends) if labelled else {},
         )
 
     @property
@@ -173,7 +168,8 @@ class QuestionAnswering:
             position_cross_entropy(outputs[f"{side}_logits"], batch[side], batch["segment_ids"])
             for side in ("start", "end")
         )
-        return {"loss": weighted_sum((start + end) / 2, batch["weight"])}
+        weight = batch["weight"] * (batch["start"] >= batch["anchor"])  # see windows.NOWHERE
+        return {"loss": weighted_sum((start + end) / 2, weight)}
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """The best starts and ends of each segment [R, K, n], and the score of [CLS] [R, K]."""
