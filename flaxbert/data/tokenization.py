@@ -13,7 +13,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     """Load a checkpoint's tokenizer, with any truncation and padding stored in it reset.
 
     Such settings (sentence-transformers stores "128 tokens, padded") would cut every text in
-    silence; the task decides both.
+    silence; the task decides both. And "[SEP]" or "[MASK]" written in a text is text.
 
     Raises:
       WeightsError: without tokenizer files, or if the tokenizer gives no character offsets.
@@ -32,7 +32,22 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     # Its warning of long texts is for those who feed them to a model uncut.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     reset(tokenizer)
+    _split_special_tokens(tokenizer)
     return tokenizer
+
+
+def _split_special_tokens(tokenizer: Tokenizer) -> None:
+    """Take special tokens written in a text for text.
+
+    Unless the checkpoint has more than those with a role, such as "[E1]" around an entity: they
+    are meant to be written there.
+    """
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    own = special - set(tokenizer.special_tokens_map.values())
+    if not own and not tokenizer.split_special_tokens:
+        # What is named here is saved with its present value. False is the default anyway.
+        tokenizer.init_kwargs.pop("split_special_tokens", None)
+        tokenizer.split_special_tokens = True
 
 
 def reset(tokenizer: Tokenizer) -> None:
