@@ -1,4 +1,4 @@
-"""Losses of packed batches. Shape letters: see models/bert.py.
+"""Losses of packed batches. Shape letters: see models/layers.py.
 
 A step adds sums of losses and sums of weights over parts, devices and hosts, and divides once.
 """

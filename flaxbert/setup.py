@@ -21,7 +21,7 @@ from flaxbert.data.order import permutation
 from flaxbert.data.sources import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
 from flaxbert.errors import ConfigError, WeightsError
-from flaxbert.models import weights
+from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
@@ -193,7 +193,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
       ConfigError, DataError, WeightsError, HubError: see the parts.
     """
     directory = resolve(init, config.model.revision)
-    hf_config = weights.read_json(directory / "config.json")
+    hf_config = formats.read_config(directory)
     model_config = read_config(
         hf_config,
         dtype=config.model.dtype,

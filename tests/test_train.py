@@ -17,7 +17,7 @@ from flaxbert import run, writer
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
-from flaxbert.models import weights
+from flaxbert.models import formats
 
 
 def lines(workdir: Path) -> list[dict]:
@@ -102,7 +102,7 @@ def test_the_export_gives_the_predictions_of_the_run(finished):
     tokenizer = load_tokenizer(finished / "export")
     encoded = tokenizer([r["text"] for r in records], padding=True, return_tensors="np")
     logits = model(params, dict(encoded))["logits"][:, 0]
-    labels = weights.read_json(finished / "export" / "config.json")["id2label"]
+    labels = formats.read_json(finished / "export" / "config.json")["id2label"]
     for record, row in zip(records, np.asarray(jax.nn.softmax(logits)), strict=True):
         found = {labels[str(i)]: float(p) for i, p in enumerate(row)}
         assert found == pytest.approx(record["probability"], rel=1e-4, abs=1e-6)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 import flaxbert
 from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.errors import HubError, WeightsError
-from flaxbert.models import weights
+from flaxbert.models import formats, weights
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import (
@@ -97,7 +97,7 @@ def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def make_model(directory: Path, head: MakeHead) -> Model:
-    return Model.create(read_config(weights.read_json(directory / "config.json")), head)
+    return Model.create(read_config(formats.read_json(directory / "config.json")), head)
 
 
 def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Path:

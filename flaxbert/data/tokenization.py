@@ -1,5 +1,6 @@
 """Tokenizers: the one that belongs to the checkpoint, through Hugging Face transformers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,15 @@ from flaxbert.errors import WeightsError
 
 Tokenizer = Any
 """A fast tokenizer of transformers (`PreTrainedTokenizerFast`); imported late, it is slow to."""
+
+
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+"""Of tokenizers: any; BERT's WordPiece, RoBERTa's BPE, ALBERT's and XLM-R's SentencePiece."""
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a checkpoint comes with a tokenizer."""
+    return any((directory / file).is_file() for file in FILES)
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
@@ -18,13 +28,16 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     Raises:
       WeightsError: without tokenizer files, or if the tokenizer gives no character offsets.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, BertTokenizerFast
 
-    files = ("tokenizer.json", "vocab.txt")
-    if not any((directory / file).is_file() for file in files):
-        raise WeightsError(f"{directory}: no tokenizer ({' or '.join(files)}) beside the weights.")
+    if not has_tokenizer(directory):
+        raise WeightsError(f"{directory}: no tokenizer ({' or '.join(FILES)}) beside the weights.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+        if any((directory / file).is_file() for file in ("config.json", "tokenizer.json")):
+            tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+        else:  # google-research/bert's form, a vocabulary alone
+            lower = _is_uncased(directory / "vocab.txt")
+            tokenizer = BertTokenizerFast.from_pretrained(directory, do_lower_case=lower)
     except Exception as error:  # transformers and tokenizers raise many types, bare Exception too
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
@@ -34,6 +47,30 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     reset(tokenizer)
     _split_special_tokens(tokenizer)
     return tokenizer
+
+
+def _is_uncased(vocabulary: Path) -> bool:
+    """Whether no word of a vocabulary, special tokens aside, has a capital letter."""
+    words = vocabulary.read_text(encoding="utf-8").splitlines()
+    return all(word == word.lower() for word in words if not word.startswith("["))
+
+
+def expect_words(tokenizer: Tokenizer) -> None:
+    """Prepare a tokenizer for texts that are split into words already.
+
+    Byte-level BPE (RoBERTa, ModernBERT) knows a word's beginning by the space before it, which
+    words alone do not have: it has to put one there. WordPiece and SentencePiece need nothing.
+    """
+    from tokenizers import pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    state = json.loads(backend.to_str())["pre_tokenizer"] or {}
+    if state.get("type") == "ByteLevel" and not state["add_prefix_space"]:
+        regex = state.get("use_regex", True)
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=regex)
+        # What is saved is one or the other, by the tokenizer's class.
+        tokenizer.init_kwargs["add_prefix_space"] = True
+        tokenizer.add_prefix_space = True
 
 
 def _split_special_tokens(tokenizer: Tokenizer) -> None:

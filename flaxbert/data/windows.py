@@ -48,7 +48,7 @@ def check_first(
     Raises:
       DataError: naming the row, with the lengths that would do.
     """
-    room = data.max_length - SPECIAL_TOKENS - data.overlap
+    room = data.max_length - tokenizer.num_special_tokens_to_add(pair=True) - data.overlap
     encoded = tokenizer([text for text, _ in texts], add_special_tokens=False)["input_ids"]
     for (_, origin), ids in zip(texts, encoded, strict=True):
         if len(ids) >= room:

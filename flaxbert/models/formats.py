@@ -27,6 +27,9 @@ from flaxbert.errors import WeightsError
 
 Tensors = Iterator[tuple[str, np.ndarray]]
 
+ORIGINAL_CONFIG = "bert_config.json"
+"""Of google-research/bert; its keys are those of transformers, without the architecture's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -53,6 +56,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: expected a JSON object.")
     return value
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether a directory holds the configuration of a model."""
+    return any((directory / name).is_file() for name in ("config.json", ORIGINAL_CONFIG))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """A checkpoint's config.json; of google-research/bert, bert_config.json in its place.
+
+    Raises:
+      WeightsError: if there is neither, or it is not a JSON object.
+    """
+    if (directory / "config.json").is_file() or not (directory / ORIGINAL_CONFIG).is_file():
+        return read_json(directory / "config.json")
+    # The published checkpoints are of both pre-training tasks.
+    own = {"model_type": "bert", "architectures": ["BertForPreTraining"]}
+    return own | read_json(directory / ORIGINAL_CONFIG)
 
 
 def detect(directory: Path) -> tuple[Format, list[Path]]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxbert.errors import WeightsError
-from flaxbert.models import weights
+from flaxbert.models import formats, weights
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import (
     HiddenStates,
@@ -82,7 +82,7 @@ def from_pretrained(
       WeightsError, HubError: see `source.resolve` and `weights.load`.
     """
     directory = resolve(init, revision)
-    hf_config = weights.read_json(directory / "config.json")
+    hf_config = formats.read_config(directory)
     model = Model.create(read_config(hf_config, dtype=dtype), head_of(hf_config))
     params, report = weights.load(model, directory, seed=seed)
     if report.fresh and model.kind != PoolerHead.kind:

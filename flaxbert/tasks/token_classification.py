@@ -19,7 +19,7 @@ from flaxbert.config import DataConfig, option
 from flaxbert.data import conll, windows
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
 from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.metrics import entities
@@ -107,6 +107,7 @@ class TokenClassification:
         Token arrays: `word`, the number of the word that a piece belongs to (-1 at special
         tokens); `first`, 1 at a word's first piece in the window that it counts in; `label`.
         """
+        expect_words(tokenizer)
         encoded = tokenizer(
             [list(example.tokens) for example in examples],
             is_split_into_words=True,

@@ -1,0 +1,170 @@
+"""Convert any checkpoint that flaxbert reads to a Hugging Face directory, or look into it.
+
+    python -m flaxbert.convert SOURCE DEST [--certify] [--architecture=CLASS]
+    python -m flaxbert.convert SOURCE --inspect
+
+SOURCE is what --config.model.init takes: a directory with safetensors, pytorch_model.bin,
+flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; a run's workdir;
+package://NAME; a hub id. DEST receives config.json, model.safetensors and the tokenizer.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flaxbert import parity
+from flaxbert.data.tokenization import has_tokenizer, load_tokenizer
+from flaxbert.errors import UserError, WeightsError
+from flaxbert.models import formats, weights
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
+from flaxbert.models.pretrained import head_of
+from flaxbert.models.source import resolve
+
+log = logging.getLogger("flaxbert")
+
+
+def open_checkpoint(
+    source: str, *, revision: str | None = None, architecture: str | None = None
+) -> tuple[Path, dict[str, Any], Model]:
+    """Find a checkpoint and build the model that its config.json names.
+
+    Args:
+      source: as `config.model.init`.
+      revision: of a hub id.
+      architecture: transformers' class, instead of the one that config.json names.
+
+    Raises:
+      WeightsError, HubError: see `source.resolve`, `families.read_config`, `head_of`.
+    """
+    directory = resolve(source, revision)
+    hf_config = formats.read_config(directory)
+    if architecture:
+        hf_config["architectures"] = [architecture]
+    return directory, hf_config, Model.create(read_config(hf_config), head_of(hf_config))
+
+
+def convert(
+    source: str,
+    destination: Path,
+    *,
+    revision: str | None = None,
+    architecture: str | None = None,
+) -> weights.LoadReport:
+    """Write `source` as a Hugging Face directory.
+
+    Raises:
+      WeightsError: if the destination holds something, or a tensor is missing or does not fit.
+    """
+    directory, hf_config, model = open_checkpoint(
+        source, revision=revision, architecture=architecture
+    )
+    if destination.exists() and any(destination.iterdir()):
+        raise WeightsError(f"{destination}: is not empty; name a new directory.")
+    params, report = weights.load(model, directory, seed=0)
+    if report.fresh:
+        raise WeightsError(
+            f"{directory}: config.json says {model.architecture}, but there is no "
+            f"{', '.join(report.fresh)}. For the encoder alone, or another output layer: "
+            f"--architecture={model.family.class_name(model.config.model_type, 'Model')}"
+        )
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights.save(model, params, partial)
+    kept = {key: value for key, value in hf_config.items() if not key.startswith("_")}
+    own = {"model_type": model.config.model_type, "architectures": [model.architecture]}
+    text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
+    (partial / "config.json").write_text(text, encoding="utf-8")
+    if has_tokenizer(directory):
+        load_tokenizer(directory).save_pretrained(partial)
+    else:
+        log.warning(f"{directory}: has no tokenizer, so neither has {destination}")
+    if destination.exists():
+        destination.rmdir()
+    os.replace(partial, destination)
+    return report
+
+
+def inspect(source: str, *, revision: str | None = None, architecture: str | None = None) -> bool:
+    """Print the ledger: every tensor of checkpoint and model, and what becomes of it.
+
+    Returns:
+      Whether the checkpoint would load.
+    """
+    directory, _, model = open_checkpoint(source, revision=revision, architecture=architecture)
+    _, entries = weights.examine(model, directory)
+    table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
+    for each in entries:
+        shape = " x ".join(map(str, each.shape)) or "scalar"
+        named = each.source or f"({each.name})"
+        row = (named, each.path or "", shape, each.dtype, each.problem or each.status)
+        table.add_row(*map(Text, row))
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    counts = dict.fromkeys(("loaded", "tied", "unused", "ignored", "new", "problem"), 0)
+    for each in entries:
+        counts[each.status] += 1
+    sizes = sum(int(np.prod(each.shape)) for each in jax.tree.leaves(model.shapes))
+    console.print(
+        f"{model.architecture}, {sizes:,} parameters; "
+        + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    )
+    return not counts["problem"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    usage, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m flaxbert.convert",
+        description=usage,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="hub id, directory, run, or package://NAME")
+    parser.add_argument("destination", nargs="?", type=Path, help="directory to write")
+    parser.add_argument("--inspect", action="store_true", help="print every tensor, write nothing")
+    parser.add_argument(
+        "--certify",
+        action="store_true",
+        help="compare DEST with transformers' PyTorch model (needs torch); writes parity.json",
+    )
+    parser.add_argument("--architecture", help="class of transformers, such as BertForMaskedLM")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    given = parser.parse_args(argv)
+    if given.destination is None and not given.inspect:
+        parser.error("name a DEST, or --inspect")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+    chosen = {"revision": given.revision, "architecture": given.architecture}
+    try:
+        if given.inspect and not inspect(given.source, **chosen):
+            return 2
+        if given.destination is not None:
+            print(convert(given.source, given.destination, **chosen).describe())
+            print(f"written: {given.destination}")
+            if given.certify:
+                found = parity.certify(given.destination)
+                print(json.dumps(found, indent=2))
+                return 0 if found["passed"] else 1
+    except UserError as error:
+        print(f"flaxbert: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
