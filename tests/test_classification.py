@@ -134,9 +134,12 @@ def test_placeholder_names_of_a_checkpoint_are_no_labels() -> None:
         create(None, hf=hf)
 
 
-def test_exported_names_come_back() -> None:
-    task = create(table(["good", "bad", "awful"]))
-    assert create(None, hf=task.hf_config()).labels == task.labels
+@pytest.mark.parametrize(
+    "names", [["good", "bad", "awful"], ["LABEL_A", "LABEL_B"], ["LABEL_1", "LABEL_2"]]
+)
+def test_exported_names_come_back(names: list[str]) -> None:
+    task = create(table(names))
+    assert create(None, hf=task.hf_config()).labels == task.labels == tuple(sorted(names))
 
 
 @pytest.mark.parametrize(

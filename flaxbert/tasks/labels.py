@@ -59,7 +59,7 @@ def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Label names that somebody gave; not transformers' placeholders LABEL_0, LABEL_1, ..."""
     names = hf_config.get("id2label") or {}
     ordered = tuple(str(names[key]) for key in sorted(names, key=int))
-    return () if any(name.startswith("LABEL_") for name in ordered) else ordered
+    return () if ordered == tuple(f"LABEL_{i}" for i in range(len(ordered))) else ordered
 
 
 def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
