@@ -263,11 +263,17 @@ def test_a_missing_column_names_those_there_and_the_key_to_set(tmp_path: Path) -
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["nobody/absent-data", "nobody/absent-data:config@validation"])
-def test_without_network_a_hub_data_set_points_to_local_files(spec: str) -> None:
+@pytest.mark.parametrize(
+    ("spec", "split"),
+    [
+        ("nobody/absent-data", "train"),
+        ("nobody/absent-data:config@validation", "validation"),
+        ("nobody/absent-data:config@train[:100]", "train[:100]"),
+    ],
+)
+def test_without_network_a_hub_data_set_points_to_local_files(spec: str, split: str) -> None:
     with pytest.raises(HubError) as caught:
         sources.read(spec, split="train")
-    split = "validation" if "@" in spec else "train"
     for part in (
         f"{spec!r} is no local file",
         f"(split {split})",
@@ -346,6 +352,15 @@ def test_a_pattern_without_a_file_is_refused(tmp_path: Path) -> None:
         pattern(tmp_path, "*.txt")
     for part in (f"{tmp_path}/*.txt: no file matches", str(Path.cwd())):
         assert part in str(caught.value)
+
+
+def test_a_pattern_may_have_the_sign_of_a_split(tmp_path: Path) -> None:
+    (tmp_path / "old@home").mkdir()
+    (tmp_path / "old@home" / "a.txt").write_text("Text.\n")
+    found = paragraphs(pattern(tmp_path, "old@home/*.txt"), tmp_path)
+    assert found == [("Text.", "old@home/a.txt:1")]
+    with pytest.raises(DataError, match=r"\*\.tsv: no such file"):
+        pattern(tmp_path, "old@home/*.tsv")
 
 
 def test_a_name_that_looks_like_a_pattern_is_a_file_if_there_is_one(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 A local file is recognised by its ending: .tsv .csv .json .jsonl .parquet .conll .txt. A .json may
 be a list of objects or a SQuAD file as published, a .txt is plain text, a row a paragraph. A
 pattern such as `books/*.txt` is all files that it matches, in order. Anything else is a hub data
-set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation`.
+set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation` or `...@train[:100]`.
 """
 
 import csv
@@ -135,10 +135,11 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         raise ConfigError(f"data.malformed is {malformed!r}; expected error or skip.")
     if glob.has_magic(spec) and not Path(spec).exists():
         files = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
-        if not files:
+        if files:
+            tables = [read(file, split=split, malformed=malformed) for file in files]
+            return Table(spec, [row for table in tables for row in table.rows])
+        if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
-        tables = [read(file, split=split, malformed=malformed) for file in files]
-        return Table(spec, [row for table in tables for row in table.rows])
     path = Path(spec).expanduser()
     reader = READERS.get(path.suffix.lower())
     if reader is None:
