@@ -101,6 +101,13 @@ def test_tsv_quotes_are_characters(tmp_path: Path) -> None:
     assert [row["text"] for row in values(table)] == ['"an open quote', '"both"']
 
 
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_a_cell_may_be_a_long_document(name: str, separator: str, tmp_path: Path) -> None:
+    text = "word " * 40_000  # csv alone stops at 131,072 characters
+    table = read_text(tmp_path, name, f"text{separator}label\n{text}{separator}good\n")
+    assert values(table) == [{"text": text, "label": "good"}]
+
+
 def test_windows_line_ends_and_blank_lines_are_no_content(tmp_path: Path) -> None:
     table = read_text(tmp_path, "a.csv", "text,label\r\n\r\nfine,good\r\n")
     assert values(table) == [{"text": "fine", "label": "good"}]

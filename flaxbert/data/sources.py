@@ -176,7 +176,12 @@ def _undecodable_line(path: Path) -> int:
     return 1
 
 
+LARGEST_CELL = 2**31 - 1
+"""Characters: csv's own limit is 131,072, fewer than a long document has; this is the highest."""
+
+
 def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Found:
+    csv.field_size_limit(LARGEST_CELL)  # csv keeps it for the process, not for a reader
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:
