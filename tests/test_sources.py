@@ -108,6 +108,34 @@ def test_a_cell_may_be_a_long_document(name: str, separator: str, tmp_path: Path
     assert values(table) == [{"text": text, "label": "good"}]
 
 
+def write_named(path: Path, names: list[str]) -> None:
+    """A file of two integer labels as `datasets` writes it, with their names in the schema."""
+    import datasets
+
+    label = datasets.ClassLabel(names=names)
+    features = {"text": datasets.Value("string"), "label": label, "tags": datasets.List(label)}
+    data = {"text": ["fine", "old"], "label": [1, 0], "tags": [[0], [1, 0]]}
+    datasets.Dataset.from_dict(data, features=datasets.Features(features)).to_parquet(path)
+
+
+def test_parquet_keeps_the_names_behind_integer_labels(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_named(tmp_path / f"{name}.parquet", ["good", "bad"])
+    for name, copies in (("a.parquet", 1), ("*.parquet", 2)):
+        table = read(tmp_path / name)
+        assert [row["label"] for row in values(table)] == [1, 0] * copies
+        assert table.label_names == {"label": ["good", "bad"], "tags": ["good", "bad"]}
+
+
+def test_files_of_one_source_with_other_names_behind_the_integers_are_refused(
+    tmp_path: Path,
+) -> None:
+    write_named(tmp_path / "a.parquet", ["good", "bad"])
+    write_named(tmp_path / "b.parquet", ["bad", "good"])
+    with pytest.raises(DataError, match=r"b\.parquet: the integers of label stand for \['bad'"):
+        read(tmp_path / "*.parquet")
+
+
 def test_windows_line_ends_and_blank_lines_are_no_content(tmp_path: Path) -> None:
     table = read_text(tmp_path, "a.csv", "text,label\r\n\r\nfine,good\r\n")
     assert values(table) == [{"text": "fine", "label": "good"}]

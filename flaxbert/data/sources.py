@@ -11,7 +11,7 @@ import dataclasses
 import glob
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -137,7 +137,7 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         files = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
         if files:
             tables = [read(file, split=split, malformed=malformed) for file in files]
-            return Table(spec, [row for table in tables for row in table.rows])
+            return Table(spec, [row for table in tables for row in table.rows], _same_names(tables))
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
@@ -164,7 +164,20 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         ) from None
     if faults:
         log.info(f"{spec}: {len(faults)} malformed lines skipped, the first: {faults[0]}")
-    return Table(spec, rows)
+    return Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
+
+
+def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
+    """The label names of several files of one source."""
+    names: dict[str, list[str]] = {}
+    for table in tables:
+        for column, own in table.label_names.items():
+            if names.setdefault(column, own) != own:
+                raise DataError(
+                    f"{table.source}: the integers of {column} stand for {own}, but for "
+                    f"{names[column]} in files before it; write the names in place of integers."
+                )
+    return names
 
 
 def _undecodable_line(path: Path) -> int:
@@ -281,6 +294,25 @@ def _read_parquet(path: Path) -> Found:
         raise DataError(f"{path}: not a readable Parquet file ({error}).") from None
     for number, record in enumerate(records, start=1):
         yield Row(record, f"{path}: row {number}")
+
+
+def _parquet_names(path: Path) -> dict[str, list[str]]:
+    """The names behind integer labels, which the library `datasets` writes into a file's schema."""
+    import pyarrow.parquet
+
+    written = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface")
+    features = json.loads(written).get("info", {}).get("features", {}) if written else {}
+    # A list of labels, such as tags, has the names inside.
+    inner = {
+        column: feature.get("feature", feature)
+        for column, feature in features.items()
+        if isinstance(feature, dict)
+    }
+    return {
+        column: list(feature["names"])
+        for column, feature in inner.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
 
 
 def _read_conll(path: Path) -> Found:
