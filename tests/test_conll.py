@@ -46,6 +46,10 @@ TWO = [[("Paris", "B-LOC"), ("sleeps", "O")], [("Good", "O")]]
         "-DOCSTART- -X- -X- O\n\nParis B-LOC\nsleeps O\n-DOCSTART-\nGood O\n",
         "-DOCSTART- O\nParis\tB-LOC\nsleeps\tO\n-DOCSTART-\tO\nGood\tO\n",
         "# id = 1\nParis\tB-LOC\nsleeps\tO\n\n# text = Good\nGood\tO\n",
+        "# id 1\tdomain=en\nParis _ _ B-LOC\nsleeps _ _ O\n\n# id 2\tdomain=en\nGood _ _ O\n",
+        "# id 1 domain=en\nParis _ _ B-LOC\nsleeps _ _ O\n\n# id 2 domain=en\nGood _ _ O\n",
+        "# id = 1\n# a text\nParis B-LOC\nsleeps O\n\n# text = Good\nGood O\n",
+        "# id = 1\tx\ty\nParis\tB-LOC\nsleeps\tO\n\n# a\tb\tc\nGood\tO\n",
     ],
 )
 def test_two_sentences_however_written(content: str, tmp_path: Path) -> None:
@@ -69,7 +73,14 @@ def test_with_tabs_a_token_may_hold_spaces(tmp_path: Path) -> None:
 
 def test_a_hash_is_a_token_where_it_is_no_comment(tmp_path: Path) -> None:
     assert pairs(tmp_path, "# O\n1 O\n") == [[("#", "O"), ("1", "O")]]
+    assert pairs(tmp_path, "# O\n") == [[("#", "O")]]
+    assert pairs(tmp_path, "1 CD\n\n# #\n1 CD\n") == [[("1", "CD")], [("#", "#"), ("1", "CD")]]
     assert pairs(tmp_path, "#\tO\n# 1\tO\n") == [[("#", "O"), ("# 1", "O")]]
+
+
+def test_a_comment_within_a_sentence_is_malformed(tmp_path: Path) -> None:
+    _, (fault,) = conll.sentences(write(tmp_path, "EU O\n# no more\nvotes O\n"))
+    assert ":2: columns: 3; expected 2, as in line 1" in str(fault)
 
 
 def test_columns_between_have_their_number_for_a_name(tmp_path: Path) -> None:

@@ -43,9 +43,11 @@ def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
       runs of spaces. Other white space, such as U+00A0 or U+0085, is part of a token.
     * A line of nothing but white space ends a sentence, as does a line that begins with the word
       -DOCSTART-, which is dropped.
-    * In a file with tabs, a line that begins with "# " and has no tab is a comment.
-    * The first sentence's first line decides the number of columns for the whole file. A line
-      with another number, without a token or without a tag is malformed.
+    * The first line that does not begin with "# " decides the number of columns for the whole
+      file. A line with another number, without a token or without a tag is malformed.
+    * A line that begins with "# " is a comment where a sentence would start and the number of
+      columns is another: a token "#" has a tag behind it. So is one that begins with "# id ", as
+      MultiCoNER's, which may have as many columns; and in a file with tabs, any without a tab.
 
     A malformed line is left out, not its sentence. Most such lines in published corpora hold a
     token that cannot be seen, and nothing is missed; a sentence dropped would take its other
@@ -62,21 +64,23 @@ def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
       UnicodeDecodeError: if the file is not UTF-8.
     """
     # Not read_text or splitlines: both also end a line at a lone \r, the latter at U+0085 too.
-    lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    tabs = any("\t" in line and line.strip() for line in lines)
+    ended = path.read_bytes().decode("utf-8-sig").split("\n")
+    lines = [line.removesuffix("\r") for line in ended]
+    tabs = any("\t" in line and not line.startswith("# ") for line in lines if line.strip())
+    first = _first(lines, tabs)
     found: list[Sentence] = []
     faults: list[DataError] = []
-    first: tuple[int, int] | None = None  # the line that decides the columns, and their number
     sentence = None
-    for number, ended in enumerate(lines, start=1):
-        line = ended.removesuffix("\r")
-        if not line.strip() or line.split(maxsplit=1)[0] == DOCUMENT:
+    for number, line in enumerate(lines, start=1):
+        if _ends_sentence(line):
             sentence = None
             continue
-        if tabs and line.startswith("# ") and "\t" not in line:
-            continue
         cells = _cells(line, tabs)
-        first = first or (number, len(cells))
+        if line.startswith("# ") and (
+            (tabs and "\t" not in line)
+            or (sentence is None and (len(cells) != first[1] or line.startswith("# id ")))
+        ):
+            continue
         fault = _fault(line, cells, first)
         if fault:
             parted = f"{'tabs' if tabs else 'spaces'} part columns here"
@@ -89,6 +93,18 @@ def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
         for column, cell in zip(sentence.columns, cells[1:], strict=True):
             column.append(cell)
     return found, faults
+
+
+def _ends_sentence(line: str) -> bool:
+    return not line.strip() or line.split(maxsplit=1)[0] == DOCUMENT
+
+
+def _first(lines: Sequence[str], tabs: bool) -> tuple[int, int]:
+    """The number of the line that decides the columns, and how many they are."""
+    numbered = [each for each in enumerate(lines, start=1) if not _ends_sentence(each[1])]
+    tokens = (each for each in numbered if not each[1].startswith("# "))
+    number, line = next(tokens, numbered[0] if numbered else (0, ""))
+    return number, len(_cells(line, tabs))
 
 
 def _cells(line: str, tabs: bool) -> list[str]:
