@@ -186,8 +186,9 @@ SCHEMES = [
     (["DT NN VBZ ."], "plain"),
     (["-LRB- NN -RRB- :"], "plain"),
     (["B V S B E"], "plain"),  # letters that are parts of speech: V is no prefix
-    (["B_PER I_PER O"], "plain"),
-    (["PER-B PER-I O"], "plain"),
+    (["N V O ^ V"], "plain"),  # parts of speech of tweets: O is a pronoun
+    (["O PER PER", "O LOC"], "IO"),
+    (["O COMMA O U-turn-ahead PERIOD"], "plain"),
     (["N-S---MN- V3SPIA--- I-------- O"], "plain"),  # one looks like a prefix
     (["B-creative-work I-creative-work O"], "BIO"),
 ]
@@ -196,6 +197,14 @@ SCHEMES = [
 @pytest.mark.parametrize(("sentences", "scheme"), SCHEMES)
 def test_schemes_are_told_apart(sentences: list[str], scheme: str) -> None:
     assert conll.detect_scheme([s.split() for s in sentences], "x.conll") == scheme
+
+
+@pytest.mark.parametrize(
+    "tags", ["o b-per i-per", "O b-per O", "O B_PER I_PER", "O PER-B PER-I", "O loc_b b_loc"]
+)
+def test_prefixes_spelt_otherwise_are_refused_with_the_spelling_expected(tags: str) -> None:
+    with pytest.raises(DataError, match=r"x\.conll: tags such as .*; expected B-PER"):
+        conll.detect_scheme([tags.split()], "x.conll")
 
 
 @pytest.mark.parametrize("odd", ["PER", "X-PER", "B-", "B", "b-PER", ""])
@@ -220,6 +229,7 @@ BIO = [
     ("BIOES", "E-PER I-PER S-PER I-PER O", "B-PER B-PER B-PER B-PER O"),  # broken
     ("BIOES", "B-PER E-LOC O I-PER E-PER", "B-PER B-LOC O B-PER I-PER"),
     ("BIOES", "B E O S", "B I O B"),
+    ("IO", "PER PER O PER LOC LOC", "B-PER I-PER O B-PER B-LOC I-LOC"),
     ("plain", "DT NN I-PER", "DT NN I-PER"),
     ("BIO", "", ""),
 ]
@@ -231,8 +241,8 @@ def test_every_scheme_becomes_iob2(scheme: str, tags: str, expected: str) -> Non
 
 
 def test_every_scheme_has_its_cases() -> None:
-    assert {scheme for _, scheme in SCHEMES} == {"plain", *conll.PREFIXES}
-    assert {scheme for scheme, _, _ in BIO} == {"plain", *conll.PREFIXES}
+    assert {scheme for _, scheme in SCHEMES} == {"plain", "IO", *conll.PREFIXES}
+    assert {scheme for scheme, _, _ in BIO} == {"plain", "IO", *conll.PREFIXES}
 
 
 @pytest.mark.parametrize(("tag", "scheme"), [("E-PER", "BIO"), ("PER", "IOB1"), ("B-", "BIOES")])

@@ -154,6 +154,31 @@ def test_other_schemes_are_converted_to_iob2_and_that_is_told(scheme: str, caplo
     assert caplog.messages == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        (Options(), ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")),
+        (Options(labels=("O", "PER", "LOC")), ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")),
+    ],
+)
+def test_types_alone_become_entities_and_that_is_told(
+    options: Options, labels: tuple[str, ...], caplog: Any
+) -> None:
+    rows = table("old/PER king/PER of/O paris/LOC")
+    task = create(rows, options)
+    assert task.labels == labels
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        (example,) = task.examples(rows, labelled=True)
+    assert example.tags == ("B-PER", "I-PER", "O", "B-LOC")
+    assert caplog.messages == ["ner.jsonl: tags in IO, converted to IOB2"]
+    assert task.score([example], [{"tags": example.tags}])["f1"] == 1
+
+
+def test_labels_beside_those_of_entities_may_be_given() -> None:
+    labels = ("O", "B-PER", "I-PER", "X")  # X, of older code: all but the first piece of a word
+    assert create(None, Options(labels=labels)).labels == labels
+
+
 def test_a_stray_inside_tag_becomes_a_start_and_that_is_told(caplog: Any) -> None:
     rows = table("paris/B-LOC london/B-LOC is/O king/I-PER", "old/B-PER king/I-LOC")
     with caplog.at_level(logging.INFO, "flaxbert"):

@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from flaxbert.errors import DataError
@@ -137,11 +137,14 @@ PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
 """Letters of each scheme: B begins, I and M are inside, E and L end, S and U are alone."""
 FIRST, LAST = "BSU", "ELSU"  # letters that always begin an entity; that always end one
 TYPED = re.compile(f"[{PREFIXES['BIOES']}]-.+", re.DOTALL)
+MISSPELT = re.compile(r"[bimelsu]-.+|[bimelsu]_.+|.+[-_][BI]", re.DOTALL | re.IGNORECASE)
+"""A prefix in lower case, with an underscore or behind: b-per, B_PER, PER-B."""
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
     """Which scheme a file's tags follow.
 
+    * "IO": types alone beside O (see `is_io`).
     * "plain": at least half of the tags other than O have no prefix: parts of speech, say.
     * "BIOES": any tag has a prefix of BIOES, of BILOU (L for E, U for S) or of BMES (M for I).
     * "BIO" (IOB2): entities start with B-.
@@ -158,7 +161,8 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
       name: of the file, for the message.
 
     Raises:
-      DataError: if more than half of the tags other than O have a prefix, but not all.
+      DataError: if more than half of the tags other than O have a prefix, but not all; or if all
+        are spelt like b-per, B_PER or PER-B.
     """
     tags: collections.Counter[str] = collections.Counter()
     begin = inside = 0
@@ -166,11 +170,20 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
         tags.update(sequence)
         begin += _starts(sequence, "B")
         inside += _starts(sequence, "I")
+    types_alone = is_io(tags)
     del tags["O"]
     if set(tags) <= set(PREFIXES["BIOES"]):  # without types
         odd = {}
     else:
         odd = {tag: count for tag, count in tags.items() if not TYPED.fullmatch(tag)}
+    named = odd.keys() - {"o"}
+    if named and all(map(MISSPELT.fullmatch, named)) and len(odd) == len(tags):
+        raise DataError(
+            f"{name}: tags such as {min(named)!r}; expected B-PER: the upper-case letter first, "
+            "then a hyphen and the type, or O outside all entities. Rewrite them so."
+        )
+    if types_alone:
+        return "IO"
     if odd and 2 * sum(odd.values()) >= tags.total():
         return "plain"
     if odd:
@@ -182,6 +195,16 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
     if any(tag[0] not in PREFIXES["BIO"] for tag in tags):
         return "BIOES"
     return "IOB1" if inside > begin else "BIO"
+
+
+def is_io(tags: Collection[str]) -> bool:
+    """Whether tags are types alone beside O, so that a run of one type is an entity.
+
+    Sets of parts of speech have no O, save some whose tags are all of one letter.
+    """
+    types = set(tags) - {"O"}
+    alone = not any(map(TYPED.fullmatch, types))
+    return "O" in tags and alone and any(len(tag) > 1 for tag in types)
 
 
 def _starts(tags: Sequence[str], prefix: str) -> int:
@@ -214,6 +237,8 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
     """
     if scheme == "plain":
         return list(tags)
+    if scheme == "IO":
+        tags, scheme = [tag if tag == "O" else f"I-{tag}" for tag in tags], "BIO"
     result = []
     open_type = None  # of the entity that the next tag may continue: "-PER", "" if untyped
     for tag in tags:

@@ -70,13 +70,14 @@ class TokenClassification:
     ) -> Self:
         """Choose the tags. Entity tags are in IOB2, B- and I- of each type."""
         windows.check(data)
+        given = _iob2(options.labels)
         seen = None
         if train is not None and not options.labels:
             tagged, _ = _bio(train, options, data.malformed)
             seen = {tag for _, tags in tagged for tag in tags}
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
-        return cls(data, options, names.choose(options.labels, None, seen, hf_config))
+        return cls(data, options, names.choose(given, None, seen, hf_config))
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
         """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told."""
@@ -210,6 +211,13 @@ class TokenClassification:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
+
+
+def _iob2(labels: Sequence[str]) -> Sequence[str]:
+    """Both tags of each type, where types beside O are given, as for tags in IO."""
+    if not conll.is_io(labels):
+        return labels
+    return ["O", *(f"{prefix}-{label}" for label in labels if label != "O" for prefix in "BI")]
 
 
 def _texts(row: Row, column: str) -> list[str]:
