@@ -343,7 +343,9 @@ def test_words_without_any_piece_are_tagged_o_and_counted(tokenizer: Any, caplog
     examples = task.examples(invisible_rows(), labelled=True)
     with caplog.at_level(logging.INFO, "flaxbert"):
         features = featurize(task, examples, tokenizer)
-    assert caplog.messages == ["4 words without any visible character are tagged O"]
+    assert caplog.messages == [
+        "4 words without any visible character are tagged O, or inside the entity around them"
+    ]
     assert features.lengths.tolist() == [4, 2]
     assert arrays(features)["word"] == [-1, 0, 4, -1]
     logits = np.zeros((6, 5))
@@ -364,10 +366,34 @@ def test_a_gold_tag_on_a_word_without_any_piece_still_counts(tokenizer: Any) -> 
     assert found["token_accuracy"] == 5 / 6
 
 
-def test_without_o_such_words_get_the_first_label(tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("B-PER", "I-PER", "I-PER"),
+        ("I-PER", "I-PER", "I-PER"),
+        ("B-PER", "I-LOC", "O"),
+        ("B-PER", "B-PER", "O"),
+        ("B-PER", "O", "O"),
+        ("O", "I-PER", "O"),
+    ],
+)
+def test_an_entity_goes_on_over_words_without_any_piece(
+    before: str, after: str, expected: str, tokenizer: Any
+) -> None:
+    task = create()
+    examples = [Example(("\u200b", "old", "\u200b", "\u200b", "king", ""), None, None, "x")]
+    features = task.featurize(examples, tokenizer, labelled=False)
+    found = np.array([0, LABELS.index(before), LABELS.index(after), 0])
+    (record,) = task.decode(examples, features, Predictions({}, {"tag": found}))
+    assert record["tags"] == ["O", before, expected, expected, after, "O"]
+
+
+def test_without_o_such_words_get_the_first_label(tokenizer: Any, caplog: Any) -> None:
     task = create(None, Options(labels=("ADJ", "NOUN")))
     examples = [Example(("king", ""), None, None, "x")]
-    features = task.featurize(examples, tokenizer, labelled=False)
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        features = task.featurize(examples, tokenizer, labelled=False)
+    assert caplog.messages == ["1 words without any visible character are tagged ADJ"]
     (record,) = task.decode(examples, features, Predictions({}, {"tag": np.array([1, 1, 1])}))
     assert record["tags"] == ["NOUN", "ADJ"]
 
@@ -474,12 +500,14 @@ def test_windows_are_merged_back_to_one_tag_a_word(
     examples = task.examples(random_rows(2), labelled=True)
     features = featurize(task, examples, tokenizer)
     logits = np.random.default_rng(0).normal(size=(features.lengths.sum(), 5))
-    expected = [["O"] * len(example.tokens) for example in examples]
+    expected = [[""] * len(example.tokens) for example in examples]
     for (e, word), place in brute_places(task, examples, tokenizer, features).items():
         expected[e][word] = LABELS[int(np.argmax(logits[place]))]
     _, predictions = run(task, features, logits)
     records = task.decode(examples, features, predictions)
-    assert [record["tags"] for record in records] == expected
+    for record, tags in zip(records, expected, strict=True):
+        # Words without any piece, "" here, have tests of their own.
+        assert [f for f, e in zip(record["tags"], tags, strict=True) if e] == [e for e in tags if e]
     assert [record["tokens"] for record in records] == [list(e.tokens) for e in examples]
 
 

@@ -207,6 +207,12 @@ def is_io(tags: Collection[str]) -> bool:
     return "O" in tags and alone and any(len(tag) > 1 for tag in types)
 
 
+def both_tags(types: Sequence[str]) -> list[str]:
+    """B- and I- of each type, in the types' order; O stays as it is."""
+    pairs = [[each] if each == "O" else [f"B-{each}", f"I-{each}"] for each in types]
+    return list(itertools.chain.from_iterable(pairs))
+
+
 def _starts(tags: Sequence[str], prefix: str) -> int:
     """Number of entities that start with this prefix and are not right behind their own type."""
     return sum(

@@ -70,7 +70,7 @@ class TokenClassification:
     ) -> Self:
         """Choose the tags. Entity tags are in IOB2, B- and I- of each type."""
         windows.check(data)
-        given = _iob2(options.labels)
+        given = conll.both_tags(options.labels) if conll.is_io(options.labels) else options.labels
         seen = None
         if train is not None and not options.labels:
             tagged, _ = _bio(train, options, data.malformed)
@@ -138,7 +138,10 @@ class TokenClassification:
                     labels[-1][place] = self.labels.index(tags[word])
         lost = sum(len(example.tokens) for example in examples) - len(seen)
         if lost:
-            log.info(f"{lost} words without any visible character are tagged O")
+            inside = ", or inside the entity around them" if self._entities else ""
+            log.info(
+                f"{lost} words without any visible character are tagged {self._outside}{inside}"
+            )
         return Features.build(
             {
                 "input_ids": encoded["input_ids"],
@@ -169,13 +172,24 @@ class TokenClassification:
         self, examples: Sequence[Example], features: Features, predictions: Predictions
     ) -> list[Record]:
         """One tag a word."""
-        tags = [[self._outside] * len(example.tokens) for example in examples]
+        tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
         owner = np.repeat(features.example, features.lengths)
         for place in np.flatnonzero(features.tokens["first"]):
             tag = self.labels[int(predictions.tokens["tag"][place])]
             tags[owner[place]][features.tokens["word"][place]] = tag
-        pairs = zip(examples, tags, strict=True)
-        return [{"tokens": list(example.tokens), "tags": each} for example, each in pairs]
+        return [
+            {"tokens": list(example.tokens), "tags": self._filled(each)}
+            for example, each in zip(examples, tags, strict=True)
+        ]
+
+    def _filled(self, tags: Sequence[str | None]) -> list[str]:
+        """Tags for words without any piece (None) too: an entity goes on over them."""
+        result: list[str] = []
+        for place, tag in enumerate(tags):
+            after = next((each for each in tags[place:] if each is not None), self._outside)
+            around = after[:2] in ("I-", "I") and result[-1:] in ([after], [f"B{after[1:]}"])
+            result.append(tag or (after if around else self._outside))
+        return result
 
     @property
     def _entities(self) -> bool:
@@ -211,13 +225,6 @@ class TokenClassification:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
-
-
-def _iob2(labels: Sequence[str]) -> Sequence[str]:
-    """Both tags of each type, where types beside O are given, as for tags in IO."""
-    if not conll.is_io(labels):
-        return labels
-    return ["O", *(f"{prefix}-{label}" for label in labels if label != "O" for prefix in "BI")]
 
 
 def _texts(row: Row, column: str) -> list[str]:
