@@ -105,6 +105,21 @@ def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
         create(table([["joy"], value]))
 
 
+@pytest.mark.parametrize("value", [[1, 0, 0, 1], [0, 0, 0, 0], [True, False], "0,1,1"])
+def test_flags_are_refused_with_what_to_give_instead(value: Any) -> None:
+    options = Options(labels=("fear", "joy", "love", "pride"))
+    for task in (lambda: create(table([["joy"], value])), lambda: create(None, options)):
+        with pytest.raises(DataError) as caught:
+            task().examples(table([["joy"], value]), labelled=True)
+        for part in ("train.jsonl:2: labels is", repr(value), "Flags of 0 and 1 are not read"):
+            assert part in str(caught.value)
+
+
+def test_an_empty_separator_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"options\.separator=''"):
+        create(table(["joy", "love"]), Options(separator=""))
+
+
 @pytest.mark.parametrize("value", [["joy", "anger"], "joy,anger", [2], [-1], [None], [["joy"]]])
 def test_an_unknown_label_is_named_with_its_line(value: Any) -> None:
     task = create(table([["joy"], ["love"]]))

@@ -18,7 +18,7 @@ from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import DataError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import binary_cross_entropy, pool, weighted_sum
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
@@ -59,6 +59,8 @@ class MultiLabel:
     ) -> Self:
         """Choose labels; thresholds are the checkpoint's if it has any."""
         options.check(data)
+        if not options.separator:
+            raise ConfigError("options.separator='': what stands between two labels, such as ','")
         known, seen = None, None
         if train is not None:
             train.require({options.label: "options.label"})
@@ -165,11 +167,19 @@ class MultiLabel:
 def _values(row: Row, options: Options) -> list[Any]:
     """The labels of a row, as they stand there."""
     value = row.values.get(options.label)
+    values = value
     if isinstance(value, str):
-        return [part.strip() for part in value.split(options.separator) if part.strip()]
-    if isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value):
-        return list(value)
-    raise DataError(
-        f"{row.origin}: {options.label} is {value!r}; expected a list of labels, or a text with "
-        f"{options.separator!r} between them."
-    )
+        values = [part.strip() for part in value.split(options.separator) if part.strip()]
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str | int) for v in values):
+        raise DataError(
+            f"{row.origin}: {options.label} is {value!r}; expected a list of labels, or a text "
+            f"with {options.separator!r} between them."
+        )
+    # A number of its own for each label, as in [1, 0, 0, 1], would pass for two indices.
+    numbers = [str(v) for v in values if str(v).isdecimal()]
+    if any(isinstance(v, bool) for v in values) or len(set(numbers)) < len(numbers):
+        raise DataError(
+            f"{row.origin}: {options.label} is {value!r}, with a number twice or a boolean. Flags "
+            "of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
+        )
+    return list(values)
