@@ -51,6 +51,7 @@ def gold(task: Classification, rows: Table) -> list[int | None]:
         ([1, 0, 1], ("0", "1"), [1, 0, 1]),  # integers
         (["10", "9", "2"], ("2", "9", "10"), [2, 1, 0]),  # digits sort as numbers
         ([5, 3, 5], ("3", "5"), [1, 0, 1]),  # integers need not begin at 0
+        ([1.0, 0.0, 1.0], ("0", "1"), [1, 0, 1]),  # of a column that had a null
     ],
 )
 def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices: list) -> None:
@@ -60,8 +61,19 @@ def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices
     assert gold(task, train) == indices
 
 
-def test_names_of_the_data_set_explain_its_integers() -> None:
-    train = table([1, 0, 1], label_names=["negative", "positive"])
+@pytest.mark.parametrize("null", [None, math.nan])
+def test_a_null_among_floats_is_no_label(null: Any) -> None:
+    train = table([1.0, 0.0, null])
+    task = create(train)
+    assert task.labels == ("0", "1")
+    with pytest.raises(DataError, match=r"train\.tsv:4: label"):
+        task.examples(train, labelled=True)
+    assert gold(create(train, malformed="skip"), train) == [1, 0]
+
+
+@pytest.mark.parametrize("number", [int, float])
+def test_names_of_the_data_set_explain_its_integers(number: Any) -> None:
+    train = table([number(1), number(0), number(1)], label_names=["negative", "positive"])
     task = create(train)
     assert task.labels == ("negative", "positive")
     assert gold(task, train) == [1, 0, 1]
@@ -156,7 +168,7 @@ def test_impossible_labels_are_refused(labels: list, options: Options, parts: li
     assert all(part in str(caught.value) for part in parts)
 
 
-@pytest.mark.parametrize("label", ["awful", 2, "2", -1, True, None, 1.0])
+@pytest.mark.parametrize("label", ["awful", 2, "2", -1, True, None, 0.5])
 def test_an_unknown_label_is_named_with_its_line(label: object) -> None:
     task = create(table(["good", "bad"]))
     with pytest.raises(DataError) as caught:

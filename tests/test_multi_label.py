@@ -82,7 +82,7 @@ def test_integers_index_the_names_of_the_data_set() -> None:
 
 
 def test_integers_without_names_are_labels() -> None:
-    train = table([[10, 9], "2"])
+    train = table([[10, 9.0], "2"])
     task = create(train)
     assert task.labels == ("2", "9", "10")
     assert flags(task, train) == [(0, 1, 1), (1, 0, 0)]
@@ -94,7 +94,7 @@ def test_the_options_give_labels_and_their_order() -> None:
     assert flags(task, train) == [(0, 1, 0), (1, 0, 0)]
 
 
-@pytest.mark.parametrize("value", [None, 3, 2.5, {"joy": 1}])
+@pytest.mark.parametrize("value", [None, 3, 2.5, [0.5], {"joy": 1}])
 def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
     task = create(table([["joy"], ["love"]]))
     with pytest.raises(DataError) as caught:
@@ -105,7 +105,7 @@ def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
         create(table([["joy"], value]))
 
 
-@pytest.mark.parametrize("value", [[1, 0, 0, 1], [0, 0, 0, 0], [True, False], "0,1,1"])
+@pytest.mark.parametrize("value", [[1, 0, 0, 1], [0.0, 1.0, 0.0], [True, False], "0,1,1"])
 def test_flags_are_refused_with_what_to_give_instead(value: Any) -> None:
     options = Options(labels=("fear", "joy", "love", "pride"))
     for task in (lambda: create(table([["joy"], value])), lambda: create(None, options)):

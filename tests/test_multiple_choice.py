@@ -48,10 +48,11 @@ def plain(choices: Any = ("red", "blue"), label: Any = 0, **more: Any) -> dict[s
 
 
 def test_a_list_of_choices_and_the_right_ones_number() -> None:
-    rows = [plain(["red", "blue", "old"], 2), plain(("good", "bad"), "1")]
-    first, second = read(Options(), *rows)
+    rows = [plain(["red", "blue", "old"], 2), plain(("good", "bad"), "1"), plain(label=1.0)]
+    first, second, third = read(Options(), *rows)
     assert first == Example("what?", ("red", "blue", "old"), 2, None, "train.jsonl:1")
     assert (second.choices, second.label) == (("good", "bad"), 1)
+    assert third.label == 1
 
 
 def swag(label: Any = 1) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def test_the_slice_is_read_where_there_are_labels() -> None:
         (plain(label=-1), ["label is -1"]),
         (plain(label=None), ["label is None"]),
         (plain(label=True), ["label is True"]),
-        (plain(label=1.0), ["label is 1.0"]),
+        (plain(label=0.5), ["label is 0.5"]),
         (plain(label="B"), ["label is 'B'", "one of 0, 1"]),
         (plain({"text": ["red", "blue"], "label": ["A", "B"]}, 0), ["label is 0", "one of A, B"]),
         (plain(question=None), ["question is None; expected a text"]),

@@ -67,8 +67,9 @@ class Classification:
         known = None if train is None else train.label_names.get(column)
         if train is not None and not options.labels and known is None:
             train.require({column: "options.label"})
-            given = [row.values.get(column) for row in train.rows]
-            seen = {str(label) for label in given if label not in (None, "")}
+            given = [names.whole(row.values.get(column)) for row in train.rows]
+            # NaN, which a Parquet file may hold for a null, differs from itself.
+            seen = {str(each) for each in given if each not in (None, "") and each == each}
         labels = names.choose(options.labels, known, seen, hf_config)
         if options.positive is not None and options.positive not in labels:
             raise ConfigError(f"options.positive={options.positive!r}: one of {', '.join(labels)}")

@@ -62,6 +62,11 @@ def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
     return () if ordered == tuple(f"LABEL_{i}" for i in range(len(ordered))) else ordered
 
 
+def whole(value: Any) -> Any:
+    """1.0 as 1, anything else as it is: a column of integers with a null holds floats in pandas."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
     """Index of a label among `labels`: a name or an integer.
 
@@ -71,6 +76,7 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     Raises:
       DataError: for anything else.
     """
+    value = whole(value)
     name = str(value) if isinstance(value, str | int) else ""
     number = int(name) if name.isdecimal() else None
     if isinstance(value, int) and number is not None and names is not None and number < len(names):

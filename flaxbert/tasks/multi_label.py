@@ -167,10 +167,10 @@ class MultiLabel:
 def _values(row: Row, options: Options) -> list[Any]:
     """The labels of a row, as they stand there."""
     value = row.values.get(options.label)
-    values = value
+    values = list(map(names.whole, value)) if isinstance(value, list | tuple) else None
     if isinstance(value, str):
         values = [part.strip() for part in value.split(options.separator) if part.strip()]
-    if not isinstance(values, list | tuple) or not all(isinstance(v, str | int) for v in values):
+    if values is None or not all(isinstance(v, str | int) for v in values):
         raise DataError(
             f"{row.origin}: {options.label} is {value!r}; expected a list of labels, or a text "
             f"with {options.separator!r} between them."
@@ -182,4 +182,4 @@ def _values(row: Row, options: Options) -> list[Any]:
             f"{row.origin}: {options.label} is {value!r}, with a number twice or a boolean. Flags "
             "of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
         )
-    return list(values)
+    return values

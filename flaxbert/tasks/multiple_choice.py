@@ -22,6 +22,7 @@ from flaxbert.losses import group_log_softmax, group_sum, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.labels import whole
 
 
 @dataclasses.dataclass
@@ -114,10 +115,10 @@ class MultipleChoice:
             names = range(len(choices))
         if not isinstance(names, list | tuple | range) or len(names) != len(choices):
             raise DataError(f"{row.origin}: {len(choices)} choices, but their names are {names!r}.")
-        return list(choices), [str(name) for name in names]
+        return list(choices), [str(whole(name)) for name in names]
 
     def _label(self, row: Row, names: list[str]) -> int:
-        value = row.values.get(self.options.label)
+        value = whole(row.values.get(self.options.label))
         if isinstance(value, bool) or str(value) not in names:
             raise DataError(
                 f"{row.origin}: {self.options.label} is {value!r}; expected one of "
