@@ -202,6 +202,14 @@ def test_integers_behind_the_data_sets_names_are_refused() -> None:
             create().examples(rows, labelled=True)
 
 
+def test_the_options_give_names_for_integers() -> None:
+    rows = Table("ner.jsonl", integers([0, 1, 2], names=[]).rows)
+    with pytest.raises(DataError, match=r"hub: row 1: .* --config\.options\.labels"):
+        create(rows)
+    task = create(rows, Options(labels=("O", "B-LOC", "I-LOC")))
+    assert task.examples(rows, labelled=True)[0].tags == ("O", "B-LOC", "I-LOC")
+
+
 def test_an_unknown_tag_is_named_with_its_line() -> None:
     with pytest.raises(DataError) as caught:
         create().examples(table("paris/B-LOC is/O", "red/B-COLOUR car/O"), labelled=True)

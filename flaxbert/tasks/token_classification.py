@@ -246,7 +246,10 @@ def _bio(table: Table, options: Options, malformed: str) -> tuple[list[tuple[Row
         if isinstance(tags, list):
             tags = [known[t] if isinstance(t, int) and 0 <= t < len(known) else t for t in tags]
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise DataError(f"{row.origin}: {options.tags} is {tags!r}; expected a list of tags.")
+            raise DataError(
+                f"{row.origin}: {options.tags} is {tags!r}; expected a list of tags. Integers need "
+                "the names that they stand for: --config.options.labels, in their order."
+            )
         if len(tags) != len(tokens):
             raise DataError(f"{row.origin}: {len(tokens)} words, but {len(tags)} tags.")
         return row, tags
