@@ -104,9 +104,19 @@ def test_the_options_give_the_order_of_labels() -> None:
     assert gold(task, train) == [0, 1]
 
 
-def test_digits_index_labels_that_have_names() -> None:
+def test_digits_index_labels_that_have_names_and_that_is_told(caplog: Any) -> None:
     task = create(None, Options(labels=("bad", "good")))
-    assert gold(task, table(["1", 0])) == [1, 0]
+    with caplog.at_level("INFO", "flaxbert"):
+        assert gold(task, table(["1", 0, 1.0])) == [1, 0, 1]
+    assert caplog.messages == ["train.tsv: integer labels are read as 0 = bad, 1 = good"]
+
+
+def test_what_integers_stand_for_is_not_told_where_it_is_known(caplog: Any) -> None:
+    with caplog.at_level("INFO", "flaxbert"):
+        gold(create(table([0, 1])), table([0, 1]))
+        gold(create(table([0, 1], ["bad", "good"])), table([0, 1], ["bad", "good"]))
+        gold(create(table(["bad", "good"])), table(["bad", "good"]))
+    assert not caplog.messages
 
 
 CHECKPOINT = {"id2label": {"1": "bad", "0": "good", "2": "fair"}}

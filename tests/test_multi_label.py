@@ -70,15 +70,19 @@ def test_the_separator_is_an_option() -> None:
     assert create(train, Options(separator=";")).labels == ("fear", "joy, great", "love")
 
 
-def test_integers_index_the_names_of_the_data_set() -> None:
+def test_integers_index_the_names_of_the_data_set(caplog: Any) -> None:
     names = ["joy", "love", "fear"]
     train = table([[0, 2], [1], []], names)
     task = create(train)
     assert task.labels == ("joy", "love", "fear")  # the data set's order, not the alphabet's
     assert flags(task, train) == [(1, 0, 1), (0, 1, 0), (0, 0, 0)]
     # Another data set's integers go by name.
-    assert flags(task, table([[0], [1, 2]], ["fear", "joy", "love"])) == [(0, 0, 1), (1, 1, 0)]
-    assert flags(task, table(["fear", "2"])) == [(0, 0, 1), (0, 0, 1)]
+    with caplog.at_level("INFO", "flaxbert"):
+        assert flags(task, table([[0], [1, 2]], ["fear", "joy", "love"])) == [(0, 0, 1), (1, 1, 0)]
+        assert not caplog.messages
+        assert flags(task, table(["fear", "2"])) == [(0, 0, 1), (0, 0, 1)]
+    message = "train.jsonl: integer labels are read as 0 = joy, 1 = love, 2 = fear"
+    assert caplog.messages == [message]
 
 
 def test_integers_without_names_are_labels() -> None:

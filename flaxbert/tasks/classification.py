@@ -99,6 +99,9 @@ class Classification:
         """Rows -> examples; a label becomes its index."""
         column = self.options.label
         known = table.label_names.get(column)
+        if labelled:
+            values = [row.values.get(column) for row in table.rows]
+            names.tell_integers(values, self.labels, known, table.source)
         return texts.read(
             table,
             self.options,

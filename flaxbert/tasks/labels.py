@@ -1,9 +1,12 @@
 """Label names: where they come from, and how a row's value is read as one of them."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flaxbert.errors import ConfigError, DataError
+
+log = logging.getLogger("flaxbert")
 
 
 def choose(
@@ -91,6 +94,16 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
         "with --config.options.labels. (Numbers to predict: --config.task=regression; several "
         "labels a row: multi_label.)"
     )
+
+
+def tell_integers(
+    values: Iterable[Any], labels: Sequence[str], names: Sequence[str] | None, source: str
+) -> None:
+    """Log what integers are read as, where neither the labels nor the data set say so."""
+    numbered = any(str(whole(value)).isdecimal() for value in values)
+    if numbered and names is None and not any(label.isdecimal() for label in labels):
+        meaning = ", ".join(f"{i} = {label}" for i, label in enumerate(labels))
+        log.info(f"{source}: integer labels are read as {meaning}")
 
 
 def maps(labels: Sequence[str]) -> dict[str, Any]:

@@ -74,13 +74,17 @@ class MultiLabel:
     def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
         """Rows -> examples; labels become a tuple of 0 and 1."""
         known = table.label_names.get(self.options.label)
+        seen: set[Any] = set()
 
         def flags(row: Row) -> tuple[int, ...]:
             values = _values(row, self.options)
+            seen.update(values)
             given = {names.index(value, self.labels, known, row.origin) for value in values}
             return tuple(int(i in given) for i in range(len(self.labels)))
 
-        return texts.read(table, self.options, self.data, flags if labelled else None)
+        examples = texts.read(table, self.options, self.data, flags if labelled else None)
+        names.tell_integers(seen, self.labels, known, table.source)
+        return examples
 
     def featurize(
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
