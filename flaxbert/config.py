@@ -50,7 +50,11 @@ class DataConfig:
         0.0, "share of the training examples kept out of training, on which thresholds are fitted"
     )
     max_length: int = option(128, "longest feature in tokens, special tokens included")
-    overlap: int = option(128, "tokens that two neighbouring windows of a long document share")
+    overlap: int = option(
+        32,
+        "tokens that two neighbouring windows of a long document share; a quarter of max_length "
+        "serves well",
+    )
     packing: bool = option(True, "several short features share a row")
     row_length: int | None = option(None, "tokens of a row (default: max_length)")
 

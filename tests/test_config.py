@@ -8,6 +8,7 @@ import pytest
 
 from flaxbert import cli, run
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, validate
+from flaxbert.data import windows
 from flaxbert.errors import ConfigError
 from flaxbert.tasks import TASKS, classification
 
@@ -51,6 +52,10 @@ def problems(config: Config) -> str:
 
 def test_defaults_are_valid() -> None:
     validate(config_with(), TASKS)
+
+
+def test_default_lengths_leave_room_for_windows() -> None:
+    windows.check(DataConfig())
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.py")), ids=lambda file: file.stem)
