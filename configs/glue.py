@@ -2,12 +2,22 @@
 
     python -m flaxbert.run --config=configs/glue.py:mrpc --workdir=runs/mrpc
 
-GLUE's own .tsv files serve too (--config.data.train=train.tsv --config.data.eval=dev.tsv); where
-they name columns otherwise: --config.options.text=... --config.options.pair=... With BERT-base
-expect, as the BERT paper's table 1 (test sets; development sets lie near): Matthews 0.52 on cola,
-accuracy 0.85 on mnli, F1 0.89 on mrpc, accuracy 0.91 on qnli, F1 0.71 on qqp, accuracy 0.66 on rte
-and 0.94 on sst2, Spearman 0.86 on stsb. Small sets vary by several points from seed to seed.
-Hardware: one TPU v5e or v6e host, or one GPU with 8 GB or more (add --config.model.dtype=bfloat16).
+GLUE's own .tsv files serve too (--config.data.train=train.tsv --config.data.eval=dev.tsv, for mnli
+dev_matched.tsv), except those of CoLA, which have no line of column names. Columns that they name
+otherwise must be given:
+
+    mnli    --config.options.text=sentence1 --config.options.pair=sentence2
+            --config.options.label=gold_label
+    mrpc    --config.options.text='#1 String' --config.options.pair='#2 String'
+            --config.options.label=Quality
+    qqp     --config.options.label=is_duplicate
+    stsb    --config.options.label=score
+
+With BERT-base expect, as the BERT paper's table 1 (test sets; development sets lie near): Matthews
+0.52 on cola, accuracy 0.85 on mnli, F1 0.89 on mrpc, accuracy 0.91 on qnli, F1 0.71 on qqp,
+accuracy 0.66 on rte and 0.94 on sst2, Spearman 0.86 on stsb. Small sets vary by several points from
+seed to seed. Hardware: one TPU v5e or v6e host, or one GPU with 8 GB or more (add
+--config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

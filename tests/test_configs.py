@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -75,6 +76,29 @@ def test_an_unknown_argument_lists_the_known_ones(stem):
         ConfigError, match=f"configs/{stem}.py:nothing: one of .*{ARGUMENTS[stem][-1]}"
     ):
         cli.load_config(f"{ROOT}/configs/{stem}.py:nothing")
+
+
+# The first lines of GLUE's own files, shortened; those of cola have none.
+GLUE = {
+    "mnli": "index\tsentence1\tsentence2\tlabel1\tgold_label",
+    "mrpc": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+    "qnli": "index\tquestion\tsentence\tlabel",
+    "qqp": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+    "rte": "index\tsentence1\tsentence2\tlabel",
+    "sst2": "sentence\tlabel",
+    "stsb": "index\tgenre\tsentence1\tsentence2\tscore",
+    "wnli": "index\tsentence1\tsentence2\tlabel",
+}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_the_docstring_of_glue_names_the_columns_of_its_own_files(name):
+    file = ROOT / "configs" / "glue.py"
+    told = re.search(rf"\n    {name} (.*?)(\n    \w|\n\n)", file.read_text(), re.DOTALL)
+    flags = shlex.split(told[1]) if told else []
+    config = cli.parse(["run", f"--config={file}:{name}", "--workdir=x", *flags], "").config
+    names = {config.options.text, config.options.pair, config.options.label} - {None}
+    assert names <= set(GLUE[name].split("\t"))
 
 
 def test_the_config_is_valid(config):
