@@ -73,6 +73,22 @@ def test_columns_of_choices_keep_the_options_order() -> None:
     assert example.choices == ("visited paris.", "reads.")  # and 0 is the first of these
 
 
+@pytest.mark.parametrize("empty", ["", None])
+def test_the_last_columns_of_choices_may_be_empty(empty: Any) -> None:
+    row = swag() | {"ending2": empty}
+    (example,) = read(SWAG, row)
+    assert example.choices == ("The king reads.", "The king was red.")
+    with pytest.raises(DataError, match=r"jsonl:1: label is 2; expected one of 0, 1\."):
+        read(SWAG, row | {"label": 2})
+    with pytest.raises(DataError, match="1 choices; at least two"):
+        read(SWAG, row | {"ending1": empty})
+
+
+def test_a_column_of_choices_may_not_be_null_before_another() -> None:
+    with pytest.raises(DataError, match="expected a list of texts"):
+        read(SWAG, swag() | {"ending1": None})
+
+
 def arc(names: list[Any], key: Any) -> dict[str, Any]:
     texts = ["london", "paris", "river", "city", "king"][: len(names)]
     return {"question": "where?", "choices": {"text": texts, "label": names}, "answerKey": key}

@@ -32,7 +32,7 @@ class Options:
     question: str = option("question", "column of the question or the text to continue")
     prefix: str | None = option(None, "column of words that begin every choice (SWAG's sent2)")
     choices: tuple[str, ...] = option(
-        ("choices",), "column with a list of choices, or a column for each choice"
+        ("choices",), "column with a list of choices, or a column for each (the last may be empty)"
     )
     label: str = option("label", "column of the right choice: its number from 0, or its name")
 
@@ -101,6 +101,8 @@ class MultipleChoice:
         names: Any = None
         if len(columns) > 1:
             choices = [row.values.get(column) for column in columns]
+            while choices and choices[-1] in (None, ""):  # a question with fewer than the others
+                choices.pop()
         else:
             choices = row.values.get(columns[0])
             if isinstance(choices, dict):
