@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from flaxbert.errors import ConfigError
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
 from flaxbert.tasks.base import Metrics
@@ -87,7 +88,16 @@ class BestParams:
         """Keep the parameters of `step` if better than all before; of equals, the first.
 
         Returns once they are written: the checkpoint of this step must not be there without them.
+
+        Raises:
+          ConfigError: if the evaluation did not give the metric.
         """
+        if self._metric not in metrics:
+            given = ", ".join(name for name in metrics if not name.startswith("perf/"))
+            raise ConfigError(
+                f"train.keep_best={self._metric!r}: nothing in data.eval has it; the evaluation "
+                f"gave {given}"
+            )
         value, best = metrics[self._metric], self._best
         low = mode(self._metric) == "min"
         if best is None or math.isnan(best) or (value < best if low else value > best):

@@ -129,7 +129,11 @@ class Evaluator:
 
     @property
     def metric_names(self) -> list[str]:
-        """What `run` will give, before it has run (and without `perf/...`)."""
+        """What `run` may give, before it has run (and without `perf/...`).
+
+        What an example must have for a metric is the task's affair: data or a slice may lack some,
+        such as the F1 of answerable questions where there is none.
+        """
         task = self._setup.task
         names = list(task.score([], []))
         slices = sorted({e.slice for e in self._data.examples if e.slice is not None})

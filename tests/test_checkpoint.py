@@ -11,6 +11,7 @@ import pytest
 
 from flaxbert import sharding, state
 from flaxbert.checkpoint import BestParams, Checkpoints
+from flaxbert.errors import ConfigError
 
 
 def params(value: float) -> dict:
@@ -73,6 +74,13 @@ def test_the_best_value_is_kept_and_of_equals_the_first(tmp_path):
         best.offer(params(step), step, {"f1": value})
     best.close()
     assert best_of(tmp_path, step=4) == (2, 2.0)
+
+
+def test_a_metric_that_the_evaluation_did_not_give_is_refused_with_those_it_gave(tmp_path):
+    best = BestParams(tmp_path, "f1/es", step=0)
+    with pytest.raises(ConfigError, match=r"keep_best='f1/es'.*gave f1, f1/en$"):
+        best.offer(params(1), 1, {"f1": 0.5, "f1/en": 0.5, "perf/eval_seconds": 1.0})
+    best.close()
 
 
 def test_what_was_kept_after_the_checkpoint_that_a_run_continues_from_is_dropped(tmp_path):

@@ -571,6 +571,8 @@ def test_scores_by_hand() -> None:
     assert found["f1_LOC"] == 1
     assert found["f1_PER"] == 0
     assert found["token_accuracy"] == pytest.approx(3 / 5)
+    assert task.score([], []).keys() == found.keys()  # for train.keep_best, before any run
+    assert set(task.score([], []).values()) == {0.0}
 
 
 def test_parts_of_speech_give_accuracy_alone() -> None:

@@ -201,9 +201,14 @@ class TokenClassification:
         return "O" if "O" in self.labels else self.labels[0]
 
     def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
-        """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities."""
+        """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities.
+
+        Without examples all that there can be, at 0: those of every type too.
+        """
         gold = [example.tags or () for example in examples]
         found = entities.score([record["tags"] for record in records], gold)
+        if not examples:
+            found = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
         if self._entities:
             return found
         return {"accuracy": found["token_accuracy"]}
