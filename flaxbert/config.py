@@ -35,6 +35,12 @@ class ModelConfig:
     remat: str = option("none", "memory for time in the backward pass: none, dots or full")
     dropout: float | None = option(None, "every dropout rate (default: the checkpoint's)")
     fresh_head: bool = option(False, "start a new output layer even if the checkpoint has one")
+    positions: int | None = option(
+        None, "longest sequence: cuts the table of positions, or repeats it (default: its size)"
+    )
+    resize_vocab: bool = option(
+        False, "add rows for tokens that the tokenizer has more, equal to the mean of all others"
+    )
 
 
 @dataclasses.dataclass

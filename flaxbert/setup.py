@@ -80,6 +80,7 @@ class Setup:
             self.directory,
             seed=config.train.seed,
             fresh_head=config.model.fresh_head and not trained,
+            stored=read_config(self.hf_config),
         )
         if trained and report.fresh:
             raise WeightsError(
@@ -172,6 +173,8 @@ class Setup:
         hf_config = kept | {
             "architectures": [self.model.architecture],
             "model_type": self.model.config.model_type,
+            "vocab_size": self.model.config.vocab_size,
+            "max_position_embeddings": self.model.config.max_position_embeddings,
             "dtype": self.config.model.param_dtype,
             **(task or self.task).hf_config(),
         }
@@ -200,19 +203,28 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
         param_dtype=config.model.param_dtype,
         remat=config.model.remat,
     )
+    if config.model.positions is not None:
+        model_config = dataclasses.replace(
+            model_config,
+            max_position_embeddings=config.model.positions + model_config.first_position,
+        )
     if config.model.dropout is not None:
         model_config = model_config.with_dropout(config.model.dropout)
     if config.data.max_length > model_config.positions:
         raise ConfigError(
             f"data.max_length={config.data.max_length}, but {init} knows "
-            f"{model_config.positions} positions; lower max_length"
+            f"{model_config.positions} positions; lower max_length, or repeat the table with "
+            f"--config.model.positions={config.data.max_length}"
         )
     tokenizer = load_tokenizer(directory)
     if len(tokenizer) > model_config.vocab_size:
-        raise WeightsError(
-            f"{directory}: the tokenizer has {len(tokenizer)} tokens, config.json's vocab_size is "
-            f"{model_config.vocab_size}; they are not of the same model."
-        )
+        if not config.model.resize_vocab:
+            raise WeightsError(
+                f"{directory}: the tokenizer has {len(tokenizer)} tokens, config.json's vocab_size "
+                f"is {model_config.vocab_size}; they are not of the same model. If tokens were "
+                "added to it: --config.model.resize_vocab=true."
+            )
+        model_config = dataclasses.replace(model_config, vocab_size=len(tokenizer))
     options = config.options or TASKS[config.task].options_type()
     known = hf_config
     if config.model.fresh_head and train is not None:  # the old output layer's labels go with it

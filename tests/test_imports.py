@@ -73,12 +73,12 @@ def test_data_and_metrics_know_no_jax_model_or_task(name: str) -> None:
 @pytest.mark.parametrize(
     ("modules", "allowed"),
     [
-        (("absl", "ml_collections", "argparse"), {"run.py", "cli.py"}),
+        (("absl", "ml_collections", "argparse"), {"run.py", "cli.py", "convert.py"}),
         (("jax.sharding", "jax.experimental.multihost_utils"), {"sharding.py"}),
         (("orbax",), {"checkpoint.py"}),
         (("safetensors",), {"models/weights.py", "models/formats.py"}),
-        (("torch", "tensorflow"), {"models/formats.py"}),
-        (("transformers",), {"data/tokenization.py"}),
+        (("torch", "tensorflow"), {"models/formats.py", "parity.py"}),
+        (("transformers",), {"data/tokenization.py", "parity.py"}),
         (("datasets", "pyarrow"), {"data/sources.py"}),
         (("tensorboardX",), {"writer.py"}),
     ],

@@ -15,6 +15,7 @@ import importlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,11 @@ def _read_pytorch(file: Path) -> Tensors:
     """A pickle may run code when it is read; `weights_only` lets torch build tensors alone."""
     torch = _optional("torch", "torch", file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower():  # what torch says of names that it does not know
+        if "unsupported" not in str(error).lower():  # torch's word for all but tensors
             raise _damaged(file, "PyTorch", error) from None
         raise WeightsError(
             f"{file}: holds more than tensors, and reading it could run code; refused. Ask its "

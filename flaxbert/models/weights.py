@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from flaxbert.errors import WeightsError
 from flaxbert.models import formats
 from flaxbert.models.families.base import Family
+from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model, Params
 
 
@@ -34,7 +35,7 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     status: str
-    """loaded; tied (a second copy, equal); unused (of another output layer); ignored (no
+    """loaded; resized; tied (a second copy, equal); unused (of another output layer); ignored (no
     parameter); new (of an output layer that the checkpoint never had); or problem."""
     problem: str = ""
 
@@ -53,7 +54,7 @@ class LoadReport:
     @property
     def loaded(self) -> tuple[str, ...]:
         """Tensors that became parameters."""
-        return self.named("loaded")
+        return (*self.named("loaded"), *self.named("resized"))
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -68,6 +69,8 @@ class LoadReport:
     def describe(self) -> str:
         """One paragraph for the log."""
         text = f"{self.source}: {len(self.loaded)} tensors loaded"
+        if resized := self.named("resized"):
+            text += f"; resized, as asked: {', '.join(resized)}"
         if self.fresh:
             text += f"; new output layer, initialised from the seed: {', '.join(self.fresh)}"
         if self.unused:
@@ -95,8 +98,38 @@ def canonical(name: str, family: Family) -> str:
     return f"{family.prefix}.{name}" if name.startswith(family.tops) else name
 
 
+WORDS = ("encoder/embeddings/word/embedding", "head/decoder/embedding", "head/word_bias")
+SCORE_WORDS = ("ForMaskedLM", "ForPreTraining")  # output layers
+POSITIONS = "encoder/embeddings/position/embedding"
+
+
+def resized(
+    array: np.ndarray, path: str, model: EncoderConfig, stored: EncoderConfig
+) -> np.ndarray:
+    """A table of words or positions with the rows that the model has, if it is one.
+
+    Fewer rows: the first. More words: the mean of all (Hewitt 2021: a new word then changes no
+    other's probability much). More positions: the table again (Beltagy et al. 2020,
+    arXiv:2004.05150, section 5), but for rows before a text's first.
+    """
+    if path in WORDS and len(array) == stored.vocab_size != model.vocab_size:
+        more = model.vocab_size - len(array)
+        mean = array.astype(np.float32).mean(0, keepdims=True).astype(array.dtype)
+        return np.concatenate([array, np.repeat(mean, more, 0)]) if more > 0 else array[:more]
+    rows = model.max_position_embeddings
+    if path == POSITIONS and len(array) == stored.max_position_embeddings != rows:
+        first = model.first_position
+        again = [first + n % (len(array) - first) for n in range(rows - first)]
+        return array[[*range(first), *again]]
+    return array
+
+
 def examine(
-    model: Model, directory: Path, *, fresh_head: bool = False
+    model: Model,
+    directory: Path,
+    *,
+    fresh_head: bool = False,
+    stored: EncoderConfig | None = None,
 ) -> tuple[dict[str, np.ndarray], list[Entry]]:
     """Compare a checkpoint with a model, tensor by tensor.
 
@@ -104,6 +137,7 @@ def examine(
       model: what the parameters are for.
       directory: a checkpoint in a format of `formats`.
       fresh_head: leave out the checkpoint's output layer; a pooler is kept, it is pre-trained.
+      stored: the checkpoint's own sizes, where the model was asked to have others.
 
     Returns:
       The arrays that fit, by our path, in the model's dtypes, and an entry for every tensor of the
@@ -122,12 +156,14 @@ def examine(
     again: list[tuple[str, str, np.ndarray]] = []
     for source, array in formats.read_tensors(directory):
         name = canonical(source, family)
-        path = paths.get(name)
+        path, twin = paths.get(name), paths.get(tied.get(name, ""))
         entry = Entry(source, name, path, array.shape, str(array.dtype), "loaded")
+        if stored is not None:
+            array = resized(array, path or twin or "", model.config, stored)
         renewed = fresh_head and path is not None and path.startswith("head/")
         if name in ignored:
             entries.append(dataclasses.replace(entry, status="ignored"))
-        elif path is None and tied.get(name) in paths and _scores_words(model):
+        elif path is None and twin is not None and model.kind in SCORE_WORDS:
             again.append((source, name, array))
         elif path is None or (renewed and not name.startswith(f"{family.prefix}.")):
             known = name.startswith(tuple(family.parts))
@@ -139,7 +175,8 @@ def examine(
             entries.append(dataclasses.replace(entry, status="problem", problem=problem))
         else:
             found[path], problem = _fitted(source, array, path, shapes[path])
-            status = "problem" if problem else "loaded"
+            kept = "loaded" if array.shape == entry.shape else "resized"
+            status = "problem" if problem else kept
             entries.append(dataclasses.replace(entry, status=status, problem=problem))
     for source, name, array in again:
         path = paths[tied[name]]
@@ -157,13 +194,6 @@ def examine(
         if path not in found:
             entries.append(_absent(path, names, found, shapes[path], family))
     return found, entries
-
-
-def _scores_words(model: Model) -> bool:
-    return "head/transform/dense/kernel" in flatten(model.shapes) and model.kind in (
-        "ForMaskedLM",
-        "ForPreTraining",
-    )
 
 
 def _fitted(source: str, array: np.ndarray, path: str, want: Any) -> tuple[np.ndarray, str]:
@@ -195,7 +225,12 @@ def _absent(
 
 
 def load(
-    model: Model, directory: Path, *, seed: int, fresh_head: bool = False
+    model: Model,
+    directory: Path,
+    *,
+    seed: int,
+    fresh_head: bool = False,
+    stored: EncoderConfig | None = None,
 ) -> tuple[Params, LoadReport]:
     """Read a checkpoint into the parameters of `model`.
 
@@ -205,6 +240,7 @@ def load(
       seed: initialises an output layer that the checkpoint does not hold.
       fresh_head: initialise the output layer even where the checkpoint holds one (needed when its
         shape differs, as with another number of labels); a pooler is kept, it is pre-trained.
+      stored: the checkpoint's own sizes, where the model was asked to have others; see `resized`.
 
     Returns:
       The parameters as numpy arrays in `param_dtype`, and the report.
@@ -212,7 +248,7 @@ def load(
     Raises:
       WeightsError: one message naming all missing, unexpected and mis-shaped tensors.
     """
-    found, entries = examine(model, directory, fresh_head=fresh_head)
+    found, entries = examine(model, directory, fresh_head=fresh_head, stored=stored)
     problems = [entry.problem for entry in entries if entry.problem]
     if problems:
         if any("mis-shaped: classifier" in problem for problem in problems):

@@ -209,9 +209,7 @@ class TokenClassification:
         found = entities.score([record["tags"] for record in records], gold)
         if not examples:
             found = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
-        if self._entities:
-            return found
-        return {"accuracy": found["token_accuracy"]}
+        return found if self._entities else {"accuracy": found["token_accuracy"]}
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them."""
