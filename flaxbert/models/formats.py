@@ -4,7 +4,7 @@
 |---|---|---|
 | safetensors | model.safetensors, or shards and their index | safetensors |
 | PyTorch | pytorch_model.bin, or shards and their index | torch (extra `torch`), weights only |
-| Flax of transformers 4 | flax_model.msgpack, or shards and their index | flax |
+| Flax of transformers 4 | flax_model.msgpack or .safetensors, or shards and index | flax |
 | TensorFlow of google-research | bert_model.ckpt.index and .data-* | tensorflow (extra) |
 
 Dense layers come as PyTorch stores them, [out, in], whatever the file's own layout.
@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from flaxbert.errors import WeightsError
 
 Tensors = Iterator[tuple[str, np.ndarray]]
+Keys = tuple[str, ...]
 
 ORIGINAL_CONFIG = "bert_config.json"
 """Of google-research/bert; its keys are those of transformers, without the architecture's."""
@@ -180,12 +181,17 @@ def _read_flax(file: Path) -> Tensors:
     if not isinstance(tree, Mapping):
         raise WeightsError(f"{file}: holds a {type(tree).__name__}, not parameters by name.")
     for path, value in _leaves(tree):
-        *module, leaf = path
-        value = np.asarray(value)
-        yield ".".join([*module, FLAX_LEAVES.get(leaf, leaf)]), _as_stored(leaf, value)
+        yield _as_pytorch(path, np.asarray(value))
 
 
-Keys = tuple[str, ...]
+def _read_flax_safetensors(file: Path) -> Tensors:
+    for name, value in _read_safetensors(file):
+        yield _as_pytorch(tuple(name.split(".")), value)
+
+
+def _as_pytorch(path: Keys, value: np.ndarray) -> tuple[str, np.ndarray]:
+    *module, leaf = path
+    return ".".join([*module, FLAX_LEAVES.get(leaf, leaf)]), _as_stored(leaf, value)
 
 
 def _leaves(tree: Mapping[str, Any], path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
@@ -236,5 +242,6 @@ FORMATS = (
     Format("safetensors", "model.safetensors", _read_safetensors),
     Format("PyTorch", "pytorch_model.bin", _read_pytorch),
     Format("Flax", "flax_model.msgpack", _read_flax),
+    Format("Flax safetensors", "flax_model.safetensors", _read_flax_safetensors),
 )
 TENSORFLOW = Format("TensorFlow", "bert_model.ckpt", _read_tensorflow)
