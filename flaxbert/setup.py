@@ -151,13 +151,16 @@ class Setup:
         log.info(message)
         return Dataset(examples, batches, labelled)
 
-    def export(self, params: Params, directory: Path, task: Task | None = None) -> None:
-        """Write a Hugging Face directory (config, weights, tokenizer) in one go.
+    def export(
+        self, params: Params, directory: Path, task: Task | None = None, card: str = ""
+    ) -> None:
+        """Write a Hugging Face directory (config, weights, tokenizer, model card) in one go.
 
         Args:
           params: on the mesh.
           directory: replaced if it exists.
           task: the one with fitted thresholds, if there are any.
+          card: its README.md.
         """
         partial = directory.with_name(f".{directory.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -180,6 +183,8 @@ class Setup:
         }
         text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8")
+        if card:
+            (partial / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(partial, directory)
 

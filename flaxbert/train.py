@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from flaxbert import sharding, state, writer
+from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints
 from flaxbert.config import Config, validate
 from flaxbert.errors import ConfigError
@@ -194,7 +195,8 @@ def run(config: Config, workdir: str | Path) -> Trained:
     results |= {"padding_share": batches.padding_share(), "perf/compile_seconds": compile_seconds}
     results |= clock.totals()
     if chief:
-        setup.export(params, workdir / "export", task)
+        card = model_card(config, setup.model, results)
+        setup.export(params, workdir / "export", task, card)
         if final is not None:
             writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
         writer.write_json(workdir / "results.json", results)

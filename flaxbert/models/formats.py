@@ -2,9 +2,9 @@
 
 | format | files | read with |
 |---|---|---|
-| safetensors | model.safetensors, or shards and their index | safetensors |
+| safetensors, of PyTorch or Flax | model.safetensors, or shards and their index | safetensors |
 | PyTorch | pytorch_model.bin, or shards and their index | torch (extra `torch`), weights only |
-| Flax of transformers 4 | flax_model.msgpack or .safetensors, or shards and index | flax |
+| Flax of transformers 4 | flax_model.msgpack, or shards and their index | flax |
 | TensorFlow of google-research | bert_model.ckpt.index and .data-* | tensorflow (extra) |
 
 Dense layers come as PyTorch stores them, [out, in], whatever the file's own layout.
@@ -125,8 +125,10 @@ def _damaged(file: Path, what: str, error: Exception) -> WeightsError:
 def _read_safetensors(file: Path) -> Tensors:
     try:
         with safe_open(file, "numpy") as tensors:
+            flax_names = (tensors.metadata() or {}).get("format") == "flax"
             for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                yield name, tensors.get_tensor(name)
+                value = tensors.get_tensor(name)
+                yield _as_pytorch(tuple(name.split(".")), value) if flax_names else (name, value)
     except SafetensorError as error:
         raise _damaged(file, "safetensors", error) from None
 
@@ -184,11 +186,6 @@ def _read_flax(file: Path) -> Tensors:
         yield _as_pytorch(path, np.asarray(value))
 
 
-def _read_flax_safetensors(file: Path) -> Tensors:
-    for name, value in _read_safetensors(file):
-        yield _as_pytorch(tuple(name.split(".")), value)
-
-
 def _as_pytorch(path: Keys, value: np.ndarray) -> tuple[str, np.ndarray]:
     *module, leaf = path
     return ".".join([*module, FLAX_LEAVES.get(leaf, leaf)]), _as_stored(leaf, value)
@@ -242,6 +239,5 @@ FORMATS = (
     Format("safetensors", "model.safetensors", _read_safetensors),
     Format("PyTorch", "pytorch_model.bin", _read_pytorch),
     Format("Flax", "flax_model.msgpack", _read_flax),
-    Format("Flax safetensors", "flax_model.safetensors", _read_flax_safetensors),
 )
 TENSORFLOW = Format("TensorFlow", "bert_model.ckpt", _read_tensorflow)

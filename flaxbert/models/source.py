@@ -14,7 +14,6 @@ WEIGHTS = (
     ("model*.safetensors", "model.safetensors.index.json"),
     ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
     ("flax_model*.msgpack", "flax_model.msgpack.index.json"),
-    ("flax_model*.safetensors", "flax_model.safetensors.index.json"),
     ("*.ckpt*",),
 )
 """Formats of weights, the first that is there is fetched: many repositories hold several."""
