@@ -164,6 +164,15 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path):
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
 
+    # A step that is reached already: the newest checkpoint is exported as it is.
+    taken = tmp_path / "taken"
+    shutil.copytree(killed, taken)
+    shutil.rmtree(taken / "export")
+    config.train.max_steps = 1
+    assert flaxbert.train(config, taken)["step"] == 3
+    assert len(exported(taken)) == len(exported(stopped))
+    assert exported(taken) != exported(stopped)
+
     config.train.max_steps = 10
     for workdir in (stopped, killed):
         flaxbert.train(config, workdir)
