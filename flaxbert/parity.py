@@ -158,13 +158,7 @@ def torch_outputs(module: Any, kind: str, batch: Arrays, seed: int) -> tuple[Arr
     """The outputs of a module of transformers under our names, and gradients by its own."""
     import torch
 
-    given = {name: torch.tensor(value) for name, value in batch.items()}
-    if not getattr(module.config, "type_vocab_size", 0):
-        del given["token_type_ids"]
-    if kind == "ForMultipleChoice":  # the rows are the choices of one question
-        given = {name: value[None] for name, value in given.items()}
-    made = module(**given, output_hidden_states=True)
-    found = _named(made, kind, batch["input_ids"].shape)
+    found = torch_forward(module, kind, batch)
     module.zero_grad()
     weighted_sum(found, batch["attention_mask"], seed, torch.tensor).backward()
     gradients = {
@@ -174,8 +168,17 @@ def torch_outputs(module: Any, kind: str, batch: Arrays, seed: int) -> tuple[Arr
     return {name: value.detach().numpy() for name, value in found.items()}, gradients
 
 
-def _named(made: Any, kind: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a module of transformers returned, in our names and shapes."""
+def torch_forward(module: Any, kind: str, batch: Arrays) -> dict[str, Any]:
+    """The outputs of a module of transformers, in our names and shapes."""
+    import torch
+
+    given = {name: torch.tensor(value) for name, value in batch.items()}
+    if not getattr(module.config, "type_vocab_size", 0):
+        del given["token_type_ids"]
+    if kind == "ForMultipleChoice":  # the rows are the choices of one question
+        given = {name: value[None] for name, value in given.items()}
+    made = module(**given, output_hidden_states=True)
+    shape = batch["input_ids"].shape
     if kind == "Model":
         found = {"hidden_states": made.last_hidden_state}
         pooled = made.get("pooler_output")

@@ -41,8 +41,8 @@ def resolve(init: str, revision: str | None = None) -> Path:
             return path / "export"
         if (path / "checkpoints").is_dir():
             raise WeightsError(
-                f"{path}: a run that has not finished (no export/). Run its command again to go on, "
-                "or with --config.train.max_steps=1 to export its newest checkpoint as it is."
+                f"{path}: a run that has not finished (no export/). Run its command again to go "
+                "on, or with --config.train.max_steps=1 to export its newest checkpoint as it is."
             )
         if not formats.is_checkpoint(path):
             raise WeightsError(f"{path}: no config.json; not a model directory.")

@@ -21,6 +21,9 @@ sys.path.insert(0, str(HERE.parent))
 
 import zoo  # noqa: E402 (of the folder above)
 
+from flaxbert.models.families import FAMILIES  # noqa: E402
+from flaxbert.parity import torch_forward  # noqa: E402
+
 
 def build(name: str, head: str) -> torch.nn.Module:
     """The model with its weights set."""
@@ -38,38 +41,13 @@ def build(name: str, head: str) -> torch.nn.Module:
     return model
 
 
-def outputs(model: torch.nn.Module, head: str) -> tuple[dict[str, torch.Tensor], zoo.Arrays]:
+def outputs(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], zoo.Arrays]:
     """What the model makes of the batch, under our names, and the batch."""
     config = model.config
     types = getattr(config, "type_vocab_size", 0)
     batch = zoo.batch(types, config.pad_token_id or 0)
-    given = {key: torch.tensor(value) for key, value in batch.items()}
-    if not types:
-        del given["token_type_ids"]
-    if head == "ForMultipleChoice":  # the rows are the choices of one question
-        given = {key: value[None] for key, value in given.items()}
-    made = model(**given, output_hidden_states=True)
-    shape = (zoo.ROWS, zoo.LENGTH, -1)
-    if head == "Model":
-        found = {"hidden_states": made.last_hidden_state}
-        if getattr(made, "pooler_output", None) is not None:
-            found["pooled"] = made.pooler_output[:, None]
-        return found, batch
-    found = {"hidden_states": made.hidden_states[-1].reshape(shape)}
-    if head == "ForQuestionAnswering":
-        found |= {"start_logits": made.start_logits, "end_logits": made.end_logits}
-    elif head == "ForMaskedLM":
-        found["word_logits"] = made.logits
-    elif head == "ForPreTraining" and "prediction_logits" in made:
-        second = made.get("seq_relationship_logits", made.get("sop_logits"))
-        found |= {"word_logits": made.prediction_logits, "next_logits": second[:, None]}
-    elif head == "ForMultipleChoice":
-        found["logits"] = made.logits.reshape(-1, 1, 1)
-    elif head in ("ForSequenceClassification", "ForNextSentencePrediction"):
-        found["logits"] = made.logits[:, None]
-    else:
-        found["logits"] = made.logits
-    return found, batch
+    kind = FAMILIES[config.model_type].kind(config.model_type, type(model).__name__)
+    return torch_forward(model, kind, batch), batch
 
 
 def gradients(
@@ -89,7 +67,7 @@ def main() -> None:
     golden: zoo.Arrays = {}
     for name, head in zoo.CASES:
         model = build(name, head)
-        found, batch = outputs(model, head)
+        found, batch = outputs(model)
         shapes = {key: list(parameter.shape) for key, parameter in model.named_parameters()}
         case = f"{name}/{head}"
         golden[f"{case}/config"] = np.array(model.config.to_json_string())
