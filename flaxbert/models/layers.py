@@ -139,14 +139,18 @@ def dense(
     *,
     bias: bool = True,
 ) -> nnx.Linear:
-    """A dense layer initialised as BERT's: truncated normal, bias zero."""
+    """A dense layer initialised as transformers does: normal, bias zero.
+
+    The original truncates at two standard deviations, which makes the spread 12 % smaller, and the
+    start of fine-tuning slower: the gradient that reaches the encoder is that much smaller.
+    """
     return nnx.Linear(
         features_in,
         features_out,
         use_bias=bias,
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
-        kernel_init=nnx.initializers.truncated_normal(config.initializer_range),
+        kernel_init=nnx.initializers.normal(config.initializer_range),
         rngs=rngs,
     )
 
@@ -158,7 +162,7 @@ def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> nnx.E
         width,
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
-        embedding_init=nnx.initializers.truncated_normal(config.initializer_range),
+        embedding_init=nnx.initializers.normal(config.initializer_range),
         rngs=rngs,
     )
 

@@ -96,7 +96,7 @@ class Model:
         return nnx.merge(self.graphdef, params)(inputs, key)
 
     def init(self, seed: int) -> Params:
-        """Initialise every parameter from scratch (truncated normal 0.02, as BERT's)."""
+        """Initialise every parameter from scratch (normal, 0.02; see `layers.dense`)."""
 
         def make() -> Params:
             module = EncoderWithHead(self.config, self.make_head, nnx.Rngs(seed))
