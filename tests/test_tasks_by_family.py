@@ -22,11 +22,7 @@ FAMILIES = ("roberta", "distilbert", "electra", "albert", "modernbert", "modernb
 MODEL_TYPES = {"modernbert_mean": "modernbert"}
 WORDPIECE = ("distilbert", "electra")
 
-# Two by default, words by byte-level BPE and means over packed windows; all when slow.
-QUICK = {
-    ("roberta", "token_classification"),
-    ("modernbert_mean", "classification"),
-}
+QUICK = {("roberta", "token_classification")}  # words by byte-level BPE; all take many minutes
 
 
 def write_checkpoint(directory: Path, family: str) -> Path:
