@@ -5,8 +5,8 @@
     python -m flaxbert.run --config=configs/examples.py:spam --workdir=runs/example_spam
 
 MiniLM-L6 on the English and Spanish files of examples/data/; two CPU cores are enough. They show
-the form of the data and of what comes out; expect high scores for spam, modest ones for entities
-and for answers, of which there are too few to learn from. Hardware: any.
+the form of the data and of what comes out; expect modest scores for spam and entities. There are
+too few questions to learn answers from: the model learns to say that there is none. Hardware: any.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
