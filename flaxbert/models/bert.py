@@ -11,14 +11,12 @@ positions restart with each, so packing changes how fast a model trains, never w
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from flaxbert.models.layers import (
     ACTIVATIONS,
-    REMAT,
     EncoderConfig,
     attend,
     dense,
@@ -27,6 +25,7 @@ from flaxbert.models.layers import (
     layer_norm,
     same_segment,
     split_key,
+    with_remat,
 )
 
 
@@ -181,8 +180,5 @@ class Bert(nnx.Module):
         embedding_key, *layer_keys = split_key(key, 1 + len(self.schedule))
         x = self.embeddings(input_ids, token_type_ids, position_ids, embedding_key)
         for index, layer_key in zip(self.schedule, layer_keys, strict=True):
-            run = self.layers[index].__call__
-            if self.remat != "none":
-                run = jax.checkpoint(run, policy=REMAT[self.remat])
-            x = run(x, mask, layer_key)
+            x = with_remat(self.layers[index].__call__, self.remat)(x, mask, layer_key)
         return x

@@ -202,6 +202,11 @@ def attend(q: Array, k: Array, v: Array, mask: Array, rate: float, key: Array | 
     return context.reshape(*context.shape[:2], -1)
 
 
+def with_remat(run: Callable[..., Array], remat: str) -> Callable[..., Array]:
+    """A layer's call, keeping for the backward pass what `remat`, a key of `REMAT`, says."""
+    return run if remat == "none" else jax.checkpoint(run, policy=REMAT[remat])
+
+
 def same_segment(segment_ids: Array) -> Array:
     """[R, T] segment numbers -> boolean mask [R, 1, T, S]: a token attends to its own segment.
 

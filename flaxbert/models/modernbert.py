@@ -7,14 +7,12 @@ Efficient, and Long Context Finetuning and Inference" (2024), arXiv:2412.13663. 
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from flaxbert.models.layers import (
     ACTIVATIONS,
-    REMAT,
     EncoderConfig,
     attend,
     dense,
@@ -23,6 +21,7 @@ from flaxbert.models.layers import (
     layer_norm,
     same_segment,
     split_key,
+    with_remat,
 )
 
 
@@ -143,8 +142,6 @@ class ModernBert(nnx.Module):
         embedding_key, *layer_keys = split_key(key, 1 + len(self.layers))
         x = self.embeddings(input_ids, embedding_key)
         for layer, local, layer_key in zip(self.layers, self.local, layer_keys, strict=True):
-            run = layer.__call__
-            if self.remat != "none":
-                run = jax.checkpoint(run, policy=REMAT[self.remat])
+            run = with_remat(layer.__call__, self.remat)
             x = run(x, near if local else everywhere, position_ids, layer_key)
         return self.norm(x)
