@@ -1,14 +1,22 @@
 """Checkpoints: the only module that knows Orbax."""
 
+import contextlib
+import dataclasses
+import hashlib
+import json
 import logging
 import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from flaxbert.errors import ConfigError
+from flaxbert import sharding
+from flaxbert.errors import ConfigError, WorkdirError
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
 from flaxbert.tasks.base import Metrics
@@ -18,71 +26,205 @@ log = logging.getLogger("flaxbert")
 KEEP = 2
 """Checkpoints kept; the older one serves if the newer is damaged."""
 
+CHECKSUMS = "checksums.json"
+"""{file: SHA-256} of a checkpoint, inside it."""
+
+NOTES = "notes.json"
+"""What is kept beside the arrays, inside a checkpoint."""
+
+LAST = "_CHECKPOINT_METADATA"
+"""Orbax's own times, which it writes when all else is done; nothing is read from it."""
+
+NONE = -1
+"""No step, where a number has to go from the first host to the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """What a checkpoint says beside the state; of JSON's types."""
+
+    calibration: dict[str, Any]
+    """The thresholds last fitted."""
+    evaluated: bool
+    """Whether the evaluation due at its step is done: a signal may have come before or in it."""
+    data: dict[str, str]
+    """Fingerprints of the features that the run works with."""
+
+
+class Store:
+    """A directory of Orbax checkpoints, each with the checksums of its files.
+
+    A checkpoint is written under another name, checksums last, and then renamed: what is found
+    under a step's number was once whole.
+    """
+
+    def __init__(self, directory: Path, **options: Any):
+        self._directory = directory.absolute()
+        self._writing, self._notes = NONE, dict[str, Any]()
+        sealed = ocp.AsyncOptions(post_finalization_callback=self._seal)
+        with self._told_if_failing():
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(async_options=sealed, **options),
+            )
+
+    def steps(self) -> list[int]:
+        """Steps that there are checkpoints of, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
+        """Start writing; returns as soon as `tree` may change. Of one step the first one counts."""
+        if step in self.steps():
+            return
+        with self._told_if_failing():
+            self._manager.wait_until_finished()
+            self._writing, self._notes = step, notes
+            self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The tree of a checkpoint, placed as `like` is; None: as it lies in the file."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax and TensorStore raise many types
+            raise WorkdirError(
+                f"{self._directory / str(step)}: its files are as they were written, but they do "
+                f"not fit this run's model ({error}). Take the configuration that it was made "
+                "with, or another --workdir."
+            ) from error
+
+    def fault(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint; None if they are as they were written."""
+        directory = self._directory / str(step)
+        try:
+            expected = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
+            for name, digest in expected.items():
+                if _digest(directory / name) != digest:
+                    return f"{name} is not as it was written"
+        except (OSError, ValueError, AttributeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def delete(self, step: int) -> None:
+        """Remove a checkpoint."""
+        self._manager.delete(step)
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """What `save` was given beside the tree."""
+        text = (self._directory / str(step) / NOTES).read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def wait(self) -> None:
+        """Return once everything is written."""
+        with self._told_if_failing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Wait, and let go."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _seal(self) -> None:
+        if jax.process_index() != 0:
+            return
+        # Orbax's callback says neither which checkpoint nor where; its name begins with the step.
+        # On a bucket it has its last name at once.
+        names = (f"{self._writing}.orbax-checkpoint-tmp*", str(self._writing))
+        directory = next(path for name in names for path in self._directory.glob(name))
+        (directory / NOTES).write_text(json.dumps(self._notes, indent=1), encoding="utf-8")
+        files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != LAST)
+        found = {str(path.relative_to(directory)): _digest(path) for path in files}
+        (directory / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def _told_if_failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # as in `restore`
+            raise WorkdirError(
+                f"{self._directory}: a checkpoint could not be written ({error}). Those written "
+                "before it are whole: make room or mend the place, and run the same command again."
+            ) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 class Checkpoints:
     """The checkpoints of a run, written in the background while training goes on."""
 
-    def __init__(self, directory: Path, *, save_every: int):
-        policy = ocp.checkpoint_managers.FixedIntervalPolicy(save_every)
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, save_decision_policy=policy)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._store = Store(directory, max_to_keep=KEEP)
+        self._saved = time.monotonic()
+        self.wait, self.close = self._store.wait, self._store.close
 
-    def latest(self) -> int | None:
-        """Step of the newest checkpoint."""
-        return self._manager.latest_step()
+    def save(self, state: TrainState, step: int, notes: Notes) -> None:
+        """Start writing the state after `step`; the next step may be taken at once."""
+        self._store.save(step, state, dataclasses.asdict(notes))
+        self._saved = time.monotonic()
 
-    def save(
-        self, state: TrainState, step: int, *, force: bool = False, calibration: dict[str, Any]
-    ) -> None:
-        """Save at multiples of `save_every`, or if `force`; returns before it is written.
+    def late(self, minutes: float) -> bool:
+        """Whether the last one is `minutes` old, by the first host's clock (0: never)."""
+        if not minutes:
+            return False
+        return bool(sharding.from_chief(int(time.monotonic() - self._saved >= 60 * minutes)))
 
-        `calibration`, the thresholds last fitted, becomes the checkpoint's metadata.
+    def newest(self) -> int | None:
+        """Step of the newest sound checkpoint; None if there is none at all. Deletes damaged ones.
+
+        Raises:
+          WorkdirError: if all are damaged. To start again would lose work in silence.
         """
-        if self._manager.latest_step() != step:
-            args = ocp.args.StandardSave(state)
-            self._manager.save(step, args=args, force=force, custom_metadata=calibration)
+        found = sharding.from_chief(self._newest() if jax.process_index() == 0 else NONE)
+        steps = self._store.steps()
+        if found == NONE and steps:
+            raise WorkdirError(
+                f"{self._directory}: no checkpoint is sound (steps {steps}; the first host's log "
+                "tells what is wrong with each). Bring a copy back, or remove the directory to "
+                "start again."
+            )
+        for damaged in [step for step in steps if step > found]:
+            self._store.delete(damaged)  # the run comes to this step again
+        return None if found == NONE else found
 
-    def calibration(self) -> dict[str, Any]:
-        """The thresholds of the newest checkpoint."""
-        return self._manager.metadata(self.latest()).custom_metadata or {}
+    def _newest(self) -> int:
+        for step in reversed(self._store.steps()):
+            fault = self._store.fault(step)
+            if fault is None:
+                return step
+            log.warning(f"{self._directory / str(step)} is damaged ({fault}); an older one, then")
+        return NONE
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The newest checkpoint that can be read, placed as `like` is."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-            except Exception as error:  # Orbax and TensorStore raise many types
-                if step == steps[-1]:
-                    raise
-                log.warning(f"the checkpoint of step {step} cannot be read ({error}); an older one")
-                continue
-            for damaged in steps[: steps.index(step)]:
-                self._manager.delete(damaged)
-            return state
-        raise ValueError("no checkpoint to restore")
-
-    def close(self) -> None:
-        """Wait until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, Notes]:
+        """The state of a step, placed as `like` is."""
+        return self._store.restore(step, like), Notes(**self._store.notes(step))
 
 
 class BestParams:
     """The parameters with the best value of a metric so far (`train.keep_best`)."""
 
     def __init__(self, directory: Path, metric: str, *, step: int):
-        """Open; what was kept after `step`, the one that the run continues from, is dropped."""
-        self._metric = metric
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, best_fn=lambda metrics: metrics[metric], best_mode=mode(metric)
-        )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
-        for later in [kept for kept in self._manager.all_steps() if kept > step or step == 0]:
-            self._manager.delete(later)
-        held = self._manager.best_step()
-        self._best = None if held is None else self._manager.metrics(held)[metric]
+        """Open; what was kept after `step`, the one that the run continues from, is dropped.
+
+        Nothing is lost by that: it was better than all before it, and the run comes to it again.
+
+        Raises:
+          WorkdirError: if what is kept is damaged.
+        """
+        self._metric, self._directory = metric, directory
+        self._store = Store(directory, max_to_keep=1)  # the newest is the best so far
+        for later in [kept for kept in self._store.steps() if kept > step or step == 0]:
+            self._store.delete(later)
+        held = self._store.steps()
+        self._best = self._store.notes(self._sound(held[-1]))[metric] if held else None
+        self.close = self._store.close
 
     def offer(self, params: Params, step: int, metrics: Metrics) -> None:
         """Keep the parameters of `step` if better than all before; of equals, the first.
@@ -102,25 +244,48 @@ class BestParams:
         low = mode(self._metric) == "min"
         if best is None or math.isnan(best) or (value < best if low else value > best):
             self._best = value
-            self._manager.save(
-                step, args=ocp.args.StandardSave(params), metrics={self._metric: value}
-            )
-            self._manager.wait_until_finished()
+            self._store.save(step, params, {self._metric: value})
+            self._store.wait()
 
     def restore(self, like: Params) -> tuple[int, Params]:
-        """(step, parameters) of the best evaluation."""
-        self._manager.wait_until_finished()
-        step = self._manager.best_step()
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return step, self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        """(step, parameters) of the best evaluation.
 
-    def close(self) -> None:
-        """Wait until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        Raises:
+          WorkdirError: if they are damaged.
+        """
+        step = self._sound(self._store.steps()[-1])
+        return step, self._store.restore(step, like)
+
+    def _sound(self, step: int) -> int:
+        if fault := self._store.fault(step):
+            raise WorkdirError(
+                f"{self._directory / str(step)}, the best weights, are damaged ({fault}). Bring a "
+                "copy back; or, for the last weights in their place, --config.train.keep_best=none "
+                "--force."
+            )
+        return step
 
 
 def mode(metric: str) -> str:
     """Whether a metric is better high ("max") or low ("min"): by what its name ends with."""
     name = metric.split("/")[0]
     return "min" if name.endswith(("loss", "error", "perplexity")) else "max"
+
+
+def read_arrays(directory: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """(step, {path: array}) of the newest checkpoint in a directory, as they lie in the file.
+
+    Raises:
+      WorkdirError: if there is none.
+    """
+    store = Store(directory, max_to_keep=None)
+    try:
+        steps = store.steps()
+        if not steps:
+            raise WorkdirError(f"{directory}: holds no checkpoint.")
+        tree = store.restore(steps[-1], None)
+    finally:
+        store.close()
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return steps[-1], {name: np.asarray(leaf) for name, leaf in named.items()}

@@ -25,6 +25,7 @@ class Arguments:
     workdir: Path
     mode: str
     distributed: str
+    force: bool
 
 
 class HelpRequested(Exception):  # noqa: N818 (not an error)
@@ -45,6 +46,12 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
         "distributed",
         "",
         "several hosts: 'auto' on a TPU slice, SLURM and the like; else HOST:PORT,COUNT,INDEX",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "force",
+        False,
+        "continue a workdir's run though the configuration or the data have changed",
         flag_values=values,
     )
     wants_help = any(arg in HELP for arg in argv[1:])
@@ -86,7 +93,11 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
             "(gcsfuse for gs://) and give the mount."
         )
     return Arguments(
-        config, Path(workdir).expanduser(), values["mode"].value, values["distributed"].value
+        config,
+        Path(workdir).expanduser(),
+        values["mode"].value,
+        values["distributed"].value,
+        values["force"].value,
     )
 
 
@@ -145,7 +156,8 @@ def _take_unset(argv: Sequence[str], config: Config) -> tuple[list[str], list[st
 
 def _help(description: str, values: flags.FlagValues, config: Config | None) -> str:
     lines = [description.strip(), "", "flags:"]
-    names = [name for name in ("config", "workdir", "mode", "distributed") if name in values]
+    ours = ("config", "workdir", "mode", "distributed", "force")
+    names = [name for name in ours if name in values]
     for name in names:
         default = "" if name == "config" else f" (default: {values[name].default!r})"
         lines.append(f"  --{name}: {values[name].help}{default}")

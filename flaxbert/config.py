@@ -78,6 +78,10 @@ class TrainConfig:
     log_every: int = option(10, "steps between lines of metrics.jsonl")
     eval_every: int | None = option(None, "steps between evaluations (default: each epoch; 0: end)")
     save_every: int = option(500, "steps between checkpoints; each evaluation and the end save too")
+    save_minutes: float = option(15.0, "minutes between checkpoints at most (0: by steps alone)")
+    max_skips: int = option(
+        0, "steps to skip whose loss or gradient is not finite, before the run stops (0: at once)"
+    )
     keep_best: str | None = option(None, "metric that selects the weights (default: the last ones)")
 
 
@@ -194,6 +198,8 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("train.log_every", train.log_every, 1),
         ("train.eval_every", train.eval_every, 0),
         ("train.save_every", train.save_every, 1),
+        ("train.save_minutes", train.save_minutes, 0),
+        ("train.max_skips", train.max_skips, 0),
         ("train.seed", train.seed, 0),
         ("optim.learning_rate", optim.learning_rate, 0),
         ("optim.warmup", optim.warmup, 0),

@@ -1,8 +1,10 @@
-"""Errors that a user can mend. Everything here ends a command with exit code 2 and one message."""
+"""Errors that a user can mend: each ends a command with one message and its exit code."""
 
 
 class UserError(Exception):
     """Bad usage, configuration or input; the message names the place and the mend."""
+
+    exit_code = 2
 
 
 class ConfigError(UserError):
@@ -19,3 +21,20 @@ class WeightsError(UserError):
 
 class HubError(UserError):
     """A model or data set that could not be fetched from the Hugging Face Hub."""
+
+
+class WorkdirError(UserError):
+    """A workdir that is in use, cannot be written, or holds no sound checkpoint any more."""
+
+
+class DivergedError(UserError):
+    """Training has come to a loss or a gradient that is not finite."""
+
+    exit_code = 1
+
+
+class Preempted(UserError):  # noqa: N818 (not an error: the same command continues)
+    """The run was told to stop, and has saved; the same command continues it."""
+
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h: try again."""

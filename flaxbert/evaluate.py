@@ -1,6 +1,7 @@
 """Evaluation: run the model over a data set and hand its outputs back to the task."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import time
@@ -13,7 +14,9 @@ import numpy as np
 from flaxbert import sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
+from flaxbert.errors import Preempted
 from flaxbert.models.model import Params
+from flaxbert.preemption import Preemption
 from flaxbert.progress import Progress
 from flaxbert.setup import Dataset, Setup, read_table
 from flaxbert.step import PredictStep, compile_heights, make_predict_step
@@ -37,6 +40,7 @@ def predict(
     batches: Batches,
     mesh: Any,
     progress: Callable[[int], None],
+    preemption: Preemption,
 ) -> tuple[Predictions, Metrics]:
     """Outputs of every feature, in the features' order, and the mean loss where there are labels.
 
@@ -46,6 +50,10 @@ def predict(
       batches: in order, not shuffled.
       mesh: the mesh.
       progress: called after each step with the number of sequences done.
+      preemption: asked at each step.
+
+    Raises:
+      Preempted: told to stop.
     """
     features = batches.features
     slots: dict[str, np.ndarray] = {}
@@ -79,6 +87,8 @@ def predict(
     # One step is in flight while the host stores the one before.
     waiting: list[tuple[list[Row], Any]] = []
     for number in range(batches.steps_per_epoch):
+        if preemption.asked():
+            raise Preempted("stopped while evaluating; the same command continues")
         rows = batches.full_rows(number)
         build = functools.partial(batches.build, step=number)
         waiting.append((rows, step(params, sharding.put_rows(rows, build, mesh))))
@@ -103,7 +113,7 @@ class Evaluator:
     """One data set, evaluated as often as wanted with one compiled program for each shape."""
 
     def __init__(self, setup: Setup, data: Dataset):
-        self._setup, self._data = setup, data
+        self._setup, self.data = setup, data
         self._step: PredictStep | None = None
 
     @classmethod
@@ -125,7 +135,7 @@ class Evaluator:
     @property
     def examples(self) -> Sequence[Any]:
         """The task's examples, in the order of the records."""
-        return self._data.examples
+        return self.data.examples
 
     @property
     def metric_names(self) -> list[str]:
@@ -136,37 +146,47 @@ class Evaluator:
         """
         task = self._setup.task
         names = list(task.score([], []))
-        slices = sorted({e.slice for e in self._data.examples if e.slice is not None})
+        slices = sorted({e.slice for e in self.data.examples if e.slice is not None})
         losses = objective_means({f"{name}{end}": 1 for name in task.objectives for end in ENDS})
         return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
 
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
-        setup, batches = self._setup, self._data.batches
+        setup, batches = self._setup, self.data.batches
         self._step = compile_heights(
-            make_predict_step(setup.model, setup.task, setup.mesh, labelled=self._data.labelled),
+            make_predict_step(setup.model, setup.task, setup.mesh, labelled=self.data.labelled),
             params,
             batches.row_counts,
             lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
         )
 
-    def run(self, params: Params, task: Task | None = None) -> Evaluation:
+    def run(
+        self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
+    ) -> Evaluation:
         """Predict, decode, and score where there are labels; `task` may have fitted thresholds.
 
         Metrics are the task's, `loss`, each slice's (`accuracy/en`), and under `perf/` those that
         depend on the clock.
+
+        Raises:
+          Preempted: told to stop.
         """
         if self._step is None:
             self.compile(params)
         assert self._step is not None
-        task, data = task or self._setup.task, self._data
+        task, data = task or self._setup.task, self.data
         start = time.perf_counter()
         active = jax.process_index() == 0
         bar = Progress("evaluate", len(data.batches.features.lengths), active=active)
-        predictions, losses = predict(
-            self._step, params, data.batches, self._setup.mesh, bar.advance
-        )
-        bar.close()
+        with contextlib.closing(bar):
+            predictions, losses = predict(
+                self._step,
+                params,
+                data.batches,
+                self._setup.mesh,
+                bar.advance,
+                preemption or Preemption(),
+            )
         records = task.decode(data.examples, data.batches.features, predictions)
         metrics: Metrics = {}
         if data.labelled:

@@ -13,6 +13,7 @@ from rich.text import Text
 from flaxbert import sharding, writer
 from flaxbert.config import Config, validate
 from flaxbert.evaluate import Evaluator
+from flaxbert.preemption import Preemption
 from flaxbert.setup import Setup, prepare
 from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import Record
@@ -22,9 +23,9 @@ SHOWN = 8
 """Predictions in the table that a run ends with."""
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
     """Train, then show the results and some predictions."""
-    trained = run(config, workdir)
+    trained = run(config, workdir, preemption=preemption, force=force)
     if jax.process_index() == 0:
         show_predictions(trained.setup, trained.examples, trained.records)
         show_metrics(trained.results, "results.json")
@@ -62,7 +63,7 @@ def predict(config: Config, workdir: Path) -> None:
         print(f"\n{len(found.records)} predictions: {workdir / 'predictions.jsonl'}")
 
 
-MODES = {"train": train, "eval": evaluate, "predict": predict}
+MODES = {"eval": evaluate, "predict": predict}
 
 
 def _open_trained(

@@ -20,15 +20,19 @@ from flaxbert.config import OptimConfig
 Schedule = Callable[[Any], Any]
 
 
+def warmup_steps(config: OptimConfig, total_steps: int) -> int:
+    """Steps of warm-up: a `warmup` below 1 is a share of all steps, rounded up."""
+    share = config.warmup < 1
+    return math.ceil(config.warmup * total_steps) if share else round(config.warmup)
+
+
 def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
     """Learning rate by optimizer step, counted from 0.
 
     Rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
-    last step, `total_steps - 1`, still learns). A `warmup` below 1 is a share of all steps,
-    rounded up.
+    last step, `total_steps - 1`, still learns).
     """
-    share = config.warmup < 1
-    warmup = math.ceil(config.warmup * total_steps) if share else round(config.warmup)
+    warmup = warmup_steps(config, total_steps)
 
     def rate(step: Any) -> Any:
         rising = step / max(1, warmup)

@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, *, done: int = 0, active: bool = True):
         self._what, self._total, self._done, self._active = what, total, done, active
-        self._first, self._start, self._note = done, time.monotonic(), ""
+        self._first, self._start, self.note = done, time.monotonic(), ""
         self._last_line = self._start
         self._bar = None
         if active and sys.stderr.isatty():
@@ -36,18 +36,17 @@ class Progress:
             self._task = self._bar.add_task(what, total=total, completed=done, note="")
             self._bar.start()
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more as done; `note` stands beside the bar."""
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more as done; `self.note` stands beside the bar."""
         self._done += count
-        self._note = note or self._note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, note=self._note)
+            self._bar.update(self._task, completed=self._done, note=self.note)
         elif self._active and now - self._last_line > self.SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (now - self._start) / (self._done - self._first) * (self._total - self._done)
             eta = f"ETA {left // 60:.0f}:{left % 60:02.0f}"
-            log.info(f"{self._what} {self._done}/{self._total}  {self._note}  {eta}")
+            log.info(f"{self._what} {self._done}/{self._total}  {self.note}  {eta}")
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -7,8 +7,9 @@ usage: python -m flaxbert.run --config=configs/NAME.py[:ARG] --workdir=DIR
   eval      score a finished workdir (or, without one, config.model.init) on config.data.eval
   predict   write predictions.jsonl for config.data.predict
 
-A rerun on the same --workdir continues where the last one stopped. Exit codes: 0 done; 2 bad usage,
-configuration or data, or an unreachable hub; anything else is a fault.
+A rerun on the same --workdir continues where the last one stopped. SIGTERM and Ctrl-C save first.
+Exit codes: 0 done; 1 diverged (a loss or gradient that is not finite); 2 bad usage, configuration
+or data, or an unreachable hub; 75 told to stop, run the same command again; else a fault.
 """
 
 import logging
@@ -16,7 +17,8 @@ import sys
 from collections.abc import Sequence
 
 from flaxbert import cli
-from flaxbert.errors import ConfigError, UserError
+from flaxbert.errors import ConfigError, Preempted, UserError
+from flaxbert.preemption import Preemption
 
 log = logging.getLogger("flaxbert")
 
@@ -29,9 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _dispatch(arguments)
     except cli.HelpRequested as text:
         print(text)
+    except Preempted as told:
+        print(told, file=sys.stderr)
+        return told.exit_code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
     return 0
 
 
@@ -43,7 +53,9 @@ def _log_to_stderr() -> None:
 
 
 def _dispatch(arguments: cli.Arguments) -> None:
-    # Before anything asks JAX for devices.
+    # Before anything asks JAX for devices, and before JAX listens to SIGTERM itself.
+    preemption = Preemption()
+    preemption.listen(distributed=bool(arguments.distributed))
     if arguments.distributed:
         _start_distributed(arguments.distributed)
     import jax
@@ -52,7 +64,11 @@ def _dispatch(arguments: cli.Arguments) -> None:
 
     if jax.process_index() != 0:
         log.setLevel(logging.WARNING)
-    modes.MODES[arguments.mode](arguments.config, arguments.workdir)
+    config, workdir = arguments.config, arguments.workdir
+    if arguments.mode == "train":
+        modes.train(config, workdir, preemption=preemption, force=arguments.force)
+    else:
+        modes.MODES[arguments.mode](config, workdir)
 
 
 def _start_distributed(spec: str) -> None:

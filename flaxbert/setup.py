@@ -42,6 +42,16 @@ class Dataset:
     batches: Batches
     labelled: bool
 
+    def origins(self, step: int) -> list[str]:
+        """Where the examples of a step come from, such as train.tsv:17."""
+        features = self.batches.features
+        first = features.first[self.batches.step_features(step)]
+        return [self.examples[i].origin for i in features.example[first]]
+
+    def fingerprint(self) -> str:
+        """A hash of all that the model is given, labels included."""
+        return self.batches.features.fingerprint()
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:

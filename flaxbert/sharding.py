@@ -83,5 +83,25 @@ def put_rows(
 
 def wait_for_all_hosts(name: str) -> None:
     """Return once every host is here."""
-    if jax.process_count() > 1:
+    if several_hosts():
         multihost_utils.sync_global_devices(name)
+
+
+def several_hosts() -> bool:
+    """Whether other processes take part."""
+    return jax.process_count() > 1
+
+
+def from_chief(value: int) -> int:
+    """The first host's value, on every host."""
+    if not several_hosts():
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
+
+
+def preempted(count: int) -> bool:
+    """Whether some host was told to stop (SIGTERM), and all have come to the same `count`.
+
+    Each host calls it with 1, 2, 3, ...; see `reached_preemption_sync_point`.
+    """
+    return bool(multihost_utils.reached_preemption_sync_point(count))

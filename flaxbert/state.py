@@ -14,7 +14,7 @@ from flaxbert.models.model import Params
 
 Sums = dict[str, Array]
 
-SUMS = ("examples", "tokens", "grad_norm", "steps")
+SUMS = ("examples", "tokens", "grad_norm", "lowest_grad_norm", "steps")
 """Beside each objective's losses and weights."""
 
 
@@ -29,6 +29,8 @@ class TrainState:
     opt_state: Any
     sums: Sums
     """Over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
+    skipped: Array
+    """Steps that changed nothing, since their loss or gradient was not finite, int32."""
 
 
 def create(
@@ -43,7 +45,8 @@ def create(
 
     def init(params: Params) -> TrainState:
         sums = {name: jnp.zeros([], jnp.float32) for name in names}
-        return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params), sums)
+        zero = jnp.zeros([], jnp.int32)
+        return TrainState(zero, params, optimizer.init(params), sums, zero)
 
     # Without out_shardings, jit would leave the optimizer's moments on one device.
     places = sharding.tree_shardings(jax.eval_shape(init, placed), mesh)

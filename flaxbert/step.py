@@ -58,7 +58,9 @@ def make_train_step(
 ) -> TrainStep:
     """Compile-ready train step, `(state, batch) -> (state, sums)`; the old state is donated.
 
-    The sums run over the steps since the last multiple of `log_every`.
+    The sums run over the steps since the last multiple of `log_every`. A step whose loss or
+    gradient is not finite leaves all but `step` as it was, and is counted: the sums' `skipped` is
+    the count since the run began.
 
     Args:
       model: encoder and head.
@@ -106,10 +108,25 @@ def make_train_step(
             (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        sums |= {"grad_norm": global_norm(grads), "steps": jnp.ones([], jnp.float32)}
+        sums |= {
+            "grad_norm": global_norm(grads),
+            "lowest_grad_norm": global_norm(lowest_layer(grads)),
+            "steps": jnp.ones([], jnp.float32),
+        }
+        # Decided here, on the device: the steps that follow are on their way when the host hears.
+        sound = jnp.isfinite(sum(sums.values()))
+
+        def chosen(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
+
         carried = jnp.where(state.step % log_every == 0, 0.0, 1.0)
-        sums = {name: carried * state.sums[name] + value for name, value in sums.items()}
-        return TrainState(state.step + 1, params, opt_state, sums), sums
+        before = {name: carried * state.sums[name] for name in sums}
+        sums = chosen({name: before[name] + value for name, value in sums.items()}, before)
+        skipped = state.skipped + (1 - sound.astype(jnp.int32))
+        params = chosen(params, state.params)
+        opt_state = chosen(opt_state, state.opt_state)
+        seen = sums | {"skipped": skipped.astype(jnp.float32)}
+        return TrainState(state.step + 1, params, opt_state, sums, skipped), seen
 
     return jax.jit(
         train_step,
@@ -117,6 +134,13 @@ def make_train_step(
         in_shardings=(sharding.tree_shardings(state, mesh), sharding.by_rows(mesh)),
         out_shardings=(sharding.tree_shardings(state, mesh), sharding.replicated(mesh)),
     )
+
+
+def lowest_layer(grads: Params) -> Params:
+    """The gradients of the encoder's first layer: where they vanish, nothing below learns."""
+    layers: Params = grads["encoder"]["layers"]
+    first: Params = layers[min(layers)]
+    return first
 
 
 def make_predict_step(model: Model, task: Task, mesh: Any, *, labelled: bool) -> PredictStep:

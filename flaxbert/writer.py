@@ -1,20 +1,30 @@
 """The files of a run, each written whole or not at all."""
 
+import contextlib
+import fcntl
 import json
+import logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from tensorboardX import SummaryWriter
 
+from flaxbert import sharding
 from flaxbert.config import Config
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, WorkdirError
+
+log = logging.getLogger("flaxbert")
 
 # A run may be continued with other values of these: they change no number that it computes.
 FREE = (
     "train.max_steps",
     "train.save_every",
+    "train.save_minutes",
+    "train.max_skips",
     "data.predict",
 )
 
@@ -45,43 +55,122 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def claim_workdir(workdir: Path, config: Config) -> None:
-    """Check that a directory belongs to the same run, or to none that has saved anything.
+@contextlib.contextmanager
+def claimed(workdir: Path, config: Config, *, force: bool = False) -> Iterator[None]:
+    """Take a directory for a run, alone; it must be of the same run, or of none that has saved.
+
+    Args:
+      workdir: made if it does not exist.
+      config: written to config.json.
+      force: take it though it holds a run of another configuration.
 
     Raises:
       ConfigError: if it holds a run of another configuration; the message has every difference.
+      WorkdirError: if another process has it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(_locked(workdir))
+                check_config(workdir, config, force=force)
+                write_json(workdir / "config.json", config.to_dict())
+            except BaseException:
+                sharding.from_chief(0)
+                raise
+        if not sharding.from_chief(1):
+            raise WorkdirError(f"{workdir}: the first host refused it; its message tells why.")
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Hold a lock that goes with the process, however it ends."""
+    path = workdir / ".lock"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise WorkdirError(
+            f"{workdir}: cannot be written ({error.strerror}); choose another --workdir."
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(
+                f"{workdir}: another run is working in it; wait for its end, or choose another "
+                "--workdir."
+            ) from None
+        except OSError as error:  # not every mounted bucket knows locks
+            log.warning(f"{path}: no lock ({error.strerror}); do not run twice in {workdir}")
+        yield
+
+
+def check_config(workdir: Path, config: Config, *, force: bool = False) -> None:
+    """Check that a directory's checkpoints, if it has any, are of this configuration.
+
+    Raises:
+      ConfigError: see `check_same`.
     """
     path = workdir / "config.json"
     saved = any(entry.name.isdecimal() for entry in (workdir / "checkpoints").glob("*"))
-    if path.exists() and saved:
-        try:
-            old = flat(json.loads(path.read_text(encoding="utf-8")))
-        except json.JSONDecodeError:
-            raise ConfigError(f"{path}: not valid JSON; choose another --workdir.") from None
-        differences = [
-            f"{key}: {old.get(key)!r} there, {value!r} now"
-            for key, value in flat(config.to_dict()).items()
-            if key not in FREE and old.get(key) != value
-        ]
-        if differences:
-            raise ConfigError(
-                f"{workdir} holds a run with another configuration:\n  "
-                + "\n  ".join(differences)
-                + "\nChoose another --workdir, or remove it to start again."
-            )
+    if not (path.exists() and saved):
+        return
+    try:
+        old = flat(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        raise ConfigError(f"{path}: not valid JSON; choose another --workdir.") from None
+    new = {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
+    check_same("configuration", old, new, workdir, force=force)
+
+
+def check_same(
+    what: str, old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path, *, force: bool
+) -> None:
+    """Check that a run continues as it began.
+
+    Raises:
+      ConfigError: with every difference, unless `force`: then it is a warning.
+    """
+    found = [
+        f"{key}: {old.get(key)!r} there, {value!r} now"
+        for key, value in new.items()
+        if old.get(key) != value
+    ]
+    if not found:
+        return
+    message = f"{workdir} holds a run with another {what}:\n  " + "\n  ".join(found)
+    if not force:
+        raise ConfigError(
+            f"{message}\nChoose another --workdir, remove this one to start again, or go on with "
+            "the change: --force."
+        )
+    log.warning(f"{message}\nGoing on with the change (--force).")
 
 
 class MetricsWriter:
     """metrics.jsonl and TensorBoard scalars. Only the first host writes."""
 
-    def __init__(self, workdir: Path, *, step: int, active: bool):
-        """Open both, cut back to `step`, the one that the run continues from."""
+    def __init__(self, workdir: Path, *, step: int, active: bool, evaluated: bool = True):
+        """Open both, cut back to `step`, the one that the run continues from.
+
+        `evaluated`: whether the evaluation of that step is done; if not, its line goes too.
+        """
         self._active = active
+        self.first_loss: float | None = None
+        """Of the first line; None for a new run."""
         if not active:
             return
         path = workdir / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+        read = [(_parsed(line), line) for line in lines]
+        kept = [
+            (values, line)
+            for values, line in read
+            if values["step"] < step or (values["step"] == step and (evaluated or "loss" in values))
+        ]
+        write_text(path, "".join(f"{line}\n" for _, line in kept))
+        self.first_loss = next((values["loss"] for values, _ in kept if "loss" in values), None)
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
@@ -100,8 +189,8 @@ class MetricsWriter:
             self._board.close()
 
 
-def _step_of(line: str) -> float:
+def _parsed(line: str) -> dict[str, float]:
     try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")  # a line that a killed run did not finish
+        return dict(json.loads(line))
+    except ValueError:
+        return {"step": math.inf}  # a line that a killed run did not finish

@@ -1,7 +1,10 @@
 """Checkpoints: the newest that can be read, thresholds beside them, and the best weights."""
 
+import dataclasses
+import errno
 import math
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,9 @@ import numpy as np
 import optax
 import pytest
 
-from flaxbert import sharding, state
-from flaxbert.checkpoint import BestParams, Checkpoints
-from flaxbert.errors import ConfigError
+from flaxbert import checkpoint, sharding, state
+from flaxbert.checkpoint import CHECKSUMS, NOTES, BestParams, Checkpoints, Notes
+from flaxbert.errors import ConfigError, WorkdirError
 
 
 def params(value: float) -> dict:
@@ -21,44 +24,147 @@ def params(value: float) -> dict:
 def state_at(step: int) -> state.TrainState:
     mesh = sharding.make_mesh(jax.devices()[:1])
     now = state.create(jax.tree.map(np.asarray, params(step)), optax.sgd(0.1), mesh)
-    return state.TrainState(jnp.asarray(step, jnp.int32), now.params, now.opt_state, now.sums)
+    return dataclasses.replace(now, step=jnp.asarray(step, jnp.int32))
+
+
+def notes(**changes) -> Notes:
+    return Notes(**({"calibration": {}, "evaluated": True, "data": {}} | changes))
 
 
 @pytest.fixture
 def saved(tmp_path):
     """A directory with checkpoints of steps 1 and 2."""
-    checkpoints = Checkpoints(tmp_path, save_every=1)
+    checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
-        checkpoints.save(state_at(step), step, calibration={"thresholds": {"joy": step / 4}})
+        checkpoints.save(state_at(step), step, notes(calibration={"joy": step / 4}))
     checkpoints.close()
     return tmp_path
 
 
-def test_the_newest_checkpoint_is_restored(saved):
-    now = Checkpoints(saved, save_every=1).restore(state_at(0))
+def test_the_newest_checkpoint_is_restored_with_its_notes(saved):
+    checkpoints = Checkpoints(saved)
+    assert checkpoints.newest() == 2
+    now, told = checkpoints.restore(2, state_at(0))
     assert int(now.step) == 2
     assert float(now.params["head"]["kernel"][0, 0]) == 2.0
+    assert told == notes(calibration={"joy": 0.5})
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, caplog):
-    for file in (saved / "2" / "default").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    checkpoints = Checkpoints(saved, save_every=1)
-    assert int(checkpoints.restore(state_at(0)).step) == 1
-    assert "step 2 cannot be read" in caplog.text
+def test_an_empty_directory_has_no_newest(tmp_path):
+    assert Checkpoints(tmp_path).newest() is None
+
+
+def data_file(directory):
+    """The largest file of a checkpoint: numbers, not descriptions."""
+    return max((f for f in directory.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def flip_a_bit(directory):
+    file = data_file(directory)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(directory):
+    file = data_file(directory)
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def lose_a_file(directory):
+    data_file(directory).unlink()
+
+
+def lose_the_numbers(directory):
+    shutil.rmtree(directory / "default")
+
+
+def lose_the_checksums(directory):
+    (directory / CHECKSUMS).unlink()
+
+
+def lose_all(directory):
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+def spoil_the_checksums(directory):
+    (directory / CHECKSUMS).write_text('{"a": ')
+
+
+def spoil_the_notes(directory):
+    file = directory / NOTES
+    file.write_text(file.read_text().replace(": ", ":"))
+
+
+DAMAGES = [flip_a_bit, truncate, lose_a_file, lose_the_numbers, lose_the_checksums, lose_all,
+           spoil_the_checksums, spoil_the_notes]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, caplog, damage):
+    damage(saved / "2")
+    checkpoints = Checkpoints(saved)
+    assert checkpoints.newest() == 1
+    assert f"{saved / '2'} is damaged" in caplog.text
+    assert int(checkpoints.restore(1, state_at(0))[0].step) == 1
     # The run comes to step 2 again, and its checkpoint has to be written.
-    checkpoints.save(state_at(2), 2, calibration={})
+    checkpoints.save(state_at(2), 2, notes())
     checkpoints.close()
-    assert int(Checkpoints(saved, save_every=1).restore(state_at(0)).step) == 2
+    assert Checkpoints(saved).newest() == 2
 
 
-def test_without_any_readable_checkpoint_the_fault_is_told(saved):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_without_a_sound_checkpoint_does_not_start_over(saved, damage):
     for step in ("1", "2"):
-        shutil.rmtree(saved / step / "default")
-        (saved / step / "default").mkdir()
-    with pytest.raises(Exception, match=r".+"):
-        Checkpoints(saved, save_every=1).restore(state_at(0))
+        damage(saved / step)
+    with pytest.raises(WorkdirError, match=r"no checkpoint is sound \(steps \[1, 2\]"):
+        Checkpoints(saved).newest()
+    assert (saved / "1").exists()  # whatever is left of them stays
+    assert (saved / "2").exists()
+
+
+def test_a_checkpoint_of_another_model_is_told_from_a_damaged_one(saved):
+    other = state_at(0)
+    other = dataclasses.replace(other, params={"head": {"bias": jnp.zeros(4)}})
+    with pytest.raises(WorkdirError, match="not fit this run's model"):
+        Checkpoints(saved).restore(2, other)
+    assert Checkpoints(saved).newest() == 2
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="could not be written"):
+        Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it_whole(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1), 1, notes())
+    checkpoints.wait()
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "_digest", full)
+    checkpoints.save(state_at(2), 2, notes())
+    with pytest.raises(WorkdirError, match=r"No space left on device.*make room"):
+        checkpoints.wait()
+    monkeypatch.undo()
+    assert Checkpoints(tmp_path).newest() == 1
+
+
+def test_a_save_is_late_by_the_clock(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    assert not checkpoints.late(0)
+    assert not checkpoints.late(1)
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert checkpoints.late(1)
+    assert not checkpoints.late(0)  # 0: never
+    checkpoints.save(state_at(1), 1, notes())
+    assert not checkpoints.late(1)
+    checkpoints.close()
 
 
 def best_of(directory, *, step: int) -> tuple[int, float]:
@@ -105,6 +211,20 @@ def test_a_new_run_forgets_the_best_of_one_before(tmp_path):
     best.offer(params(1), 1, {"f1": 0.1})
     best.close()
     assert best_of(tmp_path, step=1) == (1, 1.0)
+
+
+@pytest.mark.parametrize("damage", DAMAGES[:6])
+def test_damaged_best_weights_are_not_taken_for_sound(tmp_path, damage):
+    best = BestParams(tmp_path, "f1", step=0)
+    best.offer(params(1), 1, {"f1": 0.6})
+    best.close()
+    best = BestParams(tmp_path, "f1", step=1)
+    damage(tmp_path / "1")
+    with pytest.raises(WorkdirError, match="best weights, are damaged"):
+        best.restore(params(0.0))
+    best.close()
+    with pytest.raises(WorkdirError, match="best weights, are damaged"):
+        BestParams(tmp_path, "f1", step=1)
 
 
 def test_a_value_that_is_no_number_is_not_the_best(tmp_path):

@@ -19,6 +19,8 @@ from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models import formats
 
+LINE = ("step", "loss", "grad_norm", "lowest_grad_norm", "learning_rate", "epoch")
+
 
 def lines(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -84,7 +86,7 @@ def test_metrics_has_a_line_for_each_log_and_each_evaluation(finished):
     logs = [line for line in found if "loss" in line]
     assert [line["step"] for line in logs] == list(range(1, 41))
     for line in logs:
-        assert set(reproducible(line)) == {"step", "loss", "grad_norm", "learning_rate", "epoch"}
+        assert set(reproducible(line)) == set(LINE)
         assert line["epoch"] == line["step"] / 8
     assert logs[0]["learning_rate"] == 0.0  # warm-up begins at 0
     evaluations = [line for line in found if "eval/accuracy" in line]
@@ -125,12 +127,13 @@ def test_a_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):
 
 def test_a_run_that_saved_nothing_may_start_again_otherwise(config, tmp_path):
     # Out of memory at the first step, say: the mend is a smaller batch.
-    writer.claim_workdir(tmp_path, config)
-    writer.write_json(tmp_path / "config.json", config.to_dict())
+    with writer.claimed(tmp_path, config):
+        pass
     (tmp_path / "checkpoints").mkdir()
     other = copy.deepcopy(config)
     other.train.batch_size = 4
-    writer.claim_workdir(tmp_path, other)
+    with writer.claimed(tmp_path, other):
+        assert json.loads((tmp_path / "config.json").read_text()) == other.to_dict()
 
 
 def test_another_configuration_on_a_workdir_is_refused_with_the_difference(finished, config):
@@ -193,7 +196,7 @@ def test_keep_best_restores_the_weights_that_scored_best(config, tmp_path, monke
     scripted = iter([0.1, 0.7, 0.9, 0.9, 0.2, 0.3])
     seen = []
 
-    def evaluate(self: Evaluator, params, task) -> Evaluation:
+    def evaluate(self: Evaluator, params, task, *, preemption) -> Evaluation:
         seen.append(jax.device_get(params))
         return Evaluation([], {"accuracy": next(scripted, 0.5)})
 

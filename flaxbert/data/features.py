@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,6 +99,16 @@ class Features:
     def starts(self) -> np.ndarray:
         """[M + 1] where each sequence begins in the flat arrays, and the end of the last."""
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all arrays with their names, in hexadecimal."""
+        digest = hashlib.sha256()
+        parts = {"lengths": self.lengths, "example": self.example, "feature": self.feature}
+        parts |= self.tokens | self.positions | self.slots
+        for name in sorted(parts):
+            digest.update(f"{name} {parts[name].shape} {parts[name].dtype}".encode())
+            digest.update(np.ascontiguousarray(parts[name]).data)
+        return digest.hexdigest()
 
     def tokens_of(self, sequence: int, epoch: int) -> dict[str, np.ndarray]:
         """The token arrays of a sequence as `epoch` sees them, [length] each."""

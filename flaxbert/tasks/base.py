@@ -40,6 +40,10 @@ class Example(Protocol):
     def slice(self) -> str | None:
         """Value of the `data.slices` column: this example also counts in `metric/SLICE`."""
 
+    @property
+    def origin(self) -> str:
+        """Where it comes from, such as train.tsv:17, for messages."""
+
 
 class Task(Protocol):
     """A downstream task. See classification.py for a short one."""

@@ -1,0 +1,148 @@
+"""What goes wrong in training without an error: NaN and infinity, runs that learn nothing.
+
+A step that meets a NaN or an infinity changes nothing (see step.py); here the host hears of it.
+"""
+
+import collections
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from flaxbert.errors import DivergedError
+from flaxbert.tasks.base import Record
+
+log = logging.getLogger("flaxbert")
+
+IN_FLIGHT = 2
+"""Steps handed to the device before the host waits for the oldest: it never runs out of work."""
+
+SHOWN = 8
+"""Examples of a batch that a message names; a log line has them all."""
+
+VANISHED = 1e-6
+"""Share of the gradient's norm below which the lowest layer learns nothing in float32."""
+
+UNMOVED = 0.98
+"""Share of its first value that a loss should be below when the warm-up is over."""
+
+ANSWERS = ("label", "labels", "tags", "answer")
+"""The entries of tasks' records that hold what was predicted."""
+
+
+class Flight:
+    """Steps handed to the device, of which the host has not heard yet whether they were sound."""
+
+    def __init__(
+        self, *, skipped: int, most: int, describe: Callable[[int], tuple[str, list[str]]]
+    ):
+        """Start.
+
+        Args:
+          skipped: steps skipped before.
+          most: steps that may be skipped in all (0: stop at the first one).
+          describe: a step's learning rate, and where the examples of its batch come from.
+        """
+        self._skipped, self._most, self._describe = skipped, most, describe
+        self._steps: collections.deque[tuple[int, Any]] = collections.deque()
+
+    def add(self, step: int, sums: Mapping[str, Any]) -> None:
+        """A step has been handed over; `sums` are what it will give."""
+        self._steps.append((step, sums["skipped"]))
+        self.settle(IN_FLIGHT)
+
+    def settle(self, most: int = 0) -> None:
+        """Wait until at most `most` steps are in flight.
+
+        Raises:
+          DivergedError: at a step that was not sound, if no more may be skipped.
+        """
+        while len(self._steps) > most:
+            step, pending = self._steps.popleft()
+            skipped = int(jax.device_get(pending))
+            if skipped > self._skipped:
+                self._skipped = skipped
+                self._tell(step)
+
+    def _tell(self, step: int) -> None:
+        rate, origins = self._describe(step)
+        shown = ", ".join(origins[:SHOWN]) + (", ..." if len(origins) > SHOWN else "")
+        what = (
+            f"step {step}: the loss or its gradient is not finite (learning rate {rate}; examples "
+            f"{shown})"
+        )
+        if self._skipped <= self._most:
+            log.warning(f"{what}; skipped, {self._skipped} of at most {self._most}")
+            return
+        log.info(f"the examples of step {step}: {', '.join(origins)}")
+        raise DivergedError(
+            f"{what}. The checkpoints before it are sound. Lower optim.learning_rate or lengthen "
+            "optim.warmup, look at these examples, and with bfloat16 try model.dtype=float32; or "
+            f"let it pass: --config.train.max_skips={self._skipped + 9}."
+        )
+
+
+class Watch:
+    """Warns, once each, of runs that go on without learning."""
+
+    def __init__(self, *, first_loss: float | None, after: int, active: bool = True):
+        """Start.
+
+        Args:
+          first_loss: of a resumed run's first line, None for a new run.
+          after: the step from which it should have learnt something: warm-up is over.
+          active: whether to warn; one of several hosts does.
+        """
+        self._first, self._after, self._active = first_loss, after, active
+        self._warned: set[str] = set()
+
+    def line(self, step: int, line: Mapping[str, float]) -> None:
+        """Look at a line of metrics.jsonl."""
+        if not self._active:
+            return
+        loss = line["loss"]
+        if self._first is None:
+            self._first = loss
+        elif step >= self._after and "loss" not in self._warned:
+            self._warned.add("loss")  # looked at once: later it may well stand still
+            if loss > UNMOVED * self._first:
+                log.warning(
+                    f"step {step}: the warm-up is over, and the training loss ({loss:.4f}) is "
+                    f"where it began ({self._first:.4f}): nothing is learnt. Lower "
+                    "optim.learning_rate (2e-5 to 5e-5 serve BERT), train longer, or try another "
+                    "train.seed; look whether the labels fit the texts (python -m flaxbert.lint)."
+                )
+        vanished = line["lowest_grad_norm"] < VANISHED * line["grad_norm"]
+        if vanished and "gradient" not in self._warned:
+            self._warned.add("gradient")
+            log.warning(
+                f"step {step}: the lowest layer's gradient has vanished "
+                f"({line['lowest_grad_norm']:.1e} of {line['grad_norm']:.1e}): the encoder does "
+                "not learn. Lower optim.learning_rate or lengthen optim.warmup, and start again; "
+                "keep optim.bias_correction=true."
+            )
+
+    def records(self, step: int, records: Sequence[Record]) -> None:
+        """Look at the predictions of an evaluation."""
+        name = next((n for n in ANSWERS if records and n in records[0]), None)
+        if name is None or len(records) < 2 or "records" in self._warned or not self._active:
+            return
+        if step < self._after:
+            return  # at first every run is like that
+        # A sentence whose words all have one tag says no more than the tag does.
+        found = {json.dumps(_single(record[name]), ensure_ascii=False) for record in records}
+        if len(found) == 1:
+            self._warned.add("records")
+            log.warning(
+                f"step {step}: all {len(records)} predictions have the same {name}, {found.pop()}. "
+                "If that remains so: train longer, lower optim.learning_rate, try another "
+                "train.seed; for rare labels, options.balanced=true (classification)."
+            )
+
+
+def _single(answer: Any) -> Any:
+    values = answer if isinstance(answer, list) else []
+    alike = len(values) > 1 and all(value == values[0] for value in values)
+    return values[:1] if alike else answer

@@ -1,0 +1,88 @@
+"""What a run does at which step: a function of the configuration and the data alone."""
+
+import dataclasses
+import math
+from typing import Any
+
+from flaxbert.config import Config
+from flaxbert.data.batching import Batches
+from flaxbert.errors import ConfigError
+from flaxbert.evaluate import Evaluation, Evaluator
+from flaxbert.models.model import Params
+from flaxbert.preemption import Preemption
+from flaxbert.setup import Dataset, Setup, prepare, read_table
+from flaxbert.tasks.base import Calibrated, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The data sets of a run, and its steps."""
+
+    setup: Setup
+    data: Dataset
+    """To train on."""
+    steps: int
+    """Of the learning-rate schedule."""
+    last: int
+    """The step to stop after: `steps`, or `train.max_steps` if that is less."""
+    evaluator: Evaluator | None
+    calibrator: Evaluator | None
+
+    @classmethod
+    def make(cls, config: Config) -> "Plan":
+        """Read and tokenise all data: a mistake in it shows before any weight is read.
+
+        Raises:
+          UserError: see `setup.prepare`; for `train.keep_best` that no evaluation gives.
+        """
+        table = read_table(config.data, "train")
+        setup = prepare(config, config.model.init, table)
+        kept, held_out = setup.hold_out(setup.task.examples(table, labelled=True))
+        size = config.train.batch_size
+        data = setup.dataset(kept, table.source, batch_size=size, labelled=True, training=True)
+        steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
+        # Heights for the whole schedule: max_steps must not change how a step is computed.
+        data = dataclasses.replace(data, batches=dataclasses.replace(data.batches, steps=steps))
+        evaluator = Evaluator.open(setup, "eval", labelled=True) if config.data.eval else None
+        calibrator = Evaluator.of(setup, held_out, "held out", labelled=True) if held_out else None
+        wanted = config.train.keep_best
+        if wanted and evaluator is not None and wanted not in evaluator.metric_names:
+            known = ", ".join(evaluator.metric_names)
+            raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
+        last = min(steps, config.train.max_steps or steps)
+        return cls(setup, data, steps, last, evaluator, calibrator)
+
+    @property
+    def batches(self) -> Batches:
+        """Of training."""
+        return self.data.batches
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of the features: by them a file that has changed under its name is known."""
+        found = {"train": self.data.fingerprint()}
+        return found | ({"eval": self.evaluator.data.fingerprint()} if self.evaluator else {})
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether there is an evaluation after `step`."""
+        every = self.setup.config.train.eval_every
+        every = self.batches.steps_per_epoch if every is None else every
+        return step == self.last or (every > 0 and step % every == 0)
+
+    def evaluate(self, params: Params, preemption: Preemption) -> tuple[Task, Evaluation | None]:
+        """Fit thresholds where there are any, then evaluate with them.
+
+        Raises:
+          Preempted: told to stop.
+        """
+        task: Any = self.setup.task
+        if self.calibrator is not None and isinstance(task, Calibrated):
+            records = self.calibrator.run(params, preemption=preemption).records
+            task = task.calibrate(self.calibrator.examples, records)
+        if self.evaluator is None:
+            return task, None
+        return task, self.evaluator.run(params, task, preemption=preemption)
+
+
+def calibration_of(task: Task) -> dict[str, Any]:
+    """The thresholds of a task that has any."""
+    return task.calibration if isinstance(task, Calibrated) else {}

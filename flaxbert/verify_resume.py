@@ -1,0 +1,182 @@
+"""Kill and resume a short run of your own configuration, and compare it with one left alone.
+
+usage: python -m flaxbert.verify_resume --config=configs/NAME.py[:ARG] --workdir=DIR
+                                        [--kills=N] [--config.KEY=VALUE ...]
+
+DIR/whole is a run that nobody disturbs, DIR/killed one of the same configuration that is killed N
+times (SIGKILL, at moments spread over its length) and started again each time. Both take
+train.max_steps steps, 20 if that is not set. Prints PASS, or the first difference; everything but
+what depends on the clock (`perf/...`) must be bit for bit the same. Exit codes: 0 PASS; 1 a
+difference; else that of the run that failed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+STEPS, KILLS = 20, 3
+
+POLL_SECONDS = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    seconds: float
+    phase: str
+    """What it was at when the signal came; "" without a signal."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or {"-h", "--help", "--helpfull"} & set(arguments):
+        print(__doc__)
+        return 0
+    workdir, arguments = _take("workdir", arguments)
+    kills, arguments = _take("kills", arguments)
+    if workdir is None:
+        print("error: no --workdir=DIR: where should the two runs go?", file=sys.stderr)
+        return 2
+    if not any(argument.startswith("--config.train.max_steps=") for argument in arguments):
+        arguments.append(f"--config.train.max_steps={STEPS}")
+    whole, killed = Path(workdir) / "whole", Path(workdir) / "killed"
+    for directory in (whole, killed):
+        shutil.rmtree(directory, ignore_errors=True)
+    print("a run that nobody disturbs:")
+    ended = start(arguments, whole)
+    if ended.code:
+        return ended.code
+    print(f"  {ended.seconds:.0f} s")
+    count = int(kills or KILLS)
+    for number in range(1, count + 1):
+        # By time: start-up and compiling are phases as good as any other.
+        struck = start(arguments, killed, after=ended.seconds * number / (count + 1))
+        print(f"kill {number} of {count}: after {struck.seconds:.1f} s, while {struck.phase}")
+    ended = start(arguments, killed)
+    if ended.code:
+        return ended.code
+    difference = next(differences(whole, killed), None)
+    print(f"FAIL: {difference}" if difference else "PASS: the two runs are bit for bit the same")
+    return 1 if difference else 0
+
+
+def _take(name: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    pattern = re.compile(rf"--?{name}=(.*)")
+    found = [match.group(1) for each in arguments if (match := pattern.fullmatch(each))]
+    return (found[-1] if found else None), [a for a in arguments if not pattern.fullmatch(a)]
+
+
+def start(
+    arguments: Sequence[str],
+    workdir: Path,
+    *,
+    after: float | None = None,
+    when: Callable[[str], bool] | None = None,
+    number: int = signal.SIGKILL,
+) -> Ended:
+    """Run `flaxbert.run` in a process of its own, and send it a signal.
+
+    Args:
+      arguments: of the command line, without --workdir.
+      workdir: of the run; what it prints goes to a file .log in it.
+      after: seconds after which the signal is sent; None: see `when`.
+      when: given the phase, whether to send it now; without both none is sent.
+      number: of the signal.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "flaxbert.run", *arguments, f"--workdir={workdir}"]
+    first, struck = time.monotonic(), ""
+    with (workdir / ".log").open("ab") as out:
+        begun = out.tell()
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            seconds = time.monotonic() - first
+            now = phase(workdir, begun)
+            if not struck and (
+                seconds >= after if after is not None else when is not None and when(now)
+            ):
+                process.send_signal(number)
+                struck = now
+            time.sleep(POLL_SECONDS)
+    seconds = time.monotonic() - first
+    if process.returncode and not struck:
+        print((workdir / ".log").read_text(errors="replace")[-2000:], file=sys.stderr)
+    return Ended(process.returncode, seconds, struck)
+
+
+def phase(workdir: Path, begun: int = 0) -> str:
+    """What a run is at, by what it has printed (from place `begun` on) and written."""
+    text = (workdir / ".log").read_bytes()[begun:]
+    if b"results.json" in text:
+        return "printing"
+    if any(workdir.glob(".*.partial")):
+        return "exporting"
+    if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
+        return "saving"
+    if b"compiled for" in text:
+        return "training"
+    if b" features" in text:
+        return "compiling"
+    return "reading data" if text else "starting"
+
+
+def differences(one: Path, other: Path) -> Iterator[str]:
+    """What two finished workdirs differ in, but for what depends on the clock."""
+    yield from _lines(one, other, "metrics.jsonl")
+    found = [_reproducible(json.loads((d / "results.json").read_text())) for d in (one, other)]
+    for name in found[0] | found[1]:
+        a, b = (values.get(name) for values in found)
+        if a != b:
+            yield f"results.json: {name} is {a} and {b}"
+    for name in ("eval_predictions.jsonl", "export/model.safetensors", "export/config.json"):
+        digests = [_digest(directory / name) for directory in (one, other)]
+        if digests[0] != digests[1]:
+            yield f"{name}: SHA-256 {digests[0]} and {digests[1]}"
+    yield from _states(one, other)
+
+
+def _lines(one: Path, other: Path, name: str) -> Iterator[str]:
+    texts = [(directory / name).read_text().splitlines() for directory in (one, other)]
+    for number, pair in enumerate(zip(*texts, strict=False), start=1):
+        a, b = (_reproducible(json.loads(line)) for line in pair)
+        if a != b:
+            key = next(key for key in a | b if a.get(key) != b.get(key))
+            yield f"{name}:{number}: {key} is {a.get(key)} and {b.get(key)}"
+    if len(texts[0]) != len(texts[1]):
+        yield f"{name}: {len(texts[0])} and {len(texts[1])} lines"
+
+
+def _reproducible(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if not name.startswith("perf/")}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "of no file"
+
+
+def _states(one: Path, other: Path) -> Iterator[str]:
+    """Parameters and optimizer state of the last checkpoints."""
+    from flaxbert.checkpoint import read_arrays
+
+    (step, first), (other_step, second) = (read_arrays(d / "checkpoints") for d in (one, other))
+    if step != other_step:
+        yield f"checkpoints: the last is of step {step} and {other_step}"
+    for name in first | second:
+        a, b = first.get(name), second.get(name)
+        if a is None or b is None or a.tobytes() != b.tobytes():
+            yield f"checkpoints/{step}: {name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

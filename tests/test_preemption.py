@@ -1,0 +1,159 @@
+"""Signals: what is not on disk gets saved first, and a run goes on as if nothing had been."""
+
+import copy
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_checkpoint
+from toy import make_config
+
+import flaxbert
+from flaxbert import checkpoint, verify_resume, writer
+from flaxbert.errors import ConfigError, Preempted, WorkdirError
+from flaxbert.preemption import Preemption
+from flaxbert.train import run
+
+# What a process is busy with while the signal comes: C code that Python cannot interrupt.
+SCRIPT = """
+import hashlib, sys, time
+from flaxbert.preemption import Preemption
+preemption = Preemption()
+preemption.listen(distributed=False)
+def busy():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+if sys.argv[1] == "holding":
+    with preemption.holding():
+        assert not preemption.asked()
+        print("ready", flush=True)
+        while not preemption.asked():
+            time.sleep(0.01)
+        print("asked", flush=True)
+        busy()
+busy()
+"""
+
+
+def listener(how: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, how]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number):
+    process = listener("idle")
+    start = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert time.monotonic() - start < 10  # what it was at takes a minute
+    assert errors == "stopped (nothing was to be saved); the same command continues\n"
+
+
+def test_what_must_be_saved_is_saved_and_a_second_signal_ends_the_process_at_once():
+    process = listener("holding")
+    process.send_signal(signal.SIGTERM)
+    assert [process.stdout.readline() for _ in range(2)] == ["asked\n", "ready\n"]
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert errors.splitlines() == [
+        "stopping as soon as this step is saved (a second signal: at once)",
+        "stopped (at once); the same command continues",
+    ]
+
+
+class Told(Preemption):
+    """Told to stop at a certain time of asking: a step, or a batch of an evaluation."""
+
+    def __init__(self, when: int):
+        super().__init__()
+        self._count = itertools.count(1)
+        self._when = when
+
+    def asked(self) -> bool:
+        return next(self._count) >= self._when
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A configuration, and the workdir of an undisturbed run: 6 steps, evaluated after 3 and 6."""
+    directory = tmp_path_factory.mktemp("preempted")
+    model = write_checkpoint(directory / "model", num_hidden_layers=1)
+    config = make_config("classification", model, directory, count=64)
+    config.train.max_steps, config.train.eval_every, config.train.batch_size = 6, 3, 16
+    config.train.eval_batch_size = 16  # four batches
+    config.train.epochs = 2.0
+    config.train.log_every = 2
+    config.train.keep_best = "accuracy"
+    flaxbert.train(config, directory / "whole")
+    return config, directory / "whole"
+
+
+# Asked once a step, and once more for each of four batches of an evaluation: 1 2 3 then 4 to 7.
+@pytest.mark.parametrize(
+    ("when", "step", "evaluated"),
+    [(1, 1, True), (3, 3, False), (4, 3, False), (7, 3, False), (8, 4, True), (10, 6, False)],
+)
+def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(
+    whole, tmp_path, when, step, evaluated
+):
+    config, undisturbed = whole
+    with pytest.raises(Preempted, match=f"saved after step {step} of 6; the same command"):
+        run(config, tmp_path, preemption=Told(when))
+    kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    assert kept.newest() == step
+    notes = json.loads((tmp_path / "checkpoints" / str(step) / checkpoint.NOTES).read_text())
+    assert notes["evaluated"] == evaluated
+    kept.close()
+    flaxbert.train(config, tmp_path)
+    assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+
+
+def test_the_comparison_sees_what_differs(whole, tmp_path):
+    # Without this, a mistake in `differences` would make every comparison pass.
+    config, undisturbed = whole
+    other = copy.deepcopy(config)
+    other.train.seed = 1
+    flaxbert.train(other, tmp_path)
+    found = "\n".join(verify_resume.differences(undisturbed, tmp_path))
+    for name in ("metrics.jsonl:1: loss", "results.json: loss", "eval_predictions.jsonl",
+                 "export/model.safetensors", "checkpoints/6: "):  # fmt: skip
+        assert name in found
+
+
+def test_two_runs_on_one_workdir_are_refused(whole, tmp_path):
+    config, _ = whole
+    with (
+        writer.claimed(tmp_path, config),
+        pytest.raises(WorkdirError, match="another run is working in it"),
+    ):
+        flaxbert.train(config, tmp_path)
+    with writer.claimed(tmp_path, config):  # the lock has gone with its holder
+        pass
+
+
+def test_changed_data_under_the_same_name_is_refused_unless_forced(whole, tmp_path, caplog):
+    config = copy.deepcopy(whole[0])
+    lines = Path(config.data.train).read_text().splitlines(keepends=True)
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(lines))
+    config.data.train = str(file)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    file.write_text("".join(reversed(lines)))
+    with pytest.raises(ConfigError, match=r"another data:\n  train: .* there, .* now\n.*--force"):
+        flaxbert.train(config, tmp_path / "run")
+    run(config, tmp_path / "run", force=True)
+    assert "Going on with the change (--force)" in caplog.text
