@@ -65,6 +65,7 @@ class Store:
         with self._told_if_failing():
             self._manager = ocp.CheckpointManager(
                 self._directory,
+                item_handlers=ocp.StandardCheckpointHandler(),  # else `shapes` finds nothing
                 options=ocp.CheckpointManagerOptions(async_options=sealed, **options),
             )
 
@@ -82,16 +83,22 @@ class Store:
             self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
-        """The tree of a checkpoint, placed as `like` is; None: as it lies in the file."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        """The tree of a checkpoint, placed as `like` is."""
+        if not isinstance(jax.tree.leaves(like)[0], np.ndarray):
+            like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # Orbax and TensorStore raise many types
             raise WorkdirError(
                 f"{self._directory / str(step)}: its files are as they were written, but they do "
                 f"not fit this run's model ({error}). Take the configuration that it was made "
                 "with, or another --workdir."
             ) from error
+
+    def shapes(self, step: int) -> Any:
+        """Numpy arrays like those of a checkpoint, whatever devices they were on."""
+        found = self._manager.item_metadata(step).tree
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
 
     def fault(self, step: int) -> str | None:
         """What is wrong with the files of a checkpoint; None if they are as they were written."""
@@ -283,7 +290,7 @@ def read_arrays(directory: Path) -> tuple[int, dict[str, np.ndarray]]:
         steps = store.steps()
         if not steps:
             raise WorkdirError(f"{directory}: holds no checkpoint.")
-        tree = store.restore(steps[-1], None)
+        tree = store.restore(steps[-1], store.shapes(steps[-1]))
     finally:
         store.close()
     leaves = jax.tree_util.tree_leaves_with_path(tree)

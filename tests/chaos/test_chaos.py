@@ -1,0 +1,179 @@
+"""Runs that are killed or told to stop at random moments end bit for bit as undisturbed ones.
+
+    pytest -m slow -n 0 -s tests/chaos      a line of the table a run (about 25 minutes on 2 cores)
+
+MiniLM-L6 on the spam examples in one process, a tiny model in two processes of two devices each.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_checkpoint
+from toy import make_config
+
+from flaxbert.verify_resume import differences, phase, start
+
+pytestmark = pytest.mark.slow
+
+PHASES = ("starting", "reading data", "compiling", "training", "saving", "exporting", "printing")
+ORDER = {name: number for number, name in enumerate(PHASES)}
+# How long after a phase has begun the signal comes, at most, in seconds.
+LONGEST = {"starting": 3.0, "reading data": 0.5, "compiling": 6.0, "training": 4.0, "saving": 0.6,
+           "exporting": 0.4, "printing": 0.05}  # fmt: skip
+# Most of a run's life is training, and saving is where it hurts most.
+CYCLE = ("compiling", "training", "saving", "exporting", "training", "saving", "reading data",
+         "training", "starting", "printing")  # fmt: skip
+
+
+class Moment:
+    """A moment of a phase, given as `when` to `verify_resume.start`."""
+
+    def __init__(self, number: int):
+        self.phase = CYCLE[number % len(CYCLE)]
+        # By the process's clock: the compiler and the disk add chance of their own.
+        self.delay = random.Random(number).random() * LONGEST[self.phase]
+        self._begun: float | None = None
+
+    def __call__(self, now: str) -> bool:
+        if ORDER[now] < ORDER[self.phase] and self._begun is None:
+            return False
+        self._begun = time.monotonic() if self._begun is None else self._begun
+        return time.monotonic() - self._begun >= self.delay or ORDER[now] > ORDER["saving"]
+
+
+FLAGS = [
+    "--config=configs/examples.py:spam",
+    "--config.data.max_length=32",
+    "--config.train.batch_size=8",
+    "--config.train.max_steps=10",
+    "--config.train.eval_every=4",
+    "--config.train.save_every=3",
+    "--config.train.log_every=2",
+    "--config.train.keep_best=accuracy",
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    ended = start(FLAGS, workdir)
+    assert ended.code == 0
+    print(f"\nundisturbed: {ended.seconds:.1f} s")
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [*((n, "SIGKILL") for n in range(30)), *((n, "SIGTERM") for n in range(30, 40))],
+)
+def test_a_disturbed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, number, name):
+    moment = Moment(number)
+    struck = start(FLAGS, tmp_path, when=moment, number=signal.Signals[name])
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
+    ended = start(FLAGS, tmp_path)
+    found = list(differences(undisturbed, tmp_path)) if ended.code == 0 else ["it failed"]
+    verdict = "identical" if not found else found[0]
+    print(
+        f"{number:2} {name} {struck.phase or 'after its end':13} at {struck.seconds:5.1f} s, exit "
+        f"{struck.code:3}, checkpoints {kept}: {verdict}"
+    )
+    if name == "SIGTERM" and struck.phase not in ("", "starting", "printing"):
+        assert struck.code == 75
+    assert ended.code == 0
+    assert found == []
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_two(
+    flags: list[str], workdir: Path, *, when: Moment | None = None, number: int = signal.SIGKILL
+) -> tuple[list[int], str]:
+    """Exit codes of two processes, and the phase in which the second one was struck.
+
+    The one that is left is killed soon after, as a cluster's scheduler does.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    spec = f"127.0.0.1:{free_port()},2"
+    struck = ""
+    with (workdir / ".log").open("ab") as log, (workdir / ".log2").open("ab") as other:
+        begun = log.tell()
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-m", "flaxbert.run", *flags, f"--workdir={workdir}",
+                 f"--distributed={spec},{index}"],
+                cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
+            )
+            for index, out in enumerate((log, other))
+        ]  # fmt: skip
+        limit = time.monotonic() + 300
+        while any(process.poll() is None for process in both) and time.monotonic() < limit:
+            now = phase(workdir, begun)
+            if when is not None and not struck and when(now):
+                both[1].send_signal(number)
+                struck = now
+                limit = time.monotonic() + (5 if number == signal.SIGKILL else 60)
+            time.sleep(0.02)
+        for process in both:
+            process.kill()
+    return [process.wait() for process in both], struck
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory) -> tuple[list[str], Path]:
+    directory = tmp_path_factory.mktemp("two")
+    model = write_checkpoint(directory / "model", num_hidden_layers=1)
+    data = make_config("classification", model, directory, count=64).data
+    file = directory / "config.py"
+    file.write_text(
+        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
+        "def get_config():\n    return Config(task='classification', options=Options())\n"
+    )
+    flags = [
+        f"--config={file}",
+        f"--config.model.init={model}",
+        f"--config.data.train={data.train}",
+        f"--config.data.eval={data.eval}",
+        "--config.data.max_length=32",
+        "--config.train.batch_size=8",
+        "--config.train.save_every=3",
+        "--config.train.eval_every=8",
+        "--config.train.log_every=4",
+        "--config.optim.learning_rate=1e-3",
+    ]
+    workdir = directory / "undisturbed"
+    assert start_two(flags, workdir)[0] == [0, 0], (workdir / ".log").read_text()
+    return flags, workdir
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [*((n, "SIGKILL") for n in range(10)), (13, "SIGTERM"), (14, "SIGTERM")]
+)
+def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_path, number, name):
+    flags, undisturbed = by_two
+    moment = Moment(number)
+    codes, struck = start_two(flags, tmp_path, when=moment, number=signal.Signals[name])
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
+    again, _ = start_two(flags, tmp_path)
+    found = list(differences(undisturbed, tmp_path)) if again == [0, 0] else ["it failed"]
+    verdict = "identical" if not found else found[0]
+    print(f"{number:2} {name} one of two, {struck or 'after its end':13} exits {codes}, "
+          f"checkpoints {kept}: {verdict}")  # fmt: skip
+    if name == "SIGTERM" and struck in ("training", "saving"):
+        assert codes == [75, 75]
+    assert again == [0, 0], (tmp_path / ".log").read_text()[-3000:]
+    assert found == []

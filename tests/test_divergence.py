@@ -1,0 +1,186 @@
+"""NaN and infinity change nothing and are told; runs that learn nothing get a warning."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from conftest import write_checkpoint
+from toy import make_config
+
+import flaxbert
+from flaxbert import checkpoint
+from flaxbert.data.batching import Batches
+from flaxbert.divergence import Watch
+from flaxbert.errors import DivergedError
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("diverging")
+    model = write_checkpoint(directory / "model", num_hidden_layers=1)
+    config = make_config("classification", model, directory, count=32)
+    config.train.batch_size, config.train.epochs = 8, 2.0
+    config.train.log_every, config.train.save_every = 2, 1
+    return config
+
+
+@pytest.fixture
+def poisoned(monkeypatch) -> set[int]:
+    """Steps (from 1) whose loss is to be NaN."""
+    steps: set[int] = set()
+    build = Batches.build
+
+    def spoilt(self: Batches, rows, step=0):
+        batch = build(self, rows, step)
+        if step + 1 in steps and self.seed is not None:
+            batch["weight"] = batch["weight"] * np.float32("nan")
+        return batch
+
+    monkeypatch.setattr(Batches, "build", spoilt)
+    return steps
+
+
+def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, poisoned):
+    poisoned.add(5)
+    with pytest.raises(DivergedError) as caught:
+        flaxbert.train(config, tmp_path)
+    message = str(caught.value)
+    assert message.startswith(
+        "step 5: the loss or its gradient is not finite (learning rate 0.00057;"
+    )
+    assert "train.jsonl:" in message
+    assert "--config.train.max_skips=10" in message
+    kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    assert kept.newest() == 4  # and not the step that was bad
+    kept.close()
+    assert [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()] \
+        == [2, 4, 4]  # fmt: skip
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poisoned, caplog):
+    config = copy.deepcopy(config)
+    config.train.max_skips = 2
+    poisoned.update({3, 6})
+    results = flaxbert.train(config, tmp_path)
+    assert results["skipped_steps"] == 2
+    assert results["step"] == 8
+    assert all(math.isfinite(value) for value in results.values())
+    told = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
+    assert [line.split(":")[0] for line in told] == ["step 3", "step 6"]
+    assert told[1].endswith("skipped, 2 of at most 2")
+    arrays = checkpoint.read_arrays(tmp_path / "checkpoints")[1]
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        assert all(math.isfinite(value) for value in values.values())
+        assert "loss" not in values or 0 < values["lowest_grad_norm"] < values["grad_norm"]
+
+
+def test_skips_are_bounded(config, tmp_path, poisoned):
+    config = copy.deepcopy(config)
+    config.train.max_skips = 2
+    poisoned.update({2, 3, 7})
+    with pytest.raises(DivergedError, match=r"^step 7: .*--config.train.max_skips=12"):
+        flaxbert.train(config, tmp_path)
+    # Skips before a restart count too.
+    config.train.max_skips = 3
+    assert flaxbert.train(config, tmp_path)["skipped_steps"] == 3
+
+
+def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp_path, poisoned):
+    config = copy.deepcopy(config)
+    config.train.max_steps, config.train.eval_every = 3, 0
+    config.train.max_skips = 1
+    flaxbert.train(config, tmp_path / "short")
+    poisoned.add(4)
+    config.train.max_steps = 4
+    flaxbert.train(config, tmp_path / "long")
+    (_, short), (_, long) = (
+        checkpoint.read_arrays(tmp_path / name / "checkpoints") for name in ("short", "long")
+    )
+    changed = {name for name in short if short[name].tobytes() != long[name].tobytes()}
+    assert {name.split("/")[0] for name in changed} == {"step", "skipped"} | (
+        {"sums"} & {name.split("/")[0] for name in changed}
+    )
+
+
+def test_a_learning_rate_that_is_far_too_high_is_found_out(config, tmp_path):
+    config = copy.deepcopy(config)
+    config.optim.learning_rate, config.optim.clip_norm = 1e30, 0.0
+    with pytest.raises(DivergedError, match="not finite"):
+        flaxbert.train(config, tmp_path)
+
+
+# --- runs that learn nothing --------------------------------------------------------------------
+
+
+def line(loss: float, lowest: float = 0.1) -> dict[str, float]:
+    return {"loss": loss, "grad_norm": 1.0, "lowest_grad_norm": lowest}
+
+
+def test_a_loss_that_is_where_it_began_is_told_once(caplog):
+    watch = Watch(first_loss=None, after=30)
+    for step, loss in [(10, 0.6931), (20, 0.6935), (30, 0.6929), (40, 0.6940)]:
+        watch.line(step, line(loss))
+    assert [r.getMessage()[:60] for r in caplog.records] == [
+        "step 30: the warm-up is over, and the training loss (0.6929)"
+    ]
+    assert "Lower optim.learning_rate" in caplog.text
+
+
+def test_a_loss_that_has_moved_is_not_remarked_on_though_it_stands_still_later(caplog):
+    watch = Watch(first_loss=0.69, after=30)
+    for step, loss in [(30, 0.6), (40, 0.69), (50, 0.69)]:
+        watch.line(step, line(loss))
+    assert not caplog.records
+
+
+def test_vanished_gradients_are_told_once(caplog):
+    watch = Watch(first_loss=None, after=30)
+    for step in (10, 20):
+        watch.line(step, line(1.0 / step, lowest=1e-8))
+    assert [r.getMessage()[:52] for r in caplog.records] == [
+        "step 10: the lowest layer's gradient has vanished (1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"label": "ham"}] * 3,
+        [{"labels": []}] * 3,
+        [{"answer": ""}] * 3,
+        [{"tags": ["O"]}, {"tags": ["O", "O"]}, {"tags": ["O", "O", "O"]}],
+    ],
+)
+def test_equal_predictions_for_all_are_told_after_the_warm_up(caplog, records):
+    watch = Watch(first_loss=None, after=30)
+    watch.records(10, records)
+    assert not caplog.records
+    watch.records(30, records)
+    watch.records(40, records)
+    assert [r.getMessage()[:35] for r in caplog.records] == ["step 30: all 3 predictions have the"]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"label": "ham"}, {"label": "spam"}],
+        [{"tags": ["O"]}, {"tags": ["O", "B-LOC"]}],
+        [{"value": 1.0}] * 3,
+        [],
+    ],
+)
+def test_other_predictions_are_not_remarked_on(caplog, records):
+    Watch(first_loss=None, after=0).records(10, records)
+    assert not caplog.records
+
+
+def test_of_several_hosts_one_warns(caplog):
+    watch = Watch(first_loss=1.0, after=0, active=False)
+    watch.line(10, line(1.0, lowest=0.0))
+    watch.records(10, [{"label": "ham"}] * 3)
+    assert not caplog.records
