@@ -38,9 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        # A full disk is told where a file is written, and then without its name.
+        print(
+            f"error: {error.filename or 'writing to --workdir'}: {error.strerror}", file=sys.stderr
+        )
         return UserError.exit_code
     return 0
 

@@ -34,7 +34,9 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise WeightsError(f"{directory}: no tokenizer ({' or '.join(FILES)}) beside the weights.")
     try:
         if any((directory / file).is_file() for file in ("config.json", "tokenizer.json")):
-            tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                directory, use_fast=True, trust_remote_code=False
+            )
         else:  # google-research/bert's form, a vocabulary alone
             lower = _is_uncased(directory / "vocab.txt")
             tokenizer = BertTokenizerFast.from_pretrained(directory, do_lower_case=lower)

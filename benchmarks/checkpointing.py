@@ -1,0 +1,83 @@
+"""What a checkpoint costs: time that the loop waits, CPU seconds, and the share of training time.
+
+    python benchmarks/checkpointing.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
+
+Real training steps of the configuration, in blocks that alternate: one without a checkpoint, one
+with a save after its first step. The save is waited for at the end of its block, so its whole cost
+is counted, also what goes on in the background. The default interval is train.save_every steps.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from flaxbert import cli, optim, sharding, state
+from flaxbert.checkpoint import Checkpoints, Notes
+from flaxbert.config import TrainConfig, validate
+from flaxbert.plan import Plan
+from flaxbert.step import compile_heights, make_train_step
+from flaxbert.tasks import TASKS
+
+BLOCKS, STEPS = 6, 12
+
+
+def main() -> None:
+    """Print the size of the state, and what a save costs."""
+    config = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
+    config.data.eval = None
+    validate(config, TASKS)
+    plan = Plan.make(config)
+    setup, batches = plan.setup, plan.batches
+    optimizer, _ = optim.make_optimizer(config.optim, plan.steps)
+    now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(now))
+
+    def put(rows: list[list[int]]) -> dict[str, jax.Array]:
+        return sharding.put_rows(rows, batches.build, setup.mesh)
+
+    step = compile_heights(
+        make_train_step(setup.model, setup.task, optimizer, now, setup.mesh,
+                        accumulate=config.train.accumulate, seed=0, log_every=10),
+        now, batches.row_counts, lambda height: put([[]] * height),
+    )  # fmt: skip
+    directory = Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))
+    checkpoints = Checkpoints(directory)
+    blocked: list[float] = []
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    busy: dict[bool, list[float]] = {False: [], True: []}
+    taken = 0
+    for block in range(-1, 2 * BLOCKS):
+        saving = block % 2 == 1
+        begun, used = time.perf_counter(), time.process_time()
+        for number in range(STEPS):
+            now, sums = step(now, put(batches.full_rows(taken % plan.steps)))
+            taken += 1
+            jax.block_until_ready(sums)
+            if saving and number == 0:
+                start = time.perf_counter()
+                checkpoints.save(now, taken, Notes({}, evaluated=True, data={}))
+                blocked.append(time.perf_counter() - start)
+        checkpoints.wait()
+        if block >= 0:  # the first one warms up
+            seconds[saving].append(time.perf_counter() - begun)
+            busy[saving].append(time.process_time() - used)
+    checkpoints.close()
+    shutil.rmtree(directory)
+    without, with_save = (float(np.median(seconds[kind])) for kind in (False, True))
+    cpu = float(np.median(busy[True]) - np.median(busy[False]))
+    every = TrainConfig().save_every
+    print(f"state: {size / 1e6:.0f} MB, {len(jax.tree.leaves(now))} arrays")
+    print(f"a save blocks the loop {np.median(blocked):.3f} s (at most {max(blocked):.3f} s)")
+    print(f"CPU seconds a save: {cpu:.2f}")
+    print(f"{STEPS} steps: {without:.2f} s without, {with_save:.2f} s with a save")
+    share = (with_save - without) / (without / STEPS * every)
+    print(f"at the default interval of {every} steps: training time grows by {100 * share:.2f} %")
+
+
+if __name__ == "__main__":
+    main()
