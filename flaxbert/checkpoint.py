@@ -168,7 +168,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._store = Store(directory, max_to_keep=KEEP)
+        self._store = Store(directory, max_to_keep=KEEP, cleanup_tmp_directories=True)
         self._saved = time.monotonic()
         self.wait, self.close = self._store.wait, self._store.close
 
@@ -226,7 +226,8 @@ class BestParams:
           WorkdirError: if what is kept is damaged.
         """
         self._metric, self._directory = metric, directory
-        self._store = Store(directory, max_to_keep=1)  # the newest is the best so far
+        # The newest is the best so far.
+        self._store = Store(directory, max_to_keep=1, cleanup_tmp_directories=True)
         for later in [kept for kept in self._store.steps() if kept > step or step == 0]:
             self._store.delete(later)
         held = self._store.steps()
@@ -279,20 +280,21 @@ def mode(metric: str) -> str:
     return "min" if name.endswith(("loss", "error", "perplexity")) else "max"
 
 
-def read_arrays(directory: Path) -> tuple[int, dict[str, np.ndarray]]:
-    """(step, {path: array}) of the newest checkpoint in a directory, as they lie in the file.
+def read_newest(directory: Path) -> tuple[int, Notes, dict[str, np.ndarray]]:
+    """(step, notes, {path: array}) of the newest sound checkpoint, as it lies in its files.
 
     Raises:
       WorkdirError: if there is none.
     """
     store = Store(directory, max_to_keep=None)
     try:
-        steps = store.steps()
+        steps = [step for step in store.steps() if store.fault(step) is None]
         if not steps:
-            raise WorkdirError(f"{directory}: holds no checkpoint.")
+            raise WorkdirError(f"{directory}: holds no sound checkpoint.")
         tree = store.restore(steps[-1], store.shapes(steps[-1]))
+        notes = Notes(**store.notes(steps[-1]))
     finally:
         store.close()
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    return steps[-1], {name: np.asarray(leaf) for name, leaf in named.items()}
+    return steps[-1], notes, {name: np.asarray(leaf) for name, leaf in named.items()}

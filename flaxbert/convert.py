@@ -4,17 +4,20 @@
     python -m flaxbert.convert SOURCE --inspect
 
 SOURCE is what --config.model.init takes: a directory with safetensors, pytorch_model.bin,
-flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; a run's workdir;
-package://NAME; a hub id. DEST receives config.json, model.safetensors and the tokenizer.
+flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; a run's workdir, finished or
+not (then its newest checkpoint); package://NAME; a hub id. DEST receives config.json,
+model.safetensors and the tokenizer.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +28,22 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxbert import parity
+from flaxbert.checkpoint import read_newest
 from flaxbert.data.tokenization import has_tokenizer, load_tokenizer
 from flaxbert.errors import UserError, WeightsError
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.models.pretrained import head_of
-from flaxbert.models.source import resolve
+from flaxbert.models.source import SKELETON, resolve
 
 log = logging.getLogger("flaxbert")
 
 
+@contextlib.contextmanager
 def open_checkpoint(
     source: str, *, revision: str | None = None, architecture: str | None = None
-) -> tuple[Path, dict[str, Any], Model]:
+) -> Iterator[tuple[Path, dict[str, Any], Model]]:
     """Find a checkpoint and build the model that its config.json names.
 
     Args:
@@ -49,11 +54,38 @@ def open_checkpoint(
     Raises:
       WeightsError, HubError: see `source.resolve`, `families.read_config`, `head_of`.
     """
-    directory = resolve(source, revision)
+    workdir = Path(source).expanduser()
+    with tempfile.TemporaryDirectory(prefix="flaxbert-") as temporary:
+        if (workdir / SKELETON).is_dir() and not (workdir / "export").is_dir():
+            directory = Path(temporary)
+            export_newest(workdir, directory)
+        else:
+            directory = resolve(source, revision)
+        hf_config = formats.read_config(directory)
+        if architecture:
+            hf_config["architectures"] = [architecture]
+        yield directory, hf_config, Model.create(read_config(hf_config), head_of(hf_config))
+
+
+def export_newest(workdir: Path, directory: Path) -> None:
+    """Make a Hugging Face directory of the newest sound checkpoint of an unfinished run.
+
+    Raises:
+      WorkdirError: if there is none.
+    """
+    step, notes, arrays = read_newest(workdir / "checkpoints")
+    log.info(f"{workdir}: has not finished; its checkpoint of step {step}")
+    shutil.copytree(workdir / SKELETON, directory, dirs_exist_ok=True)
     hf_config = formats.read_config(directory)
-    if architecture:
-        hf_config["architectures"] = [architecture]
-    return directory, hf_config, Model.create(read_config(hf_config), head_of(hf_config))
+    fitted = hf_config.get("flaxbert", {}) | notes.calibration
+    hf_config |= {"flaxbert": fitted} if fitted else {}
+    (directory / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
+    model = Model.create(read_config(hf_config), head_of(hf_config))
+
+    def array(path: tuple[Any, ...], _: Any) -> np.ndarray:
+        return arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
+
+    weights.save(model, jax.tree_util.tree_map_with_path(array, model.shapes), directory)
 
 
 def convert(
@@ -68,34 +100,33 @@ def convert(
     Raises:
       WeightsError: if the destination holds something, or a tensor is missing or does not fit.
     """
-    directory, hf_config, model = open_checkpoint(
-        source, revision=revision, architecture=architecture
-    )
-    if destination.exists() and any(destination.iterdir()):
-        raise WeightsError(f"{destination}: is not empty; name a new directory.")
-    params, report = weights.load(model, directory, seed=0)
-    if report.fresh:
-        raise WeightsError(
-            f"{directory}: config.json says {model.architecture}, but there is no "
-            f"{', '.join(report.fresh)}. For the encoder alone, or another output layer: "
-            f"--architecture={model.family.class_name(model.config.model_type, 'Model')}"
-        )
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights.save(model, params, partial)
-    kept = {key: value for key, value in hf_config.items() if not key.startswith("_")}
-    own = {"model_type": model.config.model_type, "architectures": [model.architecture]}
-    text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
-    (partial / "config.json").write_text(text, encoding="utf-8")
-    if has_tokenizer(directory):
-        load_tokenizer(directory).save_pretrained(partial)
-    else:
-        log.warning(f"{directory}: has no tokenizer, so neither has {destination}")
-    if destination.exists():
-        destination.rmdir()
-    os.replace(partial, destination)
-    return report
+    opened = open_checkpoint(source, revision=revision, architecture=architecture)
+    with opened as (directory, hf_config, model):
+        if destination.exists() and any(destination.iterdir()):
+            raise WeightsError(f"{destination}: is not empty; name a new directory.")
+        params, report = weights.load(model, directory, seed=0)
+        if report.fresh:
+            raise WeightsError(
+                f"{directory}: config.json says {model.architecture}, but there is no "
+                f"{', '.join(report.fresh)}. For the encoder alone, or another output layer: "
+                f"--architecture={model.family.class_name(model.config.model_type, 'Model')}"
+            )
+        partial = destination.with_name(f".{destination.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        weights.save(model, params, partial)
+        kept = {key: value for key, value in hf_config.items() if not key.startswith("_")}
+        own = {"model_type": model.config.model_type, "architectures": [model.architecture]}
+        text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
+        (partial / "config.json").write_text(text, encoding="utf-8")
+        if has_tokenizer(directory):
+            load_tokenizer(directory).save_pretrained(partial)
+        else:
+            log.warning(f"{directory}: has no tokenizer, so neither has {destination}")
+        if destination.exists():
+            destination.rmdir()
+        os.replace(partial, destination)
+        return report
 
 
 def inspect(source: str, *, revision: str | None = None, architecture: str | None = None) -> bool:
@@ -104,8 +135,9 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
     Returns:
       Whether the checkpoint would load.
     """
-    directory, _, model = open_checkpoint(source, revision=revision, architecture=architecture)
-    _, entries = weights.examine(model, directory)
+    opened = open_checkpoint(source, revision=revision, architecture=architecture)
+    with opened as (directory, _, model):
+        _, entries = weights.examine(model, directory)
     table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
     for each in entries:
         shape = " x ".join(map(str, each.shape)) or "scalar"

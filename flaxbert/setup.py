@@ -162,12 +162,12 @@ class Setup:
         return Dataset(examples, batches, labelled)
 
     def export(
-        self, params: Params, directory: Path, task: Task | None = None, card: str = ""
+        self, params: Params | None, directory: Path, task: Task | None = None, card: str = ""
     ) -> None:
         """Write a Hugging Face directory (config, weights, tokenizer, model card) in one go.
 
         Args:
-          params: on the mesh.
+          params: on the mesh; None leaves the weights out.
           directory: replaced if it exists.
           task: the one with fitted thresholds, if there are any.
           card: its README.md.
@@ -175,7 +175,8 @@ class Setup:
         partial = directory.with_name(f".{directory.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        weights.save(self.model, jax.tree.map(np.asarray, params), partial)
+        if params is not None:
+            weights.save(self.model, jax.tree.map(np.asarray, params), partial)
         reset(self.tokenizer)
         self.tokenizer.save_pretrained(partial)
         dropped = (

@@ -14,6 +14,7 @@ from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.config import Config, validate
 from flaxbert.loop import Loop
+from flaxbert.models.source import SKELETON
 from flaxbert.optim import make_optimizer
 from flaxbert.plan import Plan, calibration_of
 from flaxbert.preemption import Preemption
@@ -71,6 +72,8 @@ def run(
 def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> Trained:
     plan = Plan.make(config)
     setup, chief = plan.setup, jax.process_index() == 0
+    if chief:  # what a checkpoint lacks to be a model: `convert` takes both
+        setup.export(None, workdir / SKELETON)
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
     now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)
     notes = Notes(calibration_of(setup.task), evaluated=True, data=plan.fingerprints())

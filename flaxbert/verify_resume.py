@@ -167,9 +167,11 @@ def _digest(path: Path) -> str:
 
 def _states(one: Path, other: Path) -> Iterator[str]:
     """Parameters and optimizer state of the last checkpoints."""
-    from flaxbert.checkpoint import read_arrays
+    from flaxbert.checkpoint import read_newest
 
-    (step, first), (other_step, second) = (read_arrays(d / "checkpoints") for d in (one, other))
+    (step, _, first), (other_step, _, second) = (
+        read_newest(d / "checkpoints") for d in (one, other)
+    )
     if step != other_step:
         yield f"checkpoints: the last is of step {step} and {other_step}"
     for name in first | second:

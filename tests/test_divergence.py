@@ -71,7 +71,7 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poison
     told = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
     assert [line.split(":")[0] for line in told] == ["step 3", "step 6"]
     assert told[1].endswith("skipped, 2 of at most 2")
-    arrays = checkpoint.read_arrays(tmp_path / "checkpoints")[1]
+    arrays = checkpoint.read_newest(tmp_path / "checkpoints")[2]
     assert all(np.isfinite(array).all() for array in arrays.values())
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)
@@ -98,8 +98,8 @@ def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp
     poisoned.add(4)
     config.train.max_steps = 4
     flaxbert.train(config, tmp_path / "long")
-    (_, short), (_, long) = (
-        checkpoint.read_arrays(tmp_path / name / "checkpoints") for name in ("short", "long")
+    (_, _, short), (_, _, long) = (
+        checkpoint.read_newest(tmp_path / name / "checkpoints") for name in ("short", "long")
     )
     changed = {name for name in short if short[name].tobytes() != long[name].tobytes()}
     assert {name.split("/")[0] for name in changed} == {"step", "skipped"} | (

@@ -3,19 +3,21 @@
 import copy
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, write_checkpoint
 from toy import make_config
 
 import flaxbert
-from flaxbert import checkpoint, verify_resume, writer
-from flaxbert.errors import ConfigError, Preempted, WorkdirError
+from flaxbert import checkpoint, convert, verify_resume, writer
+from flaxbert.errors import ConfigError, Preempted, WeightsError, WorkdirError
 from flaxbert.preemption import Preemption
 from flaxbert.train import run
 
@@ -119,6 +121,29 @@ def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(
     kept.close()
     flaxbert.train(config, tmp_path)
     assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+
+
+def test_the_newest_checkpoint_of_an_unfinished_run_is_converted(whole, tmp_path):
+    config, undisturbed = whole
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(8))
+    with pytest.raises(WeightsError, match=r"not finished.*python -m flaxbert.convert"):
+        flaxbert.from_pretrained(str(tmp_path / "run"))
+    convert.convert(str(tmp_path / "run"), tmp_path / "model")
+    assert convert.inspect(str(tmp_path / "run"))
+    _, params = flaxbert.from_pretrained(str(tmp_path / "model"))
+    _, _, arrays = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    found = params["head"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(found, arrays["params/head/classifier/kernel"])
+    own, theirs = (
+        json.loads((d / "config.json").read_text())["id2label"]
+        for d in (tmp_path / "model", undisturbed / "export")
+    )
+    assert own == theirs
+    for kept in (tmp_path / "run" / "checkpoints").iterdir():
+        shutil.rmtree(kept / "default")
+    with pytest.raises(WorkdirError, match="no sound checkpoint"):
+        convert.convert(str(tmp_path / "run"), tmp_path / "other")
 
 
 def test_the_comparison_sees_what_differs(whole, tmp_path):

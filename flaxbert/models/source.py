@@ -18,6 +18,9 @@ WEIGHTS = (
 )
 """Formats of weights, the first that is there is fetched: many repositories hold several."""
 
+SKELETON = ".model"
+"""Of a run's workdir: config.json and tokenizer, which its checkpoints lack to be a model."""
+
 
 def resolve(init: str, revision: str | None = None) -> Path:
     """Turn a model specification into a local directory in the Hugging Face layout.
@@ -42,7 +45,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
         if (path / "checkpoints").is_dir():
             raise WeightsError(
                 f"{path}: a run that has not finished (no export/). Run its command again to go "
-                "on, or with --config.train.max_steps=1 to export its newest checkpoint as it is."
+                f"on, or take its newest checkpoint: python -m flaxbert.convert {path} DIR"
             )
         if not formats.is_checkpoint(path):
             raise WeightsError(f"{path}: no config.json; not a model directory.")
