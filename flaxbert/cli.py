@@ -32,8 +32,8 @@ class HelpRequested(Exception):  # noqa: N818 (not an error)
     """`--help` was given; the text is the message."""
 
 
-def parse(argv: Sequence[str], description: str) -> Arguments:
-    """Parse `argv` (with the program's name first).
+def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arguments:
+    """Parse `argv` (with the program's name first); `workdir`: whether the command needs one.
 
     Raises:
       HelpRequested: for `--help`.
@@ -84,17 +84,17 @@ def parse(argv: Sequence[str], description: str) -> Arguments:
         setattr(functools.reduce(getattr, section.split("."), config), key, None)
     if wants_help:
         raise HelpRequested(_help(description, values, config))
-    if not values["workdir"].value:
+    if workdir and not values["workdir"].value:
         raise ConfigError("no --workdir=DIR: where should this run's files go?")
-    workdir = values["workdir"].value
-    if "://" in workdir:
+    chosen = values["workdir"].value or ""
+    if "://" in chosen:
         raise ConfigError(
-            f"--workdir={workdir}: a directory of this machine is needed; mount the bucket "
+            f"--workdir={chosen}: a directory of this machine is needed; mount the bucket "
             "(gcsfuse for gs://) and give the mount."
         )
     return Arguments(
         config,
-        Path(workdir).expanduser(),
+        Path(chosen).expanduser(),
         values["mode"].value,
         values["distributed"].value,
         values["force"].value,

@@ -14,11 +14,12 @@ import numpy as np
 from flaxbert import sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
+from flaxbert.data.sources import Table
 from flaxbert.errors import Preempted
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
 from flaxbert.progress import Progress
-from flaxbert.setup import Dataset, Setup, read_table
+from flaxbert.setup import Dataset, Setup
 from flaxbert.step import PredictStep, compile_heights, make_predict_step
 from flaxbert.tasks.base import Metrics, Predictions, Record, Task, score_with_slices
 
@@ -117,9 +118,8 @@ class Evaluator:
         self._step: PredictStep | None = None
 
     @classmethod
-    def open(cls, setup: Setup, key: str, *, labelled: bool) -> "Evaluator":
-        """Read and tokenise what `data.eval` or `data.predict` names."""
-        table = read_table(setup.config.data, key)
+    def open(cls, setup: Setup, table: Table, *, labelled: bool) -> "Evaluator":
+        """Tokenise a table's rows."""
         examples = setup.task.examples(table, labelled=labelled)
         return cls.of(setup, examples, table.source, labelled=labelled)
 

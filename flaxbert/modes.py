@@ -14,7 +14,7 @@ from flaxbert import sharding, writer
 from flaxbert.config import Config, validate
 from flaxbert.evaluate import Evaluator
 from flaxbert.preemption import Preemption
-from flaxbert.setup import Setup, prepare
+from flaxbert.setup import Setup, prepare, read_table
 from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import Record
 from flaxbert.train import run
@@ -73,7 +73,7 @@ def _open_trained(
     validate(config, TASKS)
     ours = (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
     setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
-    evaluator = Evaluator.open(setup, key, labelled=labelled)
+    evaluator = Evaluator.open(setup, read_table(config.data, key), labelled=labelled)
     params = sharding.put_params(setup.load_params(trained=True), setup.mesh)
     return setup, evaluator, params
 

@@ -1,10 +1,15 @@
 """What a run does at which step: a function of the configuration and the data alone."""
 
 import dataclasses
+import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from flaxbert.config import Config
+from flaxbert.data import findings
 from flaxbert.data.batching import Batches
 from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
@@ -12,6 +17,8 @@ from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Dataset, Setup, prepare, read_table
 from flaxbert.tasks.base import Calibrated, Task
+
+log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Plan:
     """The step to stop after: `steps`, or `train.max_steps` if that is less."""
     evaluator: Evaluator | None
     calibrator: Evaluator | None
+    malformed: dict[str, float]
+    """Lines, rows and answers left out of each data set (`data.malformed=skip`)."""
 
     @classmethod
     def make(cls, config: Config) -> "Plan":
@@ -37,20 +46,27 @@ class Plan:
         """
         table = read_table(config.data, "train")
         setup = prepare(config, config.model.init, table)
-        kept, held_out = setup.hold_out(setup.task.examples(table, labelled=True))
+        examples = setup.task.examples(table, labelled=True)
+        kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size
         data = setup.dataset(kept, table.source, batch_size=size, labelled=True, training=True)
         steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
         # Heights for the whole schedule: max_steps must not change how a step is computed.
         data = dataclasses.replace(data, batches=dataclasses.replace(data.batches, steps=steps))
-        evaluator = Evaluator.open(setup, "eval", labelled=True) if config.data.eval else None
+        malformed = {"data/train/malformed": float(table.malformed)}
+        evaluator = None
+        if config.data.eval:
+            evaluated = read_table(config.data, "eval")
+            evaluator = Evaluator.open(setup, evaluated, labelled=True)
+            malformed["data/eval/malformed"] = float(evaluated.malformed)
+        _remark(setup.task, examples, evaluator.examples if evaluator else ())
         calibrator = Evaluator.of(setup, held_out, "held out", labelled=True) if held_out else None
         wanted = config.train.keep_best
         if wanted and evaluator is not None and wanted not in evaluator.metric_names:
             known = ", ".join(evaluator.metric_names)
             raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
         last = min(steps, config.train.max_steps or steps)
-        return cls(setup, data, steps, last, evaluator, calibrator)
+        return cls(setup, data, steps, last, evaluator, calibrator, malformed)
 
     @property
     def batches(self) -> Batches:
@@ -81,6 +97,18 @@ class Plan:
         if self.evaluator is None:
             return task, None
         return task, self.evaluator.run(params, task, preemption=preemption)
+
+
+def _remark(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
+    """Warn of what is doubtful in examples; to read the files once more is left to the linter."""
+    if jax.process_index() != 0:
+        return
+    found = [
+        *findings.in_examples([*train, *evaluated]),
+        *findings.between(train, evaluated, getattr(task, "labels", ())),
+    ]
+    for line in findings.summary(found, "python -m flaxbert.lint --config=..."):
+        log.warning(line)
 
 
 def calibration_of(task: Task) -> dict[str, Any]:

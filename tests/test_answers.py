@@ -20,7 +20,7 @@ def row(answers: Any) -> Row:
 
 @pytest.mark.parametrize("form", [dict, json.dumps])
 def test_answers_are_pairs_of_text_and_place(form: Any) -> None:
-    assert read_answers(row(form(ANSWERS)), unanswerable=False) == ((("Bob", 17), ("Ann", 0)), 0)
+    assert read_answers(row(form(ANSWERS)), unanswerable=False) == ((("Bob", 17), ("Ann", 0)), [])
 
 
 @pytest.mark.parametrize(("ending", "mark"), [("csv", ","), ("tsv", "\t")])
@@ -31,7 +31,7 @@ def test_a_table_of_text_holds_answers_as_json(ending: str, mark: str, tmp_path:
     path = tmp_path / f"dev.{ending}"
     path.write_text(f"context{mark}answers\n{mark.join(cells)}\n")
     (read,) = sources.read(str(path), split="train").rows
-    assert read_answers(read, unanswerable=False) == ((("Bob", 17), ("Ann", 0)), 0)
+    assert read_answers(read, unanswerable=False) == ((("Bob", 17), ("Ann", 0)), [])
 
 
 @pytest.mark.parametrize("answers", ["Bob", "{", "[1]", {"text": ["Bob"]}, 3])
@@ -42,7 +42,7 @@ def test_another_form_is_named_with_its_line(answers: Any) -> None:
 
 def test_a_question_without_answer_needs_the_option() -> None:
     nothing = {"text": [], "answer_start": []}
-    assert read_answers(row(nothing), unanswerable=True) == ((), 0)
+    assert read_answers(row(nothing), unanswerable=True) == ((), [])
     with pytest.raises(DataError, match=r"dev\.csv:2: no answer.*options\.unanswerable=true"):
         read_answers(row(nothing), unanswerable=False)
 
@@ -56,8 +56,9 @@ def test_answers_lost_in_translation_are_left_out_and_counted_on_request() -> No
     answers = {"text": ["", "Bob", "Eve"], "answer_start": [-1, 8, 0]}
     with pytest.raises(DataError, match=r"answer '' at -1.*data\.malformed=skip"):
         read_answers(row(answers), unanswerable=False)
-    found = read_answers(row(answers), unanswerable=False, malformed="skip")
-    assert found == ((("Bob", 8),), 2)
+    good, faults = read_answers(row(answers), unanswerable=False, malformed="skip")
+    assert good == (("Bob", 8),)
+    assert len(faults) == 2
     nothing = {"text": [""], "answer_start": [-1]}  # no other: the row is malformed
     with pytest.raises(DataError, match="answer '' at -1"):
         read_answers(row(nothing), unanswerable=True, malformed="skip")

@@ -14,7 +14,7 @@ from conftest import vocabulary
 from flaxbert import sharding
 from flaxbert.evaluate import Evaluator
 from flaxbert.modes import evaluate
-from flaxbert.setup import prepare
+from flaxbert.setup import prepare, read_table
 from flaxbert.tasks import TASKS
 from flaxbert.train import run
 
@@ -110,7 +110,7 @@ def test_a_task_runs_with_a_family(
     # A finished run's export is evaluated alike, by another layout of rows.
     config.data = dataclasses.replace(config.data, packing=False)
     setup = prepare(config, str(tmp_path / "run"), None)
-    evaluator = Evaluator.open(setup, "eval", labelled=True)
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=True)
     found = evaluator.run(sharding.put_params(setup.load_params(trained=True), setup.mesh)).metrics
     for name, value in found.items():
         if not name.startswith("perf/"):

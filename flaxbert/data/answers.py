@@ -1,6 +1,8 @@
 """Answers in SQuAD's form, checked against their context."""
 
+import difflib
 import json
+import re
 from typing import Any
 
 from flaxbert.data.sources import Row
@@ -12,8 +14,8 @@ Answer = tuple[str, int]
 
 def read_answers(
     row: Row, *, unanswerable: bool, malformed: str = "error"
-) -> tuple[tuple[Answer, ...], int]:
-    """All reference answers of a question, and how many were skipped.
+) -> tuple[tuple[Answer, ...], list[str]]:
+    """All reference answers of a question, and what is wrong with those that were skipped.
 
     Args:
       row: with `context` and `answers`.
@@ -48,7 +50,7 @@ def read_answers(
             f"{row.origin}: {fault} Mend it, or leave such answers out with "
             "--config.data.malformed=skip."
         )
-    return good, len(pairs) - len(good)
+    return good, [f"{row.origin}: {fault}" for fault in faults if fault is not None]
 
 
 def _fault(text: object, start: object, context: str) -> str | None:
@@ -59,7 +61,17 @@ def _fault(text: object, start: object, context: str) -> str | None:
             "its first character."
         )
     if context[start : start + len(text)] != text:
-        near = context.find(text)
-        mend = f"it stands at {near}" if near >= 0 else "the context does not contain it"
-        return f"answer {text!r} is not at character {start}; {mend}."
+        return f"answer {text!r} is not at character {start}; {_nearest(text, start, context)}."
     return None
+
+
+def _nearest(text: str, start: int, context: str) -> str:
+    """Where an answer stands that is not where it should be, or what is most like it."""
+    places = [match.start() for match in re.finditer(re.escape(text), context)]
+    if places:
+        return f"it stands at {min(places, key=lambda place: abs(place - start))}"
+    matcher = difflib.SequenceMatcher(None, context, text, autojunk=False)
+    place, _, size = matcher.find_longest_match()
+    if 2 * size < len(text):
+        return "the context does not contain it"
+    return f"the context does not contain it, but {context[place : place + size]!r} at {place}"

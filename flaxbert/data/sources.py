@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from flaxbert import hub
 from flaxbert.data import conll
+from flaxbert.data.findings import MALFORMED, Finding
 from flaxbert.errors import ConfigError, DataError, HubError
 
 log = logging.getLogger("flaxbert")
@@ -40,7 +41,22 @@ class Row:
         value = self.values.get(column)
         if not isinstance(value, str):
             raise DataError(f"{self.origin}: {column} is {value!r}; expected a text.")
+        self.check_text(value, column)
         return value
+
+    def check_text(self, value: str, column: str) -> None:
+        """Check that a text is Unicode: JSON can write half of a surrogate pair.
+
+        Raises:
+          DataError: if it does.
+        """
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{self.origin}: {column} holds half of a surrogate pair at character "
+                f"{error.start} ({value[error.start]!r}); remove it, or write the whole character."
+            ) from None
 
     def slice(self, column: str | None) -> str | None:
         """The value of the `data.slices` column, if one is named.
@@ -69,6 +85,20 @@ class Table:
     source: str
     rows: list[Row]
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    findings: dict[Finding, None] = dataclasses.field(default_factory=dict)
+    """An ordered set: what was left out or is doubtful; reading twice finds nothing new."""
+
+    @property
+    def malformed(self) -> int:
+        """How many lines, rows and answers were left out (`data.malformed=skip`)."""
+        return sum(finding.kind == MALFORMED for finding in self.findings)
+
+    def tell(self, found: Iterable[Finding], what: str) -> None:
+        """Add findings, and log those of one kind as `what`."""
+        new = [finding for finding in found if finding not in self.findings]
+        self.findings.update(dict.fromkeys(new))
+        if new:
+            log.info(f"{self.source}: {len(new)} {what}, the first: {new[0]}")
 
     def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
         """What `make` makes of each row.
@@ -85,9 +115,8 @@ class Table:
             except DataError as error:
                 if malformed != "skip":
                     raise
-                faults.append(str(error))
-        if faults:
-            log.info(f"{self.source}: {len(faults)} malformed rows skipped, the first: {faults[0]}")
+                faults.append(Finding(MALFORMED, "", str(error)))
+        self.tell(faults, "malformed rows skipped")
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
         return made
@@ -137,7 +166,9 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         files = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
         if files:
             tables = [read(file, split=split, malformed=malformed) for file in files]
-            return Table(spec, [row for table in tables for row in table.rows], _same_names(tables))
+            all_rows = [row for table in tables for row in table.rows]
+            seen = {finding: None for table in tables for finding in table.findings}
+            return Table(spec, all_rows, _same_names(tables), seen)
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
@@ -148,7 +179,8 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         return _read_hub(spec, split)
     if not path.is_file():
         raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
-    rows, faults = [], []
+    rows: list[Row] = []
+    faults: list[DataError] = []
     try:
         for each in reader(path):
             if isinstance(each, Row):
@@ -162,9 +194,9 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
             f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
             "iconv -f latin1 -t utf8."
         ) from None
-    if faults:
-        log.info(f"{spec}: {len(faults)} malformed lines skipped, the first: {faults[0]}")
-    return Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
+    table = Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
+    table.tell([Finding(MALFORMED, "", str(each)) for each in faults], "malformed lines skipped")
+    return table
 
 
 def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:

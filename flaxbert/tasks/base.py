@@ -5,7 +5,7 @@ back into metrics and predictions. It never sees a device, a mesh, a step or an 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -43,6 +43,18 @@ class Example(Protocol):
     @property
     def origin(self) -> str:
         """Where it comes from, such as train.tsv:17, for messages."""
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Its texts: examples with equal ones are duplicates, or leak from train to eval."""
+
+    @property
+    def gold(self) -> Hashable:
+        """What is to be predicted; None if unlabelled."""
+
+    @property
+    def labels(self) -> tuple[int | str, ...]:
+        """Its labels, as names or numbers of the task's; none where answers are no labels."""
 
 
 class Task(Protocol):

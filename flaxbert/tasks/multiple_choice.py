@@ -47,6 +47,21 @@ class Example:
     slice: str | None
     origin: str
 
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Question and choices."""
+        return (self.question, *self.choices)
+
+    @property
+    def gold(self) -> int | None:
+        """The right choice's number."""
+        return self.label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A choice is none."""
+        return ()
+
 
 @dataclasses.dataclass(frozen=True)
 class MultipleChoice:
@@ -111,6 +126,8 @@ class MultipleChoice:
             raise DataError(
                 f"{row.origin}: {', '.join(columns)} is {choices!r}; expected a list of texts."
             )
+        for choice in choices:
+            row.check_text(choice, columns[0])
         if len(choices) < 2:
             raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
         if names is None:

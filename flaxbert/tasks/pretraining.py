@@ -51,6 +51,21 @@ class Example:
     slice: str | None
     origin: str
 
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Its paragraphs."""
+        return self.paragraphs
+
+    @property
+    def gold(self) -> None:
+        """Nothing: what is to be predicted is made from the text."""
+        return None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
 
 @dataclasses.dataclass(frozen=True)
 class PreTraining:

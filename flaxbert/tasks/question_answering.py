@@ -20,6 +20,7 @@ from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.answers import Answer, read_answers
 from flaxbert.data.features import Features
+from flaxbert.data.findings import MALFORMED, Finding
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
@@ -51,6 +52,21 @@ class Example:
     answers: tuple[Answer, ...]
     slice: str | None
     origin: str
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Question and context."""
+        return (self.question, self.context)
+
+    @property
+    def gold(self) -> tuple[Answer, ...]:
+        """All answers."""
+        return self.answers
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """An answer is none."""
+        return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,20 +107,19 @@ class QuestionAnswering:
         if labelled:
             columns["answers"] = ""
         table.require(columns, slices=self.data.slices if labelled else None)
-        skipped: list[int] = []
+        skipped: list[str] = []
         examples = table.read(
             lambda row: self._example(row, labelled, skipped), self.data.malformed
         )
-        if any(skipped):
-            log.info(f"{table.source}: {sum(skipped)} malformed answers skipped")
+        table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
         return examples
 
-    def _example(self, row: Row, labelled: bool, skipped: list[int]) -> Example:
+    def _example(self, row: Row, labelled: bool, skipped: list[str]) -> Example:
         answers: tuple[Answer, ...] = ()
         if labelled:
             may_lack, malformed = self.options.unanswerable, self.data.malformed
-            answers, count = read_answers(row, unanswerable=may_lack, malformed=malformed)
-            skipped.append(count)
+            answers, faults = read_answers(row, unanswerable=may_lack, malformed=malformed)
+            skipped += faults
         return Example(
             id=str(row.values.get("id", row.origin)),
             question=row.text("question").strip(),

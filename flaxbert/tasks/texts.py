@@ -1,7 +1,7 @@
 """What tasks on whole texts share: columns, examples, and texts longer than the model."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from flaxbert.config import DataConfig, option
@@ -50,6 +50,24 @@ class TextExample:
     label: Any
     slice: str | None
     origin: str
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Its texts."""
+        return (self.text,) if self.pair is None else (self.text, self.pair)
+
+    @property
+    def gold(self) -> Hashable:
+        """Its label, as the task reads it: an index, flags or a number."""
+        label: Hashable = self.label
+        return label
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Numbers of its labels."""
+        if isinstance(self.label, tuple):
+            return tuple(number for number, flag in enumerate(self.label) if flag)
+        return (self.label,) if isinstance(self.label, int) else ()
 
     def record(self) -> dict[str, str]:
         """How a prediction for it begins."""

@@ -8,7 +8,7 @@ has one tag for every word, whatever the length.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import conll, windows
 from flaxbert.data.features import Features
+from flaxbert.data.findings import Finding
 from flaxbert.data.sources import Row, Table
 from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
@@ -47,6 +48,21 @@ class Example:
     tags: tuple[str, ...] | None
     slice: str | None
     origin: str
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """The sentence."""
+        return (" ".join(self.tokens),)
+
+    @property
+    def gold(self) -> Hashable:
+        """Its tags."""
+        return self.tags
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its tags too."""
+        return self.tags or ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +252,8 @@ def _texts(row: Row, column: str) -> list[str]:
         raise DataError(f"{row.origin}: {column} is {value!r}; expected a list of texts.")
     if not value:
         raise DataError(f"{row.origin}: {column} is empty; remove the row.")
+    for text in value:
+        row.check_text(text, column)
     return list(value)
 
 
@@ -259,7 +277,11 @@ def _bio(table: Table, options: Options, malformed: str) -> tuple[list[tuple[Row
 
     rows = table.read(tagged, malformed)
     scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
-    stray = sum(conll.stray_insides(tags) for _, tags in rows) if scheme == "BIO" else 0
-    if stray:
-        log.info(f"{table.source}: {stray} I- tags that continue no entity are read as its start")
+    if scheme == "BIO":
+        stray = [row.origin for row, tags in rows for _ in range(conll.stray_insides(tags))]
+        what = "an I- tag that continues no entity; it is read as the start of one"
+        table.tell(
+            [Finding("invalid tag sequence", place, what) for place in stray],
+            "sentences with invalid tag sequences",
+        )
     return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme
