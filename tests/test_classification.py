@@ -71,6 +71,21 @@ def test_a_null_among_floats_is_no_label(null: Any) -> None:
     assert gold(create(train, malformed="skip"), train) == [1, 0]
 
 
+@pytest.mark.parametrize("odd", [["good"], {"good": 1}, 0.5])
+def test_a_row_that_is_skipped_adds_no_label(odd: Any) -> None:
+    train = table(["good", "bad", odd])
+    task = create(train, malformed="skip")
+    assert task.labels == ("bad", "good")
+    assert gold(task, train) == [1, 0]
+
+
+def test_a_label_of_thousands_of_digits_is_a_name() -> None:
+    train = table(["1" * 9999, "2"])
+    task = create(train)
+    assert task.labels == ("1" * 9999, "2")
+    assert gold(task, train) == [0, 1]
+
+
 @pytest.mark.parametrize("number", [int, float])
 def test_names_of_the_data_set_explain_its_integers(number: Any) -> None:
     train = table([number(1), number(0), number(1)], label_names=["negative", "positive"])

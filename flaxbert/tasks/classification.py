@@ -68,6 +68,8 @@ class Classification:
         if train is not None and not options.labels and known is None:
             train.require({column: "options.label"})
             given = [names.whole(row.values.get(column)) for row in train.rows]
+            if data.malformed == "skip":  # rows whose labels `index` refuses name no class
+                given = [each for each in given if isinstance(each, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
             seen = {str(each) for each in given if each not in (None, "") and each == each}
         labels = names.choose(options.labels, known, seen, hf_config)
