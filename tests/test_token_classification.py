@@ -230,6 +230,8 @@ def test_a_tag_of_digits_is_the_number_of_a_label(tokenizer: Any) -> None:
         ({"tags": "O O"}, ["tags is 'O O'; expected a list of tags"]),
         ({"tags": None}, ["tags is None; expected a list of tags"]),
         ({"tags": ["O", None]}, ["tags is ['O', None]; expected a list of tags"]),
+        ({"tags": ["O", ""]}, ["tags is ['O', '']; expected a list of tags"]),
+        ({"tags": ["O", True]}, ["tags is ['O', True]; expected a list of tags"]),
         ({"tokens": "old king"}, ["tokens is 'old king'; expected a list of texts"]),
         ({"tokens": ["old", 3]}, ["tokens is ['old', 3]; expected a list of texts"]),
         ({"tokens": [], "tags": []}, ["tokens is empty; remove the row"]),

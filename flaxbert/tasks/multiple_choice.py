@@ -117,7 +117,14 @@ class MultipleChoice:
             names = range(len(choices))
         if not isinstance(names, list | tuple | range) or len(names) != len(choices):
             raise DataError(f"{row.origin}: {len(choices)} choices, but their names are {names!r}.")
-        return list(choices), [str(whole(name)) for name in names]
+        given = [whole(name) for name in names]
+        own = [str(name) for name in given if isinstance(name, str | int)]
+        if len(set(own)) < len(choices):
+            raise DataError(
+                f"{row.origin}: the names of the choices are {names!r}; expected a text or "
+                "number of its own for each."
+            )
+        return list(choices), own
 
     def _label(self, row: Row, names: list[str]) -> int:
         value = whole(row.values.get(self.options.label))

@@ -247,8 +247,8 @@ def _bio(table: Table, options: Options, malformed: str) -> tuple[list[tuple[Row
     def tagged(row: Row) -> tuple[Row, list[str]]:
         tags, tokens = row.values.get(options.tags), _texts(row, options.tokens)
         if isinstance(tags, list):
-            tags = [known[t] if isinstance(t, int) and 0 <= t < len(known) else t for t in tags]
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
+        if not isinstance(tags, list) or not all(tag and isinstance(tag, str) for tag in tags):
             raise DataError(
                 f"{row.origin}: {options.tags} is {tags!r}; expected a list of tags. Integers need "
                 "the names that they stand for: --config.options.labels, in their order."
