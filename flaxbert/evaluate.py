@@ -14,7 +14,7 @@ import numpy as np
 from flaxbert import sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
-from flaxbert.data.sources import Table
+from flaxbert.data.table import Table
 from flaxbert.errors import Preempted
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption

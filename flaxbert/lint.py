@@ -22,7 +22,7 @@ from flaxbert import cli
 from flaxbert.config import Config, validate
 from flaxbert.data import findings, sources
 from flaxbert.data.findings import MALFORMED, Finding
-from flaxbert.data.sources import Table
+from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
 from flaxbert.setup import SPLITS, Setup, prepare
 from flaxbert.tasks import TASKS

@@ -18,7 +18,7 @@ from flaxbert.config import Config, DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.order import permutation
-from flaxbert.data.sources import Table
+from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
 from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models import formats, weights

@@ -18,7 +18,7 @@ from toy import FILLERS, write_lines
 import flaxbert
 from flaxbert import checkpoint, cli
 from flaxbert.config import DataConfig
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import Task, score_with_slices

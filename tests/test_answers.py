@@ -7,7 +7,7 @@ import pytest
 
 from flaxbert.data import sources
 from flaxbert.data.answers import read_answers
-from flaxbert.data.sources import Row
+from flaxbert.data.table import Row
 from flaxbert.errors import DataError
 
 CONTEXT = "Ann met Bob, and Bob met Ann."
@@ -34,7 +34,14 @@ def test_a_table_of_text_holds_answers_as_json(ending: str, mark: str, tmp_path:
     assert read_answers(read, unanswerable=False) == ((("Bob", 17), ("Ann", 0)), [])
 
 
-@pytest.mark.parametrize("answers", ["Bob", "{", "[1]", {"text": ["Bob"]}, 3])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        *("Bob", "{", "[1]", {"text": ["Bob"]}, 3, "[" * 9999),
+        {"text": "An", "answer_start": [0, 1]},  # not the answers "A" and "n"
+        {"text": {"Ann": 1}, "answer_start": [0]},
+    ],
+)
 def test_another_form_is_named_with_its_line(answers: Any) -> None:
     with pytest.raises(DataError, match=r"dev\.csv:2: answers is .*'answer_start'.*as JSON"):
         read_answers(row(answers), unanswerable=True)
@@ -50,6 +57,11 @@ def test_a_question_without_answer_needs_the_option() -> None:
 def test_an_answer_elsewhere_is_told_where() -> None:
     with pytest.raises(DataError, match="'Bob' is not at character 1; it stands at 8"):
         read_answers(row({"text": ["Bob"], "answer_start": [1]}), unanswerable=False)
+
+
+def test_true_is_no_place() -> None:
+    with pytest.raises(DataError, match="answer 'nn' at True; expected a text"):
+        read_answers(row({"text": ["nn"], "answer_start": [True]}), unanswerable=False)
 
 
 def test_answers_lost_in_translation_are_left_out_and_counted_on_request() -> None:

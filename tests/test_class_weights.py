@@ -10,7 +10,7 @@ import pytest
 from tolerance import assert_close
 
 from flaxbert.config import DataConfig
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks.classification import Classification, Options
 

@@ -12,7 +12,7 @@ import pytest
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.tasks.base import Predictions, score_with_slices
@@ -69,6 +69,21 @@ def test_a_null_among_floats_is_no_label(null: Any) -> None:
     with pytest.raises(DataError, match=r"train\.tsv:4: label"):
         task.examples(train, labelled=True)
     assert gold(create(train, malformed="skip"), train) == [1, 0]
+
+
+@pytest.mark.parametrize("odd", [["good"], {"good": 1}, 0.5])
+def test_a_row_that_is_skipped_adds_no_label(odd: Any) -> None:
+    train = table(["good", "bad", odd])
+    task = create(train, malformed="skip")
+    assert task.labels == ("bad", "good")
+    assert gold(task, train) == [1, 0]
+
+
+def test_a_label_of_thousands_of_digits_is_a_name() -> None:
+    train = table(["1" * 9999, "2"])
+    task = create(train)
+    assert task.labels == ("1" * 9999, "2")
+    assert gold(task, train) == [0, 1]
 
 
 @pytest.mark.parametrize("number", [int, float])

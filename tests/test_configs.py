@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from flaxbert import cli
 from flaxbert.config import Config, validate
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model

@@ -14,7 +14,7 @@ from tolerance import assert_close
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.bert import BertConfig

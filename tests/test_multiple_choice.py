@@ -12,7 +12,7 @@ from tolerance import assert_close
 from flaxbert.config import DataConfig
 from flaxbert.data.batching import Batch, Batches
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import group_log_softmax
 from flaxbert.models.bert import BertConfig
@@ -137,6 +137,8 @@ def test_the_slice_is_read_where_there_are_labels() -> None:
         (plain(["red"]), ["1 choices", "at least two"]),
         (plain([]), ["0 choices", "at least two"]),
         (plain({"text": ["red", "blue"], "label": ["A"]}, "A"), ["2 choices, but their names are"]),
+        (plain({"text": ["red", "blue"], "label": ["A", "A"]}, "A"), ["of its own for each"]),
+        (plain({"text": ["red", "blue"], "label": ["A", None]}, None), ["of its own for each"]),
         (plain(label=2), ["label is 2", "one of 0, 1"]),
         (plain(label=-1), ["label is -1"]),
         (plain(label=None), ["label is None"]),

@@ -20,7 +20,7 @@ from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.masking import CONTINUATION, SPECIAL, START, mask
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.bert import BertConfig
 from flaxbert.tasks.base import Predictions, score_with_slices

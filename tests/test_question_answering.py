@@ -18,7 +18,7 @@ from flaxbert.config import DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.windows import NOWHERE
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError

@@ -12,7 +12,7 @@ from tolerance import assert_close
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.bert import BertConfig
@@ -48,7 +48,8 @@ def test_numbers_and_texts_of_numbers_are_labels(value: Any, number: float) -> N
 
 
 @pytest.mark.parametrize(
-    "value", ["high", "", "1,5", None, True, False, math.nan, math.inf, "nan", "-inf", [1.0], {}]
+    "value",
+    ["high", "", "1,5", None, True, False, math.nan, math.inf, "nan", "-inf", [1.0], {}, 10**400],
 )
 def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
     with pytest.raises(DataError) as caught:

@@ -233,6 +233,33 @@ BAD = {
     "SQuAD without question": ("a.json", squad_question(question=...), ["'question'"]),
     "SQuAD flat answers": ("a.json", squad_question(answers=["Paris"]), ["paragraphs[0].qas[0]"]),
     "SQuAD null answers": ("a.json", squad_question(answers=None), ["paragraphs[0].qas[0]"]),
+    "SQuAD answers an empty text": ("a.json", squad_question(answers=""), ["expected a list"]),
+    "SQuAD answers an empty object": ("a.json", squad_question(answers={}), ["expected a list"]),
+    "SQuAD questions an empty object": (
+        "a.json",
+        squad_with({"paragraphs": [{"context": "", "qas": {}}]}),
+        ["data[1].paragraphs[0]: not in SQuAD's form", "expected a list, found dict"],
+    ),
+    "half a character": (
+        "a.jsonl",
+        '{}\n{"a": ["\\ud83d"]}',
+        ["a.jsonl:2: '\\ud83d' is half of a"],
+    ),
+    "half a character in SQuAD": (
+        "a.json",
+        squad_question(question="\ud83d"),
+        ["a.json: question q1: '\\ud83d' is half of a character"],
+    ),
+    "half a character for an id": (
+        "a.json",
+        squad_question(id="\ud83d"),
+        ["[0].qas[0]: '\\ud83d'"],
+    ),
+    "line without end": ("a.jsonl", "[" * 9999, ["a.jsonl:1: not valid JSON (lists or objects"]),
+    "deep line": ("a.jsonl", '{"a":' * 99 + "1" + "}" * 99, ["a.jsonl:1: lists or objects in one"]),
+    "file without end": ("a.json", "[" * 9999, ["a.json: cannot be read (lists or objects"]),
+    "number of the line": ("a.jsonl", "1" * 9999, ["a.jsonl:1: not valid JSON (a number of"]),
+    "number of the file": ("a.json", "1" * 9999, ["a.json: cannot be read (a number of"]),
     "SQuAD without context": (
         "a.json",
         squad_with({"paragraphs": [{"qas": [QUESTION]}]}),
@@ -265,6 +292,30 @@ def test_bad_input_says_where_and_what(case: str, tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith(str(tmp_path))
     assert all(part in message for part in parts), message
+
+
+def test_answers_that_are_absent_are_not_the_same_as_none(tmp_path: Path) -> None:
+    # A question without answers is one to leave unanswered; a file to predict on has none at all.
+    for answers, expected in (([], {"text": [], "answer_start": []}), (..., None)):
+        table = read_text(tmp_path, "a.json", squad_question(answers=answers))
+        assert table.rows[0].values.get("answers") == expected
+
+
+def test_a_file_that_the_system_does_not_give_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> sources.Found:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setitem(sources.READERS, ".txt", refuse)
+    with pytest.raises(DataError, match=r"a\.txt: cannot be read \(Permission denied\)"):
+        read_text(tmp_path, "a.txt", "x")
+
+
+@pytest.mark.parametrize("value", [[["en"], ["de"]], [{}, "en"], ["en", None], [1, "1.0"]])
+def test_a_slice_of_several_values_of_any_kind_is_refused(value: list) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:1: lang has several values"):
+        sources.Row({"lang": value}, "a.jsonl:1").slice("lang")
 
 
 @pytest.mark.parametrize("ending", WRITERS)

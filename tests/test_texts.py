@@ -13,7 +13,7 @@ from tolerance import assert_close
 from flaxbert.config import DataConfig
 from flaxbert.data.batching import Batch, Batches
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import group_sum, pool
 from flaxbert.tasks import texts

@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from flaxbert.data.sources import Row
+from flaxbert.data.table import Row
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
@@ -31,8 +31,11 @@ def read_answers(
     try:
         if isinstance(answers, str):  # a cell of a .tsv or .csv
             answers = json.loads(answers)
-        pairs = tuple(zip(answers["text"], answers["answer_start"], strict=True))
-    except (KeyError, TypeError, ValueError):
+        columns = [answers["text"], answers["answer_start"]]
+        if not all(isinstance(column, list | tuple) for column in columns):
+            raise TypeError("a text in place of a list would be read as one answer a character")
+        pairs = tuple(zip(*columns, strict=True))
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(
             f"{row.origin}: answers is {answers!r}; expected "
             "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON)."
@@ -55,7 +58,12 @@ def read_answers(
 
 def _fault(text: object, start: object, context: str) -> str | None:
     """What is wrong with an answer."""
-    if not isinstance(text, str) or not text or not isinstance(start, int) or start < 0:
+    if (
+        not (isinstance(text, str) and text)
+        or not isinstance(start, int)
+        or isinstance(start, bool)
+        or start < 0
+    ):
         return (
             f"answer {text!r} at {start!r}; expected a text that is not empty and the number of "
             "its first character."

@@ -122,7 +122,7 @@ def between(
         for label in example.labels:
             if label not in known:
                 known.add(label)  # told once
-                name = names[label] if isinstance(label, int) else label
+                name = names[label] if names and isinstance(label, int) else label
                 what = f"label {name!r} is in no training example, so it cannot be learnt"
                 yield Finding("unseen label", example.origin, what)
 

@@ -7,144 +7,23 @@ set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation` or `...@train
 """
 
 import csv
-import dataclasses
 import glob
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from flaxbert import hub
 from flaxbert.data import conll
 from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError, HubError
 
 log = logging.getLogger("flaxbert")
 
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One record, and where it stands for messages (`train.tsv:17`)."""
-
-    values: dict[str, Any]
-    origin: str
-
-    def text(self, column: str) -> str:
-        """The value of a column that must be text.
-
-        Raises:
-          DataError: if it is anything else, such as a null.
-        """
-        value = self.values.get(column)
-        if not isinstance(value, str):
-            raise DataError(f"{self.origin}: {column} is {value!r}; expected a text.")
-        self.check_text(value, column)
-        return value
-
-    def check_text(self, value: str, column: str) -> None:
-        """Check that a text is Unicode: JSON can write half of a surrogate pair.
-
-        Raises:
-          DataError: if it does.
-        """
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{self.origin}: {column} holds half of a surrogate pair at character "
-                f"{error.start} ({value[error.start]!r}); remove it, or write the whole character."
-            ) from None
-
-    def slice(self, column: str | None) -> str | None:
-        """The value of the `data.slices` column, if one is named.
-
-        A column with a value for each word (.conll) stands for the sentence where all are equal.
-
-        Raises:
-          DataError: where they are not.
-        """
-        value = self.values.get(column) if column else None
-        if isinstance(value, list):
-            if len(set(value)) > 1:
-                raise DataError(f"{self.origin}: {column} has several values: {sorted(set(value))}")
-            value = value[0] if value else None
-        return None if value is None else str(value)
-
-
 Found = Iterator[Row | DataError]
 """What a reader yields: a record, or what is wrong with a malformed line that can be left out."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """The rows of a source, and the names behind integer labels where the source knows them."""
-
-    source: str
-    rows: list[Row]
-    label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    findings: dict[Finding, None] = dataclasses.field(default_factory=dict)
-    """An ordered set: what was left out or is doubtful; reading twice finds nothing new."""
-
-    @property
-    def malformed(self) -> int:
-        """How many lines, rows and answers were left out (`data.malformed=skip`)."""
-        return sum(finding.kind == MALFORMED for finding in self.findings)
-
-    def tell(self, found: Iterable[Finding], what: str) -> None:
-        """Add findings, and log those of one kind as `what`."""
-        new = [finding for finding in found if finding not in self.findings]
-        self.findings.update(dict.fromkeys(new))
-        if new:
-            log.info(f"{self.source}: {len(new)} {what}, the first: {new[0]}")
-
-    def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
-        """What `make` makes of each row.
-
-        Args:
-          make: raises DataError for a row that is malformed.
-          malformed: "error" lets it through; "skip" leaves such rows out, and tells how many.
-        """
-        made: list[T] = []
-        faults = []
-        for row in self.rows:
-            try:
-                made.append(make(row))
-            except DataError as error:
-                if malformed != "skip":
-                    raise
-                faults.append(Finding(MALFORMED, "", str(error)))
-        self.tell(faults, "malformed rows skipped")
-        if not made:
-            raise DataError(f"{self.source}: holds no rows that are well formed.")
-        return made
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the first row's values."""
-        return list(self.rows[0].values) if self.rows else []
-
-    def require(self, columns: Mapping[str, str], *, slices: str | None = None) -> None:
-        """Check that columns exist.
-
-        Args:
-          columns: {column: the config key that names it; "" if its name is fixed}.
-          slices: a further column, that of data.slices.
-
-        Raises:
-          DataError: naming what is absent, what is there and the key to set.
-        """
-        if not self.rows:
-            raise DataError(f"{self.source}: holds no rows.")
-        for column, key in {**columns, **({slices: "data.slices"} if slices else {})}.items():
-            if column not in self.columns:
-                mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
-                raise DataError(
-                    f"{self.source}: no column {column!r}; its columns are {self.columns}. "
-                    f"{mend} (a first line must name them)."
-                )
 
 
 def read(spec: str, *, split: str, malformed: str = "error") -> Table:
@@ -194,6 +73,8 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
             f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
             "iconv -f latin1 -t utf8."
         ) from None
+    except OSError as error:
+        raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
     table = Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
     table.tell([Finding(MALFORMED, "", str(each)) for each in faults], "malformed lines skipped")
     return table
@@ -257,10 +138,53 @@ def _read_tsv(path: Path) -> Found:
     return _delimited(path, "\t", csv.QUOTE_NONE)  # GLUE's form: a quote is just a character
 
 
+DEEPEST = 50
+"""Lists or objects in one another: far more than data has, far fewer than Python can compare."""
+
+
 def _object(value: Any, origin: str) -> Row | DataError:
     if not isinstance(value, dict):
         return DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
-    return Row(value, origin)
+    fault = _unfit(value)
+    return DataError(f"{origin}: {fault}.") if fault else Row(value, origin)
+
+
+def _unfit(value: Any) -> str | None:
+    """What keeps a JSON value from being used, though it is valid."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += [*each, *each.values()]
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, str) and not each.isascii():
+                try:
+                    each.encode()
+                except UnicodeEncodeError as error:  # a text cut within an emoji, most often
+                    half = ascii(each[error.start])
+                    return f"{half} is half of a character (a lone surrogate); remove it"
+        if not inner:
+            return None
+        level = inner
+    return f"lists or objects in one another more than {DEEPEST} deep"
+
+
+def _parse(text: str) -> Any:
+    """The value of a text in JSON.
+
+    Raises:
+      ValueError: if there is none, or none that Python can hold; of JSON's own kind in the first.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("a number of thousands of digits") from None
+    except RecursionError:
+        raise ValueError("lists or objects in one another without end") from None
 
 
 def _read_jsonl(path: Path) -> Found:
@@ -269,16 +193,20 @@ def _read_jsonl(path: Path) -> Found:
             if line.strip():
                 origin = f"{path}:{number}"
                 try:
-                    yield _object(json.loads(line), origin)
-                except json.JSONDecodeError as error:
-                    yield DataError(f"{origin}: not valid JSON ({error.msg}).")
+                    yield _object(_parse(line), origin)
+                except ValueError as error:
+                    reason = getattr(error, "msg", error)
+                    yield DataError(f"{origin}: not valid JSON ({reason}).")
 
 
 def _read_json(path: Path) -> Found:
+    text = path.read_text(encoding="utf-8-sig")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = _parse(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from None
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
         if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
@@ -296,24 +224,33 @@ def _squad_rows(path: Path, articles: list[Any]) -> Found:
     try:
         for a, article in enumerate(articles):
             place = f"data[{a}]"
-            for p, paragraph in enumerate(article["paragraphs"]):
+            for p, paragraph in enumerate(_list(article["paragraphs"])):
                 place = f"data[{a}].paragraphs[{p}]"
-                for q, question in enumerate(paragraph["qas"]):
+                for q, question in enumerate(_list(paragraph["qas"])):
                     place = f"data[{a}].paragraphs[{p}].qas[{q}]"
-                    answers = question.get("answers", [])
                     values = {
                         "id": question["id"],
                         "question": question["question"],
                         "context": paragraph["context"],
-                        "answers": {
+                    }
+                    # Answers that are absent are not the same as none: [] says that there is none.
+                    if "answers" in question:
+                        answers = _list(question["answers"])
+                        values["answers"] = {
                             "text": [answer["text"] for answer in answers],
                             "answer_start": [answer["answer_start"] for answer in answers],
-                        },
-                    }
+                        }
                     extra = {key: value for key, value in question.items() if key not in values}
-                    yield Row(values | extra, f"{path}: question {question['id']}")
+                    name = place if _unfit(question["id"]) else f"question {question['id']}"
+                    yield _object(values | extra, f"{path}: {name}")
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):  # an empty text or object would pass for an empty list
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return value
 
 
 def _read_parquet(path: Path) -> Found:
@@ -322,8 +259,10 @@ def _read_parquet(path: Path) -> Found:
 
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}).") from None
+    # Besides Arrow's own: text that is not UTF-8, and times beyond Python's years.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
     for number, record in enumerate(records, start=1):
         yield Row(record, f"{path}: row {number}")
 
@@ -333,6 +272,16 @@ def _parquet_names(path: Path) -> dict[str, list[str]]:
     import pyarrow.parquet
 
     written = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface")
+    try:
+        return _class_labels(written)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise DataError(
+            f"{path}: the key 'huggingface' of its metadata is not as the library datasets writes "
+            "it, so integer labels may lack their names; write the file without that key."
+        ) from None
+
+
+def _class_labels(written: bytes | None) -> dict[str, list[str]]:
     features = json.loads(written).get("info", {}).get("features", {}) if written else {}
     # A list of labels, such as tags, has the names inside.
     inner = {
@@ -340,11 +289,14 @@ def _parquet_names(path: Path) -> dict[str, list[str]]:
         for column, feature in features.items()
         if isinstance(feature, dict)
     }
-    return {
-        column: list(feature["names"])
+    names = {
+        column: _list(feature["names"])
         for column, feature in inner.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
+    if not all(own and all(isinstance(name, str) for name in own) for own in names.values()):
+        raise ValueError("names that are no texts")
+    return names
 
 
 def _read_conll(path: Path) -> Found:

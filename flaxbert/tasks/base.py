@@ -13,7 +13,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Table
+from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.models.heads import MakeHead, Outputs
 
@@ -55,6 +55,20 @@ class Example(Protocol):
     @property
     def labels(self) -> tuple[int | str, ...]:
         """Its labels, as names or numbers of the task's; none where answers are no labels."""
+
+
+class NoLabels:
+    """Base of examples whose answers are no labels."""
+
+    @property
+    def gold(self) -> Hashable:
+        """Nothing, where what is to be predicted is made from the texts."""
+        return None
+
+    @property
+    def labels(self) -> tuple[int | str, ...]:
+        """None."""
+        return ()
 
 
 class Task(Protocol):

@@ -15,7 +15,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Table
+from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.losses import cross_entropy, pool, weighted_sum
@@ -68,6 +68,8 @@ class Classification:
         if train is not None and not options.labels and known is None:
             train.require({column: "options.label"})
             given = [names.whole(row.values.get(column)) for row in train.rows]
+            if data.malformed == "skip":  # rows whose labels `index` refuses name no class
+                given = [each for each in given if isinstance(each, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
             seen = {str(each) for each in given if each not in (None, "") and each == each}
         labels = names.choose(options.labels, known, seen, hf_config)

@@ -38,7 +38,7 @@ def choose(
         labels = tuple(names)
     else:
         found = set(seen)
-        digits = all(name.isdecimal() for name in found)
+        digits = all(_number(name) is not None for name in found)
         labels = tuple(sorted(found, key=int if digits else None))
     if not given and set(labels) <= set(own):
         labels = own
@@ -70,6 +70,11 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _number(name: str) -> int | None:
+    """The number that a name writes; one of hundreds of digits is a name."""
+    return int(name) if name.isdecimal() and len(name) < 100 else None
+
+
 def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
     """Index of a label among `labels`: a name or an integer.
 
@@ -81,7 +86,7 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     """
     value = whole(value)
     name = str(value) if isinstance(value, str | int) else ""
-    number = int(name) if name.isdecimal() else None
+    number = _number(name)
     if isinstance(value, int) and number is not None and names is not None and number < len(names):
         name, number = names[number], None
     if name in labels:

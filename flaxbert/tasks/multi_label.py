@@ -16,7 +16,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import binary_cross_entropy, pool, weighted_sum

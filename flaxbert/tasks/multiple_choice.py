@@ -15,13 +15,13 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import group_log_softmax, group_sum, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
 from flaxbert.tasks.labels import whole
 
 
@@ -38,7 +38,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class Example(NoLabels):
     """A question with its choices; `label` is the right one's number, None if unlabelled."""
 
     question: str
@@ -56,11 +56,6 @@ class Example:
     def gold(self) -> int | None:
         """The right choice's number."""
         return self.label
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """A choice is none."""
-        return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +121,20 @@ class MultipleChoice:
             raise DataError(
                 f"{row.origin}: {', '.join(columns)} is {choices!r}; expected a list of texts."
             )
-        for choice in choices:
-            row.check_text(choice, columns[0])
         if len(choices) < 2:
             raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
         if names is None:
             names = range(len(choices))
         if not isinstance(names, list | tuple | range) or len(names) != len(choices):
             raise DataError(f"{row.origin}: {len(choices)} choices, but their names are {names!r}.")
-        return list(choices), [str(whole(name)) for name in names]
+        given = [whole(name) for name in names]
+        own = [str(name) for name in given if isinstance(name, str | int)]
+        if len(set(own)) < len(choices):
+            raise DataError(
+                f"{row.origin}: the names of the choices are {names!r}; expected a text or "
+                "number of its own for each."
+            )
+        return list(choices), own
 
     def _label(self, row: Row, names: list[str]) -> int:
         value = whole(row.values.get(self.options.label))

@@ -19,12 +19,12 @@ from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
 from flaxbert.data.features import Features
 from flaxbert.data.order import uniform
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
 
 
 @dataclasses.dataclass
@@ -43,7 +43,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class Example(NoLabels):
     """A document, as its paragraphs."""
 
     name: str
@@ -55,16 +55,6 @@ class Example:
     def content(self) -> tuple[str, ...]:
         """Its paragraphs."""
         return self.paragraphs
-
-    @property
-    def gold(self) -> None:
-        """Nothing: what is to be predicted is made from the text."""
-        return None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
 
 @dataclasses.dataclass(frozen=True)

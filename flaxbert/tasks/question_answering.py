@@ -21,14 +21,14 @@ from flaxbert.data import windows
 from flaxbert.data.answers import Answer, read_answers
 from flaxbert.data.features import Features
 from flaxbert.data.findings import MALFORMED, Finding
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.losses import position_cross_entropy, weighted_sum
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
 
 log = logging.getLogger("flaxbert")
 
@@ -43,7 +43,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class Example(NoLabels):
     """One question on one context; `answers` are (text, first character), empty if unlabelled."""
 
     id: str
@@ -62,11 +62,6 @@ class Example:
     def gold(self) -> tuple[Answer, ...]:
         """All answers."""
         return self.answers
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """An answer is none."""
-        return ()
 
 
 @dataclasses.dataclass(frozen=True)

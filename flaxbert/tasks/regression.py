@@ -15,7 +15,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import DataError
 from flaxbert.losses import pool, weighted_sum
@@ -63,7 +63,7 @@ class Regression:
         value = row.values.get(self.options.label)
         try:
             number = math.nan if isinstance(value, bool) or value is None else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= np.finfo(np.float32).max:
             raise DataError(f"{row.origin}: {self.options.label} is {value!r}; expected a number.")

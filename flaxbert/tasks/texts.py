@@ -7,7 +7,7 @@ from typing import Any
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.features import Features
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
 

@@ -18,15 +18,14 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import conll, windows
 from flaxbert.data.features import Features
-from flaxbert.data.findings import Finding
-from flaxbert.data.sources import Row, Table
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer, expect_words
-from flaxbert.errors import DataError
 from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import labels as names
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.tags import read_tags, read_words
 
 log = logging.getLogger("flaxbert")
 
@@ -89,7 +88,9 @@ class TokenClassification:
         given = conll.both_tags(options.labels) if conll.is_io(options.labels) else options.labels
         seen = None
         if train is not None and not options.labels:
-            tagged, _ = _bio(train, options, data.malformed)
+            tagged, _ = read_tags(
+                train, options.tokens, options.tags, options.labels, data.malformed
+            )
             seen = {tag for _, tags in tagged for tag in tags}
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
@@ -101,13 +102,15 @@ class TokenClassification:
         table.require({self.options.tokens: "options.tokens"}, slices=slices)
         if not labelled:
             return table.read(lambda row: self._example(row, None), self.data.malformed)
-        tagged, scheme = _bio(table, self.options, self.data.malformed)
+        tagged, scheme = read_tags(
+            table, self.options.tokens, self.options.tags, self.options.labels, self.data.malformed
+        )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
         return [self._example(row, tags) for row, tags in tagged]
 
     def _example(self, row: Row, tags: list[str] | None) -> Example:
-        tokens = _texts(row, self.options.tokens)
+        tokens = read_words(row, self.options.tokens)
         tags = tags and [self.labels[names.index(t, self.labels, None, row.origin)] for t in tags]
         return Example(
             tokens=tuple(tokens),
@@ -244,44 +247,3 @@ class TokenClassification:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
-
-
-def _texts(row: Row, column: str) -> list[str]:
-    value = row.values.get(column)
-    if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-        raise DataError(f"{row.origin}: {column} is {value!r}; expected a list of texts.")
-    if not value:
-        raise DataError(f"{row.origin}: {column} is empty; remove the row.")
-    for text in value:
-        row.check_text(text, column)
-    return list(value)
-
-
-def _bio(table: Table, options: Options, malformed: str) -> tuple[list[tuple[Row, list[str]]], str]:
-    """Rows with their tags, in IOB2 where they mark entities, and the scheme they were in."""
-    table.require({options.tokens: "options.tokens", options.tags: "options.tags"})
-    known = table.label_names.get(options.tags, options.labels)
-
-    def tagged(row: Row) -> tuple[Row, list[str]]:
-        tags, tokens = row.values.get(options.tags), _texts(row, options.tokens)
-        if isinstance(tags, list):
-            tags = [known[t] if isinstance(t, int) and 0 <= t < len(known) else t for t in tags]
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise DataError(
-                f"{row.origin}: {options.tags} is {tags!r}; expected a list of tags. Integers need "
-                "the names that they stand for: --config.options.labels, in their order."
-            )
-        if len(tags) != len(tokens):
-            raise DataError(f"{row.origin}: {len(tokens)} words, but {len(tags)} tags.")
-        return row, tags
-
-    rows = table.read(tagged, malformed)
-    scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
-    if scheme == "BIO":
-        stray = [row.origin for row, tags in rows for _ in range(conll.stray_insides(tags))]
-        what = "an I- tag that continues no entity; it is read as the start of one"
-        table.tell(
-            [Finding("invalid tag sequence", place, what) for place in stray],
-            "sentences with invalid tag sequences",
-        )
-    return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme

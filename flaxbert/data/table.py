@@ -1,0 +1,117 @@
+"""Rows of a source, whatever it is: what tasks make examples of."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.errors import DataError
+
+log = logging.getLogger("flaxbert")
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One record, and where it stands for messages (`train.tsv:17`)."""
+
+    values: dict[str, Any]
+    origin: str
+
+    def text(self, column: str) -> str:
+        """The value of a column that must be text.
+
+        Raises:
+          DataError: if it is anything else, such as a null.
+        """
+        value = self.values.get(column)
+        if not isinstance(value, str):
+            raise DataError(f"{self.origin}: {column} is {value!r}; expected a text.")
+        return value
+
+    def slice(self, column: str | None) -> str | None:
+        """The value of the `data.slices` column, if one is named.
+
+        A column with a value for each word (.conll) stands for the sentence where all are equal.
+
+        Raises:
+          DataError: where they are not.
+        """
+        value = self.values.get(column) if column else None
+        if isinstance(value, list):
+            if any(each != value[0] for each in value):
+                several = sorted({str(each) for each in value})
+                raise DataError(f"{self.origin}: {column} has several values: {several}")
+            value = value[0] if value else None
+        return None if value is None else str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of a source, and the names behind integer labels where the source knows them."""
+
+    source: str
+    rows: list[Row]
+    label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    findings: dict[Finding, None] = dataclasses.field(default_factory=dict)
+    """An ordered set: what was left out or is doubtful; reading twice finds nothing new."""
+
+    @property
+    def malformed(self) -> int:
+        """How many lines, rows and answers were left out (`data.malformed=skip`)."""
+        return sum(finding.kind == MALFORMED for finding in self.findings)
+
+    def tell(self, found: Iterable[Finding], what: str) -> None:
+        """Add findings, and log those of one kind as `what`."""
+        new = [finding for finding in found if finding not in self.findings]
+        self.findings.update(dict.fromkeys(new))
+        if new:
+            log.info(f"{self.source}: {len(new)} {what}, the first: {new[0]}")
+
+    def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
+        """What `make` makes of each row.
+
+        Args:
+          make: raises DataError for a row that is malformed.
+          malformed: "error" lets it through; "skip" leaves such rows out, and tells how many.
+        """
+        made: list[T] = []
+        faults = []
+        for row in self.rows:
+            try:
+                made.append(make(row))
+            except DataError as error:
+                if malformed != "skip":
+                    raise
+                faults.append(Finding(MALFORMED, "", str(error)))
+        self.tell(faults, "malformed rows skipped")
+        if not made:
+            raise DataError(f"{self.source}: holds no rows that are well formed.")
+        return made
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the first row's values."""
+        return list(self.rows[0].values) if self.rows else []
+
+    def require(self, columns: Mapping[str, str], *, slices: str | None = None) -> None:
+        """Check that columns exist.
+
+        Args:
+          columns: {column: the config key that names it; "" if its name is fixed}.
+          slices: a further column, that of data.slices.
+
+        Raises:
+          DataError: naming what is absent, what is there and the key to set.
+        """
+        if not self.rows:
+            raise DataError(f"{self.source}: holds no rows.")
+        for column, key in {**columns, **({slices: "data.slices"} if slices else {})}.items():
+            if column not in self.columns:
+                mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
+                raise DataError(
+                    f"{self.source}: no column {column!r}; its columns are {self.columns}. "
+                    f"{mend} (a first line must name them)."
+                )

@@ -1,0 +1,65 @@
+"""Words and their tags, from rows of any source and tags of any scheme."""
+
+from collections.abc import Sequence
+
+from flaxbert.data import conll
+from flaxbert.data.findings import Finding
+from flaxbert.data.table import Row, Table
+from flaxbert.errors import DataError
+
+
+def read_words(row: Row, column: str) -> list[str]:
+    """The words of a row.
+
+    Raises:
+      DataError: if they are no list of texts, or none.
+    """
+    value = row.values.get(column)
+    if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+        raise DataError(f"{row.origin}: {column} is {value!r}; expected a list of texts.")
+    if not value:
+        raise DataError(f"{row.origin}: {column} is empty; remove the row.")
+    return list(value)
+
+
+def read_tags(
+    table: Table, words: str, column: str, labels: Sequence[str], malformed: str
+) -> tuple[list[tuple[Row, list[str]]], str]:
+    """Rows with their tags, in IOB2 where they mark entities, and the scheme they were in.
+
+    Args:
+      table: rows of one source.
+      words: column of the words.
+      column: column of the tags.
+      labels: what integers stand for, if the source does not say.
+      malformed: see `Table.read`.
+
+    Raises:
+      DataError: for a row without a tag a word, or tags of no scheme.
+    """
+    table.require({words: "options.tokens", column: "options.tags"})
+    known = table.label_names.get(column, labels)
+
+    def tagged(row: Row) -> tuple[Row, list[str]]:
+        tags, tokens = row.values.get(column), read_words(row, words)
+        if isinstance(tags, list):
+            tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
+        if not isinstance(tags, list) or not all(tag and isinstance(tag, str) for tag in tags):
+            raise DataError(
+                f"{row.origin}: {column} is {tags!r}; expected a list of tags. Integers need "
+                "the names that they stand for: --config.options.labels, in their order."
+            )
+        if len(tags) != len(tokens):
+            raise DataError(f"{row.origin}: {len(tokens)} words, but {len(tags)} tags.")
+        return row, tags
+
+    rows = table.read(tagged, malformed)
+    scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
+    if scheme == "BIO":
+        stray = [row.origin for row, tags in rows for _ in range(conll.stray_insides(tags))]
+        what = "an I- tag that continues no entity; it is read as the start of one"
+        table.tell(
+            [Finding("invalid tag sequence", place, what) for place in stray],
+            "sentences with invalid tag sequences",
+        )
+    return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme
