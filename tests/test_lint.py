@@ -111,7 +111,7 @@ CASES = {
                              ":4: 1 \\r\\n, 3 \\n"),
     "tsv, duplicate": ("classification", "tsv", TSV + "good film\tgood\n", "duplicate", ":4: as "),
     "tsv, contradiction": ("classification", "tsv", TSV + "good film\tbad\n", "contradiction",
-                           "but with another label: 'good film'"),
+                           "but with another answer: 'good film'"),
     "tsv, cut text": ("classification", "tsv", TSV + "film " * 40 + "\tgood\n", "cut texts",
                       "1 of 3 examples (33.3%) are cut to 32 tokens"),
     "regression, a word": ("regression", "jsonl",

@@ -111,7 +111,7 @@ def between(
         if twin.gold == example.gold:
             yield Finding("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
         else:
-            what = f"as {twin.origin}, but with another label: {_quoted(example)}"
+            what = f"as {twin.origin}, but with another answer: {_quoted(example)}"
             yield Finding("contradiction", example.origin, what)
     for example in evaluated:
         if leaked := first.get(example.content):
