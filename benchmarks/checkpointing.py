@@ -31,7 +31,7 @@ def main() -> None:
     config = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
     config.data.eval = None
     validate(config, TASKS)
-    plan = Plan.make(config)
+    plan = Plan.make(config, config.model.init)
     setup, batches = plan.setup, plan.batches
     optimizer, _ = optim.make_optimizer(config.optim, plan.steps)
     now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)

@@ -38,14 +38,18 @@ class Plan:
     """Lines, rows and answers left out of each data set (`data.malformed=skip`)."""
 
     @classmethod
-    def make(cls, config: Config) -> "Plan":
+    def make(cls, config: Config, init: str) -> "Plan":
         """Read and tokenise all data: a mistake in it shows before any weight is read.
+
+        Args:
+          config: validated.
+          init: `config.model.init`, or what stands for it in a run that continues.
 
         Raises:
           UserError: see `setup.prepare`; for `train.keep_best` that no evaluation gives.
         """
         table = read_table(config.data, "train")
-        setup = prepare(config, config.model.init, table)
+        setup = prepare(config, init, table)
         examples = setup.task.examples(table, labelled=True)
         kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size

@@ -1,7 +1,7 @@
 """What changes from step to step, and so what a checkpoint holds."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,14 +40,40 @@ def create(
     objectives: Sequence[str] = ("loss",),
 ) -> TrainState:
     """Step 0 from host parameters, each array placed where training wants it."""
-    names = [*SUMS, *objectives, *(f"{name}/weight" for name in objectives)]
+    init = _initialiser(optimizer, objectives)
     placed = sharding.put_params(params, mesh)
+    # Without out_shardings, jit would leave the optimizer's moments on one device.
+    places = sharding.tree_shardings(jax.eval_shape(init, placed), mesh)
+    return jax.jit(init, out_shardings=places)(placed)
+
+
+def shapes(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    mesh: Any,
+    objectives: Sequence[str] = ("loss",),
+) -> TrainState:
+    """What `create` gives, as `jax.ShapeDtypeStruct`s that say where each array belongs.
+
+    `params` are shapes too, such as `Model.shapes`: nothing is read or allocated.
+    """
+    state = jax.eval_shape(_initialiser(optimizer, objectives), params)
+    places = sharding.tree_shardings(state, mesh)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        places,
+    )
+
+
+def _initialiser(
+    optimizer: optax.GradientTransformation, objectives: Sequence[str]
+) -> Callable[[Params], TrainState]:
+    names = [*SUMS, *objectives, *(f"{name}/weight" for name in objectives)]
 
     def init(params: Params) -> TrainState:
         sums = {name: jnp.zeros([], jnp.float32) for name in names}
         zero = jnp.zeros([], jnp.int32)
         return TrainState(zero, params, optimizer.init(params), sums, zero)
 
-    # Without out_shardings, jit would leave the optimizer's moments on one device.
-    places = sharding.tree_shardings(jax.eval_shape(init, placed), mesh)
-    return jax.jit(init, out_shardings=places)(placed)
+    return init

@@ -13,8 +13,9 @@ from flaxbert import sharding, state, writer
 from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.config import Config, validate
+from flaxbert.errors import HubError, WeightsError
 from flaxbert.loop import Loop
-from flaxbert.models.source import SKELETON
+from flaxbert.models.source import SKELETON, resolve
 from flaxbert.optim import make_optimizer
 from flaxbert.plan import Plan, calibration_of
 from flaxbert.preemption import Preemption
@@ -70,16 +71,20 @@ def run(
 
 
 def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> Trained:
-    plan = Plan.make(config)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    newest = checkpoints.newest()
+    init = config.model.init if newest is None else _source(config, workdir)
+    plan = Plan.make(config, init)
     setup, chief = plan.setup, jax.process_index() == 0
-    if chief:  # what a checkpoint lacks to be a model: `convert` takes both
+    if chief and init == config.model.init:  # what a checkpoint lacks to be a model
         setup.export(None, workdir / SKELETON)
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
-    now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)
     notes = Notes(calibration_of(setup.task), evaluated=True, data=plan.fingerprints())
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    if (newest := checkpoints.newest()) is not None:
-        now, before = checkpoints.restore(newest, now)
+    parts = optimizer, setup.mesh, setup.task.objectives
+    if newest is None:
+        now = state.create(setup.load_params(), *parts)
+    else:
+        now, before = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
         writer.check_same("data", before.data, notes.data, workdir, force=force)
         notes = dataclasses.replace(before, data=notes.data)
         left = "" if newest < plan.last else ": nothing left to train"
@@ -129,6 +134,19 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     sharding.wait_for_all_hosts("done")
     examples = plan.evaluator.examples if plan.evaluator is not None else ()
     return Trained(results, setup, examples, final.records if final is not None else [])
+
+
+def _source(config: Config, workdir: Path) -> str:
+    """Where a run that continues has config and tokenizer from: weights it needs no more."""
+    try:
+        resolve(config.model.init, config.model.revision)
+    except (HubError, WeightsError) as error:
+        copy = workdir / SKELETON
+        if not copy.is_dir():
+            raise
+        log.warning(f"{error} Going on with the copy of config and tokenizer in {copy}.")
+        return str(copy)
+    return config.model.init
 
 
 def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:

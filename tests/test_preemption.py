@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from conftest import ROOT, write_checkpoint
 from toy import make_config
 
 import flaxbert
-from flaxbert import checkpoint, convert, verify_resume, writer
-from flaxbert.errors import ConfigError, Preempted, WeightsError, WorkdirError
+from flaxbert import checkpoint, convert, verify_resume
+from flaxbert.errors import Preempted, WeightsError, WorkdirError
 from flaxbert.preemption import Preemption
 from flaxbert.train import run
 
@@ -156,29 +155,3 @@ def test_the_comparison_sees_what_differs(whole, tmp_path):
     for name in ("metrics.jsonl:1: loss", "results.json: loss", "eval_predictions.jsonl",
                  "export/model.safetensors", "checkpoints/6: "):  # fmt: skip
         assert name in found
-
-
-def test_two_runs_on_one_workdir_are_refused(whole, tmp_path):
-    config, _ = whole
-    with (
-        writer.claimed(tmp_path, config),
-        pytest.raises(WorkdirError, match="another run is working in it"),
-    ):
-        flaxbert.train(config, tmp_path)
-    with writer.claimed(tmp_path, config):  # the lock has gone with its holder
-        pass
-
-
-def test_changed_data_under_the_same_name_is_refused_unless_forced(whole, tmp_path, caplog):
-    config = copy.deepcopy(whole[0])
-    lines = Path(config.data.train).read_text().splitlines(keepends=True)
-    file = tmp_path / "train.jsonl"
-    file.write_text("".join(lines))
-    config.data.train = str(file)
-    with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(2))
-    file.write_text("".join(reversed(lines)))
-    with pytest.raises(ConfigError, match=r"another data:\n  train: .* there, .* now\n.*--force"):
-        flaxbert.train(config, tmp_path / "run")
-    run(config, tmp_path / "run", force=True)
-    assert "Going on with the change (--force)" in caplog.text

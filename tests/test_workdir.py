@@ -1,0 +1,146 @@
+"""A workdir is one run's, and what is lost around it (data, model, room) does not harm it."""
+
+import copy
+import itertools
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_checkpoint
+from toy import make_config
+
+import flaxbert
+from flaxbert import checkpoint, verify_resume, writer
+from flaxbert.errors import ConfigError, DataError, Preempted, WorkdirError
+from flaxbert.preemption import Preemption
+from flaxbert.train import run
+
+
+class Told(Preemption):
+    """Told to stop after some steps."""
+
+    def __init__(self, when: int):
+        super().__init__()
+        self._count, self._when = itertools.count(1), when
+
+    def asked(self) -> bool:
+        return next(self._count) >= self._when
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A configuration, and the workdir of an undisturbed run of 4 steps."""
+    directory = tmp_path_factory.mktemp("workdir")
+    model = write_checkpoint(directory / "model", num_hidden_layers=1)
+    config = make_config("classification", model, directory, count=32)
+    config.train.max_steps, config.train.eval_every = 4, 0
+    flaxbert.train(config, directory / "whole")
+    return config, directory / "whole"
+
+
+def test_two_runs_on_one_workdir_are_refused(whole, tmp_path):
+    config, _ = whole
+    with (
+        writer.claimed(tmp_path, config),
+        pytest.raises(WorkdirError, match="another run is working in it"),
+    ):
+        flaxbert.train(config, tmp_path)
+    with writer.claimed(tmp_path, config):  # the lock has gone with its holder
+        pass
+
+
+def test_changed_data_under_the_same_name_is_refused_unless_forced(whole, tmp_path, caplog):
+    config = copy.deepcopy(whole[0])
+    lines = Path(config.data.train).read_text().splitlines(keepends=True)
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(lines))
+    config.data.train = str(file)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    file.write_text("".join(reversed(lines)))
+    with pytest.raises(ConfigError, match=r"another data:\n  train: .* there, .* now\n.*--force"):
+        flaxbert.train(config, tmp_path / "run")
+    run(config, tmp_path / "run", force=True)
+    assert "Going on with the change (--force)" in caplog.text
+
+
+def test_a_run_continues_though_its_pretrained_model_is_gone(whole, tmp_path, caplog):
+    config = copy.deepcopy(whole[0])
+    model = tmp_path / "model"
+    shutil.copytree(config.model.init, model)
+    config.model.init = str(model)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    shutil.rmtree(model)  # as a hub that does not answer
+    flaxbert.train(config, tmp_path / "run")
+    assert "Going on with the copy of config and tokenizer" in caplog.text
+    assert list(verify_resume.differences(whole[1], tmp_path / "run")) == []
+
+
+def test_data_that_has_vanished_is_told_and_nothing_is_lost(whole, tmp_path):
+    config = copy.deepcopy(whole[0])
+    file = tmp_path / "train.jsonl"
+    shutil.copy(config.data.train, file)
+    config.data.train = str(file)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    file.unlink()
+    with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
+        flaxbert.train(config, tmp_path / "run")
+    shutil.copy(whole[0].data.train, file)
+    flaxbert.train(config, tmp_path / "run")
+    assert list(verify_resume.differences(whole[1], tmp_path / "run")) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/flaxbert", "{}/file/run"])
+def test_a_workdir_that_cannot_be_written_is_told_before_anything_is_read(whole, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    config = copy.deepcopy(whole[0])
+    config.data.train = "absent.tsv"
+    with pytest.raises(WorkdirError, match=r"cannot be written \(.*choose another --workdir"):
+        flaxbert.train(config, place.format(tmp_path))
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, tmp_path):
+    config = whole[0]
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    for file in (tmp_path / "run" / "checkpoints").rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    with pytest.raises(WorkdirError, match="no checkpoint is sound"):
+        flaxbert.train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow  # processes of their own
+def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(whole, tmp_path):
+    config = whole[0]
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
+        "def get_config():\n    return Config(task='classification', options=Options())\n"
+    )
+    flags = [
+        *(sys.executable, "-m", "flaxbert.run", f"--config={file}"),
+        f"--config.model.init={config.model.init}",
+        f"--config.data.train={config.data.train}",
+        f"--config.data.max_length={config.data.max_length}",
+        *("--config.train.save_every=1", "--config.train.max_steps=3"),
+        f"--workdir={tmp_path / 'run'}",
+    ]
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    full = subprocess.run(flags, cwd=ROOT, capture_output=True, text=True, preexec_fn=no_room)
+    assert full.returncode == 2, full.stderr
+    assert full.stderr.rstrip().splitlines()[-1].startswith("error: ")
+    assert "could not be written" in full.stderr
+    assert "Traceback" not in full.stderr
+    again = subprocess.run(flags, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").newest() == 3
