@@ -132,8 +132,11 @@ class Store:
         """Wait, and let go."""
         try:
             self.wait()
-        finally:
-            self._manager.close()
+        except WorkdirError:
+            with contextlib.suppress(Exception):  # it would tell of the same fault
+                self._manager.close()
+            raise
+        self._manager.close()
 
     def _seal(self) -> None:
         if jax.process_index() != 0:

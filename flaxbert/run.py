@@ -53,6 +53,8 @@ def _log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False  # not through absl's, which adds file and line
     log.setLevel(logging.INFO)
+    # Orbax logs each error with a traceback in every thread that meets it, and raises it besides.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _dispatch(arguments: cli.Arguments) -> None:
