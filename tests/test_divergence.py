@@ -107,6 +107,7 @@ def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp
     )
 
 
+@pytest.mark.slow  # what is found out above too, without a cause of its own
 def test_a_learning_rate_that_is_far_too_high_is_found_out(config, tmp_path):
     config = copy.deepcopy(config)
     config.optim.learning_rate, config.optim.clip_norm = 1e30, 0.0

@@ -69,6 +69,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
         "--config.train.save_every=2",
         "--config.train.log_every=1",
         "--config.train.keep_best=accuracy",
+        "--config.model.dropout=0.0",  # its masks follow the rows' places, and these the devices
         "--config.optim.learning_rate=1e-3",
     ]
     one, two = directory / "one", directory / "two"
@@ -84,6 +85,25 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
             for index, log in enumerate(logs)
         }
     )
+    # And one that begins on two hosts and goes on alone, with two devices and then with one.
+    spec = f"127.0.0.1:{free_port()},2"
+    alone = [*flags, f"--workdir={directory / 'fewer'}"]
+    finish(
+        {
+            directory / f"fewer-{index}.log": start(
+                [*alone, "--config.train.max_steps=2", f"--distributed={spec},{index}"],
+                directory / f"fewer-{index}.log",
+                devices=1,
+            )
+            for index in range(2)
+        }
+    )
+    for steps, devices in ((3, 2), (4, 1)):
+        log = directory / f"fewer-{steps}.log"
+        finish({log: start([*alone, f"--config.train.max_steps={steps}"], log, devices=devices)})
+        assert (
+            f"resuming {directory / 'fewer'} after step {steps - 1} of {steps}" in log.read_text()
+        )
     return one, two, [log.read_text() for log in logs]
 
 
@@ -98,6 +118,16 @@ def test_two_processes_give_the_results_of_one(runs):
     expected, found = map(reproducible, results)
     assert found == pytest.approx(expected, rel=1e-5)
     assert found["step"] == 4
+
+
+def test_a_run_of_two_processes_continues_in_one(runs):
+    one, two, _ = runs
+    fewer = two.parent / "fewer"
+    expected, found = (
+        reproducible(json.loads((workdir / "results.json").read_text())) for workdir in (one, fewer)
+    )
+    assert found["step"] == expected["step"] == 4
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
 def test_only_the_first_process_writes_and_speaks(runs):

@@ -102,10 +102,18 @@ def whole(tmp_path_factory):
     return config, directory / "whole"
 
 
+SLOW = [(1, 1, True), (4, 3, False), (10, 6, False)]
+
+
 # Asked once a step, and once more for each of four batches of an evaluation: 1 2 3 then 4 to 7.
 @pytest.mark.parametrize(
     ("when", "step", "evaluated"),
-    [(1, 1, True), (3, 3, False), (4, 3, False), (7, 3, False), (8, 4, True), (10, 6, False)],
+    [
+        (3, 3, False),
+        (7, 3, False),
+        (8, 4, True),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW),
+    ],
 )
 def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(
     whole, tmp_path, when, step, evaluated
