@@ -35,7 +35,11 @@ gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --w
 arguments=$(printf ' %q' "$@" --distributed=auto)
 gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --command="
   set -e
-  pkill -f '^[.]venv/bin/python -m flaxbert' && sleep 5 || true
+  # It saves when told to stop; give it the time.
+  ours='^[.]venv/bin/python -m flaxbert'
+  if pkill -f \"\$ours\"; then
+    timeout 120 sh -c \"while pgrep -f '\$ours' >/dev/null; do sleep 1; done\" || pkill -KILL -f \"\$ours\"
+  fi
   command -v python3.11 >/dev/null || {
     sudo apt-get -o DPkg::Lock::Timeout=600 update -qq
     sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq python3.11 python3.11-venv make

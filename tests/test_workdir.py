@@ -145,3 +145,18 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(w
     again = subprocess.run(flags, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").newest() == 3
+
+
+def test_checkpoints_come_by_the_clock_too(whole, tmp_path, monkeypatch):
+    config = copy.deepcopy(whole[0])
+    config.train.log_every, config.train.save_minutes = 2, 1e-9
+    saved = []
+    save = checkpoint.Checkpoints.save
+
+    def spied(self, state, step, notes):
+        saved.append(step)
+        save(self, state, step, notes)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", spied)
+    flaxbert.train(config, tmp_path)
+    assert saved == [2, 4]  # at lines of metrics.jsonl, where all hosts ask the first one's clock
