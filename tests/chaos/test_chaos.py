@@ -1,6 +1,6 @@
 """Runs that are killed or told to stop at random moments end bit for bit as undisturbed ones.
 
-    pytest -m slow -n 0 -s tests/chaos      a line of the table a run (about 25 minutes on 2 cores)
+    pytest -m slow -n 2 --dist load -rP tests/chaos     a line of the table a run, 20 minutes
 
 MiniLM-L6 on the spam examples in one process, a tiny model in two processes of two devices each.
 """
@@ -51,7 +51,9 @@ class Moment:
 FLAGS = [
     "--config=configs/examples.py:spam",
     "--config.data.max_length=32",
+    "--config.data.packing=false",  # one height of batches: little to compile
     "--config.train.batch_size=8",
+    "--config.train.eval_batch_size=40",
     "--config.train.max_steps=10",
     "--config.train.eval_every=4",
     "--config.train.save_every=3",
@@ -60,10 +62,18 @@ FLAGS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def quick_compiler(monkeypatch):
+    """For the processes that tests start: compiling is most of so short a run."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed")
-    ended = start(FLAGS, workdir)
+    with pytest.MonkeyPatch.context() as patch:  # before the fixture of single tests
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        ended = start(FLAGS, workdir)
     assert ended.code == 0
     print(f"\nundisturbed: {ended.seconds:.1f} s")
     return workdir
