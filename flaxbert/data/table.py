@@ -58,6 +58,9 @@ class Table:
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     findings: collections.Counter[Finding] = dataclasses.field(default_factory=collections.Counter)
     """What was left out or is doubtful. Two of a question's answers may have one fault."""
+    refused: set[int] = dataclasses.field(default_factory=set)
+    """`id` of each row left out: labels are read before texts, and a row may have a fault in both.
+    """
 
     @property
     def malformed(self) -> int:
@@ -83,17 +86,16 @@ class Table:
           DataError: see `malformed`; if no row is well formed.
         """
         made: list[T] = []
-        kept, faults = [], []
+        faults = []
         for row in self.rows:
             try:
                 made.append(make(row))
             except DataError as error:
                 if malformed != "skip":
                     raise
-                faults.append(Finding(MALFORMED, "", str(error)))
-            else:
-                kept.append(row)
-        self.rows[:] = kept  # for good: whoever reads the rows next must not count one once more
+                if id(row) not in self.refused:
+                    self.refused.add(id(row))
+                    faults.append(Finding(MALFORMED, "", str(error)))
         self.tell(faults, "malformed rows skipped")
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
