@@ -2,18 +2,17 @@
 
 usage: python -m flaxbert.lint --config=configs/NAME.py[:ARG] [--config.KEY=VALUE ...] [--all]
 
-Reads data.train, data.eval and data.predict, as far as they are set. Errors are what a run would
-stop at, or leave out and count with --config.data.malformed=skip; all else is a warning. --all
-lists every place, else the first five of each kind. Exit codes: 0 no errors; 2 errors.
+Reads data.train, data.eval and data.predict, as far as they are set. Errors are what a run stops
+at: unusable files, and malformed lines, rows and answers; the latter are warnings with
+--config.data.malformed=skip, which leaves them out and counts them. All else is a warning too.
+--all lists every place, else the first five of each kind. Exit codes: 0 no errors; 2 errors.
 """
 
 import collections
 import dataclasses
-import glob
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,11 @@ import numpy as np
 from flaxbert import cli
 from flaxbert.config import Config, validate
 from flaxbert.data import findings, sources
-from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.findings import MALFORMED, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
 from flaxbert.setup import SPLITS, Setup, prepare
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Task
 
 log = logging.getLogger("flaxbert")
 
@@ -50,24 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    errors = report(found, everything=everything)
-    return 2 if errors and config.data.malformed != "skip" else 0
+    stops = (UNUSABLE,) if config.data.malformed == "skip" else (UNUSABLE, MALFORMED)
+    return 2 if report(found, stops, everything=everything) else 0
 
 
-def report(found: Sequence[Finding], *, everything: bool) -> int:
-    """Print findings by kind, errors first; returns how many are errors."""
+def report(found: Sequence[Finding], stops: Sequence[str], *, everything: bool) -> int:
+    """Print findings by kind; those of the kinds in `stops` are errors. Returns how many are."""
     kinds: dict[str, list[Finding]] = collections.defaultdict(list)
     for finding in found:
         kinds[finding.kind].append(finding)
-    for kind in sorted(kinds, key=lambda kind: kind != MALFORMED):
+    for kind in sorted(kinds, key=[*reversed(stops), UNUSABLE].count, reverse=True):
         places = kinds[kind]
-        print(f"{'error' if kind == MALFORMED else 'warning'}: {kind}, {len(places)}")
+        print(f"{'error' if kind in stops else 'warning'}: {kind}, {len(places)}")
         shown = places if everything else places[:PLACES]
         for finding in shown:
             print(f"  {finding}")
         if len(shown) < len(places):
             print(f"  ... and {len(places) - len(shown)} more (--all)")
-    errors = len(kinds[MALFORMED])
+    errors = sum(finding.kind in stops for finding in found)
     print(f"{errors} errors, {len(found) - errors} warnings")
     return errors
 
@@ -84,76 +82,57 @@ def lint(config: Config) -> list[Finding]:
     if not specs:
         raise ConfigError("no data: neither data.train, data.eval nor data.predict is set")
     found = [finding for spec in specs.values() for finding in _in_files(spec)]
-    tables = {key: _table(spec, SPLITS[key], found) for key, spec in specs.items()}
-    if "train" in tables and tables["train"] is None:
-        return found  # without it, what the labels are is not known
-    setup: Setup | None = None
-    task: Task | None = None
-    try:
-        setup = prepare(config, config.model.init, tables.get("train"))
-        task = setup.task
-    except (HubError, WeightsError) as error:
-        found.append(Finding("without tokenizer", "", f"lengths are not checked: {error}"))
-        task = _task(config, tables.get("train"), found)
-    except DataError as error:
-        found.append(Finding(MALFORMED, "", str(error)))
-    except ConfigError:
-        if not any(finding.kind == MALFORMED for finding in found):
-            raise  # not for want of rows
-    if task is None:
-        return found
-    examples = {
-        key: _examples(task, table, found, labelled=key != "predict")
-        for key, table in tables.items()
-        if table is not None
-    }
-    for each in examples.values():
-        found += findings.in_examples(each)
-    names = getattr(task, "labels", ())
-    found += findings.between(examples.get("train", []), examples.get("eval", []), names)
-    for key, each in examples.items():
-        if setup is not None and each:
-            found += _lost(setup, specs[key], each, labelled=key != "predict")
+    tables = {}
+    for key, spec in specs.items():
+        try:
+            tables[key] = sources.read(spec, split=SPLITS[key], malformed="skip")
+        except DataError as error:
+            found.append(Finding(UNUSABLE, "", str(error)))
+    for table in tables.values():
+        found += findings.in_columns([(row.origin, row.values) for row in table.rows])
+    if "train" in tables or "train" not in specs:  # else it is not known what the labels are
+        found += _in_rows(config, tables)
+    for table in tables.values():
+        found += table.findings.elements()
     return found
 
 
 def _in_files(spec: str) -> Iterator[Finding]:
-    files = [spec] if Path(spec).exists() else sorted(glob.glob(spec, recursive=True))
-    for file in files:
-        if Path(file).is_file() and not file.endswith(".parquet"):
-            yield from findings.in_file(Path(file))
+    for path in sources.files(spec):
+        if path.is_file() and path.suffix.lower() != ".parquet":
+            yield from findings.in_file(path)
 
 
-def _table(spec: str, split: str, found: list[Finding]) -> Table | None:
+def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:
+    """What shows where the task reads the tables, and adds to their own findings."""
+    setup: Setup | None = None
     try:
-        table = sources.read(spec, split=split, malformed="skip")
-    except DataError as error:
-        found.append(Finding(MALFORMED, "", str(error)))
-        return None
-    found += findings.in_columns([(row.origin, row.values) for row in table.rows])
-    found += table.findings
-    table.findings.clear()  # those of the task come next
-    return table
-
-
-def _task(config: Config, train: Table | None, found: list[Finding]) -> Task | None:
-    kind = TASKS[config.task]
-    try:
-        made: Task = kind.create(config.data, config.options or kind.options_type(), train, {})
-    except DataError as error:
-        found.append(Finding(MALFORMED, "", str(error)))
-        return None
-    return made
-
-
-def _examples(task: Task, table: Table, found: list[Finding], *, labelled: bool) -> list[Any]:
-    examples: list[Any] = []
-    try:
-        examples = task.examples(table, labelled=labelled)
-    except DataError as error:
-        found.append(Finding(MALFORMED, "", str(error)))
-    found += table.findings
-    return examples
+        setup = prepare(config, config.model.init, tables.get("train"))
+        task = setup.task
+    except (HubError, WeightsError) as error:
+        yield Finding("without tokenizer", "", f"lengths are not checked: {error}")
+        kind = TASKS[config.task]
+        try:
+            options = config.options or kind.options_type()
+            task = kind.create(config.data, options, tables.get("train"), {})
+        except UserError as again:
+            yield Finding(UNUSABLE, "", str(again))
+            return
+    except UserError as error:
+        yield Finding(UNUSABLE, "", str(error))
+        return
+    examples: dict[str, list[Any]] = {}
+    for key, table in tables.items():
+        try:
+            examples[key] = task.examples(table, labelled=key != "predict")
+        except DataError as error:
+            yield Finding(UNUSABLE, "", str(error))
+            continue
+        yield from findings.in_examples(examples[key])
+        if setup is not None:
+            yield from _lost(setup, table.source, examples[key], labelled=key != "predict")
+    train, evaluated = examples.get("train", []), examples.get("eval", [])
+    yield from findings.between(train, evaluated, getattr(task, "labels", ()))
 
 
 def _lost(setup: Setup, spec: str, examples: list[Any], *, labelled: bool) -> Iterator[Finding]:
@@ -161,19 +140,21 @@ def _lost(setup: Setup, spec: str, examples: list[Any], *, labelled: bool) -> It
     try:
         features = setup.task.featurize(examples, setup.tokenizer, labelled=labelled)
     except UserError as error:
-        yield Finding(MALFORMED, "", str(error))
+        yield Finding(UNUSABLE, "", str(error))
         return
-    total, length = len(examples), setup.config.data.max_length
-    if features.truncated:
-        share = features.truncated / total
-        what = f"{features.truncated} of {total} examples ({share:.1%}) are cut to {length} tokens"
-        yield Finding("cut texts", spec, f"{what}; raise data.max_length, or see options.long")
+    length = setup.config.data.max_length
+    share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
+    for index in features.cut:
+        what = f"is cut to {length} tokens, as are {share}; raise data.max_length"
+        yield Finding("cut text", examples[index].origin, what)
     if "start" in features.positions:
-        starts = features.positions["start"]
-        nowhere = np.ones(total, bool)
-        nowhere[features.example[starts >= 0]] = False
-        for index in np.flatnonzero(nowhere):
-            what = f"no window of {length} tokens holds the whole answer, so it is not trained on"
+        nowhere = np.ones(len(examples), bool)
+        nowhere[features.example[features.positions["start"] >= 0]] = False
+        share = f"{nowhere.sum()} of {len(examples)} ({nowhere.mean():.1%})"
+        for index in np.flatnonzero(nowhere).tolist():
+            what = (
+                f"no window of {length} tokens holds the whole answer: not trained on, as {share}"
+            )
             yield Finding("answer in no window", examples[index].origin, what)
 
 

@@ -42,25 +42,27 @@ def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool)
 
 def evaluate(config: Config, workdir: Path) -> None:
     """Score `data.eval`; writes eval_results.json and eval_predictions.jsonl."""
-    setup, evaluator, params = _open_trained(config, workdir, "eval", labelled=True)
+    setup, evaluator, params, left_out = _open_trained(config, workdir, "eval", labelled=True)
     found = evaluator.run(params)
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        writer.write_json(workdir / "eval_results.json", found.metrics)
+        results = found.metrics | {"data/eval/malformed": float(left_out)}
+        writer.write_json(workdir / "eval_results.json", results)
         writer.write_jsonl(workdir / "eval_predictions.jsonl", found.records)
         show_predictions(setup, evaluator.examples, found.records)
-        show_metrics(found.metrics, "eval_results.json")
+        show_metrics(results, "eval_results.json")
 
 
 def predict(config: Config, workdir: Path) -> None:
     """Write predictions.jsonl for `data.predict`, which needs no labels."""
-    setup, evaluator, params = _open_trained(config, workdir, "predict", labelled=False)
+    setup, evaluator, params, left_out = _open_trained(config, workdir, "predict", labelled=False)
     found = evaluator.run(params)
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         writer.write_jsonl(workdir / "predictions.jsonl", found.records)
         show_predictions(setup, evaluator.examples, found.records)
-        print(f"\n{len(found.records)} predictions: {workdir / 'predictions.jsonl'}")
+        lacking = f"; {left_out} malformed rows have none" if left_out else ""
+        print(f"\n{len(found.records)} predictions: {workdir / 'predictions.jsonl'}{lacking}")
 
 
 MODES = {"eval": evaluate, "predict": predict}
@@ -68,14 +70,18 @@ MODES = {"eval": evaluate, "predict": predict}
 
 def _open_trained(
     config: Config, workdir: Path, key: str, *, labelled: bool
-) -> tuple[Setup, Evaluator, Any]:
-    """The workdir's own model if it holds a run, else `model.init`, which must have a head."""
+) -> tuple[Setup, Evaluator, Any, int]:
+    """The workdir's own model if it holds a run, else `model.init`, which must have a head.
+
+    The last is how many lines, rows and answers are left out.
+    """
     validate(config, TASKS)
     ours = (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
     setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
-    evaluator = Evaluator.open(setup, read_table(config.data, key), labelled=labelled)
+    table = read_table(config.data, key)
+    evaluator = Evaluator.open(setup, table, labelled=labelled)
     params = sharding.put_params(setup.load_params(trained=True), setup.mesh)
-    return setup, evaluator, params
+    return setup, evaluator, params, table.malformed
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:

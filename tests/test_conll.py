@@ -251,9 +251,23 @@ def test_a_tag_of_another_scheme_is_refused(tag: str, scheme: str) -> None:
         conll.to_bio(["O", tag], scheme)
 
 
-def test_stray_insides_are_counted() -> None:
-    assert conll.stray_insides("I-PER I-PER O I-PER B-LOC I-PER I-LOC".split()) == 4
-    assert conll.stray_insides("B-PER I-PER O B-LOC I-LOC".split()) == 0
+@pytest.mark.parametrize(
+    ("tags", "scheme", "places"),
+    [
+        ("I-PER I-PER O I-PER B-LOC I-PER I-LOC", "BIO", [0, 3, 5, 6]),
+        ("B-PER I-PER O B-LOC I-LOC", "BIO", []),
+        ("B I I O I", "BIO", [4]),
+        ("I-PER B-PER O I-LOC I-PER", "IOB1", []),
+        ("B-PER I-PER O B-LOC I-PER B-LOC", "IOB1", [0, 3, 5]),
+        ("S-PER B-PER I-PER E-PER S-PER O B-LOC L-LOC U-LOC", "BIOES", []),
+        ("S-PER E-PER B-PER O I-LOC", "BIOES", [1, 3, 4, 5]),
+        ("B-PER E-LOC B-PER B-PER E-PER", "BIOES", [1, 3]),
+        ("PER PER O LOC", "IO", []),
+        ("NN VB I-", "plain", []),
+    ],
+)
+def test_misplaced_tags_are_found(tags: str, scheme: str, places: list[int]) -> None:
+    assert conll.misplaced(tags.split(), scheme) == places
 
 
 def test_no_entity_changes_on_the_way_to_iob2() -> None:
@@ -263,5 +277,5 @@ def test_no_entity_changes_on_the_way_to_iob2() -> None:
         tags = rng.choices(["O", "B-X", "I-X", "B-Y", "I-Y"], k=rng.randint(0, 9))
         bio = conll.to_bio(tags, "BIO")
         assert entities.spans(bio, strict=True) == entities.spans(tags, strict=False)
-        assert conll.stray_insides(bio) == 0
+        assert not conll.misplaced(bio, "BIO")
         assert conll.to_bio(bio, "BIO") == bio

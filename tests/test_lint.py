@@ -3,15 +3,20 @@
 import dataclasses
 import json
 import logging
+import time
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from toy import make_config
 
 import flaxbert
 from flaxbert import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
-from flaxbert.data.findings import MALFORMED
+from flaxbert.data import sources
+from flaxbert.data.answers import read_answers
+from flaxbert.data.findings import MALFORMED, UNUSABLE
+from flaxbert.data.table import Row
 from flaxbert.errors import DataError
 from flaxbert.tasks import TASKS, classification, question_answering
 
@@ -21,6 +26,7 @@ TSV = "text\tlabel\ngood film\tgood\nbad film\tbad\n"
 CSV = "text,label\ngood film,good\nbad film,bad\n"
 JSONL = '{"text": "good film", "label": "good"}\n{"text": "bad film", "label": "bad"}\n'
 CONLL = "the O\nking B-PER\nof I-PER\nparis I-PER\n\nthe O\nriver O\n\n"
+PARQUET = [{"text": "good film", "label": "good"}, {"text": "bad film", "label": "bad"}]
 CONTEXT = "the king was in paris and the queen was in london"
 
 
@@ -37,13 +43,15 @@ def config(checkpoint: Path, task: str, files: dict[str, Path], **options: objec
     return Config(task=task, model=ModelConfig(init=str(checkpoint)), data=data, options=made)
 
 
-def found_in(checkpoint, directory, task, contents: dict[str, tuple[str, str | bytes]], **options):
+def found_in(checkpoint, directory, task, contents: dict[str, tuple], **options):
     """Findings in files given as {key: (ending, content)}."""
     files = {}
     for key, (ending, content) in contents.items():
         files[key] = directory / f"{key}.{ending}"
         if isinstance(content, bytes):
             files[key].write_bytes(content)
+        elif isinstance(content, list):
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(content), files[key])
         else:
             files[key].write_bytes(content.encode("utf-8", "surrogatepass"))
     return lint.lint(config(checkpoint, task, files, **options))
@@ -54,20 +62,20 @@ CASES = {
     # --- what cannot be parsed
     "tsv, too few columns": ("classification", "tsv", TSV + "a film\n", MALFORMED, ":4: 1 columns"),
     "tsv, too many columns": ("classification", "tsv", TSV + "a\tgood\tx\n", MALFORMED, ":4: 3 c"),
-    "tsv, column twice": ("classification", "tsv", "text\ttext\na\tb\n", MALFORMED, ":1: colu"),
+    "tsv, column twice": ("classification", "tsv", "text\ttext\na\tb\n", UNUSABLE, ":1: colu"),
     "tsv, latin-1": ("classification", "tsv", TSV.encode() + "caf\xe9\tgood\n".encode("latin-1"),
-                     MALFORMED, ":4: not UTF-8; convert the file, for example with iconv"),
-    "tsv, utf-16": ("classification", "tsv", TSV.encode("utf-16"), MALFORMED, ":1: not UTF-8"),
-    "tsv, empty": ("classification", "tsv", "", MALFORMED, "holds no rows"),
-    "tsv, a header alone": ("classification", "tsv", "text\tlabel\n", MALFORMED, "holds no rows"),
-    "csv, quote left open": ("classification", "csv", CSV + '"a film,good\n', MALFORMED, ":4: "),
+                     UNUSABLE, ":4: not UTF-8; convert the file, for example with iconv"),
+    "tsv, utf-16": ("classification", "tsv", TSV.encode("utf-16"), UNUSABLE, ":1: not UTF-8"),
+    "tsv, empty": ("classification", "tsv", "", UNUSABLE, "holds no rows"),
+    "tsv, a header alone": ("classification", "tsv", "text\tlabel\n", UNUSABLE, "holds no rows"),
+    "csv, quote left open": ("classification", "csv", CSV + '"a film,good\n', UNUSABLE, ":4: "),
     "csv, too few columns": ("classification", "csv", CSV + "a film\n", MALFORMED, ":4: 1 columns"),
     "jsonl, not JSON": ("classification", "jsonl", JSONL + "{text: a}\n", MALFORMED, ":3: not v"),
     "jsonl, cut": ("classification", "jsonl", JSONL + '{"text": "a', MALFORMED, ":3: not valid"),
     "jsonl, a list": ("classification", "jsonl", JSONL + "[1]\n", MALFORMED, ":3: expected a JSON"),
-    "json, not JSON": ("classification", "json", '[{"text": "a"\n', MALFORMED, "not valid JSON"),
-    "json, an object": ("classification", "json", '{"text": "a"}', MALFORMED, "expected a list"),
-    "parquet, not Parquet": ("classification", "parquet", b"PAR1...", MALFORMED, "not a readable"),
+    "json, not JSON": ("classification", "json", '[{"text": "a"\n', UNUSABLE, "not valid JSON"),
+    "json, an object": ("classification", "json", '{"text": "a"}', UNUSABLE, "expected a list"),
+    "parquet, not Parquet": ("classification", "parquet", b"PAR1...", UNUSABLE, "not a readable"),
     "conll, a column less": ("token_classification", "conll", CONLL + "queen\n", MALFORMED,
                              ":9: columns: 1; expected 2, as in line 1"),
     "conll, no tag": ("token_classification", "conll", CONLL.replace(" ", "\t") + "queen\t\n",
@@ -75,16 +83,16 @@ CASES = {
     "conll, old Mac": ("token_classification", "conll", CONLL + "a O\rb O\n", MALFORMED,
                        ":9: a carriage return"),
     "squad, not SQuAD": ("question_answering", "json",
-                         '{"data": [{"paragraphs": [{"context": "a"}]}]}', MALFORMED, "SQuAD"),
+                         '{"data": [{"paragraphs": [{"context": "a"}]}]}', UNUSABLE, "SQuAD"),
     # --- columns
-    "tsv, no label column": ("classification", "tsv", "text\tlab\na\tb\n", MALFORMED,
+    "tsv, no label column": ("classification", "tsv", "text\tlab\na\tb\n", UNUSABLE,
                              "no column 'label'; its columns are ['text', 'lab']"),
     "jsonl, no text column": ("classification", "jsonl",
-                              '{"a": "b", "label": "x"}\n{"a": "b", "label": "y"}\n', MALFORMED,
+                              '{"a": "b", "label": "x"}\n{"a": "b", "label": "y"}\n', UNUSABLE,
                               "no column 'text'"),
     "jsonl, a key less": ("classification", "jsonl",
-                          '{"id": 1, "text": "a", "label": "x"}\n' + JSONL, "other columns",
-                          ":2: lacks ['id'], unlike the first row"),
+                          '{"id": 1, "text": "a", "label": "bad"}\n' * 3 + JSONL[:38] + "\n",
+                          "other columns", ":4: lacks ['id'], unlike most rows"),
     "jsonl, a key more": ("classification", "jsonl",
                           JSONL + '{"text": "a", "label": "bad", "x": 1}\n', "other columns",
                           ":3: has ['x'] besides"),
@@ -112,8 +120,35 @@ CASES = {
     "tsv, duplicate": ("classification", "tsv", TSV + "good film\tgood\n", "duplicate", ":4: as "),
     "tsv, contradiction": ("classification", "tsv", TSV + "good film\tbad\n", "contradiction",
                            "but with another answer: 'good film'"),
-    "tsv, cut text": ("classification", "tsv", TSV + "film " * 40 + "\tgood\n", "cut texts",
-                      "1 of 3 examples (33.3%) are cut to 32 tokens"),
+    "csv, mixed line ends": ("classification", "csv", CSV + '"a\nfilm",bad\r\n', "mixed line ends",
+                             ":5: 1 \\r\\n, 3 \\n"),
+    "tsv, a letter lost": ("classification", "tsv", TSV + "caf\ufffd\tbad\n", "wrong encoding",
+                           ":4: U+FFFD at character 3"),
+    "tsv, UTF-8 read as latin-1": ("classification", "tsv", TSV + "caf\xc3\xa9\tbad\n",
+                                   "wrong encoding", ":4: '\xc3\xa9' at character 3: UTF-8 was"),
+    "tsv, UTF-8 read as cp1252": ("classification", "tsv", TSV + "don\xe2\u20ac\u2122t\tbad\n",
+                                  "wrong encoding", ":4: '\xe2\u20ac' at character 3: UTF-8 was"),
+    "tsv, byte-order mark inside": ("classification", "tsv", TSV + "a \ufefffilm\tbad\n",
+                                    "byte-order mark", ":4: at character 2: were files joined?"),
+    "tsv, label with a blank": ("classification", "tsv", TSV + "a film\tgood \n", "labels alike",
+                                ":4: label 'good ' beside 'good'"),
+    "jsonl, NUL in a label": ("classification", "jsonl",
+                              JSONL + '{"text": "a", "label": "go\\u0000od"}\n', "labels alike",
+                              ":3: label 'go\\x00od' beside 'good'"),
+    "jsonl, null row": ("classification", "jsonl", JSONL + "null\n", MALFORMED, ":3: expected a J"),
+    "json, a surrogate": ("classification", "json",
+                          '[{"text": "a", "label": "x"}, {"text": "b", "label": "y"},'
+                          ' {"text": "\\udfff", "label": "x"}]', MALFORMED, ": item 3: '\\udfff'"),
+    "parquet, null text": ("classification", "parquet", [*PARQUET, {"text": None, "label": "bad"}],
+                           MALFORMED, ": row 3: text is None; expected a text"),
+    "parquet, null label": ("classification", "parquet", [*PARQUET, {"text": "a", "label": None}],
+                            MALFORMED, ": row 3: label None is none of ['bad', 'good']"),
+    "parquet, empty text": ("classification", "parquet", [*PARQUET, {"text": "", "label": "bad"}],
+                            "empty text", ": row 3: a text without a word"),
+    "parquet, duplicate": ("classification", "parquet", [*PARQUET, PARQUET[0]], "duplicate",
+                           ": row 3: as "),
+    "tsv, cut text": ("classification", "tsv", TSV + "film " * 40 + "\tgood\n", "cut text",
+                      ":4: is cut to 32 tokens, as are 1 of 3 (33.3%)"),
     "regression, a word": ("regression", "jsonl",
                            '{"text": "a", "label": 1.5}\n{"text": "b", "label": "x"}\n', MALFORMED,
                            ":2: label is 'x'; expected a number"),
@@ -132,9 +167,9 @@ CASES = {
                                 '{"question": "a", "choices": ["b", "c"], "label": 2}\n', MALFORMED,
                                 ":2: label is 2; expected one of 0, 1"),
     "tags, I- behind O": ("token_classification", "conll", CONLL + "queen I-PER\n\n",
-                          "invalid tag sequence", ":9: an I- tag that continues no entity"),
+                          "invalid tag sequence", ":9: I-PER at the start (word 1, 'queen')"),
     "tags, misspelt": ("token_classification", "conll", CONLL.lower().replace(" o", " O"),
-                       MALFORMED, "tags such as 'b-per'; expected B-PER"),
+                       UNUSABLE, "tags such as 'b-per'; expected B-PER"),
     "tags, fewer than words": ("token_classification", "jsonl",
                                '{"tokens": ["a", "b"], "tags": ["O", "B-X"]}\n'
                                '{"tokens": ["a", "b"], "tags": ["O"]}\n', MALFORMED,
@@ -142,6 +177,24 @@ CASES = {
     "tags, no words": ("token_classification", "jsonl",
                        '{"tokens": ["a"], "tags": ["B-X"]}\n{"tokens": [], "tags": []}\n',
                        MALFORMED, ":2: tokens is empty"),
+    "tags, entity without end": ("token_classification", "conll", "a S-X\nb B-X\nc O\n",
+                                 "invalid tag sequence", ":1: O behind B-X (word 3, 'c'); it is"),
+    "tags, end of sentence": ("token_classification", "conll", "a S-X\nb B-X\n",
+                              "invalid tag sequence", ":1: the sentence ends behind B-X, which"),
+    "tags, NUL": ("token_classification", "conll", CONLL + "quee\0n O\n", "NUL",
+                  ":9: a NUL at character 4"),
+    "tags, latin-1": ("token_classification", "conll", CONLL.encode() + b"caf\xe9 O\n", UNUSABLE,
+                      ":9: not UTF-8"),
+    "choices, empty": ("multiple_choice", "jsonl",
+                       '{"question": "a", "choices": ["b", ""], "label": 0}\n', "empty text",
+                       ":1: a text without a word"),
+    # --- plain text
+    "txt, latin-1": ("pretraining", "txt", b"a film\n\ncaf\xe9\n", UNUSABLE, ":3: not UTF-8"),
+    "txt, empty": ("pretraining", "txt", "\n \n", UNUSABLE, "holds no rows"),
+    "txt, NUL": ("pretraining", "txt", "a film.\n\nthe \0 book.\n", "NUL", ":1: a NUL at char"),
+    "txt, mixed line ends": ("pretraining", "txt", "a film.\r\n\r\nthe book.\n",
+                             "mixed line ends", ":3: 2 \\r\\n, 1 \\n"),
+    "txt, byte-order mark": ("pretraining", "txt", "\ufeffa film.\n", "byte-order mark", ":1: is"),
     # --- answers
     "answer elsewhere": ("question_answering", "json", squad(("paris", 3)), MALFORMED,
                          "'paris' is not at character 3; it stands at 16"),
@@ -161,12 +214,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_wrong_is_found_with_its_place(checkpoint, tmp_path, name):
     task, ending, content, kind, message = CASES[name]
-    found = found_in(checkpoint, tmp_path, task, {"train": (ending, content)})
+    options = {"next_sentence": False} if task == "pretraining" else {}
+    found = found_in(checkpoint, tmp_path, task, {"train": (ending, content)}, **options)
     told = [str(finding) for finding in found if finding.kind == kind]
     assert any(message in text and f"train.{ending}" in text for text in told), found
-    # And nothing besides, but for what follows from the first: a file that cannot be read at all.
+    # And nothing besides, but for what follows from the first: a file without any good row.
     assert {finding.kind for finding in found} <= {kind, "duplicate", "mixed line ends",
-                                                   "other columns"}  # fmt: skip
+                                                   "other columns", UNUSABLE}  # fmt: skip
 
 
 COMPARED = {
@@ -176,6 +230,16 @@ COMPARED = {
                       "eval.tsv:2: label 'fine' is none of ['bad', 'good']"),
     "unseen tag": ("token_classification", "conll", CONLL.replace("I-", "B-"), CONLL[2:],
                    "unseen label", "label 'I-PER' is in no training example"),
+    "leak with another label": ("classification", "tsv", TSV, "text\tlabel\nbad film\tgood\n",
+                                "leak", "train.tsv:3), with another answer: 'bad film'"),
+    "leaked choices": ("multiple_choice", "jsonl",
+                       '{"question": "a", "choices": ["b", "c"], "label": 0}\n',
+                       '{"question": "a", "choices": ["c", "b"], "label": 1}\n', "leak",
+                       "train.jsonl:1): 'a | b | c'"),
+    "first unknown tag": ("token_classification", "conll", CONLL, "a B-X\n\nb O\n\nc B-Y\n",
+                          MALFORMED, "eval.conll:1: label 'B-X' is none of"),
+    "second unknown tag": ("token_classification", "conll", CONLL, "a B-X\n\nb O\n\nc B-Y\n",
+                           MALFORMED, "eval.conll:5: label 'B-Y' is none of"),
     "leaked question": ("question_answering", "json", squad(("paris", 16)), squad(("paris", 16)),
                         "leak", "question q1: is in the training data too"),
 }  # fmt: skip
@@ -197,6 +261,63 @@ def test_an_answer_that_no_window_holds_is_found(checkpoint, tmp_path):
     )  # fmt: skip
     found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
     assert [finding.kind for finding in found] == ["answer in no window"]
+    assert "not trained on, as 1 of 1 (100.0%)" in found[0].text
+
+
+CLEAN = {
+    "a newline in a cell": ("classification", "csv", 'text,label\r\n"a\nb",x\r\nc,y\r\n'),
+    "line ends of Windows": ("classification", "tsv", TSV.replace("\n", "\r\n")),
+    "line ends of old Macs": ("classification", "tsv", TSV.replace("\n", "\r")),
+    "capital letters with accents": ("classification", "tsv", TSV + "\xc9, \xc3 and \xc2\tbad\n"),
+    "a column that half of the rows have": ("classification", "jsonl", JSONL + "".join(
+        f'{{"text": "film {n}", "label": "good", "more": 1}}\n' for n in range(2))),
+    "I- tags in IOB1": ("token_classification", "conll", "a I-X\nb I-X\nc B-X\n\nd I-Y\n"),
+    "BIOES": ("token_classification", "conll", "a B-X\nb E-X\nc S-X\n\nd O\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_only_looks_wrong_is_no_finding(checkpoint, tmp_path, name):
+    task, ending, content = CLEAN[name]
+    assert not found_in(checkpoint, tmp_path, task, {"train": (ending, content)})
+
+
+def test_a_row_with_two_faults_is_left_out_and_counted_once(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a", "labels": ["x", "y"]}\n{"text": null, "labels": null}\n'
+    )
+    table = sources.read(str(tmp_path / "a.jsonl"), split="train", malformed="skip")
+    kind = TASKS["multi_label"]
+    task = kind.create(DataConfig(malformed="skip"), kind.options_type(), table, {})
+    assert len(task.examples(table, labelled=True)) == 1
+    assert table.malformed == 1
+
+
+def test_equal_faults_are_all_counted(checkpoint, tmp_path):
+    content = squad(("paris", 16), ("paris", 3), ("paris", 3))
+    found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
+    assert [finding.kind for finding in found] == [MALFORMED, MALFORMED]
+
+
+def test_a_mistake_in_the_configuration_does_not_hide_those_in_the_data(checkpoint, tmp_path):
+    content = TSV.replace("bad\n", "good\n") + "a film\n"
+    found = found_in(checkpoint, tmp_path, "classification", {"train": ("tsv", content)})
+    assert [finding.kind for finding in found] == [UNUSABLE, MALFORMED]
+    assert "two labels or more are needed" in found[0].text
+
+
+def test_a_long_context_is_searched_in_a_moment(tmp_path):
+    row = Row(
+        {
+            "context": "the king was in paris " * 450_000,
+            "answers": {"text": ["the kong in rome"] * 9, "answer_start": [16] * 9},
+        },
+        "a:1",
+    )
+    start = time.perf_counter()
+    with pytest.raises(DataError, match="'the kong in rome' is not at character 16"):
+        read_answers(row, unanswerable=False)
+    assert time.perf_counter() - start < 5
 
 
 def test_without_the_model_all_but_lengths_is_checked(tmp_path):
@@ -212,7 +333,7 @@ def test_without_the_model_all_but_lengths_is_checked(tmp_path):
 def test_clean_data_gives_no_finding(checkpoint, tmp_path, task):
     made = make_config(task, checkpoint, tmp_path, count=8)
     kinds = {finding.kind for finding in lint.lint(made)}
-    assert not kinds - {"duplicate", "leak", "contradiction", "cut texts"}  # texts made by chance
+    assert not kinds - {"duplicate", "leak", "contradiction", "cut text"}  # texts made by chance
 
 
 def test_the_examples_are_clean(checkpoint):
@@ -225,7 +346,7 @@ def test_the_examples_are_clean(checkpoint):
         data.max_length = 160
         model = ModelConfig(init=str(checkpoint), positions=160)
         found = lint.lint(Config(task=task, model=model, data=data, options=options))
-        assert not [str(f) for f in found if f.kind not in ("cut texts", "answer in no window")]
+        assert not [str(f) for f in found if f.kind not in ("cut text", "answer in no window")]
 
 
 def run_lint(capsys, *arguments: str) -> tuple[int, str]:
@@ -250,12 +371,19 @@ def test_the_command_groups_counts_and_tells_by_its_exit_code(checkpoint, tmp_pa
     code, out = run_lint(capsys, *flags)
     assert code == 2
     assert out.startswith("error: malformed, 1\n")
-    assert run_lint(capsys, *flags, "--config.data.malformed=skip")[0] == 0  # a run would go on
+    skip = "--config.data.malformed=skip"
+    code, out = run_lint(capsys, *flags, skip)
+    assert code == 0  # a run would go on
+    assert out == f"warning: malformed, 1\n{out.splitlines()[1]}\n0 errors, 1 warnings\n"
+    file.write_bytes(TSV.encode() + b"caf\xe9\tgood\n")
+    code, out = run_lint(capsys, *flags, skip)
+    assert code == 2  # but not over a file that cannot be decoded
+    assert out.startswith("error: unusable, 1\n")
 
 
 def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, tmp_path, caplog):
     made = make_config("classification", checkpoint, tmp_path, count=16)
-    made.train.max_steps = 1
+    made.train.max_steps, made.data.packing = 1, False  # one shape to compile
     train, held = Path(made.data.train), Path(made.data.eval)
     lines = train.read_text().splitlines(keepends=True)
     train.write_text("".join([*lines, "{\n", '{"text": null, "label": "positive"}\n', *lines]))

@@ -185,8 +185,8 @@ def test_a_stray_inside_tag_becomes_a_start_and_that_is_told(caplog: Any) -> Non
         examples = create().examples(rows, labelled=True)
     assert [e.tags[-1] for e in examples if e.tags] == ["B-PER", "B-LOC"]
     assert caplog.messages == [
-        "ner.jsonl: 2 sentences with invalid tag sequences, the first: ner.jsonl:1: an I- tag that "
-        "continues no entity; it is read as the start of one"
+        "ner.jsonl: 2 tags that BIO does not allow where they stand, the first: ner.jsonl:1: "
+        "I-PER behind O (word 4, 'king'); it is read as the start of an entity"
     ]
 
 

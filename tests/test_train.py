@@ -246,6 +246,7 @@ def test_mode_eval_gives_the_results_of_the_training_run(
     ]
     assert run.main([*sentiment_flags, *where]) == 0
     found = reproducible(read_results(tmp_path / "run", "eval_results.json"))
+    assert found["data/eval/malformed"] == 0
     results = read_results(finished)
     assert found == pytest.approx({name: results[name] for name in found}, rel=1e-5)
 

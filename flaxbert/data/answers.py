@@ -11,6 +11,10 @@ from flaxbert.errors import DataError
 Answer = tuple[str, int]
 """Text, and its first character in the context."""
 
+SEARCHED, LONGEST = 20_000, 200
+"""Characters of a context, and of an answer, that are searched for what is like it: a book takes
+minutes."""
+
 
 def read_answers(
     row: Row, *, unanswerable: bool, malformed: str = "error"
@@ -78,8 +82,11 @@ def _nearest(text: str, start: int, context: str) -> str:
     places = [match.start() for match in re.finditer(re.escape(text), context)]
     if places:
         return f"it stands at {min(places, key=lambda place: abs(place - start))}"
-    matcher = difflib.SequenceMatcher(None, context, text, autojunk=False)
+    begin = max(0, min(start, len(context)) - SEARCHED // 2)
+    nearby, text = context[begin : begin + SEARCHED], text[:LONGEST]
+    matcher = difflib.SequenceMatcher(None, nearby, text, autojunk=False)
     place, _, size = matcher.find_longest_match()
     if 2 * size < len(text):
         return "the context does not contain it"
-    return f"the context does not contain it, but {context[place : place + size]!r} at {place}"
+    like = nearby[place : place + size]
+    return f"the context does not contain it, but {like!r} at {begin + place}"

@@ -221,9 +221,27 @@ def _starts(tags: Sequence[str], prefix: str) -> int:
     )
 
 
-def stray_insides(tags: Sequence[str]) -> int:
-    """Number of I- tags that start an entity: none in IOB2, most entities' first in IOB1."""
-    return _starts(tags, "I")
+CONTINUES = {"BIO": "I", "IOB1": "B", "BIOES": "IMEL"}
+"""Letters that in each scheme stand only right behind a tag of the same type."""
+
+
+def misplaced(tags: Sequence[str], scheme: str) -> list[int]:
+    """Places of tags that their scheme does not allow behind the tag before them.
+
+    The place of the sentence's end is the number of its tags: in BIOES an entity ends before it.
+    """
+    found = []
+    before = None  # type of the entity that may go on here
+    for place, tag in enumerate([*tags, "O"]):
+        if tag != "O" and tag[:1] in CONTINUES.get(scheme, ""):
+            wrong = before != tag[1:]
+        else:
+            wrong = scheme == "BIOES" and before is not None
+        if wrong:
+            found.append(place)
+        ended = tag == "O" or (scheme == "BIOES" and tag[:1] in LAST)
+        before = None if ended else tag[1:]
+    return found
 
 
 def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
@@ -232,7 +250,7 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
     Broken sequences are read as the CoNLL-2000 script conlleval reads them: a tag that should
     continue an entity, but has none of its type before it, starts one. Thus a stray I- in a BIO
     file becomes B-, no entity of the file is lost, and strict and lenient scoring agree on what
-    the gold entities are. `stray_insides` counts such tags in a BIO file.
+    the gold entities are. `misplaced` finds such tags.
 
     Args:
       tags: of one sentence.

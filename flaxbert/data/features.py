@@ -33,8 +33,8 @@ class Features:
     """[M] index of the example that a sequence was made from."""
     feature: np.ndarray
     """[M] the feature that a sequence belongs to: 0 to N - 1, ascending."""
-    truncated: int = 0
-    """Examples that lost text to `max_length`."""
+    cut: Sequence[int] = ()
+    """Indices of the examples that lost text to `max_length`."""
     draw: Draw | None = None
     """Draws a sequence's tokens anew each epoch, such as its masked ones; a pure function."""
 
@@ -47,7 +47,7 @@ class Features:
         feature: Sequence[int] | np.ndarray | None = None,
         positions: dict[str, list[int]] | None = None,
         slots: dict[str, Any] | None = None,
-        truncated: int = 0,
+        cut: Sequence[int] = (),
         draw: Draw | None = None,
     ) -> "Features":
         """From lists, one entry a sequence. Adds `anchor` at 0 unless given.
@@ -65,12 +65,17 @@ class Features:
             slots={name: _narrow(value) for name, value in (slots or {}).items()},
             example=np.arange(count) if example is None else np.asarray(example, np.int64),
             feature=np.arange(count) if feature is None else np.asarray(feature, np.int64),
-            truncated=truncated,
+            cut=cut,
             draw=draw,
         )
 
     def __len__(self) -> int:
         return int(self.feature[-1]) + 1 if len(self.feature) else 0
+
+    @property
+    def truncated(self) -> int:
+        """How many examples lost text to `max_length`."""
+        return len(self.cut)
 
     @property
     def grouped(self) -> bool:

@@ -10,6 +10,16 @@ from typing import Protocol
 MALFORMED = "malformed"
 """The kind of what cannot be used: an error, or left out and counted (`data.malformed=skip`)."""
 
+UNUSABLE = "unusable"
+"""The kind of what stops a run even then: a file that cannot be decoded, a column that is absent.
+"""
+
+RARE = 20
+"""One in so many rows: columns that fewer have, or lack, are no part of the form of the data."""
+
+MISREAD = re.compile("[\xc2\xc3][\x80-\xbf]|\xe2\u20ac")
+"""What UTF-8 gives where it is read as latin-1 or cp1252: accented letters, and quotes."""
+
 LONG_TEXT = 1_000_000
 """Characters: a text this long is a file read as one, or a line end that is missing."""
 
@@ -55,28 +65,31 @@ def in_file(path: Path) -> Iterator[Finding]:
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
         yield Finding("byte-order mark", f"{path}:1", "is left out; save the file without it")
-    ends = {
-        "\\r\\n": len(re.findall(rb"\r\n", content)),
-        "\\n": len(re.findall(rb"(?<!\r)\n", content)),
-        "\\r": len(re.findall(rb"\r(?!\n)", content)),
-    }
-    if len(used := {end: count for end, count in ends.items() if count}) > 1:
-        counts = ", ".join(f"{count} {end}" for end, count in used.items())
-        rarest = {"\\r\\n": rb"\r\n", "\\n": rb"(?<!\r)\n", "\\r": rb"\r(?!\n)"}
-        first = re.search(rarest[min(used, key=lambda end: used[end])], content)
-        line = content.count(b"\n", 0, first.start()) + 1 if first else 1
-        yield Finding("mixed line ends", f"{path}:{line}", f"{counts}; write them all alike")
+    if path.suffix.lower() == ".csv":  # spreadsheets write \n in a cell, and \r\n behind a row
+        content = re.sub(rb'"[^"]*"', lambda cell: b'"' * len(cell[0]), content)
+    patterns = {"\\r\\n": rb"\r\n", "\\n": rb"(?<!\r)\n", "\\r": rb"\r(?!\n)"}
+    counts = {end: len(re.findall(pattern, content)) for end, pattern in patterns.items()}
+    used = {end: count for end, count in counts.items() if count}
+    if len(used) > 1:
+        rarest = min(used, key=lambda end: used[end])
+        first = next(re.finditer(patterns[rarest], content)).start()
+        line = path.read_bytes().count(b"\n", 0, first) + 1
+        told = ", ".join(f"{count} {end}" for end, count in used.items())
+        yield Finding("mixed line ends", f"{path}:{line}", f"{told}; write them all alike")
 
 
 def in_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Finding]:
-    """Rows, as (origin, values), whose columns are not those of the first one."""
-    expected = set(rows[0][1]) if rows else set()
+    """Rows, as (origin, values), with columns that few have, or without some that most have."""
+    sets = collections.Counter(frozenset(values) for _, values in rows)
+    common = sets.most_common(1)[0][0] if sets else frozenset()
     for origin, values in rows:
-        if set(values) != expected:
-            missing, extra = sorted(expected - set(values)), sorted(set(values) - expected)
+        own = frozenset(values)
+        # As many as have it by design, such as SQuAD v2.0's plausible answers, are left alone.
+        if own != common and (sets[own] == 1 or sets[own] * RARE < len(rows)):
+            missing, extra = sorted(common - own), sorted(own - common)
             parts = [f"lacks {missing}"] if missing else []
             parts += [f"has {extra} besides"] if extra else []
-            yield Finding("other columns", origin, f"{' and '.join(parts)}, unlike the first row")
+            yield Finding("other columns", origin, f"{' and '.join(parts)}, unlike most rows")
 
 
 def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
@@ -91,6 +104,15 @@ def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
             if "\0" in text:
                 at = text.index("\0")
                 yield Finding("NUL", example.origin, f"a NUL at character {at}; tokenizers drop it")
+            if "\ufffd" in text:
+                what = f"U+FFFD at character {text.index(chr(0xFFFD))} stands for a letter lost"
+                yield Finding("wrong encoding", example.origin, f"{what} in reading an older file")
+            if not text.isascii() and (found := MISREAD.search(text)):
+                what = f"{found[0]!r} at character {found.start()}: UTF-8 was read as latin-1"
+                yield Finding("wrong encoding", example.origin, f"{what} before it was saved")
+            if "\ufeff" in text:
+                what = f"at character {text.index(chr(0xFEFF))}: were files joined?"
+                yield Finding("byte-order mark", example.origin, what)
 
 
 def between(
@@ -115,16 +137,32 @@ def between(
             yield Finding("contradiction", example.origin, what)
     for example in evaluated:
         if leaked := first.get(example.content):
-            what = f"is in the training data too ({leaked.origin}): {_quoted(example)}"
+            other = "" if leaked.gold == example.gold else ", with another answer"
+            what = f"is in the training data too ({leaked.origin}){other}: {_quoted(example)}"
             yield Finding("leak", example.origin, what)
-    known = {label for example in train for label in example.labels}
-    for example in evaluated if known else ():
+    known = _first_places(train, names)
+    for name, origin in _first_places(evaluated, names).items() if known else ():
+        if name not in known:
+            what = f"label {name!r} is in no training example, so it cannot be learnt"
+            yield Finding("unseen label", origin, what)
+    spelt: dict[str, str] = {}
+    for name, origin in known.items():
+        same = "".join(filter(str.isprintable, name)).strip().casefold()
+        if (other := spelt.setdefault(same, name)) != name:
+            what = f"label {name!r} beside {other!r}: is it one, spelt in two ways?"
+            yield Finding("labels alike", origin, what)
+
+
+def _first_places(examples: Iterable[Comparable], names: Sequence[str]) -> dict[str, str]:
+    """Names of the labels that examples have, and where each comes first."""
+    first: dict[int | str, str] = {}
+    for example in examples:
         for label in example.labels:
-            if label not in known:
-                known.add(label)  # told once
-                name = names[label] if names and isinstance(label, int) else label
-                what = f"label {name!r} is in no training example, so it cannot be learnt"
-                yield Finding("unseen label", example.origin, what)
+            first.setdefault(label, example.origin)
+    return {
+        names[label] if names and isinstance(label, int) else str(label): origin
+        for label, origin in first.items()
+    }
 
 
 def _quoted(example: Comparable) -> str:

@@ -6,6 +6,7 @@ pattern such as `books/*.txt` is all files that it matches, in order. Anything e
 set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation` or `...@train[:100]`.
 """
 
+import collections
 import csv
 import glob
 import json
@@ -42,12 +43,11 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
     if malformed not in ("error", "skip"):
         raise ConfigError(f"data.malformed is {malformed!r}; expected error or skip.")
     if glob.has_magic(spec) and not Path(spec).exists():
-        files = sorted(glob.glob(str(Path(spec).expanduser()), recursive=True))
-        if files:
-            tables = [read(file, split=split, malformed=malformed) for file in files]
+        if found := files(spec):
+            tables = [read(str(file), split=split, malformed=malformed) for file in found]
             all_rows = [row for table in tables for row in table.rows]
-            seen = {finding: None for table in tables for finding in table.findings}
-            return Table(spec, all_rows, _same_names(tables), seen)
+            told = sum((table.findings for table in tables), collections.Counter[Finding]())
+            return Table(spec, all_rows, _same_names(tables), told)
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
@@ -78,6 +78,14 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
     table = Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
     table.tell([Finding(MALFORMED, "", str(each)) for each in faults], "malformed lines skipped")
     return table
+
+
+def files(spec: str) -> list[Path]:
+    """The local files that a specification stands for, those of a pattern in order."""
+    path = Path(spec).expanduser()
+    if path.exists() or not glob.has_magic(spec):
+        return [path]
+    return [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
 
 
 def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """Rows of a source, whatever it is: what tasks make examples of."""
 
+import collections
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -55,20 +56,24 @@ class Table:
     source: str
     rows: list[Row]
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    findings: dict[Finding, None] = dataclasses.field(default_factory=dict)
-    """An ordered set: what was left out or is doubtful; reading twice finds nothing new."""
+    findings: collections.Counter[Finding] = dataclasses.field(default_factory=collections.Counter)
+    """What was left out or is doubtful. Two of a question's answers may have one fault."""
+    refused: set[int] = dataclasses.field(default_factory=set)
+    """`id` of each row left out: labels are read before texts, and a row may have a fault in both.
+    """
 
     @property
     def malformed(self) -> int:
         """How many lines, rows and answers were left out (`data.malformed=skip`)."""
-        return sum(finding.kind == MALFORMED for finding in self.findings)
+        return sum(count for each, count in self.findings.items() if each.kind == MALFORMED)
 
     def tell(self, found: Iterable[Finding], what: str) -> None:
-        """Add findings, and log those of one kind as `what`."""
-        new = [finding for finding in found if finding not in self.findings]
-        self.findings.update(dict.fromkeys(new))
+        """Add findings, and log those of one kind as `what`; told once more, they are not new."""
+        counts = collections.Counter(found)
+        new = counts - self.findings
+        self.findings.update(new)
         if new:
-            log.info(f"{self.source}: {len(new)} {what}, the first: {new[0]}")
+            log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
 
     def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
         """What `make` makes of each row.
@@ -76,6 +81,9 @@ class Table:
         Args:
           make: raises DataError for a row that is malformed.
           malformed: "error" lets it through; "skip" leaves such rows out, and tells how many.
+
+        Raises:
+          DataError: see `malformed`; if no row is well formed.
         """
         made: list[T] = []
         faults = []
@@ -85,7 +93,9 @@ class Table:
             except DataError as error:
                 if malformed != "skip":
                     raise
-                faults.append(Finding(MALFORMED, "", str(error)))
+                if id(row) not in self.refused:
+                    self.refused.add(id(row))
+                    faults.append(Finding(MALFORMED, "", str(error)))
         self.tell(faults, "malformed rows skipped")
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")

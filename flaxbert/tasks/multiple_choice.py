@@ -49,13 +49,13 @@ class Example(NoLabels):
 
     @property
     def content(self) -> tuple[str, ...]:
-        """Question and choices."""
-        return (self.question, *self.choices)
+        """Question and choices, in whatever order these are asked."""
+        return (self.question, *sorted(self.choices))
 
     @property
-    def gold(self) -> int | None:
-        """The right choice's number."""
-        return self.label
+    def gold(self) -> str | None:
+        """The right choice."""
+        return None if self.label is None else self.choices[self.label]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ class MultipleChoice:
             example=owner,
             feature=owner,
             slots={"right": right} if labelled else {},
-            truncated=len(set(cut)),
+            cut=list(dict.fromkeys(cut)),
         )
 
     @property

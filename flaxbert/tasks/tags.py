@@ -55,11 +55,20 @@ def read_tags(
 
     rows = table.read(tagged, malformed)
     scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
-    if scheme == "BIO":
-        stray = [row.origin for row, tags in rows for _ in range(conll.stray_insides(tags))]
-        what = "an I- tag that continues no entity; it is read as the start of one"
-        table.tell(
-            [Finding("invalid tag sequence", place, what) for place in stray],
-            "sentences with invalid tag sequences",
-        )
+    table.tell(
+        [
+            Finding("invalid tag sequence", row.origin, _misplaced(row.values[words], tags, place))
+            for row, tags in rows
+            for place in conll.misplaced(tags, scheme)
+        ],
+        f"tags that {scheme} does not allow where they stand",
+    )
     return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme
+
+
+def _misplaced(words: Sequence[str], tags: Sequence[str], place: int) -> str:
+    before = f"behind {tags[place - 1]}" if place else "at the start"
+    if place == len(tags):
+        return f"the sentence ends {before}, which is no entity's end; it is read as one"
+    reading = "it is read as the start of an entity" if tags[place] != "O" else "it is read as O"
+    return f"{tags[place]} {before} (word {place + 1}, {words[place]!r}); {reading}"

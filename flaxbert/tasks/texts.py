@@ -114,18 +114,18 @@ def featurize(
     The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
     """
     make = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long]
-    tokens, owner, truncated = make(examples, tokenizer, data)
+    tokens, owner, cut = make(examples, tokenizer, data)
     return Features.build(
         tokens,
         example=owner,
         feature=owner,
         slots={"label": [examples[i].label for i in owner]} if labelled else {},
-        truncated=truncated,
+        cut=cut,
     )
 
 
-Encoded = tuple[dict[str, list[list[int]]], list[int], int]
-"""Token arrays by sequence, each sequence's example, examples that were cut."""
+Encoded = tuple[dict[str, list[list[int]]], list[int], list[int]]
+"""Token arrays by sequence, each sequence's example, the examples that were cut."""
 
 
 def _texts(examples: Sequence[TextExample]) -> tuple[list[str], list[str | None] | None]:
@@ -140,7 +140,7 @@ def _cut(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
         max_length=data.max_length,
         return_token_type_ids=True,
     )
-    cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    cut = [n for n, encoding in enumerate(encoded.encodings) if encoding.overflowing]
     tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
     return tokens, list(range(len(examples))), cut
 
@@ -148,13 +148,13 @@ def _cut(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
 def _head_and_tail(
     examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
 ) -> Encoded:
-    room, cut, ids = data.max_length - 2, 0, []
+    room, ids = data.max_length - 2, []
     head = room // 4
     texts, _ = _texts(examples)
-    for words in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-        long = len(words) > room
-        cut += long
-        kept = words[:head] + words[head - room :] if long else words
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    cut = [n for n, words in enumerate(encoded) if len(words) > room]
+    for words in encoded:
+        kept = words[:head] + words[head - room :] if len(words) > room else words
         ids.append([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])
     tokens = {"input_ids": ids, "token_type_ids": [[0] * len(each) for each in ids]}
     return tokens, list(range(len(examples))), cut
@@ -175,4 +175,4 @@ def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataCo
         return_token_type_ids=True,
     )
     tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
-    return tokens, list(encoded["overflow_to_sample_mapping"]), 0
+    return tokens, list(encoded["overflow_to_sample_mapping"]), []

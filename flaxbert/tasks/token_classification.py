@@ -107,7 +107,9 @@ class TokenClassification:
         )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
-        return [self._example(row, tags) for row, tags in tagged]
+        own = {id(row): tags for row, tags in tagged}
+        rows = dataclasses.replace(table, rows=[row for row, _ in tagged])  # told of in `table` too
+        return rows.read(lambda row: self._example(row, own[id(row)]), self.data.malformed)
 
     def _example(self, row: Row, tags: list[str] | None) -> Example:
         tokens = read_words(row, self.options.tokens)
