@@ -11,6 +11,9 @@ from flaxbert.errors import DataError
 Answer = tuple[str, int]
 """Text, and its first character in the context."""
 
+NEAR = 500
+"""Characters around an answer's place where its like is looked for: time grows by their square."""
+
 
 def read_answers(
     row: Row, *, unanswerable: bool, malformed: str = "error"
@@ -78,8 +81,11 @@ def _nearest(text: str, start: int, context: str) -> str:
     places = [match.start() for match in re.finditer(re.escape(text), context)]
     if places:
         return f"it stands at {min(places, key=lambda place: abs(place - start))}"
-    matcher = difflib.SequenceMatcher(None, context, text, autojunk=False)
+    begin = max(0, min(start, len(context)) - NEAR)
+    near = context[begin : begin + 2 * NEAR]
+    matcher = difflib.SequenceMatcher(None, near, text[:NEAR], autojunk=False)
     place, _, size = matcher.find_longest_match()
     if 2 * size < len(text):
         return "the context does not contain it"
+    place += begin
     return f"the context does not contain it, but {context[place : place + size]!r} at {place}"
