@@ -131,7 +131,7 @@ def _table(spec: str, split: str, found: list[Finding]) -> Table | None:
         found.append(Finding(MALFORMED, "", str(error)))
         return None
     found += findings.in_columns([(row.origin, row.values) for row in table.rows])
-    found += table.findings
+    found += table.findings.elements()
     table.findings.clear()  # those of the task come next
     return table
 
@@ -152,7 +152,7 @@ def _examples(task: Task, table: Table, found: list[Finding], *, labelled: bool)
         examples = task.examples(table, labelled=labelled)
     except DataError as error:
         found.append(Finding(MALFORMED, "", str(error)))
-    found += table.findings
+    found += table.findings.elements()
     return examples
 
 

@@ -6,6 +6,7 @@ pattern such as `books/*.txt` is all files that it matches, in order. Anything e
 set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation` or `...@train[:100]`.
 """
 
+import collections
 import csv
 import glob
 import json
@@ -46,7 +47,7 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
         if files:
             tables = [read(file, split=split, malformed=malformed) for file in files]
             all_rows = [row for table in tables for row in table.rows]
-            seen = {finding: None for table in tables for finding in table.findings}
+            seen = sum((table.findings for table in tables), collections.Counter[Finding]())
             return Table(spec, all_rows, _same_names(tables), seen)
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")

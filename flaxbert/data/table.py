@@ -1,8 +1,9 @@
 """Rows of a source, whatever it is: what tasks make examples of."""
 
+import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flaxbert.data.findings import MALFORMED, Finding
@@ -11,6 +12,15 @@ from flaxbert.errors import DataError
 log = logging.getLogger("flaxbert")
 
 T = TypeVar("T")
+
+
+MOST_NAMES, LONGEST_NAME = 20, 60
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names for a message: a whole file in one line has a million columns."""
+    few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
+    return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +65,22 @@ class Table:
     source: str
     rows: list[Row]
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    findings: dict[Finding, None] = dataclasses.field(default_factory=dict)
-    """An ordered set: what was left out or is doubtful; reading twice finds nothing new."""
+    findings: collections.Counter[Finding] = dataclasses.field(default_factory=collections.Counter)
+    """What was left out or is doubtful, and how often; reading twice finds nothing new."""
+    left_out: set[int] = dataclasses.field(default_factory=set, compare=False)
+    """Each malformed row's `id`: read for its label, then for its text, it is one row."""
 
     @property
     def malformed(self) -> int:
         """How many lines, rows and answers were left out (`data.malformed=skip`)."""
-        return sum(finding.kind == MALFORMED for finding in self.findings)
+        return sum(n for finding, n in self.findings.items() if finding.kind == MALFORMED)
 
     def tell(self, found: Iterable[Finding], what: str) -> None:
         """Add findings, and log those of one kind as `what`."""
-        new = [finding for finding in found if finding not in self.findings]
-        self.findings.update(dict.fromkeys(new))
+        new = collections.Counter(found) - self.findings
+        self.findings.update(new)
         if new:
-            log.info(f"{self.source}: {len(new)} {what}, the first: {new[0]}")
+            log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
 
     def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
         """What `make` makes of each row.
@@ -85,7 +97,9 @@ class Table:
             except DataError as error:
                 if malformed != "skip":
                     raise
-                faults.append(Finding(MALFORMED, "", str(error)))
+                if id(row) not in self.left_out:
+                    faults.append(Finding(MALFORMED, "", str(error)))
+                    self.left_out.add(id(row))
         self.tell(faults, "malformed rows skipped")
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
@@ -112,6 +126,6 @@ class Table:
             if column not in self.columns:
                 mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
-                    f"{self.source}: no column {column!r}; its columns are {self.columns}. "
-                    f"{mend} (a first line must name them)."
+                    f"{self.source}: no column {column!r}; its columns are "
+                    f"{shortened(self.columns)}. {mend} (a first line must name them)."
                 )

@@ -107,7 +107,10 @@ class TokenClassification:
         )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
-        return [self._example(row, tags) for row, tags in tagged]
+        # A tag that is no label is a malformed row too.
+        kept = dataclasses.replace(table, rows=[row for row, _ in tagged])
+        each = iter(tags for _, tags in tagged)
+        return kept.read(lambda row: self._example(row, next(each)), self.data.malformed)
 
     def _example(self, row: Row, tags: list[str] | None) -> Example:
         tokens = read_words(row, self.options.tokens)
