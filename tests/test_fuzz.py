@@ -379,9 +379,9 @@ def test_cells_come_back_from_csv_and_tsv_with_their_lines(
             writer.writerows([("a", "b"), *rows])
         expected = [dict(zip("ab", row, strict=True)) for row in rows]
         assert values_of(path) == expected
-        # A record of several lines is named by its last.
+        # A record of several lines is named by its first.
         breaks = [len(re.findall(r"\r\n|\r|\n", row[1])) + 1 for row in rows]
-        assert lines_of(path) == [1 + n for n in itertools.accumulate(breaks)]
+        assert lines_of(path) == list(itertools.accumulate(breaks, initial=2))[:-1]
 
         path = tmp_path / "file.tsv"
         plain = [(a, re.sub(r"[\t\n\r]", " ", b)) for a, b in rows]
