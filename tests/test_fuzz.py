@@ -227,6 +227,7 @@ def refused(path: Path, error: UserError, *, lines: bool = False) -> None:
     line = r"\d+:" if lines else r"(\d+:)?"
     assert re.match(rf"{re.escape(str(path))}:{line} ", str(error)), str(error)
     assert str(error).encode(), "can be written"
+    assert len(str(error)) < 1500, "can be read"
 
 
 @cases(40, 1000)

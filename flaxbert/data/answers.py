@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from flaxbert.data.table import Row
+from flaxbert.data.table import Row, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
@@ -40,7 +40,7 @@ def read_answers(
         pairs = tuple(zip(*columns, strict=True))
     except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(
-            f"{row.origin}: answers is {answers!r}; expected "
+            f"{row.origin}: answers is {shown(answers)}; expected "
             "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON)."
         ) from None
     if not pairs and not unanswerable:
@@ -68,11 +68,13 @@ def _fault(text: object, start: object, context: str) -> str | None:
         or start < 0
     ):
         return (
-            f"answer {text!r} at {start!r}; expected a text that is not empty and the number of "
-            "its first character."
+            f"answer {shown(text)} at {shown(start)}; expected a text that is not empty and the "
+            "number of its first character."
         )
     if context[start : start + len(text)] != text:
-        return f"answer {text!r} is not at character {start}; {_nearest(text, start, context)}."
+        return (
+            f"answer {shown(text)} is not at character {start}; {_nearest(text, start, context)}."
+        )
     return None
 
 
@@ -88,4 +90,4 @@ def _nearest(text: str, start: int, context: str) -> str:
     if 2 * size < len(text):
         return "the context does not contain it"
     place += begin
-    return f"the context does not contain it, but {context[place : place + size]!r} at {place}"
+    return f"the context does not contain it, but {shown(context[place : place + size])} at {place}"

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from flaxbert import hub
 from flaxbert.data import conll
 from flaxbert.data.findings import MALFORMED, Finding
-from flaxbert.data.table import Row, Table, shortened
+from flaxbert.data.table import Row, Table, shortened, shown
 from flaxbert.errors import ConfigError, DataError, HubError
 
 log = logging.getLogger("flaxbert")
@@ -161,7 +161,7 @@ def _unfit(value: Any) -> str | None:
         inner: list[Any] = []
         for each in level:
             if isinstance(each, Twice):
-                return f"the key {each.key!r} stands twice in one object; remove one"
+                return f"the key {shown(each.key)} stands twice in one object; remove one"
             if isinstance(each, dict):
                 inner += [*each, *each.values()]
             elif isinstance(each, list):
@@ -270,7 +270,7 @@ def _squad_rows(path: Path, articles: list[Any]) -> Found:
                     name = place if _unfit(question["id"]) else f"question {question['id']}"
                     yield _object(values | extra, f"{path}: {name}")
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
+        raise DataError(f"{path}: {place}: not in SQuAD's form ({shown(error)}).") from None
 
 
 def _list(value: Any) -> list[Any]:

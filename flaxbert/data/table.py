@@ -14,13 +14,19 @@ log = logging.getLogger("flaxbert")
 T = TypeVar("T")
 
 
-MOST_NAMES, LONGEST_NAME = 20, 60
+MOST_NAMES, LONGEST_NAME, LONGEST_VALUE = 20, 60, 200
 
 
 def shortened(names: Sequence[str]) -> list[str]:
     """Names for a message: a whole file in one line has a million columns."""
     few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
     return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few
+
+
+def shown(value: Any) -> str:
+    """A value for a message: behind a quote that is missing, the rest of a file is one."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Row:
         """
         value = self.values.get(column)
         if not isinstance(value, str):
-            raise DataError(f"{self.origin}: {column} is {value!r}; expected a text.")
+            raise DataError(f"{self.origin}: {column} is {shown(value)}; expected a text.")
         return value
 
     def slice(self, column: str | None) -> str | None:
@@ -53,7 +59,7 @@ class Row:
         if isinstance(value, list):
             if any(each != value[0] for each in value):
                 several = sorted({str(each) for each in value})
-                raise DataError(f"{self.origin}: {column} has several values: {several}")
+                raise DataError(f"{self.origin}: {column} has several values: {shown(several)}")
             value = value[0] if value else None
         return None if value is None else str(value)
 
