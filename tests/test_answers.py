@@ -74,3 +74,16 @@ def test_answers_lost_in_translation_are_left_out_and_counted_on_request() -> No
     nothing = {"text": [""], "answer_start": [-1]}  # no other: the row is malformed
     with pytest.raises(DataError, match="answer '' at -1"):
         read_answers(row(nothing), unanswerable=True, malformed="skip")
+
+
+def test_what_is_most_like_an_answer_is_looked_for_near_its_place_alone() -> None:
+    # In all of a book it would take minutes, and what is far off is another text.
+    context = "x" * 900_000 + " the bridge of Paris " + "x" * 1_000_000
+    answers = {"text": ["the brigde of Paris"], "answer_start": [900_001]}
+    near = Row({"context": context, "answers": answers}, "a:1")
+    with pytest.raises(DataError, match="does not contain it, but 'e of Paris' at 900010"):
+        read_answers(near, unanswerable=False)
+    for start in (0, 2**70):
+        far = Row({"context": context, "answers": answers | {"answer_start": [start]}}, "a:1")
+        with pytest.raises(DataError, match=r"the context does not contain it\."):
+            read_answers(far, unanswerable=False)

@@ -15,6 +15,7 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
+from flaxbert.tasks import labels as names
 from flaxbert.tasks.base import Predictions, score_with_slices
 from flaxbert.tasks.classification import Classification, Options
 from flaxbert.tasks.texts import TextExample as Example
@@ -395,3 +396,10 @@ def test_scores_of_no_examples_are_numbers() -> None:
     assert (metrics.f1_macro(matrix), metrics.matthews(matrix)) == (0, 0)
     assert metrics.accuracy_with_interval(0, 0)["accuracy"] == 0
     assert metrics.wilson(0, 0) == (0, 1)
+
+
+def test_a_label_that_is_the_rest_of_a_file_is_shown_by_its_beginning() -> None:
+    # As behind a quote that is closed many lines too late.
+    with pytest.raises(DataError, match=r"train\.csv:1: label 'good.*\.\.\. is none of") as caught:
+        names.index("good\n" + "fine,good\n" * 99_999, ("bad", "good"), None, "train.csv:1")
+    assert len(str(caught.value)) < 500

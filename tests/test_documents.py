@@ -11,6 +11,7 @@ from flaxbert.data.documents import (
     Document,
     Pair,
     Span,
+    _some_text,
     check_following,
     make_pairs,
     sentence_ends,
@@ -292,6 +293,17 @@ def test_a_random_text_is_a_sentence_at_least(room: int) -> None:
     for pair in pairs_of(documents, room):
         assert pair.second is not None
         assert pair.second.end - pair.second.start == room // 2
+
+
+@pytest.mark.parametrize("target", range(-2, 30))
+def test_a_random_text_goes_on_as_long_as_sentences_fit(target: int) -> None:
+    document = Document([0] * 25, [START] * 25, [3, 4, 9, 14, 15, 25])
+    for seed in range(20):
+        found = _some_text(document, 7, target, 28, random.Random(seed))
+        begins = [0, *document.ends]
+        sentence = begins.index(found.start)
+        fitting = [end for end in begins if found.start < end <= found.start + target]
+        assert found == Span(7, found.start, max(fitting, default=begins[sentence + 1]))
 
 
 def test_documents_of_one_sentence_give_random_second_texts_alone() -> None:

@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import logging
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,13 +24,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flaxbert.config import DataConfig
+from flaxbert import lint
+from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import conll, sources, windows
 from flaxbert.data.batching import MAX_SHAPES, Batches
 from flaxbert.data.features import Features
 from flaxbert.data.packing import choose_row_counts, pack
-from flaxbert.errors import DataError, UserError
-from flaxbert.tasks import TASKS, base, question_answering, token_classification
+from flaxbert.errors import ConfigError, DataError, UserError
+from flaxbert.tasks import TASKS, base, question_answering, texts, token_classification
 
 Check = Callable[..., None]
 
@@ -178,6 +180,25 @@ def skipped(told: Sequence[str], what: str) -> int:
     return sum(int(match[1]) for match in found if match)
 
 
+def csv_records(text: str) -> int:
+    """Those of a CSV file, its first line and lines without anything aside."""
+    count, quoted, cell, empty, first = 0, False, "", True, True
+    for char in re.split(r"(\r\n|\r|\n|,|\")", text + "\n"):
+        if quoted:  # a quote that is doubled ends the cell and begins it again
+            quoted = char != '"'
+        elif char == '"':
+            quoted, empty = not cell, False
+            cell += '"' * bool(cell)
+        elif char == ",":
+            cell, empty = "", False
+        elif char in ("\r\n", "\r", "\n"):
+            count += first or not empty
+            cell, empty, first = "", True, False
+        elif char:
+            cell, empty = cell + char, False
+    return count
+
+
 def record_count(name: str, content: bytes) -> int | None:
     """The records of a file that can be read, counted otherwise; None where that is as hard."""
     # Python reads a file of no more than the first bytes of a byte order mark as empty.
@@ -186,6 +207,11 @@ def record_count(name: str, content: bytes) -> int | None:
     if name == ".tsv":
         lines = re.split(r"\r\n|\r|\n", text)
         return max(0, sum(line != "" for line in lines[1:]))
+    if name == ".csv":
+        return max(0, csv_records(text) - 1)
+    if name == ".txt":
+        lines = [bool(line.strip()) for line in re.split(r"\r\n|\r|\n", text)]
+        return sum(now and not before for before, now in itertools.pairwise([False, *lines]))
     if name == ".jsonl":
         return sum(bool(line.strip()) for line in re.split(r"\r\n|\r|\n", text))
     if name == ".json":
@@ -201,6 +227,7 @@ def refused(path: Path, error: UserError, *, lines: bool = False) -> None:
     line = r"\d+:" if lines else r"(\d+:)?"
     assert re.match(rf"{re.escape(str(path))}:{line} ", str(error)), str(error)
     assert str(error).encode(), "can be written"
+    assert len(str(error)) < 1500, "can be read"
 
 
 @cases(40, 1000)
@@ -258,6 +285,35 @@ def test_every_line_of_a_column_file_is_a_word_a_fault_a_comment_or_an_end(
             assert all(len(column) == len(sentence.tokens) for column in sentence.columns)
             first = lines[sentence.line - 1].replace("\t", " ").strip(" ")
             assert first.startswith(sentence.tokens[0])
+
+
+TAGS = ["O", "o", "B", "I", "E", "B-", "B-X", "I-X", "E-X", "S-X", "L-Y", "U-Y", "M-X", "X", "NN"]
+TAGS += ["b-x", "B_X", "X-B", "B-\n", "O-X", "\u00a0"]
+
+
+@cases(100, 5000)
+def test_any_tags_are_of_a_scheme_or_refused_and_no_entity_ends_up_outside(count: int) -> None:
+    some = st.lists(st.sampled_from(TAGS), min_size=1, max_size=4, unique=True)
+    sentences = some.flatmap(
+        lambda few: st.lists(st.lists(st.sampled_from(few), max_size=5), min_size=1, max_size=3)
+    )
+
+    @for_all(count, sentences=sentences)
+    def _(sentences: list[list[str]]) -> None:
+        try:
+            scheme = conll.detect_scheme(sentences, "file")
+        except DataError as error:
+            refused(Path("file"), error)
+            return
+        for tags in sentences:
+            found = conll.to_bio(tags, scheme)
+            if scheme == "plain":
+                assert found == tags
+                continue
+            assert [tag == "O" for tag in found] == [tag == "O" for tag in tags]
+            assert conll.misplaced(found, "BIO") == []
+            assert all(tag == "O" or tag[0] in "BI" for tag in found)
+            assert conll.to_bio(found, "BIO") == found
 
 
 LATIN, LATIN_ENDS = map(pyarrow.py_buffer, (b"\xe9x", np.array([0, 1, 2], np.int32).tobytes()))
@@ -379,9 +435,9 @@ def test_cells_come_back_from_csv_and_tsv_with_their_lines(
             writer.writerows([("a", "b"), *rows])
         expected = [dict(zip("ab", row, strict=True)) for row in rows]
         assert values_of(path) == expected
-        # A record of several lines is named by its last.
+        # A record of several lines is named by its first.
         breaks = [len(re.findall(r"\r\n|\r|\n", row[1])) + 1 for row in rows]
-        assert lines_of(path) == [1 + n for n in itertools.accumulate(breaks)]
+        assert lines_of(path) == list(itertools.accumulate(breaks, initial=2))[:-1]
 
         path = tmp_path / "file.tsv"
         plain = [(a, re.sub(r"[\t\n\r]", " ", b)) for a, b in rows]
@@ -472,6 +528,7 @@ ODD = [
     *('{"text": ["in"], "answer_start": [0.0]}', '{"text": [], "answer_start": []}'),
     *('{"text": ["in"], "answer_start": null}', '{"text": [null], "answer_start": [0]}'),
     *("1" + "0" * 400, "1" * 5000, "[" * 900 + "]" * 900, '{"a":' * 200 + "1" + "}" * 200),
+    *('{"text": "x", "text": "y"}', '{"text": ["in"], "text": [], "answer_start": []}'),
     *('"[" ', '"{\\"text\\": [\\"in\\"], \\"answer_start\\": [0]}"', f'"{"[" * 3000}"'),
 ]
 """Values of JSON where another was meant, as they are written."""
@@ -552,8 +609,9 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
         records=some_records(RECORDS[name]),
         options=st.sampled_from(TASK_OPTIONS[name]),
         ending=st.sampled_from([".json", ".jsonl"]),
+        labelled=st.booleans(),
     )
-    def _(records: list[Written], options: dict[str, Any], ending: str) -> None:
+    def _(records: list[Written], options: dict[str, Any], ending: str, labelled: bool) -> None:
         path = tmp_path / f"file{ending}"
         write_objects(path, records)
         refusals = 0
@@ -562,17 +620,18 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
             with messages() as told:
                 try:
                     table = sources.read(str(path), split="train", malformed=malformed)
-                    examples = task.examples(table, labelled=True)
+                    examples = task.examples(table, labelled=labelled)
                 except DataError as error:
                     refused(path, error)
                     refusals += 1
                     continue
             faults = skipped(told, "lines") + skipped(told, "rows")
+            assert table.malformed == faults + skipped(told, "answers")
             assert origins(name, examples) + faults == len(records)
             assert not faults or malformed == "skip"
             assert (faults > 0) <= (refusals == 1)  # "error" refuses what "skip" leaves out
             try:
-                features = task.featurize(examples, tokenizer, labelled=True)
+                features = task.featurize(examples, tokenizer, labelled=labelled)
             except DataError as error:  # such as texts of one document, or a question too long
                 refused(path, error)
                 continue
@@ -588,12 +647,17 @@ def test_a_task_is_made_from_any_records_or_refused(name: str, count: int, tmp_p
     def _(records: list[Written]) -> None:
         write_objects(path, records)
         for malformed in ("error", "skip"):
-            try:
-                table = sources.read(str(path), split="train", malformed=malformed)
-                task = make_task(name, {}, malformed, table)
-                made = task.examples(table, labelled=True)
-            except UserError:
-                continue
+            with messages() as told:
+                try:
+                    table = sources.read(str(path), split="train", malformed=malformed)
+                    task = make_task(name, {}, malformed, table)
+                    made = task.examples(table, labelled=True)
+                except UserError:
+                    continue
+            # Once, though rows may be read for their labels and for their texts.
+            faults = skipped(told, "lines") + skipped(told, "rows")
+            assert origins(name, made) + faults == len(records)
+            assert table.malformed == faults + skipped(told, "answers")
             labels = getattr(task, "labels", ())
             assert all(isinstance(label, str) for label in labels)
             assert len(set(labels)) == len(labels)
@@ -688,6 +752,7 @@ def test_squad_with_any_part_replaced_gives_every_question_or_is_refused(
                 refused(path, error)
                 return
         faults = skipped(told, "lines") + skipped(told, "rows")
+        assert table.malformed == faults + skipped(told, "answers")
         assert len(examples) + faults == question_count(json.loads(path.read_text()))
         for example in examples if labelled else []:
             # Only an empty list says that there is no answer.
@@ -697,6 +762,38 @@ def test_squad_with_any_part_replaced_gives_every_question_or_is_refused(
             task.featurize(examples, tokenizer, labelled=labelled)
         except DataError as error:  # a question that leaves no room
             refused(path, error)
+
+
+@cases(8, 150)
+def test_the_linter_lists_what_is_wrong_with_any_damaged_file(count: int, tmp_path: Path) -> None:
+    readers = {
+        ".tsv": "classification",
+        ".csv": "regression",
+        ".json": "multi_label",
+        ".jsonl": "multiple_choice",
+        ".squad.json": "question_answering",
+        ".conll": "token_classification",
+        ".txt": "pretraining",
+        ".parquet": "classification",
+    }
+    any_file = st.sampled_from(list(readers)).flatmap(
+        lambda ending: st.tuples(st.just(ending), damaged(VALID[ending]))
+    )
+
+    @for_all(count, file=any_file, key=st.sampled_from(["train", "eval", "predict"]))
+    def _(file: tuple[str, bytes], key: str) -> None:
+        ending, content = file
+        paths = {each: tmp_path / f"{each}{ending}" for each in {"train", key}}
+        for each, path in paths.items():
+            path.write_bytes(content if each == key else VALID[ending])
+        kind = TASKS[readers[ending]]
+        data = DataConfig(**{each: str(path) for each, path in paths.items()})
+        model = ModelConfig(init=str(tmp_path / "none"))  # texts and labels; lengths are not
+        options = kind.options_type()
+        made = Config(task=readers[ending], model=model, data=data, options=options)
+        with contextlib.suppress(ConfigError):  # such as a file with one label
+            for finding in lint.lint(made):
+                assert str(finding).encode()
 
 
 # --- packing and batches -----------------------------------------------------------------------
@@ -923,6 +1020,59 @@ def test_every_word_is_tagged_once_at_its_first_piece_over_all_windows(
                 assert record["tags"][word] == tags[guess[place]]
 
 
+@cases(60, 750)
+@pytest.mark.parametrize("long", texts.LONG)
+def test_every_piece_of_a_long_text_is_read_or_the_text_counted_as_cut(
+    long: str, count: int, tokenizer: Any
+) -> None:
+    words = st.lists(SOME_WORDS, max_size=30).map(" ".join)
+
+    @for_all(count, pairs=st.lists(st.tuples(words, words), min_size=1, max_size=3), size=SIZES)
+    def _(pairs: list[tuple[str, str]], size: tuple[int, int]) -> None:
+        data = DataConfig(max_length=size[0], overlap=size[1])
+        for paired in (False, True):
+            if paired and long == "head_tail":
+                continue
+            options = texts.TextOptions(pair="pair" if paired else None, long=long)
+            examples = [
+                texts.TextExample(text, pair if paired else None, 0, None, "here")
+                for text, pair in pairs
+            ]
+            # A first text may leave no room for windows of the second.
+            firsts = [
+                len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in pairs
+            ]
+            if paired and long == "windows" and max(firsts) >= size[0] - 3 - size[1]:
+                with pytest.raises(DataError, match=r"here: the first text has \d+ tokens; with"):
+                    texts.featurize(examples, tokenizer, options, data, labelled=True)
+                continue
+            features = texts.featurize(examples, tokenizer, options, data, labelled=True)
+            assert features.lengths.max() <= size[0]
+            assert len(features) == len(examples)
+            cut = 0
+            for number, example in enumerate(examples):
+                both = (example.text, example.pair) if paired else (example.text,)
+                parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in both]
+                fits = sum(map(len, parts)) + 1 + len(parts) <= size[0]
+                cut += not fits
+                sequences = [features.tokens_of(s, 0) for s in features.sequences(number)]
+                if fits:
+                    (only,) = sequences
+                    special = [[tokenizer.cls_token_id], *[[tokenizer.sep_token_id]] * len(parts)]
+                    whole = [*special[0], *itertools.chain(*map(operator.add, parts, special[1:]))]
+                    assert only["input_ids"].tolist() == whole
+                elif long == "windows":
+                    # Without [CLS], the first of two texts, and [SEP]: each overlaps the next.
+                    skip = 1 + (len(parts[0]) + 1) * paired
+                    shown = [each["input_ids"][skip:-1].tolist() for each in sequences]
+                    whole = shown[0] + [t for each in shown[1:] for t in each[size[1] :]]
+                    assert whole == parts[-1]
+                else:
+                    assert len(sequences) == 1
+                    assert len(sequences[0]["input_ids"]) == size[0]
+            assert features.truncated == (0 if long == "windows" else cut)
+
+
 @st.composite
 def questions(draw: st.DrawFn) -> question_answering.Example:
     """A context and a piece of it for an answer."""
@@ -931,6 +1081,47 @@ def questions(draw: st.DrawFn) -> question_answering.Example:
     end = draw(st.integers(begin + 1, min(len(context), begin + 12)))
     answers = ((context[begin:end], begin),) if draw(st.integers(0, 4)) else ()
     return question_answering.Example("q", "a", context, answers, None, "here")
+
+
+@cases(60, 750)
+def test_a_predicted_answer_is_the_text_at_its_characters(count: int, tokenizer: Any) -> None:
+    @for_all(
+        count,
+        examples=st.lists(questions(), min_size=1, max_size=3),
+        size=SIZES,
+        seed=st.integers(0, 99),
+        longest=st.integers(1, 6),
+    )
+    def _(
+        examples: list[question_answering.Example], size: tuple[int, int], seed: int, longest: int
+    ) -> None:
+        data = DataConfig(max_length=size[0], overlap=min(size[1], max(0, size[0] - 5)))
+        options = question_answering.Options(unanswerable=True, max_answer_length=longest, n_best=4)
+        task = question_answering.QuestionAnswering.create(data, options, None, {})
+        features = task.featurize(examples, tokenizer, labelled=False)
+        chance = np.random.default_rng(seed)
+        # What `predict` gives: the best places of each window, those that are none far below.
+        slots = {"null_score": chance.normal(size=len(features.lengths))}
+        for side, name in (("start", "max_context"), ("end", "char_start")):
+            places = np.zeros((len(features.lengths), 4), int)
+            scores = np.full(places.shape, -3e38, np.float32)
+            for window in range(len(places)):
+                values = features.tokens_of(window, 0)[name]
+                allowed = chance.permutation(
+                    np.flatnonzero(values > 0 if side == "start" else values >= 0)
+                )[:4]
+                places[window, : len(allowed)] = allowed
+                scores[window, : len(allowed)] = np.sort(chance.normal(size=len(allowed)))[::-1]
+            slots |= {f"{side}_place": places, f"{side}_score": scores}
+        records = task.decode(examples, features, base.Predictions(slots, {}))
+        assert len(records) == len(examples)
+        for example, record in zip(examples, records, strict=True):
+            json.dumps(record, allow_nan=False)
+            assert record["answer"] == example.context[record["start"] : record["end"]]
+            assert record["answer"] in ("", record["span"])
+            encoded = tokenizer(record["span"], add_special_tokens=False)
+            assert bool(record["span"]) == (record["score"] is not None)
+            assert len(set(encoded.word_ids(0))) <= longest or len(encoded["input_ids"]) == 0
 
 
 @cases(100, 1500)

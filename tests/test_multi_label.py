@@ -447,3 +447,11 @@ def test_a_label_without_any_example_keeps_one_half() -> None:
     gold = np.array([[0, 1], [0, 0]], bool)
     assert metrics.best_thresholds(probabilities, gold) == [0.5, 0.5]
     assert metrics.best_thresholds(np.zeros((0, 2)), np.zeros((0, 2), bool)) == [0.5, 0.5]
+
+
+def test_a_row_that_is_malformed_twice_over_is_left_out_once() -> None:
+    # Read for the labels of the data set, then for its text, it has another fault each time.
+    rows = table([["a"], 0.5, ["b"]], text=["film", None, "book"])
+    task = create(rows, malformed="skip")
+    assert flags(task, rows) == [(1, 0), (0, 1)]
+    assert rows.malformed == 1

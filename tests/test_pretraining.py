@@ -104,8 +104,9 @@ def test_rows_with_the_same_file_are_a_document_wherever_they_stand() -> None:
     assert documents_of(create(), *ROWS) == [("a", ("one", "two", "four")), ("b", ("three",))]
 
 
-@pytest.mark.parametrize("nothing", [None, ""])  # "": an empty cell of a .csv
-def test_a_row_that_names_no_document_is_one(nothing: str | None) -> None:
+# "": an empty cell of a .csv; NaN: what pandas writes into Parquet for a null.
+@pytest.mark.parametrize("nothing", [None, "", float("nan")])
+def test_a_row_that_names_no_document_is_one(nothing: str | float | None) -> None:
     names = (nothing, "a", nothing, "a")
     rows = [row | {"file": name} for row, name in zip(ROWS, names, strict=True)]
     assert documents_of(create(), *rows) == [

@@ -813,3 +813,20 @@ def test_answers_are_the_best_of_all_spans_within_their_own_window(
         assert record["score"] == pytest.approx(score, rel=1e-6)
         assert (record["start"], record["end"]) == (start, end)
         assert record["answer"] == example.context[start:end] != ""
+
+
+def test_equal_mistakes_are_counted_each(tmp_path: Path) -> None:
+    # Several people may give the same answer; and a file may use an id twice.
+    answers = [{"text": "paris", "answer_start": n} for n in (0, 0, 3)]
+    asked = [{"id": "q", "question": "where?", "answers": answers}] * 2
+    bad = [{"id": "q", "question": None, "answers": answers}] * 2
+    for name in ("a.json", "b.json"):
+        article = {"paragraphs": [{"context": "in paris", "qas": asked + bad}]}
+        (tmp_path / name).write_text(json.dumps({"data": [article]}))
+    data = DataConfig(max_length=16, overlap=4, malformed="skip")
+    task = QuestionAnswering.create(data, Options(), None, {})
+    for spec, files in (("a.json", 1), ("*.json", 2)):
+        table = sources.read(str(tmp_path / spec), split="train", malformed="skip")
+        for _ in range(2):  # reading twice finds nothing new
+            assert len(task.examples(table, labelled=True)) == 2 * files
+            assert table.malformed == files * (2 * 2 + 2)  # answers, and questions

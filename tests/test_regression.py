@@ -54,7 +54,7 @@ def test_numbers_and_texts_of_numbers_are_labels(value: Any, number: float) -> N
 def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
     with pytest.raises(DataError) as caught:
         create().examples(table([1.0, value]), labelled=True)
-    for part in ("train.tsv:3: label is", repr(value), "expected a number"):
+    for part in ("train.tsv:3: label is", repr(value)[:100], "expected a number"):
         assert part in str(caught.value)
 
 

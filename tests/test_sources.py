@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from flaxbert.data import sources
@@ -40,9 +42,6 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def write_parquet(path: Path, rows: list[dict]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
@@ -143,7 +142,7 @@ def test_windows_line_ends_and_blank_lines_are_no_content(tmp_path: Path) -> Non
 
 def test_origins_name_the_line_of_the_file(tmp_path: Path) -> None:
     csv = read_text(tmp_path, "a.csv", 'text,label\n"two\nlines",good\nfine,bad\n')
-    assert [row.origin for row in csv.rows] == [f"{tmp_path}/a.csv:3", f"{tmp_path}/a.csv:4"]
+    assert [row.origin for row in csv.rows] == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]
     jsonl = read_text(tmp_path, "a.jsonl", '{"text": "x"}\n\n{"text": "y"}\n')
     assert [row.origin for row in jsonl.rows] == [f"{tmp_path}/a.jsonl:1", f"{tmp_path}/a.jsonl:3"]
 
@@ -215,6 +214,13 @@ BAD = {
     ),
     "too few columns": ("a.csv", "text,label\nfine\n", ["a.csv:2: 1 columns", "names 2"]),
     "open quote": ("a.csv", 'text,label\n"fine,good\n', ["a.csv:2:", "unexpected end of data"]),
+    "open quote, far from the end": ("a.csv", 'a,b\nx,"y\n1,2\n3,4\n', ["a.csv:2: unexpected end"]),
+    "quote closed too late": ("a.csv", 'a,b\nx,"y\n1,"2"\n', ["a.csv:2: ',' expected after"]),
+    "columns of a whole file": (
+        "a.csv",
+        ",".join(f"{n:0100}" for n in range(9999)) + "\nx\n",
+        ["a.csv:2: 1 columns, but the first line names 9999 (000", "0..., ... 9979 more)"],
+    ),
     "repeated header": ("a.tsv", "text\ttext\na\tb\n", ["a.tsv:1: columns named twice: ['text']"]),
     "tsv not UTF-8": ("a.tsv", LATIN, ["a.tsv:2: not UTF-8", "iconv"]),
     "json not UTF-8": ("a.json", b'["\xff"]', ["a.json:1: not UTF-8", "iconv"]),
@@ -255,6 +261,34 @@ BAD = {
         squad_question(id="\ud83d"),
         ["[0].qas[0]: '\\ud83d'"],
     ),
+    "key twice": (
+        "a.jsonl",
+        '{}\n{"a": {"text": "x", "text": "y"}}\n',
+        ["a.jsonl:2: the key 'text' stands twice in one object; remove one"],
+    ),
+    "key twice in an item": (
+        "a.json",
+        '[{}, {"a": 1, "a": 1}]',
+        ["a.json: item 2: the key 'a' stands twice"],
+    ),
+    "key twice about all items": (
+        "a.json",
+        '{"data": [{}], "data": [{}, {}]}',
+        ["a.json: the key 'data' stands twice"],
+    ),
+    **{
+        f"SQuAD {key} twice": (
+            "a.json",
+            squad_question().replace(f'"{key}":', f'"{key}": [], "{key}":', 2),
+            [f"a.json: {place}: not in SQuAD's form", f"the key '{key}' stands twice"],
+        )
+        for key, place in {
+            "paragraphs": "data[0]",
+            "qas": "data[1].paragraphs[0]",
+            "answers": "data[1].paragraphs[0].qas[0]",
+            "answer_start": "data[1].paragraphs[0].qas[0]",
+        }.items()
+    },
     "line without end": ("a.jsonl", "[" * 9999, ["a.jsonl:1: not valid JSON (lists or objects"]),
     "deep line": ("a.jsonl", '{"a":' * 99 + "1" + "}" * 99, ["a.jsonl:1: lists or objects in one"]),
     "file without end": ("a.json", "[" * 9999, ["a.json: cannot be read (lists or objects"]),
@@ -292,6 +326,26 @@ def test_bad_input_says_where_and_what(case: str, tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith(str(tmp_path))
     assert all(part in message for part in parts), message
+
+
+def test_a_changed_byte_of_parquet_with_checksums_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": ["fine film"], "tags": [["O"]]})
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pyarrow.parquet.write_table(table, path, **options)
+    content = path.read_bytes()
+    stored = b"\x09\0\0\0fine film"  # behind its length: the text, not the statistics about it
+    assert content.count(stored) == 1
+    with pytest.raises(DataError, match=r"a\.parquet: not a readable Parquet file .*checksum"):
+        read_text(tmp_path, "a.parquet", content.replace(stored, b"\x09\0\0\0fine firm"))
+
+
+def test_a_name_within_parquet_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"tags": [["O"]]}), path)
+    content = path.read_bytes().replace(b"element", b"eleme\xff\xff")
+    with pytest.raises(DataError, match=r"a\.parquet: not a readable Parquet file \('utf-8'"):
+        read_text(tmp_path, "a.parquet", content)
 
 
 def test_answers_that_are_absent_are_not_the_same_as_none(tmp_path: Path) -> None:

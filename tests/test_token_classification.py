@@ -268,6 +268,17 @@ def test_bad_rows_are_left_out_and_counted_when_asked(caplog: Any) -> None:
     assert rows.malformed == 2
 
 
+def test_a_sentence_with_a_tag_that_is_no_label_is_left_out_and_counted_too() -> None:
+    rows = table("paris/B-LOC is/O", "old/B-AGE king/O", "is/O paris/B-LOC")
+    data = DataConfig(max_length=16, overlap=4, malformed="skip")
+    task = TokenClassification.create(data, Options(labels=LABELS), None, {})
+    assert [each.origin for each in task.examples(rows, labelled=True)] == [
+        "ner.jsonl:1",
+        "ner.jsonl:3",
+    ]
+    assert rows.malformed == 1
+
+
 @pytest.mark.parametrize(
     ("options", "slices", "key"),
     [

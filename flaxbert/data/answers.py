@@ -5,15 +5,14 @@ import json
 import re
 from typing import Any
 
-from flaxbert.data.table import Row
+from flaxbert.data.table import Row, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
 """Text, and its first character in the context."""
 
-SEARCHED, LONGEST = 20_000, 200
-"""Characters of a context, and of an answer, that are searched for what is like it: a book takes
-minutes."""
+NEAR = 500
+"""Characters around an answer's place where its like is looked for: time grows by their square."""
 
 
 def read_answers(
@@ -41,7 +40,7 @@ def read_answers(
         pairs = tuple(zip(*columns, strict=True))
     except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(
-            f"{row.origin}: answers is {answers!r}; expected "
+            f"{row.origin}: answers is {shown(answers)}; expected "
             "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON)."
         ) from None
     if not pairs and not unanswerable:
@@ -69,11 +68,13 @@ def _fault(text: object, start: object, context: str) -> str | None:
         or start < 0
     ):
         return (
-            f"answer {text!r} at {start!r}; expected a text that is not empty and the number of "
-            "its first character."
+            f"answer {shown(text)} at {shown(start)}; expected a text that is not empty and the "
+            "number of its first character."
         )
     if context[start : start + len(text)] != text:
-        return f"answer {text!r} is not at character {start}; {_nearest(text, start, context)}."
+        return (
+            f"answer {shown(text)} is not at character {start}; {_nearest(text, start, context)}."
+        )
     return None
 
 
@@ -82,11 +83,11 @@ def _nearest(text: str, start: int, context: str) -> str:
     places = [match.start() for match in re.finditer(re.escape(text), context)]
     if places:
         return f"it stands at {min(places, key=lambda place: abs(place - start))}"
-    begin = max(0, min(start, len(context)) - SEARCHED // 2)
-    nearby, text = context[begin : begin + SEARCHED], text[:LONGEST]
-    matcher = difflib.SequenceMatcher(None, nearby, text, autojunk=False)
+    begin = max(0, min(start, len(context)) - NEAR)
+    near = context[begin : begin + 2 * NEAR]
+    matcher = difflib.SequenceMatcher(None, near, text[:NEAR], autojunk=False)
     place, _, size = matcher.find_longest_match()
     if 2 * size < len(text):
         return "the context does not contain it"
-    like = nearby[place : place + size]
-    return f"the context does not contain it, but {like!r} at {begin + place}"
+    place += begin
+    return f"the context does not contain it, but {shown(context[place : place + size])} at {place}"

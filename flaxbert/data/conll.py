@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from flaxbert.data.table import shown
 from flaxbert.errors import DataError
 
 DOCUMENT = "-DOCSTART-"  # the first column of a line that stands between two documents
@@ -179,8 +180,8 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
     named = odd.keys() - {"o"}
     if named and all(map(MISSPELT.fullmatch, named)) and len(odd) == len(tags):
         raise DataError(
-            f"{name}: tags such as {min(named)!r}; expected B-PER: the upper-case letter first, "
-            "then a hyphen and the type, or O outside all entities. Rewrite them so."
+            f"{name}: tags such as {shown(min(named))}; expected B-PER: the upper-case letter "
+            "first, then a hyphen and the type, or O outside all entities. Rewrite them so."
         )
     if types_alone:
         return "IO"
@@ -189,7 +190,7 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
     if odd:
         tag = max(odd, key=lambda tag: odd[tag])
         raise DataError(
-            f"{name}: {len(odd)} tags, such as {tag!r} ({odd[tag]} times), do not look like "
+            f"{name}: {len(odd)} tags, such as {shown(tag)} ({odd[tag]} times), do not look like "
             "B-TYPE or I-TYPE, but most do. Give them a prefix, or O outside all entities."
         )
     if any(tag[0] not in PREFIXES["BIO"] for tag in tags):

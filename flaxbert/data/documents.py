@@ -5,6 +5,7 @@ choice differs: no text is cut off. Sequences end between sentences, and a sente
 a sequence is divided.
 """
 
+import bisect
 import dataclasses
 import itertools
 import logging
@@ -174,5 +175,5 @@ def _some_text(
     """
     sentence = int(chance.random() * len(document.ends))
     start = document.ends[sentence - 1] if sentence else 0
-    fitting = [e for e in document.ends[sentence:] if e - start <= target]
-    return Span(number, start, min(max(fitting, default=document.ends[sentence]), start + room))
+    fitting = bisect.bisect_right(document.ends, start + target)  # a book has many sentences
+    return Span(number, start, min(document.ends[max(sentence, fitting - 1)], start + room))

@@ -13,15 +13,17 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flaxbert import hub
 from flaxbert.data import conll
 from flaxbert.data.findings import MALFORMED, Finding
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Row, Table, shortened, shown
 from flaxbert.errors import ConfigError, DataError, HubError
 
 log = logging.getLogger("flaxbert")
+
+T = TypeVar("T")
 
 Found = Iterator[Row | DataError]
 """What a reader yields: a record, or what is wrong with a malformed line that can be left out."""
@@ -118,24 +120,26 @@ def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Found:
     csv.field_size_limit(LARGEST_CELL)  # csv keeps it for the process, not for a reader
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        begin = 1  # a record of several lines is found by its first
         try:
             header = next(reader, [])
-            repeated = {name for name in header if header.count(name) > 1}
+            repeated = [name for name, count in collections.Counter(header).items() if count > 1]
             if repeated:
-                raise DataError(f"{path}:1: columns named twice: {sorted(repeated)}.")
+                raise DataError(f"{path}:1: columns named twice: {shortened(sorted(repeated))}.")
+            begin = reader.line_num + 1
             for fields in reader:
+                origin, begin = f"{path}:{begin}", reader.line_num + 1
                 if not fields:
                     continue
-                origin = f"{path}:{reader.line_num}"
                 if len(fields) != len(header):
                     yield DataError(
                         f"{origin}: {len(fields)} columns, but the first line names {len(header)} "
-                        f"({', '.join(header)})."
+                        f"({', '.join(shortened(header))})."
                     )
                     continue
                 yield Row(dict(zip(header, fields, strict=True)), origin)
         except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: {error}.") from None
+            raise DataError(f"{path}:{begin}: {error}.") from None
 
 
 def _read_csv(path: Path) -> Found:
@@ -163,6 +167,8 @@ def _unfit(value: Any) -> str | None:
     for _ in range(DEEPEST):
         inner: list[Any] = []
         for each in level:
+            if isinstance(each, Twice):
+                return f"the key {shown(each.key)} stands twice in one object; remove one"
             if isinstance(each, dict):
                 inner += [*each, *each.values()]
             elif isinstance(each, list):
@@ -179,6 +185,22 @@ def _unfit(value: Any) -> str | None:
     return f"lists or objects in one another more than {DEEPEST} deep"
 
 
+class Twice(dict[str, Any]):
+    """A JSON object with a key twice: a dict keeps the last value, and drops the others unseen."""
+
+    def __init__(self, values: dict[str, Any], key: str):
+        super().__init__(values)
+        self.key = key
+
+
+def _dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    ((key, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
+    return Twice(values, key)
+
+
 def _parse(text: str) -> Any:
     """The value of a text in JSON.
 
@@ -186,7 +208,7 @@ def _parse(text: str) -> Any:
       ValueError: if there is none, or none that Python can hold; of JSON's own kind in the first.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_dict)
     except json.JSONDecodeError:
         raise
     except ValueError:
@@ -215,6 +237,8 @@ def _read_json(path: Path) -> Found:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from None
     except ValueError as error:
         raise DataError(f"{path}: cannot be read ({error}).") from None
+    if isinstance(content, Twice):
+        raise DataError(f"{path}: {_unfit(content)}.")
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
         if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
@@ -232,10 +256,11 @@ def _squad_rows(path: Path, articles: list[Any]) -> Found:
     try:
         for a, article in enumerate(articles):
             place = f"data[{a}]"
-            for p, paragraph in enumerate(_list(article["paragraphs"])):
+            for p, paragraph in enumerate(_list(_once(article)["paragraphs"])):
                 place = f"data[{a}].paragraphs[{p}]"
-                for q, question in enumerate(_list(paragraph["qas"])):
+                for q, question in enumerate(_list(_once(paragraph)["qas"])):
                     place = f"data[{a}].paragraphs[{p}].qas[{q}]"
+                    _once(question)
                     values = {
                         "id": question["id"],
                         "question": question["question"],
@@ -243,7 +268,7 @@ def _squad_rows(path: Path, articles: list[Any]) -> Found:
                     }
                     # Answers that are absent are not the same as none: [] says that there is none.
                     if "answers" in question:
-                        answers = _list(question["answers"])
+                        answers = [_once(answer) for answer in _list(question["answers"])]
                         values["answers"] = {
                             "text": [answer["text"] for answer in answers],
                             "answer_start": [answer["answer_start"] for answer in answers],
@@ -252,7 +277,7 @@ def _squad_rows(path: Path, articles: list[Any]) -> Found:
                     name = place if _unfit(question["id"]) else f"question {question['id']}"
                     yield _object(values | extra, f"{path}: {name}")
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: {place}: not in SQuAD's form ({error!r}).") from None
+        raise DataError(f"{path}: {place}: not in SQuAD's form ({shown(error)}).") from None
 
 
 def _list(value: Any) -> list[Any]:
@@ -261,17 +286,32 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _read_parquet(path: Path) -> Found:
+def _once(value: Any) -> Any:
+    if isinstance(value, Twice):
+        raise TypeError(_unfit(value))
+    return value
+
+
+def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
     import pyarrow
-    import pyarrow.parquet
 
     try:
-        records = pyarrow.parquet.read_table(path).to_pylist()
+        return get(path)
     # Besides Arrow's own: text that is not UTF-8, and times beyond Python's years.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
-    for number, record in enumerate(records, start=1):
+
+
+def _read_parquet(path: Path) -> Found:
+    import pyarrow.parquet
+
+    def records(path: Path) -> list[dict[str, Any]]:
+        # Few files have checksums; a changed byte is seen in those that do.
+        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
+        return table.to_pylist()
+
+    for number, record in enumerate(_from_parquet(path, records), start=1):
         yield Row(record, f"{path}: row {number}")
 
 
@@ -279,7 +319,8 @@ def _parquet_names(path: Path) -> dict[str, list[str]]:
     """The names behind integer labels, which the library `datasets` writes into a file's schema."""
     import pyarrow.parquet
 
-    written = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface")
+    schema = _from_parquet(path, pyarrow.parquet.read_schema)
+    written = (schema.metadata or {}).get(b"huggingface")
     try:
         return _class_labels(written)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

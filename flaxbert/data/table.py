@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flaxbert.data.findings import MALFORMED, Finding
@@ -12,6 +12,21 @@ from flaxbert.errors import DataError
 log = logging.getLogger("flaxbert")
 
 T = TypeVar("T")
+
+
+MOST_NAMES, LONGEST_NAME, LONGEST_VALUE = 20, 60, 200
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names for a message: a whole file in one line has a million columns."""
+    few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
+    return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few
+
+
+def shown(value: Any) -> str:
+    """A value for a message: behind a quote that is missing, the rest of a file is one."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Row:
         """
         value = self.values.get(column)
         if not isinstance(value, str):
-            raise DataError(f"{self.origin}: {column} is {value!r}; expected a text.")
+            raise DataError(f"{self.origin}: {column} is {shown(value)}; expected a text.")
         return value
 
     def slice(self, column: str | None) -> str | None:
@@ -44,7 +59,7 @@ class Row:
         if isinstance(value, list):
             if any(each != value[0] for each in value):
                 several = sorted({str(each) for each in value})
-                raise DataError(f"{self.origin}: {column} has several values: {several}")
+                raise DataError(f"{self.origin}: {column} has several values: {shown(several)}")
             value = value[0] if value else None
         return None if value is None else str(value)
 
@@ -57,20 +72,18 @@ class Table:
     rows: list[Row]
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     findings: collections.Counter[Finding] = dataclasses.field(default_factory=collections.Counter)
-    """What was left out or is doubtful. Two of a question's answers may have one fault."""
-    refused: set[int] = dataclasses.field(default_factory=set)
-    """`id` of each row left out: labels are read before texts, and a row may have a fault in both.
-    """
+    """What was left out or is doubtful, and how often; reading twice finds nothing new."""
+    left_out: set[int] = dataclasses.field(default_factory=set, compare=False)
+    """Each malformed row's `id`: read for its label, then for its text, it is one row."""
 
     @property
     def malformed(self) -> int:
         """How many lines, rows and answers were left out (`data.malformed=skip`)."""
-        return sum(count for each, count in self.findings.items() if each.kind == MALFORMED)
+        return sum(n for finding, n in self.findings.items() if finding.kind == MALFORMED)
 
     def tell(self, found: Iterable[Finding], what: str) -> None:
-        """Add findings, and log those of one kind as `what`; told once more, they are not new."""
-        counts = collections.Counter(found)
-        new = counts - self.findings
+        """Add findings, and log those of one kind as `what`."""
+        new = collections.Counter(found) - self.findings
         self.findings.update(new)
         if new:
             log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
@@ -93,9 +106,9 @@ class Table:
             except DataError as error:
                 if malformed != "skip":
                     raise
-                if id(row) not in self.refused:
-                    self.refused.add(id(row))
+                if id(row) not in self.left_out:
                     faults.append(Finding(MALFORMED, "", str(error)))
+                    self.left_out.add(id(row))
         self.tell(faults, "malformed rows skipped")
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
@@ -122,6 +135,6 @@ class Table:
             if column not in self.columns:
                 mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
-                    f"{self.source}: no column {column!r}; its columns are {self.columns}. "
-                    f"{mend} (a first line must name them)."
+                    f"{self.source}: no column {column!r}; its columns are "
+                    f"{shortened(self.columns)}. {mend} (a first line must name them)."
                 )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flaxbert.data.table import shown
 from flaxbert.errors import ConfigError, DataError
 
 log = logging.getLogger("flaxbert")
@@ -95,9 +96,9 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     if number is not None and not numbered and number < len(labels):
         return number
     raise DataError(
-        f"{origin}: label {value!r} is none of {list(labels)}. Mend the row, or list all labels "
-        "with --config.options.labels. (Numbers to predict: --config.task=regression; several "
-        "labels a row: multi_label.)"
+        f"{origin}: label {shown(value)} is none of {list(labels)}. Mend the row, or list all "
+        "labels with --config.options.labels. (Numbers to predict: --config.task=regression; "
+        "several labels a row: multi_label.)"
     )
 
 

@@ -16,7 +16,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Row, Table, shown
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import binary_cross_entropy, pool, weighted_sum
@@ -176,14 +176,14 @@ def _values(row: Row, options: Options) -> list[Any]:
         values = [part.strip() for part in value.split(options.separator) if part.strip()]
     if values is None or not all(isinstance(v, str | int) for v in values):
         raise DataError(
-            f"{row.origin}: {options.label} is {value!r}; expected a list of labels, or a text "
-            f"with {options.separator!r} between them."
+            f"{row.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
+            f"text with {options.separator!r} between them."
         )
     # A number of its own for each label, as in [1, 0, 0, 1], would pass for two indices.
     numbers = [str(v) for v in values if str(v).isdecimal()]
     if any(isinstance(v, bool) for v in values) or len(set(numbers)) < len(numbers):
         raise DataError(
-            f"{row.origin}: {options.label} is {value!r}, with a number twice or a boolean. Flags "
-            "of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
+            f"{row.origin}: {options.label} is {shown(value)}, with a number twice or a boolean. "
+            "Flags of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
         )
     return values

@@ -15,7 +15,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Row, Table, shown
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import group_log_softmax, group_sum, weighted_sum
@@ -119,19 +119,21 @@ class MultipleChoice:
                 choices, names = choices.get("text"), choices.get("label")
         if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
             raise DataError(
-                f"{row.origin}: {', '.join(columns)} is {choices!r}; expected a list of texts."
+                f"{row.origin}: {', '.join(columns)} is {shown(choices)}; expected a list of texts."
             )
         if len(choices) < 2:
             raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
         if names is None:
             names = range(len(choices))
         if not isinstance(names, list | tuple | range) or len(names) != len(choices):
-            raise DataError(f"{row.origin}: {len(choices)} choices, but their names are {names!r}.")
+            raise DataError(
+                f"{row.origin}: {len(choices)} choices, but their names are {shown(names)}."
+            )
         given = [whole(name) for name in names]
         own = [str(name) for name in given if isinstance(name, str | int)]
         if len(set(own)) < len(choices):
             raise DataError(
-                f"{row.origin}: the names of the choices are {names!r}; expected a text or "
+                f"{row.origin}: the names of the choices are {shown(names)}; expected a text or "
                 "number of its own for each."
             )
         return list(choices), own
@@ -140,7 +142,7 @@ class MultipleChoice:
         value = whole(row.values.get(self.options.label))
         if isinstance(value, bool) or str(value) not in names:
             raise DataError(
-                f"{row.origin}: {self.options.label} is {value!r}; expected one of "
+                f"{row.origin}: {self.options.label} is {shown(value)}; expected one of "
                 f"{', '.join(names)}."
             )
         return names.index(str(value))

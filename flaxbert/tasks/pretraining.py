@@ -95,7 +95,9 @@ class PreTraining:
 
         def paragraph(row: Row) -> Example:
             value, text = row.values.get(document or ""), row.text(self.options.text)
-            name = row.origin if value in (None, "") else str(value)
+            # NaN, which a Parquet file may hold for a null, differs from itself.
+            nameless = value in (None, "") or value != value
+            name = row.origin if nameless else str(value)
             return Example(name, (text,), row.slice(self.data.slices), row.origin)
 
         groups: dict[str, list[Example]] = {}

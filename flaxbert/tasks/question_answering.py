@@ -110,19 +110,15 @@ class QuestionAnswering:
         return examples
 
     def _example(self, row: Row, labelled: bool, skipped: list[str]) -> Example:
+        question, context = row.text("question").strip(), row.text("context")
+        part = row.slice(self.data.slices) if labelled else None
         answers: tuple[Answer, ...] = ()
-        if labelled:
+        if labelled:  # last: a row that is left out has no answers to skip besides
             may_lack, malformed = self.options.unanswerable, self.data.malformed
             answers, faults = read_answers(row, unanswerable=may_lack, malformed=malformed)
             skipped += faults
-        return Example(
-            id=str(row.values.get("id", row.origin)),
-            question=row.text("question").strip(),
-            context=row.text("context"),
-            answers=answers,
-            slice=row.slice(self.data.slices) if labelled else None,
-            origin=row.origin,
-        )
+        name = str(row.values.get("id", row.origin))
+        return Example(name, question, context, answers, part, row.origin)
 
     def featurize(
         self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool

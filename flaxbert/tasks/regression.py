@@ -15,7 +15,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Row, Table, shown
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import DataError
 from flaxbert.losses import pool, weighted_sum
@@ -66,7 +66,9 @@ class Regression:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= np.finfo(np.float32).max:
-            raise DataError(f"{row.origin}: {self.options.label} is {value!r}; expected a number.")
+            raise DataError(
+                f"{row.origin}: {self.options.label} is {shown(value)}; expected a number."
+            )
         return number
 
     def featurize(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flaxbert.data import conll
 from flaxbert.data.findings import Finding
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Row, Table, shown
 from flaxbert.errors import DataError
 
 
@@ -16,7 +16,7 @@ def read_words(row: Row, column: str) -> list[str]:
     """
     value = row.values.get(column)
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-        raise DataError(f"{row.origin}: {column} is {value!r}; expected a list of texts.")
+        raise DataError(f"{row.origin}: {column} is {shown(value)}; expected a list of texts.")
     if not value:
         raise DataError(f"{row.origin}: {column} is empty; remove the row.")
     return list(value)
@@ -46,7 +46,7 @@ def read_tags(
             tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
         if not isinstance(tags, list) or not all(tag and isinstance(tag, str) for tag in tags):
             raise DataError(
-                f"{row.origin}: {column} is {tags!r}; expected a list of tags. Integers need "
+                f"{row.origin}: {column} is {shown(tags)}; expected a list of tags. Integers need "
                 "the names that they stand for: --config.options.labels, in their order."
             )
         if len(tags) != len(tokens):
