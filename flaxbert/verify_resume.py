@@ -120,7 +120,7 @@ def phase(workdir: Path, begun: int = 0) -> str:
     text = (workdir / ".log").read_bytes()[begun:]
     if b"results.json" in text:
         return "printing"
-    if any(workdir.glob(".*.partial")):
+    if any(workdir.glob(".export.partial*")):
         return "exporting"
     if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
         return "saving"

@@ -35,17 +35,24 @@ CYCLE = ("compiling", "training", "saving", "exporting", "training", "saving", "
 class Moment:
     """A moment of a phase, given as `when` to `verify_resume.start`."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, workdir: Path):
         self.phase = CYCLE[number % len(CYCLE)]
+        # Steps and saves come again and again: wait for as many checkpoints to be there.
+        again = self.phase in ("training", "saving")
+        self._checkpoints, self._kept = workdir / "checkpoints", number % 3 if again else 0
         # By the process's clock: the compiler and the disk add chance of their own.
         self.delay = random.Random(number).random() * LONGEST[self.phase]
         self._begun: float | None = None
 
     def __call__(self, now: str) -> bool:
-        if ORDER[now] < ORDER[self.phase] and self._begun is None:
+        late = ORDER[now] > ORDER["saving"]
+        if self._begun is None and (ORDER[now] < ORDER[self.phase] or self._missing()) and not late:
             return False
         self._begun = time.monotonic() if self._begun is None else self._begun
-        return time.monotonic() - self._begun >= self.delay or ORDER[now] > ORDER["saving"]
+        return time.monotonic() - self._begun >= self.delay or late
+
+    def _missing(self) -> bool:
+        return len([p for p in self._checkpoints.glob("*") if p.name.isdecimal()]) < self._kept
 
 
 FLAGS = [
@@ -84,7 +91,7 @@ def undisturbed(tmp_path_factory) -> Path:
     [*((n, "SIGKILL") for n in range(30)), *((n, "SIGTERM") for n in range(30, 40))],
 )
 def test_a_disturbed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, number, name):
-    moment = Moment(number)
+    moment = Moment(number, tmp_path)
     struck = start(FLAGS, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
     ended = start(FLAGS, tmp_path)
@@ -175,7 +182,7 @@ def by_two(tmp_path_factory) -> tuple[list[str], Path]:
 )
 def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_path, number, name):
     flags, undisturbed = by_two
-    moment = Moment(number)
+    moment = Moment(number, tmp_path)
     codes, struck = start_two(flags, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
     again, _ = start_two(flags, tmp_path)
