@@ -193,7 +193,8 @@ def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_
         config.train.eval_batch_size, config.data.packing = batch_size, packing
         mesh = sharding.make_mesh(jax.devices()[:devices])
         setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
-        evaluator = Evaluator.open(setup, "eval", labelled=True)
+        table = setups.read_table(config.data, "eval")
+        evaluator = Evaluator.open(setup, table, labelled=True)
         found = evaluator.run(sharding.put_params(bench.params, mesh))
         return found.metrics, found.records
 

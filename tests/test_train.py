@@ -216,7 +216,7 @@ def test_keep_best_with_an_unknown_metric_fails_before_training(config, tmp_path
     config.train.keep_best = "acuracy"
     with pytest.raises(ConfigError, match=r"acuracy.*accuracy"):
         flaxbert.train(config, tmp_path)
-    assert not (tmp_path / "checkpoints").exists()
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def config_file(directory: Path, task: str) -> str:
