@@ -24,6 +24,7 @@ from flaxbert.step import compile_heights, make_train_step
 from flaxbert.tasks import TASKS
 
 BLOCKS, STEPS = 6, 12
+NOTES = Notes({}, evaluated=True, data={}, config={}, best=None)
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
             jax.block_until_ready(sums)
             if saving and number == 0:
                 start = time.perf_counter()
-                checkpoints.save(now, taken, Notes({}, evaluated=True, data={}))
+                checkpoints.save(now, taken, NOTES)
                 blocked.append(time.perf_counter() - start)
         checkpoints.wait()
         if block >= 0:  # the first one warms up

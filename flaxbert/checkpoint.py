@@ -26,6 +26,9 @@ log = logging.getLogger("flaxbert")
 KEEP = 2
 """Checkpoints kept; the older one serves if the newer is damaged."""
 
+KEEP_BEST = KEEP + 1
+"""Best weights kept: those of each checkpoint, and others written since the newest one."""
+
 CHECKSUMS = "checksums.json"
 """{file: SHA-256} of a checkpoint, inside it."""
 
@@ -46,9 +49,13 @@ class Notes:
     calibration: dict[str, Any]
     """The thresholds last fitted."""
     evaluated: bool
-    """Whether the evaluation due at its step is done: a signal may have come before or in it."""
+    """Whether there was an evaluation after its step: a signal may have come before or in it."""
     data: dict[str, str]
-    """Fingerprints of the features that the run works with."""
+    """Fingerprints of the examples that the run works with."""
+    config: dict[str, Any]
+    """The run's configuration, but for what may change (see `writer.settled`)."""
+    best: dict[str, Any] | None
+    """{metric, step, value} of the best evaluation so far; None without `train.keep_best`."""
 
 
 class Store:
@@ -101,15 +108,23 @@ class Store:
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
 
     def fault(self, step: int) -> str | None:
-        """What is wrong with the files of a checkpoint; None if they are as they were written."""
+        """What is wrong with the files of a checkpoint; None if they are as they were written.
+
+        Raises:
+          WorkdirError: if they cannot be read now, whatever they hold.
+        """
         directory = self._directory / str(step)
         try:
             expected = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
             for name, digest in expected.items():
                 if _digest(directory / name) != digest:
                     return f"{name} is not as it was written"
-        except (OSError, ValueError, AttributeError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError) as error:
             return f"{type(error).__name__}: {error}"
+        except OSError as error:  # the disk or its mount, which may answer again
+            raise WorkdirError(
+                f"{directory}: cannot be read ({error}); nothing was changed."
+            ) from None
         return None
 
     def delete(self, step: int) -> None:
@@ -212,29 +227,39 @@ class Checkpoints:
             log.warning(f"{self._directory / str(step)} is damaged ({fault}); an older one, then")
         return NONE
 
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, Notes]:
+    def notes(self, step: int) -> Notes:
+        """What was saved beside the state of a step."""
+        return Notes(**self._store.notes(step))
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, placed as `like` is."""
-        return self._store.restore(step, like), Notes(**self._store.notes(step))
+        restored: TrainState = self._store.restore(step, like)
+        return restored
 
 
 class BestParams:
-    """The parameters with the best value of a metric so far (`train.keep_best`)."""
+    """The parameters with the best value of a metric so far (`train.keep_best`).
 
-    def __init__(self, directory: Path, metric: str, *, step: int):
-        """Open; what was kept after `step`, the one that the run continues from, is dropped.
+    Attributes:
+      noted: {metric, step, value} of them, for the notes of the next checkpoint.
+    """
 
-        Nothing is lost by that: it was better than all before it, and the run comes to it again.
+    def __init__(self, directory: Path, metric: str, noted: dict[str, Any] | None):
+        """Open; `noted` is what the checkpoint that the run continues from says.
+
+        What was kept after it is dropped: the run comes to it again. A new metric starts anew.
 
         Raises:
-          WorkdirError: if what is kept is damaged.
+          WorkdirError: if the weights that it speaks of are gone or damaged.
         """
         self._metric, self._directory = metric, directory
-        # The newest is the best so far.
-        self._store = Store(directory, max_to_keep=1, cleanup_tmp_directories=True)
-        for later in [kept for kept in self._store.steps() if kept > step or step == 0]:
+        self.noted = noted if noted and noted["metric"] == metric else None
+        self._store = Store(directory, max_to_keep=KEEP_BEST, cleanup_tmp_directories=True)
+        last = self.noted["step"] if self.noted else NONE
+        for later in [kept for kept in self._store.steps() if kept > last]:
             self._store.delete(later)
-        held = self._store.steps()
-        self._best = self._store.notes(self._sound(held[-1]))[metric] if held else None
+        if self.noted:
+            self._sound(last)
         self.close = self._store.close
 
     def offer(self, params: Params, step: int, metrics: Metrics) -> None:
@@ -251,20 +276,21 @@ class BestParams:
                 f"train.keep_best={self._metric!r}: nothing in data.eval has it; the evaluation "
                 f"gave {given}"
             )
-        value, best = metrics[self._metric], self._best
+        value, best = metrics[self._metric], self.noted["value"] if self.noted else math.nan
         low = mode(self._metric) == "min"
-        if best is None or math.isnan(best) or (value < best if low else value > best):
-            self._best = value
-            self._store.save(step, params, {self._metric: value})
+        if math.isnan(best) or (value < best if low else value > best):
+            self.noted = {"metric": self._metric, "step": step, "value": value}
+            self._store.save(step, params, self.noted)
             self._store.wait()
 
     def restore(self, like: Params) -> tuple[int, Params]:
         """(step, parameters) of the best evaluation.
 
         Raises:
-          WorkdirError: if they are damaged.
+          WorkdirError: if they are gone or damaged.
         """
-        step = self._sound(self._store.steps()[-1])
+        assert self.noted is not None  # the last step is evaluated
+        step = self._sound(self.noted["step"])
         return step, self._store.restore(step, like)
 
     def _sound(self, step: int) -> int:

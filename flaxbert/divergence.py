@@ -6,6 +6,7 @@ A step that meets a NaN or an infinity changes nothing (see step.py); here the h
 import collections
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ VANISHED = 1e-6
 
 UNMOVED = 0.98
 """Share of its first value that a loss should be below when the warm-up is over."""
+
+NEAR, LINES = 0.02, 3
+"""A loss so near (relatively) to that of guessing, in so many lines running, is guessing."""
 
 ANSWERS = ("label", "labels", "tags", "answer")
 """The entries of tasks' records that hold what was predicted."""
@@ -87,15 +91,20 @@ class Flight:
 class Watch:
     """Warns, once each, of runs that go on without learning."""
 
-    def __init__(self, *, first_loss: float | None, after: int, active: bool = True):
+    def __init__(
+        self, *, first_loss: float | None, after: int, labels: int = 0, active: bool = True
+    ):
         """Start.
 
         Args:
           first_loss: of a resumed run's first line, None for a new run.
           after: the step from which it should have learnt something: warm-up is over.
+          labels: how many there are to choose one from; 0 or 1: that is not the task.
           active: whether to warn; one of several hosts does.
         """
         self._first, self._after, self._active = first_loss, after, active
+        self._chance = math.log(labels) if labels > 1 else math.inf
+        self._guessed = 0
         self._warned: set[str] = set()
 
     def line(self, step: int, line: Mapping[str, float]) -> None:
@@ -108,13 +117,15 @@ class Watch:
         elif step >= self._after and "loss" not in self._warned:
             self._warned.add("loss")  # looked at once: later it may well stand still
             if loss > UNMOVED * self._first:
+                self._warned.add("chance")  # said once is enough
                 log.warning(
                     f"step {step}: the warm-up is over, and the training loss ({loss:.4f}) is "
                     f"where it began ({self._first:.4f}): nothing is learnt. Lower "
                     "optim.learning_rate (2e-5 to 5e-5 serve BERT), train longer, or try another "
                     "train.seed; look whether the labels fit the texts (python -m flaxbert.lint)."
                 )
-        vanished = line["lowest_grad_norm"] < VANISHED * line["grad_norm"]
+        self._guessing(step, loss)
+        vanished = line["lowest_grad_norm"] <= VANISHED * line["grad_norm"]
         if vanished and "gradient" not in self._warned:
             self._warned.add("gradient")
             log.warning(
@@ -122,6 +133,17 @@ class Watch:
                 f"({line['lowest_grad_norm']:.1e} of {line['grad_norm']:.1e}): the encoder does "
                 "not learn. Lower optim.learning_rate or lengthen optim.warmup, and start again; "
                 "keep optim.bias_correction=true."
+            )
+
+    def _guessing(self, step: int, loss: float) -> None:
+        near = step >= self._after and abs(loss - self._chance) < NEAR * self._chance
+        self._guessed = self._guessed + 1 if near else 0
+        if self._guessed == LINES and "chance" not in self._warned:
+            self._warned.add("chance")
+            log.warning(
+                f"step {step}: the training loss ({loss:.4f}) stays at that of guessing among the "
+                f"labels ({self._chance:.4f}). Lower optim.learning_rate (2e-5 to 5e-5 serve "
+                "BERT), lengthen optim.warmup, or try another train.seed; and start again."
             )
 
     def records(self, step: int, records: Sequence[Record]) -> None:

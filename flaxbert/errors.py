@@ -30,7 +30,7 @@ class WorkdirError(UserError):
 class DivergedError(UserError):
     """Training has come to a loss or a gradient that is not finite."""
 
-    exit_code = 1
+    exit_code = 3
 
 
 class Preempted(UserError):  # noqa: N818 (not an error: the same command continues)

@@ -1,6 +1,7 @@
 """The training loop: steps, lines of metrics, evaluations, checkpoints, and stopping if told to."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from pathlib import Path
@@ -22,6 +23,9 @@ from flaxbert.step import TrainStep
 from flaxbert.tasks.base import Task
 
 log = logging.getLogger("flaxbert")
+
+CLOCK_STEPS = 10
+"""Steps between looks at the clock for `train.save_minutes`: all hosts ask the first one."""
 
 
 class Loop:
@@ -52,8 +56,7 @@ class Loop:
         self._plan, self._workdir, self._config = plan, workdir, plan.setup.config.train
         self._train_step, self._schedule = train_step, schedule
         self._checkpoints, self._best, self._preemption = checkpoints, best, preemption
-        self._calibration, self._data = notes.calibration, notes.data
-        self._evaluated = notes.evaluated
+        self._notes = notes
         self.now, self.step = now, int(now.step)
         self.task: Task = plan.setup.task
         self.final: Evaluation | None = None
@@ -78,11 +81,17 @@ class Loop:
         """
         active = jax.process_index() == 0
         metrics = writer.MetricsWriter(
-            self._workdir, step=self.step, evaluated=self._evaluated, active=active
+            self._workdir, step=self.step, evaluated=self._notes.evaluated, active=active
         )
         bar = Progress("train", self._plan.last, done=self.step, active=active)
-        after = 3 * warmup_steps(self._plan.setup.config.optim, self._plan.steps)
-        watch = Watch(first_loss=metrics.first_loss, after=after, active=active)
+        warmup = warmup_steps(self._plan.setup.config.optim, self._plan.steps)
+        after = min(3 * warmup, (warmup + self._plan.steps) // 2)
+        watch = Watch(
+            first_loss=metrics.first_loss,
+            after=after,
+            labels=len(getattr(self.task, "labels", ())),
+            active=active,
+        )
         # First in, last out: whatever ends this, what is being written is written to its end.
         with (
             contextlib.closing(self._checkpoints),
@@ -90,17 +99,18 @@ class Loop:
             contextlib.closing(metrics),
             contextlib.closing(bar),
         ):
-            if not self._evaluated:  # the evaluation that a signal cut off
-                self._conclude(metrics, watch, logged=False)
+            if self.step == self._plan.last and metrics.logged < self.step:
+                self._write_line(self.now.sums, metrics, watch)  # it was not the last one before
+            if self.step and not self._notes.evaluated:  # nor was it evaluated, or a signal came
+                self._conclude(metrics, watch)
             while self.step < self._plan.last:
                 sums = self._take_step()
-                logged = self.step % self._config.log_every == 0 or self.step == self._plan.last
-                if logged:
+                if self.step % self._config.log_every == 0 or self.step == self._plan.last:
                     bar.note = self._write_line(sums, metrics, watch)
                 bar.advance()
                 # Log, evaluate, then save: a checkpoint's step has all its lines, so resuming cuts
                 # the file right behind them. Only a signal comes between.
-                self._conclude(metrics, watch, logged=logged)
+                self._conclude(metrics, watch)
             self._checkpoints.wait()
 
     def _take_step(self) -> Any:
@@ -127,17 +137,19 @@ class Loop:
         metrics.write(self.step, line)
         return note(line)
 
-    def _conclude(self, metrics: writer.MetricsWriter, watch: Watch, *, logged: bool) -> None:
+    def _conclude(self, metrics: writer.MetricsWriter, watch: Watch) -> None:
         """Evaluate and save, where that is due after a step or asked for by a signal."""
         due = self._plan.evaluation_due(self.step)
         stopping = self._preemption.asked()
         evaluated = due and not stopping and self._evaluate(metrics, watch)
         stopping = stopping or (due and not evaluated)
         save = stopping or evaluated or self.step % self._config.save_every == 0
-        if save or (logged and self._checkpoints.late(self._config.save_minutes)):
+        looked = self.step % CLOCK_STEPS == 0
+        if save or (looked and self._checkpoints.late(self._config.save_minutes)):
             self._flight.settle()  # a checkpoint holds sound numbers or none
-            notes = Notes(self._calibration, evaluated=evaluated or not due, data=self._data)
-            self._checkpoints.save(self.now, self.step, notes)
+            best = self._best.noted if self._best is not None else None
+            self._notes = dataclasses.replace(self._notes, evaluated=evaluated, best=best)
+            self._checkpoints.save(self.now, self.step, self._notes)
         if stopping:
             raise Preempted(
                 f"stopped and saved after step {self.step} of {self._plan.last}; the same command "
@@ -153,7 +165,7 @@ class Loop:
         except Preempted:
             return False
         self.clock.resume()
-        self._calibration = calibration_of(self.task)
+        self._notes = dataclasses.replace(self._notes, calibration=calibration_of(self.task))
         if self.final is not None:
             found = {prefixed(name): value for name, value in self.final.metrics.items()}
             metrics.write(self.step, found)

@@ -7,10 +7,12 @@ returns, which takes minutes for a large model, so a thread listens instead.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from flaxbert import sharding
 from flaxbert.errors import Preempted
@@ -22,23 +24,30 @@ class Preemption:
     def __init__(self) -> None:
         self._noted = threading.Event()
         self._holding = False
-        self._distributed = False
+        self._tell_jax: Callable[[int], None] | None = None
         self._asked = 0
 
-    def listen(self, *, distributed: bool) -> None:
-        """Take over SIGTERM and SIGINT. Call it in the main thread, before the distributed start.
-
-        Where there are several processes, that start takes SIGTERM over in its turn: JAX tells all
-        hosts of it.
-        """
-        self._distributed = distributed
+    def listen(self) -> None:
+        """Take over SIGTERM and SIGINT; to be called in the main thread."""
         # C code writes the signal's number here the moment it comes, whatever Python is doing.
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, lambda number, frame: None)
+            signal.signal(each, _nothing)
         threading.Thread(target=self._obey, args=(reading,), daemon=True).start()
+
+    def share(self) -> None:
+        """Let all hosts know of a signal; to be called after JAX's distributed start.
+
+        That has put JAX's own handler of SIGTERM in the place of ours. It is taken back, and JAX's
+        is called when there is something to save: it tells the other hosts.
+        """
+        libc = ctypes.CDLL(None)
+        libc.signal.restype = ctypes.c_void_p
+        handler = libc.signal(signal.SIGTERM, None)  # Python does not know of it
+        signal.signal(signal.SIGTERM, _nothing)
+        self._tell_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
 
     def _obey(self, reading: int) -> None:
         while os.read(reading, 1):
@@ -47,8 +56,8 @@ class Preemption:
                 _say(f"stopped ({what}); the same command continues")
                 os._exit(Preempted.exit_code)
             self._noted.set()
-            if self._distributed:
-                os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other hosts
+            if self._tell_jax is not None:
+                self._tell_jax(signal.SIGTERM)
             _say("stopping as soon as this step is saved (a second signal: at once)")
 
     @contextlib.contextmanager
@@ -66,9 +75,13 @@ class Preemption:
         To be called by all hosts at every step, since it counts the calls.
         """
         self._asked += 1
-        if self._distributed:
+        if self._tell_jax is not None:
             return sharding.preempted(self._asked)
         return self._noted.is_set()
+
+
+def _nothing(number: int, frame: Any) -> None:
+    """The thread hears of it."""
 
 
 def _say(message: str) -> None:

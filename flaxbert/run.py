@@ -8,13 +8,17 @@ usage: python -m flaxbert.run --config=configs/NAME.py[:ARG] --workdir=DIR
   predict   write predictions.jsonl for config.data.predict
 
 A rerun on the same --workdir continues where the last one stopped. SIGTERM and Ctrl-C save first.
-Exit codes: 0 done; 1 diverged (a loss or gradient that is not finite); 2 bad usage, configuration
-or data, or an unreachable hub; 75 told to stop, run the same command again; else a fault.
+Exit codes: 0 done; 2 bad usage, configuration or data, or an unreachable hub; 3 diverged (a loss or
+gradient that is not finite); 75 told to stop, run the same command again; else a fault.
 """
 
 import logging
+import os
 import sys
+import time
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from flaxbert import cli
 from flaxbert.errors import ConfigError, Preempted, UserError
@@ -25,10 +29,12 @@ log = logging.getLogger("flaxbert")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    preemption = Preemption()
+    preemption.listen()  # before all that takes time
     _log_to_stderr()
     try:
         arguments = cli.parse(sys.argv if argv is None else argv, __doc__ or "")
-        _dispatch(arguments)
+        _dispatch(arguments, preemption)
     except cli.HelpRequested as text:
         print(text)
     except Preempted as told:
@@ -57,12 +63,10 @@ def _log_to_stderr() -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
-def _dispatch(arguments: cli.Arguments) -> None:
-    # Before anything asks JAX for devices, and before JAX listens to SIGTERM itself.
-    preemption = Preemption()
-    preemption.listen(distributed=bool(arguments.distributed))
-    if arguments.distributed:
+def _dispatch(arguments: cli.Arguments, preemption: Preemption) -> None:
+    if arguments.distributed:  # before anything asks JAX for devices
         _start_distributed(arguments.distributed)
+        preemption.share()
     import jax
 
     from flaxbert import modes
@@ -96,5 +100,23 @@ def _start_distributed(spec: str) -> None:
     jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
 
 
+def _leave(code: int) -> NoReturn:
+    """Exit; an error of one host of several without JAX's wait of minutes for the others."""
+    import jax
+
+    if code not in (0, Preempted.exit_code) and jax.distributed.is_initialized():
+        if jax.process_index() == 0:
+            time.sleep(2)  # it serves the others, which would be aborted without it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except Exception:  # a fault, and told as one
+        traceback.print_exc()
+        code = 1
+    _leave(code)

@@ -20,7 +20,7 @@ from flaxbert.data.batching import Batches
 from flaxbert.data.order import permutation
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
-from flaxbert.errors import ConfigError, WeightsError
+from flaxbert.errors import ConfigError, WeightsError, WorkdirError
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model, Params
@@ -171,7 +171,19 @@ class Setup:
           directory: replaced if it exists.
           task: the one with fitted thresholds, if there are any.
           card: its README.md.
+
+        Raises:
+          WorkdirError: if it cannot be written.
         """
+        try:
+            self._export(params, directory.resolve(), task or self.task, card)
+        except Exception as error:  # safetensors and tokenizers raise types of their own
+            raise WorkdirError(
+                f"{directory}: could not be written ({error}). The checkpoints are whole: make "
+                "room or mend the place, and run the same command again."
+            ) from error
+
+    def _export(self, params: Params | None, directory: Path, task: Task, card: str) -> None:
         partial = directory.with_name(f".{directory.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -190,7 +202,7 @@ class Setup:
             "vocab_size": self.model.config.vocab_size,
             "max_position_embeddings": self.model.config.max_position_embeddings,
             "dtype": self.config.model.param_dtype,
-            **(task or self.task).hf_config(),
+            **task.hf_config(),
         }
         text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8")

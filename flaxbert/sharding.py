@@ -4,14 +4,17 @@ The only module that knows `jax.sharding`. One mesh axis, `data`: a batch's rows
 it, parameters are copied to every device. The same program runs on one CPU and on a TPU slice.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from flaxbert.errors import WorkdirError
 
 DATA = "data"
 
@@ -81,12 +84,6 @@ def put_rows(
     }
 
 
-def wait_for_all_hosts(name: str) -> None:
-    """Return once every host is here."""
-    if several_hosts():
-        multihost_utils.sync_global_devices(name)
-
-
 def several_hosts() -> bool:
     """Whether other processes take part."""
     return jax.process_count() > 1
@@ -97,6 +94,30 @@ def from_chief(value: int) -> int:
     if not several_hosts():
         return value
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """All hosts leave it when all have come to its end; if one of them fails within, all do.
+
+    Without it the others would wait for the one that has failed, wherever they need it next.
+
+    Raises:
+      WorkdirError: on every host but those that failed, whose own error goes on.
+    """
+    try:
+        yield
+    except BaseException:
+        _all(False)
+        raise
+    if not _all(True):
+        raise WorkdirError("another host has stopped; its message tells why.")
+
+
+def _all(well: bool) -> bool:
+    if not several_hosts():
+        return well
+    return bool(multihost_utils.process_allgather(np.asarray(well)).all())
 
 
 def preempted(count: int) -> bool:

@@ -66,31 +66,33 @@ def run(
       UserError: for a configuration, data or weights that the user can mend.
     """
     validate(config, TASKS)
-    with writer.claimed(Path(workdir), config, force=force):
+    with writer.claimed(Path(workdir)):
         return _run(config, Path(workdir), preemption or Preemption(), force)
 
 
 def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> Trained:
     checkpoints = Checkpoints(workdir / "checkpoints")
     newest = checkpoints.newest()
-    init = config.model.init if newest is None else _source(config, workdir)
-    plan = Plan.make(config, init)
+    with sharding.together():
+        plan, notes = _prepare(config, workdir, checkpoints, newest, force)
     setup, chief = plan.setup, jax.process_index() == 0
-    if chief and init == config.model.init:  # what a checkpoint lacks to be a model
-        setup.export(None, workdir / SKELETON)
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
-    notes = Notes(calibration_of(setup.task), evaluated=True, data=plan.fingerprints())
     parts = optimizer, setup.mesh, setup.task.objectives
     if newest is None:
         now = state.create(setup.load_params(), *parts)
     else:
-        now, before = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
-        writer.check_same("data", before.data, notes.data, workdir, force=force)
-        notes = dataclasses.replace(before, data=notes.data)
+        now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
         left = "" if newest < plan.last else ": nothing left to train"
         log.info(f"resuming {workdir} after step {newest} of {plan.last}{left}")
-    wanted, step = config.train.keep_best, int(now.step)
-    best = BestParams(workdir / "best", wanted, step=step) if wanted else None
+    wanted = config.train.keep_best
+    best = BestParams(workdir / "best", wanted, notes.best) if wanted else None
+    if best is not None and best.noted is None:  # it may be wanted only now
+        notes = dataclasses.replace(notes, evaluated=False)
+    with sharding.together():
+        if chief:  # not before it is known that the run can go on
+            writer.write_json(workdir / "config.json", config.to_dict())
+            if setup.directory != workdir / SKELETON:  # what a checkpoint lacks to be a model
+                setup.export(None, workdir / SKELETON)
 
     start = time.perf_counter()
     train_step = _compile(plan, optimizer, now)
@@ -125,15 +127,33 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     results |= final.metrics if final is not None else {}
     results |= plan.malformed | {"padding_share": plan.batches.padding_share()}
     results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
-    if chief:
-        card = model_card(config, setup.model, results)
-        setup.export(params, workdir / "export", task, card)
-        if final is not None:
-            writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
-        writer.write_json(workdir / "results.json", results)
-    sharding.wait_for_all_hosts("done")
+    with sharding.together():
+        if chief:
+            card = model_card(config, setup.model, results)
+            setup.export(params, workdir / "export", task, card)
+            if final is not None:
+                writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
+            writer.write_json(workdir / "results.json", results)
     examples = plan.evaluator.examples if plan.evaluator is not None else ()
     return Trained(results, setup, examples, final.records if final is not None else [])
+
+
+def _prepare(
+    config: Config, workdir: Path, checkpoints: Checkpoints, newest: int | None, force: bool
+) -> tuple[Plan, Notes]:
+    """Read model and data; a run that continues must be of the same ones."""
+    settled = writer.settled(config)
+    if newest is None:
+        writer.check_unfinished(workdir, force=force)
+        plan = Plan.make(config, config.model.init)
+        calibration = calibration_of(plan.setup.task)
+        return plan, Notes(calibration, False, plan.fingerprints(), settled, best=None)
+    before = checkpoints.notes(newest)
+    writer.check_same("configuration", before.config, settled, workdir, force=force)
+    plan = Plan.make(config, _source(config, workdir))
+    data = plan.fingerprints()
+    writer.check_same("data", before.data, data, workdir, force=force)
+    return plan, dataclasses.replace(before, data=data, config=settled)
 
 
 def _source(config: Config, workdir: Path) -> str:

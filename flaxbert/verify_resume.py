@@ -22,6 +22,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from flaxbert import cli
+from flaxbert.errors import UserError
+
 STEPS, KILLS = 20, 3
 
 POLL_SECONDS = 0.02
@@ -48,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if workdir is None:
         print("error: no --workdir=DIR: where should the two runs go?", file=sys.stderr)
         return 2
-    if not any(argument.startswith("--config.train.max_steps=") for argument in arguments):
+    try:
+        config = cli.parse(["verify_resume", *arguments], __doc__ or "", workdir=False).config
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if config.train.max_steps is None:
         arguments.append(f"--config.train.max_steps={STEPS}")
     whole, killed = Path(workdir) / "whole", Path(workdir) / "killed"
     for directory in (whole, killed):
@@ -62,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in range(1, count + 1):
         # By time: start-up and compiling are phases as good as any other.
         struck = start(arguments, killed, after=ended.seconds * number / (count + 1))
-        print(f"kill {number} of {count}: after {struck.seconds:.1f} s, while {struck.phase}")
+        what = f"while {struck.phase}" if struck.phase else "too late, the run had ended"
+        print(f"kill {number} of {count}: after {struck.seconds:.1f} s, {what}")
     ended = start(arguments, killed)
     if ended.code:
         return ended.code

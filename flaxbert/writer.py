@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,30 +54,22 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-@contextlib.contextmanager
-def claimed(workdir: Path, config: Config, *, force: bool = False) -> Iterator[None]:
-    """Take a directory for a run, alone; it must be of the same run, or of none that has saved.
+def settled(config: Config) -> dict[str, Any]:
+    """What a run may not be continued without, as {key: value}."""
+    return {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
 
-    Args:
-      workdir: made if it does not exist.
-      config: written to config.json.
-      force: take it though it holds a run of another configuration.
+
+@contextlib.contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """Take a directory for a run, alone; it is made if it does not exist.
 
     Raises:
-      ConfigError: if it holds a run of another configuration; the message has every difference.
       WorkdirError: if another process has it, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            try:
+        with sharding.together():
+            if jax.process_index() == 0:
                 stack.enter_context(_locked(workdir))
-                check_config(workdir, config, force=force)
-                write_json(workdir / "config.json", config.to_dict())
-            except BaseException:
-                sharding.from_chief(0)
-                raise
-        if not sharding.from_chief(1):
-            raise WorkdirError(f"{workdir}: the first host refused it; its message tells why.")
         yield
 
 
@@ -106,22 +97,18 @@ def _locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def check_config(workdir: Path, config: Config, *, force: bool = False) -> None:
-    """Check that a directory's checkpoints, if it has any, are of this configuration.
+def check_unfinished(workdir: Path, *, force: bool) -> None:
+    """Check that a directory without a checkpoint is not that of a finished run.
 
     Raises:
-      ConfigError: see `check_same`.
+      WorkdirError: if it is, unless `force`.
     """
-    path = workdir / "config.json"
-    saved = any(entry.name.isdecimal() for entry in (workdir / "checkpoints").glob("*"))
-    if not (path.exists() and saved):
-        return
-    try:
-        old = flat(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        raise ConfigError(f"{path}: not valid JSON; choose another --workdir.") from None
-    new = {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
-    check_same("configuration", old, new, workdir, force=force)
+    path = workdir / "results.json"
+    if path.exists() and not force:
+        raise WorkdirError(
+            f"{path}: of a finished run whose checkpoints are gone. Bring them back; or choose "
+            "another --workdir, or remove this one, to start again."
+        )
 
 
 def check_same(
@@ -159,18 +146,20 @@ class MetricsWriter:
         self._active = active
         self.first_loss: float | None = None
         """Of the first line; None for a new run."""
+        self.logged = 0
+        """Step of the last line about training."""
         if not active:
             return
         path = workdir / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        read = [(_parsed(line), line) for line in lines]
         kept = [
             (values, line)
-            for values, line in read
+            for values, line in _read_lines(path)
             if values["step"] < step or (values["step"] == step and (evaluated or "loss" in values))
         ]
         write_text(path, "".join(f"{line}\n" for _, line in kept))
-        self.first_loss = next((values["loss"] for values, _ in kept if "loss" in values), None)
+        trained = [values for values, _ in kept if "loss" in values]
+        if trained:
+            self.first_loss, self.logged = trained[0]["loss"], int(trained[-1]["step"])
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
@@ -189,8 +178,17 @@ class MetricsWriter:
             self._board.close()
 
 
-def _parsed(line: str) -> dict[str, float]:
-    try:
-        return dict(json.loads(line))
-    except ValueError:
-        return {"step": math.inf}  # a line that a killed run did not finish
+def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The lines that can be read; a last one may be unfinished, where a run was killed."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            yield values, line
+        elif number < len(lines):
+            log.warning(f"{path}:{number}: damaged, and left out: {line[:80]!r}")

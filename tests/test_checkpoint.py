@@ -28,7 +28,8 @@ def state_at(step: int) -> state.TrainState:
 
 
 def notes(**changes) -> Notes:
-    return Notes(**({"calibration": {}, "evaluated": True, "data": {}} | changes))
+    usual = {"calibration": {}, "evaluated": True, "data": {}, "config": {}, "best": None}
+    return Notes(**(usual | changes))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def saved(tmp_path):
 def test_the_newest_checkpoint_is_restored_with_its_notes(saved):
     checkpoints = Checkpoints(saved)
     assert checkpoints.newest() == 2
-    now, told = checkpoints.restore(2, state_at(0))
+    now, told = checkpoints.restore(2, state_at(0)), checkpoints.notes(2)
     assert int(now.step) == 2
     assert float(now.params["head"]["kernel"][0, 0]) == 2.0
     assert told == notes(calibration={"joy": 0.5})
@@ -107,7 +108,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, caplog, damage)
     checkpoints = Checkpoints(saved)
     assert checkpoints.newest() == 1
     assert f"{saved / '2'} is damaged" in caplog.text
-    assert int(checkpoints.restore(1, state_at(0))[0].step) == 1
+    assert int(checkpoints.restore(1, state_at(0)).step) == 1
     # The run comes to step 2 again, and its checkpoint has to be written.
     checkpoints.save(state_at(2), 2, notes())
     checkpoints.close()
@@ -167,23 +168,30 @@ def test_a_save_is_late_by_the_clock(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def best_of(directory, *, step: int) -> tuple[int, float]:
-    best = BestParams(directory, "f1", step=step)
+def best_of(directory, noted) -> tuple[int, float]:
+    best = BestParams(directory, "f1", noted)
     at, kept = best.restore(params(0.0))
     best.close()
     return at, float(kept["head"]["kernel"][0, 0])
 
 
-def test_the_best_value_is_kept_and_of_equals_the_first(tmp_path):
-    best = BestParams(tmp_path, "f1", step=0)
-    for step, value in enumerate([0.1, 0.7, 0.7, 0.2], start=1):
-        best.offer(params(step), step, {"f1": value})
+def offered(directory, noted, *values: tuple[float, float], metric: str = "f1"):
+    """What is noted after evaluations of (step, value); the parameters are the step."""
+    best = BestParams(directory, metric, noted)
+    for step, value in values:
+        best.offer(params(step), int(step), {metric: value})
     best.close()
-    assert best_of(tmp_path, step=4) == (2, 2.0)
+    return best.noted
+
+
+def test_the_best_value_is_kept_and_of_equals_the_first(tmp_path):
+    noted = offered(tmp_path, None, (1, 0.1), (2, 0.7), (3, 0.7), (4, 0.2))
+    assert noted == {"metric": "f1", "step": 2, "value": 0.7}
+    assert best_of(tmp_path, noted) == (2, 2.0)
 
 
 def test_a_metric_that_the_evaluation_did_not_give_is_refused_with_those_it_gave(tmp_path):
-    best = BestParams(tmp_path, "f1/es", step=0)
+    best = BestParams(tmp_path, "f1/es", None)
     with pytest.raises(ConfigError, match=r"keep_best='f1/es'.*gave f1, f1/en$"):
         best.offer(params(1), 1, {"f1": 0.5, "f1/en": 0.5, "perf/eval_seconds": 1.0})
     best.close()
@@ -192,53 +200,59 @@ def test_a_metric_that_the_evaluation_did_not_give_is_refused_with_those_it_gave
 def test_what_was_kept_after_the_checkpoint_that_a_run_continues_from_is_dropped(tmp_path):
     # Killed after step 10 was kept as best and before its checkpoint was there: from step 5 on
     # other weights come, and none of them may be taken for those of step 10.
-    best = BestParams(tmp_path, "f1", step=0)
-    best.offer(params(5), 5, {"f1": 0.6})
-    best.offer(params(10), 10, {"f1": 0.8})
-    best.close()
-    best = BestParams(tmp_path, "f1", step=5)
-    best.offer(params(8), 8, {"f1": 0.7})
-    best.offer(params(10.5), 10, {"f1": 0.9})
-    best.close()
-    assert best_of(tmp_path, step=10) == (10, 10.5)
+    noted = offered(tmp_path, None, (5, 0.6))
+    offered(tmp_path, noted, (10, 0.8))
+    noted = offered(tmp_path, noted, (8, 0.7), (10.5, 0.9))
+    assert best_of(tmp_path, noted) == (10, 10.5)
 
 
-def test_a_new_run_forgets_the_best_of_one_before(tmp_path):
-    best = BestParams(tmp_path, "f1", step=0)
-    best.offer(params(3), 3, {"f1": 0.9})
-    best.close()
-    best = BestParams(tmp_path, "f1", step=0)
-    best.offer(params(1), 1, {"f1": 0.1})
-    best.close()
-    assert best_of(tmp_path, step=1) == (1, 1.0)
+def test_the_best_before_the_newest_checkpoint_is_still_there_if_that_is_damaged(tmp_path):
+    noted = offered(tmp_path, None, (1, 0.1))
+    offered(tmp_path, noted, (2, 0.2), (3, 0.3))
+    assert best_of(tmp_path, noted) == (1, 1.0)
+
+
+@pytest.mark.parametrize("metric", ["f1", "accuracy"])
+def test_a_new_run_and_another_metric_forget_the_best_of_before(tmp_path, metric):
+    noted = offered(tmp_path, None, (3, 0.9), metric=metric)
+    noted = offered(tmp_path, noted if metric != "f1" else None, (1, 0.1))
+    assert best_of(tmp_path, noted) == (1, 1.0)
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:6])
 def test_damaged_best_weights_are_not_taken_for_sound(tmp_path, damage):
-    best = BestParams(tmp_path, "f1", step=0)
-    best.offer(params(1), 1, {"f1": 0.6})
-    best.close()
-    best = BestParams(tmp_path, "f1", step=1)
+    noted = offered(tmp_path, None, (1, 0.6))
+    best = BestParams(tmp_path, "f1", noted)
     damage(tmp_path / "1")
     with pytest.raises(WorkdirError, match="best weights, are damaged"):
         best.restore(params(0.0))
     best.close()
     with pytest.raises(WorkdirError, match="best weights, are damaged"):
-        BestParams(tmp_path, "f1", step=1)
+        BestParams(tmp_path, "f1", noted)
+
+
+def test_best_weights_that_are_gone_are_told(tmp_path):
+    noted = offered(tmp_path, None, (1, 0.6))
+    shutil.rmtree(tmp_path / "1")
+    with pytest.raises(WorkdirError, match="best weights, are damaged"):
+        BestParams(tmp_path, "f1", noted)
 
 
 def test_a_value_that_is_no_number_is_not_the_best(tmp_path):
-    best = BestParams(tmp_path, "f1", step=0)
-    best.offer(params(1), 1, {"f1": math.nan})
-    best.offer(params(2), 2, {"f1": 0.3})
-    best.close()
-    assert best_of(tmp_path, step=2) == (2, 2.0)
+    assert offered(tmp_path, None, (1, math.nan), (2, 0.3))["step"] == 2
 
 
 def test_a_loss_is_best_low(tmp_path):
-    best = BestParams(tmp_path, "mlm_loss", step=0)
-    for step, value in enumerate([0.5, 0.2, 0.4], start=1):
-        best.offer(params(step), step, {"mlm_loss": value})
-    at, _ = best.restore(params(0.0))
-    best.close()
-    assert at == 2
+    noted = offered(tmp_path, None, (1, 0.5), (2, 0.2), (3, 0.4), metric="mlm_loss")
+    assert noted["step"] == 2
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(saved, monkeypatch):
+    def failing(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(checkpoint, "_digest", failing)
+    with pytest.raises(WorkdirError, match=r"2: cannot be read \(.*nothing was changed"):
+        Checkpoints(saved).newest()
+    monkeypatch.undo()
+    assert Checkpoints(saved).newest() == 2

@@ -139,12 +139,28 @@ def test_a_loss_that_has_moved_is_not_remarked_on_though_it_stands_still_later(c
     assert not caplog.records
 
 
-def test_vanished_gradients_are_told_once(caplog):
+def test_a_loss_that_comes_back_to_that_of_guessing_is_told_once(caplog):
+    watch = Watch(first_loss=0.8, after=30, labels=2)
+    for step, loss in [
+        (20, 0.693),
+        (30, 0.5),
+        (40, 0.69),
+        (50, 0.6),
+        *((n, 0.695) for n in range(60, 120, 10)),
+    ]:
+        watch.line(step, line(loss))
+    assert [r.getMessage()[:62] for r in caplog.records] == [
+        "step 80: the training loss (0.6950) stays at that of guessing "
+    ]
+
+
+@pytest.mark.parametrize("lowest", [1e-8, 0.0])
+def test_vanished_gradients_are_told_once(caplog, lowest):
     watch = Watch(first_loss=None, after=30)
     for step in (10, 20):
-        watch.line(step, line(1.0 / step, lowest=1e-8))
+        watch.line(step, line(1.0 / step, lowest=lowest))
     assert [r.getMessage()[:52] for r in caplog.records] == [
-        "step 10: the lowest layer's gradient has vanished (1"
+        f"step 10: the lowest layer's gradient has vanished ({lowest:.0e}"[:52]
     ]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import shlex
 import shutil
 import subprocess
@@ -13,8 +14,9 @@ from conftest import ROOT, write_checkpoint
 from toy import make_config
 
 import flaxbert
-from flaxbert import checkpoint, verify_resume, writer
+from flaxbert import checkpoint, loop, verify_resume, writer
 from flaxbert.errors import ConfigError, DataError, Preempted, WorkdirError
+from flaxbert.models import weights
 from flaxbert.preemption import Preemption
 from flaxbert.train import run
 
@@ -44,11 +46,11 @@ def whole(tmp_path_factory):
 def test_two_runs_on_one_workdir_are_refused(whole, tmp_path):
     config, _ = whole
     with (
-        writer.claimed(tmp_path, config),
+        writer.claimed(tmp_path),
         pytest.raises(WorkdirError, match="another run is working in it"),
     ):
         flaxbert.train(config, tmp_path)
-    with writer.claimed(tmp_path, config):  # the lock has gone with its holder
+    with writer.claimed(tmp_path):  # the lock has gone with its holder
         pass
 
 
@@ -147,9 +149,83 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(w
     assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").newest() == 3
 
 
+@pytest.fixture
+def stopped(whole, tmp_path):
+    """The workdir of the run, stopped after 2 steps."""
+    workdir = tmp_path / "stopped"
+    with pytest.raises(Preempted):
+        run(whole[0], workdir, preemption=Told(2))
+    return workdir
+
+
+def test_what_is_refused_leaves_the_run_as_it_was(whole, stopped, tmp_path):
+    config = copy.deepcopy(whole[0])
+    (stopped / "config.json").unlink()  # the checkpoint knows its configuration
+    before = {p: p.read_bytes() for p in (stopped / ".model").iterdir()}
+    config.train.batch_size = 4
+    with pytest.raises(ConfigError, match=r"train\.batch_size: 8 there, 4 now"):
+        flaxbert.train(config, stopped)
+    other = write_checkpoint(tmp_path / "other", num_hidden_layers=2)
+    config = copy.deepcopy(whole[0])
+    config.model.init = str(other)
+    with pytest.raises(WorkdirError, match="do not fit this run's model"):
+        run(config, stopped, force=True)
+    assert {p: p.read_bytes() for p in (stopped / ".model").iterdir()} == before
+    flaxbert.train(whole[0], stopped)
+    assert list(verify_resume.differences(whole[1], stopped)) == []
+
+
+def test_a_run_cut_short_has_the_lines_of_one_that_was_short_from_the_start(whole, stopped):
+    config = copy.deepcopy(whole[0])
+    config.train.max_steps, config.train.eval_every, config.train.keep_best = 2, 4, "accuracy"
+    with pytest.raises(ConfigError, match=r"train\.keep_best: None there, 'accuracy' now"):
+        flaxbert.train(config, stopped)
+    results = run(config, stopped, force=True).results
+    assert results["best_step"] == results["step"] == 2
+    found = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], "loss" in line) for line in found] == [(1, True), (2, True), (2, False)]
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_is_not_started_over(whole, tmp_path):
+    config, undisturbed = whole
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(WorkdirError, match="of a finished run whose checkpoints are gone"):
+        flaxbert.train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("damage", [b"null", b"[]", b'{"loss": 1}', b'{"step": 1, "l', b"\xff\xfe"])
+def test_a_damaged_line_of_metrics_is_told_with_its_number(tmp_path, caplog, damage):
+    lines = [b'{"step": 1, "loss": 2.0}', damage, b'{"step": 2, "loss": 1.5}', b'{"step": 3, "lo']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    metrics = writer.MetricsWriter(tmp_path, step=2, active=True)
+    metrics.close()
+    assert (metrics.first_loss, metrics.logged) == (2.0, 2)
+    assert (tmp_path / "metrics.jsonl").read_bytes().splitlines() == [lines[0], lines[2]]
+    assert len(caplog.records) == 1
+    assert "metrics.jsonl:2: damaged" in caplog.text
+
+
+def test_an_export_that_cannot_be_written_is_one_error_and_the_old_one_stays(
+    whole, tmp_path, monkeypatch
+):
+    config, undisturbed = whole
+    shutil.copytree(undisturbed, tmp_path / "run")
+
+    def full(*_):
+        raise Exception("No space left on device (os error 28)")  # as tokenizers does
+
+    monkeypatch.setattr(weights, "save", full)
+    with pytest.raises(WorkdirError, match=r"export: could not be written \(No space left"):
+        flaxbert.train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+
+
 def test_checkpoints_come_by_the_clock_too(whole, tmp_path, monkeypatch):
     config = copy.deepcopy(whole[0])
-    config.train.log_every, config.train.save_minutes = 2, 1e-9
+    config.train.save_minutes = 1e-9
+    monkeypatch.setattr(loop, "CLOCK_STEPS", 2)
     saved = []
     save = checkpoint.Checkpoints.save
 
@@ -159,4 +235,4 @@ def test_checkpoints_come_by_the_clock_too(whole, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", spied)
     flaxbert.train(config, tmp_path)
-    assert saved == [2, 4]  # at lines of metrics.jsonl, where all hosts ask the first one's clock
+    assert saved == [2, 4]
