@@ -87,7 +87,8 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
     )
     # And one that begins on two hosts and goes on alone, with two devices and then with one.
     spec = f"127.0.0.1:{free_port()},2"
-    alone = [*flags, f"--workdir={directory / 'fewer'}"]
+    # It is evaluated at each of its ends, so that its best weights may be others.
+    alone = [*flags, f"--workdir={directory / 'fewer'}", "--config.train.keep_best=none"]
     finish(
         {
             directory / f"fewer-{index}.log": start(
