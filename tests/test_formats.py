@@ -17,6 +17,7 @@ import flaxbert
 from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.errors import UserError, WeightsError
 from flaxbert.models import weights
+from flaxbert.models.formats import read_config
 from flaxbert.models.model import Model, Params
 from flaxbert.setup import prepare
 from flaxbert.tasks import TASKS
@@ -95,6 +96,23 @@ def test_pytorch_files_hold_what_safetensors_hold(
     else:
         torch.save(state, directory / "pytorch_model.bin")
     assert_same(load(directory), load(checkpoint))
+
+
+@pytest.mark.slow
+def test_pytorch_parameters_are_read_and_float8_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    directory = copied(checkpoint, tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    file = directory / "pytorch_model.bin"
+    state = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in tensors.items()}
+    torch.save(state, file)
+    assert_same(load(directory), load(checkpoint))
+    torch.save({name: each.detach().to(torch.float8_e4m3fn) for name, each in state.items()}, file)
+    with pytest.raises(WeightsError, match="is float8_e4m3fn, a quantised model's"):
+        load(directory)
 
 
 class Malicious:
@@ -291,6 +309,19 @@ def test_what_was_resized_is_told_and_exported(
     assert_same(again, weights.flatten(jax.tree.map(np.asarray, params)))
 
 
+# --- names of labels ---------------------------------------------------------------------------
+
+
+def test_names_are_taken_from_label2id_where_it_stands_alone(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = copied(checkpoint, tmp_path)
+    edit_config(label2id={"good": 1, "bad": 0, "fair": 2}, id2label=None)(directory)
+    assert read_config(directory)["id2label"] == {"1": "good", "0": "bad", "2": "fair"}
+    edit_config(id2label={"0": "a", "1": "b"}, label2id={})(directory)
+    assert read_config(directory)["id2label"] == {"0": "a", "1": "b"}
+
+
 # --- damaged -----------------------------------------------------------------------------------
 
 
@@ -333,6 +364,17 @@ def truncated(directory: Path) -> None:
 def emptied(directory: Path) -> None:
     for file in directory.iterdir():
         file.unlink()
+
+
+def quantised(directory: Path) -> None:
+    """Rewrite the header alone: the bytes are as many."""
+    file = directory / "model.safetensors"
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header[UP] |= {"dtype": "F8_E4M3", "shape": [40, 24 * 4]}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
 
 
 QUERY = "encoder.layer.0.attention.self.query.weight"
@@ -410,6 +452,43 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
         edit_config(position_embedding_type="relative_key"),
         "position_embedding_type 'relative_key'",
     ),
+    "an index without a map": (
+        only("model.safetensors.index.json", b'{"weight_map": []}'),
+        "weight_map does not name a file for each tensor",
+    ),
+    "names instead of numbers": (
+        edit_config(id2label={"good": 0, "bad": 1}),
+        'config.json: id2label is not of the form {"0": NAME',
+    ),
+    "a list of names": (edit_config(id2label=["good", "bad"]), "id2label is not of the form"),
+    "labels without 0": (
+        edit_config(label2id={"good": 1, "bad": 2}),
+        "label2id is not of the form",
+    ),
+    "a number of labels in quotes": (
+        edit_config(num_labels="3"),
+        "num_labels is '3'; expected int",
+    ),
+    "a size in quotes": (
+        edit_config(num_attention_heads="3"),
+        "config.json: num_attention_heads is '3'; expected int",
+    ),
+    "a rate in quotes": (
+        edit_config(classifier_dropout="0.1"),
+        "classifier_dropout is '0.1'; expected float | None",
+    ),
+    "no heads": (edit_config(num_attention_heads=0), "is not a multiple of num_attention_heads 0"),
+    "RoBERTa without padding": (
+        edit_config(model_type="roberta", pad_token_id=None),
+        "config.json: pad_token_id is None",
+    ),
+    "another summary": (
+        edit_config(model_type="electra", summary_type="mean"),
+        "summary_type is 'mean'; flaxbert has 'first' alone",
+    ),
+    "float8": (quantised, "encoder.layer.1.intermediate.dense.weight is F8_E4M3"),
+    "a decoder": (edit_config(is_decoder=True), "config.json: is_decoder is true"),
+    "half of a translator": (edit_config(add_cross_attention=True), "add_cross_attention is true"),
 }
 
 

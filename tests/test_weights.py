@@ -498,6 +498,14 @@ def test_shards_equal_the_single_file(stored: dict[str, Path], tmp_path: Path) -
     assert_equal(params, weights.load(model, stored["span"], seed=0)[0])
 
 
+def test_a_file_of_all_tensors_counts_before_shards(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = shard(stored["span"], tmp_path / "shards")
+    shutil.copy(stored["span"] / "model.safetensors", directory)
+    assert formats.detect(directory)[1] == [directory / "model.safetensors"]
+
+
 def test_an_absent_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
     directory = shard(stored["span"], tmp_path / "shards")
     (directory / "model-00002-of-00002.safetensors").unlink()

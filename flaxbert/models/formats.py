@@ -69,13 +69,33 @@ def read_config(directory: Path) -> dict[str, Any]:
     """A checkpoint's config.json; of google-research/bert, bert_config.json in its place.
 
     Raises:
-      WeightsError: if there is neither, or it is not a JSON object.
+      WeightsError: if there is neither, it is not a JSON object, or label names have no order.
     """
-    if (directory / "config.json").is_file() or not (directory / ORIGINAL_CONFIG).is_file():
-        return read_json(directory / "config.json")
+    file = directory / "config.json"
+    if file.is_file() or not (directory / ORIGINAL_CONFIG).is_file():
+        config = read_json(file)
+        return config | _label_names(config, file)
     # The published checkpoints are of both pre-training tasks.
     own = {"model_type": "bert", "architectures": ["BertForPreTraining"]}
     return own | read_json(directory / ORIGINAL_CONFIG)
+
+
+def _label_names(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """`id2label`, made from `label2id` where that stands alone."""
+    names, numbers = config.get("id2label"), config.get("label2id")
+    if names:
+        if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
+            raise WeightsError(
+                f'{file}: id2label is not of the form {{"0": NAME, "1": NAME, ...}}.'
+            )
+        return {}
+    if not numbers:
+        return {}
+    if not isinstance(numbers, dict) or not all(
+        number in numbers.values() for number in range(len(numbers))
+    ):
+        raise WeightsError(f"{file}: label2id is not of the form {{NAME: 0, NAME: 1, ...}}.")
+    return {"id2label": {str(number): name for name, number in numbers.items()}}
 
 
 def detect(directory: Path) -> tuple[Format, list[Path]]:
@@ -85,16 +105,12 @@ def detect(directory: Path) -> tuple[Format, list[Path]]:
       WeightsError: if there is none, or shards are absent.
     """
     for each in FORMATS:
-        index = directory / f"{each.file}.index.json"
-        if index.exists():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            files = [directory / Path(shard).name for shard in shards]
-            absent = [file.name for file in files if not file.exists()]
-            if absent or not files:
-                raise WeightsError(f"{index}: shards named there but absent: {absent or 'all'}.")
-            return each, files
+        # A file of all tensors counts before shards, as in transformers.
         if (directory / each.file).exists():
             return each, [directory / each.file]
+        index = directory / f"{each.file}.index.json"
+        if index.exists():
+            return each, _shards(index)
     checkpoints = sorted(directory.glob("*.ckpt*.index"))
     if len(checkpoints) == 1:
         return TENSORFLOW, [checkpoints[0].with_suffix("")]
@@ -104,6 +120,17 @@ def detect(directory: Path) -> tuple[Format, list[Path]]:
     found = ", ".join(sorted(file.name for file in directory.iterdir())) or "none"
     known = ", ".join(each.file for each in (*FORMATS, TENSORFLOW))
     raise WeightsError(f"{directory}: no weights ({known}); files there: {found}.")
+
+
+def _shards(index: Path) -> list[Path]:
+    named = read_json(index).get("weight_map", {})
+    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+        raise WeightsError(f"{index}: weight_map does not name a file for each tensor.")
+    files = [index.parent / Path(shard).name for shard in sorted(set(named.values()))]
+    absent = [file.name for file in files if not file.exists()]
+    if absent or not files:
+        raise WeightsError(f"{index}: shards named there but absent: {absent or 'all'}.")
+    return files
 
 
 def read_tensors(directory: Path) -> Tensors:
@@ -122,12 +149,22 @@ def _damaged(file: Path, what: str, error: Exception) -> WeightsError:
     return WeightsError(f"{file}: not a readable {what} file ({reason}); fetch it again.")
 
 
+def _narrow(file: Path, name: str, dtype: str) -> WeightsError:
+    return WeightsError(
+        f"{file}: {name} is {dtype}, a quantised model's; flaxbert reads float32, float16 and "
+        "bfloat16. Fetch the model before it was quantised."
+    )
+
+
 def _read_safetensors(file: Path) -> Tensors:
     try:
         with safe_open(file, "numpy") as tensors:
             flax_names = (tensors.metadata() or {}).get("format") == "flax"
             for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                value = tensors.get_tensor(name)
+                try:
+                    value = tensors.get_tensor(name)
+                except AttributeError:  # a dtype that numpy lacks
+                    raise _narrow(file, name, tensors.get_slice(name).get_dtype()) from None
                 yield _as_pytorch(tuple(name.split(".")), value) if flax_names else (name, value)
     except SafetensorError as error:
         raise _damaged(file, "safetensors", error) from None
@@ -167,9 +204,11 @@ def _read_pytorch(file: Path) -> Tensors:
                 f"{file}: {name!r} is a {type(tensor).__name__}, not a tensor; store "
                 "model.state_dict() alone."
             )
+        if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 2:
+            raise _narrow(file, name, str(tensor.dtype).removeprefix("torch."))
         # numpy knows no bfloat16; its values are float32's.
         tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-        yield str(name), tensor.numpy()
+        yield str(name), tensor.detach().numpy()  # parameters are detached, tensors already are
 
 
 FLAX_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight"}

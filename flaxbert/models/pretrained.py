@@ -29,7 +29,7 @@ def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
     """The output layer that a checkpoint's config.json names in `architectures`.
 
     Raises:
-      WeightsError: for an output layer that flaxbert does not have.
+      WeightsError: for an output layer that flaxbert does not have, or labels without number.
     """
     model_type = hf_config.get("model_type", "bert")
     family = FAMILIES[model_type]
@@ -38,7 +38,9 @@ def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
     if named is None:
         return bare
     kind = family.kind(model_type, named)
-    labels = len(hf_config.get("id2label") or range(hf_config.get("num_labels", 2)))
+    labels = len(hf_config.get("id2label") or ()) or hf_config.get("num_labels") or 2
+    if not isinstance(labels, int):
+        raise WeightsError(f"config.json: num_labels is {labels!r}; expected int.")
     every = 1.0  # masked places scored: a caller may mask as many as it likes
     heads: dict[str, MakeHead] = {
         "Model": bare,

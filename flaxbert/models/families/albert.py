@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, absolute_positions, take
+from flaxbert.models.families.base import Family, plain_encoder, take
 from flaxbert.models.families.bert import CLASSIFIER, EMBEDDINGS
 
 LAYER = {
@@ -32,7 +32,7 @@ WORDS = {
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
     """A parsed config.json -> configuration."""
-    absolute_positions(hf)
+    plain_encoder(hf)
     # transformers' defaults
     defaults = {
         "embedding_size": 128,

@@ -6,7 +6,7 @@ A family's `encoder` and `heads` map our modules to transformers'. Leaves need n
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from flax import nnx
 from jax import Array
@@ -106,6 +106,10 @@ class Family:
         return tuple(sorted({f"{name.split('.')[0]}." for name in [*names, *inner]}))
 
 
+OWN = {"dtype", "param_dtype", "remat"}
+"""Fields that the run decides, not the checkpoint, whose config.json has a `dtype` of its own."""
+
+
 def take(
     hf: Mapping[str, Any], kind: type[Config], renamed: Mapping[str, str], **fixed: Any
 ) -> Config:
@@ -118,9 +122,9 @@ def take(
       **fixed: values that the family fixes.
 
     Raises:
-      WeightsError: for an absent size, or an unknown activation.
+      WeightsError: for an absent size, a value of another type, or an unknown activation.
     """
-    names = {field.name for field in dataclasses.fields(kind)}
+    names = {field.name for field in dataclasses.fields(kind)} - OWN
     given = {key: value for key, value in hf.items() if key in names}
     for there, ours in renamed.items():
         if there in hf:
@@ -130,6 +134,14 @@ def take(
     absent = [theirs.get(key, key) for key in (*sizes, "intermediate_size") if key not in given]
     if absent:
         raise WeightsError(f"config.json: no {', '.join(absent)}; is this a BERT checkpoint?")
+    hints = get_type_hints(kind)
+    for ours in given.keys() - fixed.keys():
+        hint = hints[ours] | int if hints[ours] is float else hints[ours]
+        if not isinstance(given[ours], hint):
+            raise WeightsError(
+                f"config.json: {theirs.get(ours, ours)} is {given[ours]!r}; expected "
+                f"{getattr(hints[ours], '__name__', hints[ours])}."
+            )
     config = kind(**given | fixed)
     for key in ("hidden_act", "pooler_act", "word_act"):
         act = getattr(config, key)
@@ -137,7 +149,7 @@ def take(
             raise WeightsError(
                 f"config.json: {theirs.get(key, key)} is {act!r}; known: {', '.join(ACTIVATIONS)}."
             )
-    if config.hidden_size % config.num_attention_heads:
+    if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
         raise WeightsError(
             f"config.json: hidden_size {config.hidden_size} is not a multiple of "
             f"num_attention_heads {config.num_attention_heads}."
@@ -145,12 +157,18 @@ def take(
     return config
 
 
-def absolute_positions(hf: Mapping[str, Any]) -> None:
-    """Refuse relative positions, which some BERT checkpoints have.
+def plain_encoder(hf: Mapping[str, Any]) -> None:
+    """Refuse decoders, which see no later token, and relative positions: some checkpoints' BERT.
 
     Raises:
       WeightsError: for these.
     """
+    for key in ("is_decoder", "add_cross_attention"):
+        if hf.get(key):
+            raise WeightsError(
+                f"config.json: {key} is true: a decoder's weights, and flaxbert runs encoders "
+                "alone. If the model is an encoder, set it to false."
+            )
     kind = hf.get("position_embedding_type", "absolute")
     if kind != "absolute":
         raise WeightsError(

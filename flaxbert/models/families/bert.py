@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, absolute_positions, take
+from flaxbert.models.families.base import Family, plain_encoder, take
 
 LAYER = {
     "attention/query": "attention.self.query",
@@ -38,7 +38,7 @@ CLASSIFIER = {"classifier": "classifier"}
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
     """A parsed config.json -> configuration."""
-    absolute_positions(hf)
+    plain_encoder(hf)
     return take(hf, BertConfig, {})
 
 

@@ -7,14 +7,25 @@ generator's, which is a masked language model. Classifiers have a GELU where BER
 from collections.abc import Mapping
 from typing import Any
 
+from flaxbert.errors import WeightsError
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, absolute_positions, take
+from flaxbert.models.families.base import Family, plain_encoder, take
 from flaxbert.models.families.bert import CLASSIFIER, ENCODER
+
+SUMMARY = {"summary_type": "first", "summary_activation": "gelu", "summary_use_proj": True}
+"""Keys of config.json: how published checkpoints sum up a sequence."""
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration."""
-    absolute_positions(hf)
+    """A parsed config.json -> configuration.
+
+    Raises:
+      WeightsError: for another summary of a sequence, by which choices are scored.
+    """
+    plain_encoder(hf)
+    for key, value in SUMMARY.items():
+        if hf.get(key, value) != value:
+            raise WeightsError(f"config.json: {key} is {hf[key]!r}; flaxbert has {value!r} alone.")
     width = hf.get("embedding_size", 128)  # transformers' default
     return take(
         hf,

@@ -8,17 +8,27 @@ its own instead of BERT's pooler, with dropout before it.
 from collections.abc import Mapping
 from typing import Any
 
+from flaxbert.errors import WeightsError
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, absolute_positions, take
+from flaxbert.models.families.base import Family, plain_encoder, take
 from flaxbert.models.families.bert import CLASSIFIER, ENCODER
 
 POOLER = {"pooler/dense": "roberta.pooler.dense"}
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration; positions begin behind the padding's."""
-    absolute_positions(hf)
+    """A parsed config.json -> configuration; positions begin behind the padding's.
+
+    Raises:
+      WeightsError: without a number of the padding token.
+    """
+    plain_encoder(hf)
     padding = hf.get("pad_token_id", 1)
+    if not isinstance(padding, int):
+        raise WeightsError(
+            f"config.json: pad_token_id is {padding!r}; positions are counted from it, so it has "
+            "to be the padding token's number, which is 1 in all published checkpoints."
+        )
     return take(
         hf, BertConfig, {}, first_position=padding + 1, pooler_dropout=True, word_act="gelu"
     )
