@@ -24,6 +24,7 @@ from flaxbert.errors import ConfigError, WeightsError, WorkdirError
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model, Params
+from flaxbert.models.pretrained import other_head
 from flaxbert.models.source import resolve
 from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import Calibrated, Task
@@ -82,14 +83,23 @@ class Setup:
           trained: the checkpoint must hold the task's output layer too.
 
         Raises:
-          WeightsError: see `weights.load`.
+          WeightsError: see `weights.load`; with `trained` also for another task's output layer.
         """
         config = self.config
+        other = other_head(self.hf_config, self.model.kind)
+        if other and trained:
+            raise WeightsError(
+                f"{self.directory}: config.json says {other}, whose output layer is not that of "
+                f"--config.task={config.task}; choose the task that it was trained for, or train "
+                "first."
+            )
+        if other:
+            log.info(f"{self.directory}: the output layer of {other} is another task's; left out")
         params, report = weights.load(
             self.model,
             self.directory,
             seed=config.train.seed,
-            fresh_head=config.model.fresh_head and not trained,
+            fresh_head=bool(other) or (config.model.fresh_head and not trained),
             stored=read_config(self.hf_config),
         )
         if trained and report.fresh:
@@ -212,6 +222,14 @@ class Setup:
         os.replace(partial, directory)
 
 
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+"""Tasks of one output layer, and the `problem_type` of config.json by which they are told apart."""
+
+
 def prepare(config: Config, init: str, train: Table | None) -> Setup:
     """Resolve the checkpoint, and build tokenizer, task and model (no weights yet).
 
@@ -244,6 +262,13 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
             f"{model_config.positions} positions; lower max_length, or repeat the table with "
             f"--config.model.positions={config.data.max_length}"
         )
+    for task_name, problem in PROBLEMS.items():
+        trained_for = train is None and hf_config.get("problem_type") == problem
+        if trained_for and config.task in PROBLEMS and config.task != task_name:
+            raise WeightsError(
+                f"{directory}: config.json's problem_type is {problem!r}, so its output layer is "
+                f"not that of --config.task={config.task}; use --config.task={task_name}."
+            )
     tokenizer = load_tokenizer(directory)
     if len(tokenizer) > model_config.vocab_size:
         if not config.model.resize_vocab:

@@ -27,7 +27,7 @@ from flaxbert.models.heads import (
 )
 from flaxbert.models.model import Model
 from flaxbert.models.source import resolve
-from flaxbert.setup import prepare
+from flaxbert.setup import Setup, prepare
 from flaxbert.tasks import TASKS
 
 Tensors = dict[str, np.ndarray]
@@ -107,6 +107,14 @@ def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Pa
     tensors = load_file(file)
     edit(tensors)
     save_file(tensors, file)
+    return directory
+
+
+def configured(source: Path, directory: Path, **changes: object) -> Path:
+    """A copy of a checkpoint with its config.json changed."""
+    shutil.copytree(source, directory)
+    config = formats.read_json(directory / "config.json") | changes
+    (directory / "config.json").write_text(json.dumps(config))
     return directory
 
 
@@ -304,6 +312,64 @@ def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[
     assert params["head"]["classifier"]["kernel"].shape == (24, 5)
     assert "classifier.weight" in report.fresh
     assert "classifier.weight" in report.unused
+
+
+# --- another task's output layer ---------------------------------------------------------------
+
+
+def setup_of(directory: Path, task: str, *, labels: bool = True) -> Setup:
+    options = TASKS[task].options_type(**({"labels": ("a", "b", "c")} if labels else {}))
+    data = DataConfig(max_length=32, overlap=8)
+    model = ModelConfig(init=str(directory))
+    return prepare(Config(task=task, model=model, data=data, options=options), str(directory), None)
+
+
+def test_an_output_layer_of_another_task_is_left_out_and_not_evaluated(
+    stored: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Names and shapes are those of a layer that scores words.
+    directory = edited(stored["classes"], tmp_path / "texts", lambda tensors: None)
+    setup = setup_of(directory, "token_classification")
+    with pytest.raises(WeightsError, match=r"BertForSequenceClassification, whose .*=token_class"):
+        setup.load_params(trained=True)
+    with caplog.at_level("INFO", "flaxbert"):
+        params = setup.load_params()
+    assert "the output layer of BertForSequenceClassification is another task's" in caplog.text
+    assert "initialised from the seed: classifier.bias, classifier.weight" in caplog.text
+    assert not params["head"]["classifier"]["bias"].any()
+
+
+@pytest.mark.parametrize("named", [["BertForSequenceClassification"], ["BertForCats"], None])
+def test_an_output_layer_of_the_task_is_taken(
+    named: list[str] | None, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = configured(stored["classes"], tmp_path / "texts", architectures=named)
+    params = setup_of(directory, "classification").load_params(trained=True)
+    tensors = load_file(directory / "model.safetensors")
+    assert np.array_equal(params["head"]["classifier"]["bias"], tensors["classifier.bias"])
+
+
+@pytest.mark.parametrize(
+    ("problem", "task", "use"),
+    [
+        ("multi_label_classification", "classification", "multi_label"),
+        ("single_label_classification", "multi_label", "classification"),
+        ("single_label_classification", "regression", "classification"),
+        ("regression", "classification", "regression"),
+        ("single_label_classification", "classification", None),
+        ("single_label_classification", "token_classification", None),
+        (None, "classification", None),
+    ],
+)
+def test_the_problem_type_of_another_task_is_not_evaluated(
+    problem: str | None, task: str, use: str | None, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = configured(stored["classes"], tmp_path / "texts", problem_type=problem)
+    if use is None:
+        setup_of(directory, task)
+    else:
+        with pytest.raises(WeightsError, match=rf"{problem}.*use --config\.task={use}\."):
+            setup_of(directory, task, labels=task != "regression")
 
 
 # --- pre-training: the decoder is the table of words -------------------------------------------

@@ -24,6 +24,25 @@ from flaxbert.models.heads import (
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
 
+TASKS_OWN = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+)
+"""Output layers of one task. Others' are of pre-training: parts of them serve any."""
+
+
+def other_head(hf_config: Mapping[str, Any], kind: str) -> str | None:
+    """The class that config.json names, if its output layer is another task's than `kind`.
+
+    Tensors' names do not tell: a `classifier` scores texts, words or choices.
+    """
+    model_type = hf_config.get("model_type", "bert")
+    named = (hf_config.get("architectures") or [None])[0]
+    stored = FAMILIES[model_type].kind(model_type, named)
+    return named if stored in TASKS_OWN and stored != kind else None
+
 
 def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
     """The output layer that a checkpoint's config.json names in `architectures`.

@@ -64,7 +64,7 @@ class Family:
             )
         return self.classes[model_type] + self.suffixes.get(kind, kind)
 
-    def kind(self, model_type: str, class_name: str) -> str | None:
+    def kind(self, model_type: str, class_name: str | None) -> str | None:
         """The kind of output layer that a class of transformers has; None if it is none of ours."""
         for kind in self.heads:
             if self.class_name(model_type, kind) == class_name:
