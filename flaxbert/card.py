@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from flaxbert.config import Config
 from flaxbert.models.model import Model
@@ -99,4 +100,5 @@ def _command() -> list[str]:
 
 
 def _is_hub_id(init: str) -> bool:
-    return "://" not in init and init.count("/") <= 1 and not init.startswith((".", "/", "~"))
+    here = init.startswith((".", "/", "~")) or Path(init).exists()
+    return "://" not in init and init.count("/") <= 1 and not here

@@ -34,7 +34,7 @@ from flaxbert.errors import UserError, WeightsError
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
-from flaxbert.models.pretrained import head_of
+from flaxbert.models.pretrained import head_of, load_strictly
 from flaxbert.models.source import SKELETON, resolve
 
 log = logging.getLogger("flaxbert")
@@ -99,18 +99,13 @@ def convert(
 
     Raises:
       WeightsError: if the destination holds something, or a tensor is missing or does not fit.
+      OSError: if the destination cannot be written.
     """
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, hf_config, model):
-        if destination.exists() and any(destination.iterdir()):
-            raise WeightsError(f"{destination}: is not empty; name a new directory.")
-        params, report = weights.load(model, directory, seed=0)
-        if report.fresh:
-            raise WeightsError(
-                f"{directory}: config.json says {model.architecture}, but there is no "
-                f"{', '.join(report.fresh)}. For the encoder alone, or another output layer: "
-                f"--architecture={model.family.class_name(model.config.model_type, 'Model')}"
-            )
+        destination = destination.resolve()
+        _check_new(destination)
+        model, params, report = load_strictly(model, directory)
         partial = destination.with_name(f".{destination.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -127,6 +122,15 @@ def convert(
             destination.rmdir()
         os.replace(partial, destination)
         return report
+
+
+def _check_new(destination: Path) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise WeightsError(f"{destination}: is a file; name a new directory.")
+    if destination == Path.cwd():
+        raise WeightsError(f"{destination}: is the current directory; name a new one.")
+    if destination.exists() and any(destination.iterdir()):
+        raise WeightsError(f"{destination}: is not empty; name a new directory.")
 
 
 def inspect(source: str, *, revision: str | None = None, architecture: str | None = None) -> bool:
@@ -194,6 +198,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 0 if found["passed"] else 1
     except UserError as error:
         print(f"flaxbert: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        print(f"flaxbert: {error.filename or given.destination}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
 

@@ -31,13 +31,16 @@ FILE = "parity.json"
 Arrays = dict[str, np.ndarray]
 
 
-def certify(directory: Path, *, rows: int = 4, length: int = 64, seed: int = 0) -> dict[str, Any]:
+def certify(
+    directory: Path, *, rows: int = 4, length: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Compare a Hugging Face directory in both libraries, and write `parity.json` into it.
 
     Args:
       directory: a checkpoint that transformers can load.
       rows: of a batch of random tokens, each but the first shorter than the one before.
-      length: tokens of the first row.
+      length: tokens of the first row; by default 64, or twice the window of local attention, so
+        that there are tokens outside it.
       seed: of the tokens, and of the weights of the sum that is differentiated.
 
     Returns:
@@ -58,8 +61,12 @@ def certify(directory: Path, *, rows: int = 4, length: int = 64, seed: int = 0) 
     model, params = from_pretrained(str(directory))
     hf_config = formats.read_config(directory)
     kind = model.kind
+    length = length or max(64, 2 * getattr(model.config, "local_attention", 0))
+    # A pooler that is in neither file nor model is one that transformers would make up.
+    without = kind == "Model" and model.family.heads[kind] and "head" not in params
+    options = {"add_pooling_layer": False} if without else {}
     theirs = getattr(transformers, model.architecture).from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager"
+        directory, dtype=torch.float32, attn_implementation="eager", **options
     )
     batch = random_batch(model, hf_config, rows, min(length, model.config.positions), seed)
     mask = batch["attention_mask"]
@@ -106,7 +113,8 @@ def random_batch(
     chance = np.random.default_rng(seed)
     lengths = np.maximum(2, length - np.arange(rows)[:, None] * max(1, length // (rows + 1)))
     mask = (np.arange(length) < lengths).astype(np.int64)
-    padding = hf_config.get("pad_token_id") or 0
+    first = model.config.first_position  # RoBERTa's, behind the padding's number
+    padding = first - 1 if first else hf_config.get("pad_token_id") or 0
     ids = chance.integers(0, model.config.vocab_size, (rows, length))
     ids = np.where(ids == padding, (padding + 1) % model.config.vocab_size, ids)
     types = getattr(model.config, "type_vocab_size", 0)

@@ -1,5 +1,6 @@
 """`python -m flaxbert.convert`: what it writes, its ledger, its refusals, and the certificate."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -58,6 +59,9 @@ def test_the_architecture_may_be_chosen(checkpoint: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{checkpoint}", "{checkpoint}/config.json"], "is a file; name a new directory"),
+        (["{checkpoint}", "{checkpoint}/config.json/out"], ".partial: Not a directory"),
+        (["{checkpoint}", "."], "is the current directory; name a new one"),
         (["{checkpoint}", "{checkpoint}"], "is not empty; name a new directory"),
         (["{checkpoint}/nothing", "{out}"], "no such directory"),
         (
@@ -76,7 +80,9 @@ def test_what_cannot_be_converted_is_one_message(
     checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     places = {"checkpoint": checkpoint, "out": tmp_path / "out"}
     assert main([each.format(**places) for each in arguments]) == 2
     assert message in capsys.readouterr().err
@@ -104,6 +110,63 @@ def test_the_ledger_has_every_tensor(
     assert "unexpected: extra [3]" in out
     assert "(bert.pooler.dense.bias)" in out
     assert "2 new, 1 problem" in out
+
+
+def without_pooler(checkpoint: Path, tmp_path: Path) -> Path:
+    directory = copied(checkpoint, tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    del tensors["pooler.dense.weight"], tensors["pooler.dense.bias"]
+    save_file(tensors, directory / "model.safetensors")
+    return directory
+
+
+def test_an_encoder_without_pooler_is_given_none(checkpoint: Path, tmp_path: Path) -> None:
+    directory = without_pooler(checkpoint, tmp_path)
+    model, params = flaxbert.from_pretrained(str(directory))
+    assert params.keys() == {"encoder"}
+    ids = np.arange(5)[None]
+    whole, its_params = flaxbert.from_pretrained(str(checkpoint))
+    ours, theirs = model(params, {"input_ids": ids}), whole(its_params, {"input_ids": ids})
+    assert ours.keys() == {"hidden_states"}
+    assert np.array_equal(ours["hidden_states"], theirs["hidden_states"])
+    assert main([str(directory), str(tmp_path / "out")]) == 0
+    assert_same(load(tmp_path / "out"), load(directory))
+    assert json.loads((tmp_path / "out/config.json").read_text())["architectures"] == ["BertModel"]
+
+
+@pytest.mark.slow
+def test_the_certificate_of_an_encoder_without_pooler_has_no_pooler(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    directory = without_pooler(checkpoint, tmp_path)
+    found = parity.certify(directory)
+    assert found["passed"]
+    assert found["outputs"].keys() == {"hidden_states"}
+
+
+@pytest.mark.slow
+def test_the_certificate_sees_beyond_local_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    directory = write("modernbert/Model", tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"max_position_embeddings": 200, "local_attention": 70}
+    (directory / "config.json").write_text(json.dumps(config))
+    found = parity.certify(directory)
+    assert found["passed"]
+    assert found["batch"]["length"] == 140
+    model, params = flaxbert.from_pretrained(str(directory))
+    wide = Model.create(dataclasses.replace(model.config, local_attention=80), model.make_head)
+    monkeypatch.setattr(parity, "from_pretrained", lambda directory: (wide, params))
+    assert not parity.certify(directory)["passed"]
+
+
+def test_padding_is_the_one_that_positions_are_counted_from() -> None:
+    model = Model.create(read_config({"model_type": "roberta", **zoo.SIZES}), PoolerHead)
+    batch = parity.random_batch(model, {}, 2, 9, 0)
+    assert np.array_equal(batch["input_ids"] == 1, batch["attention_mask"] == 0)
 
 
 def test_help_shows_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +197,10 @@ def test_a_model_card_is_read_by_the_hubs_library(
     assert "| trained on | a&#124;b.tsv |" in card.text
     assert "python -m flaxbert.run --config=configs/sst2.py '--workdir=my run'" in card.text
     assert "perf/" not in card.text
+
+    monkeypatch.chdir(tmp_path)
+    Path("google-bert/bert-base-uncased").mkdir(parents=True)
+    assert ModelCard(model_card(config, model, {})).data.base_model is None
 
 
 def test_without_torch_the_certificate_names_the_extra(

@@ -1,6 +1,7 @@
 """The model alone, for use from Python."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -84,8 +85,30 @@ def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
     return heads[kind]
 
 
+def load_strictly(model: Model, directory: Path) -> tuple[Model, Params, weights.LoadReport]:
+    """Read a checkpoint with the output layer that its config.json names.
+
+    A pooler alone may be absent, as in encoders that were trained without: the model has none then.
+
+    Raises:
+      WeightsError: see `weights.load`; also for an output layer that is not there.
+    """
+    params, report = weights.load(model, directory, seed=0)
+    if report.fresh and model.kind == HiddenStates.kind:
+        model = Model.create(model.config, HiddenStates)
+        params, report = weights.load(model, directory, seed=0)
+    if report.fresh:
+        raise WeightsError(
+            f"{directory}: config.json says {model.architecture}, but there is no "
+            f"{', '.join(report.fresh)}. For the encoder alone: python -m flaxbert.convert "
+            f"{directory} DIR --architecture="
+            + model.family.class_name(model.config.model_type, "Model")
+        )
+    return model, params, report
+
+
 def from_pretrained(
-    init: str, *, revision: str | None = None, dtype: str = "float32", seed: int = 0
+    init: str, *, revision: str | None = None, dtype: str = "float32"
 ) -> tuple[Model, Params]:
     """Load a model with the output layer that its checkpoint was saved with.
 
@@ -93,22 +116,17 @@ def from_pretrained(
       init: hub id, directory, a finished run's workdir, or package://NAME.
       revision: branch, tag or commit of a hub id.
       dtype: what the arithmetic runs in, float32 or bfloat16.
-      seed: initialises a pooler that the checkpoint does not hold.
 
     Returns:
       `(model, params)`: `model(params, batch)` gives `hidden_states` [R, T, D] and the head's
-      outputs: `pooled`, `logits`, or `start_logits` and `end_logits`.
+      outputs: `pooled` if the checkpoint has a pooler, `logits`, or `start_logits` and
+      `end_logits`.
 
     Raises:
-      WeightsError, HubError: see `source.resolve` and `weights.load`.
+      WeightsError, HubError: see `source.resolve` and `load_strictly`.
     """
     directory = resolve(init, revision)
     hf_config = formats.read_config(directory)
     model = Model.create(read_config(hf_config, dtype=dtype), head_of(hf_config))
-    params, report = weights.load(model, directory, seed=seed)
-    if report.fresh and model.kind != PoolerHead.kind:
-        raise WeightsError(
-            f"{directory}: config.json says {model.architecture}, but the file has "
-            f"no {', '.join(report.fresh)}."
-        )
+    model, params, _ = load_strictly(model, directory)
     return model, jax.tree.map(jnp.asarray, params)
