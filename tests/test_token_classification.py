@@ -132,6 +132,26 @@ def test_the_checkpoints_order_wins_where_it_covers_the_rows() -> None:
         create(table("king/B-PER is/O"), hf=own)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("B-LOC I-LOC I-PER O", "'I-PER'"),
+        ("LOC PER O", "'LOC'"),
+        ("B-LOC I-LOC E-LOC S-LOC O", "'E-LOC'"),
+        ("B-LOC I-LOC B-DATE O", None),  # dates are of one word
+    ],
+)
+def test_a_model_of_another_scheme_is_not_scored_but_predicts(names: str, told: str | None) -> None:
+    task = create(None, hf={"id2label": dict(enumerate(names.split()))})
+    rows = table("old/O paris/B-LOC")
+    assert len(task.examples(rows, labelled=False)) == 1
+    if told is None:
+        assert task.examples(rows, labelled=True)[0].tags == ("O", "B-LOC")
+    else:
+        with pytest.raises(DataError, match=f"tags, such as {told}, are not in IOB2"):
+            task.examples(rows, labelled=True)
+
+
 SCHEMES = {
     # Two entities side by side in the first, one of two words in the second.
     "IOB1": ("paris/I-LOC london/B-LOC is/O", "old/O city/I-LOC river/I-LOC"),

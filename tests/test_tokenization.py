@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from flaxbert.config import DataConfig
-from flaxbert.data.tokenization import load_tokenizer, reset
+from flaxbert.data.tokenization import expect_words, load_tokenizer, reset
+from flaxbert.errors import WeightsError
 from flaxbert.tasks.pretraining import Example, Options, PreTraining
 
 TEXT = "the [MASK] king [SEP] was [CLS] old [PAD]"
@@ -65,6 +67,66 @@ def test_a_special_token_in_a_text_is_no_mask_to_guess(tokenizer: Any) -> None:
     assert tokenizer.mask_token_id not in labels
     special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert [token for token in labels if token in special] == [labels[0], labels[-1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        (None, ["Paris", "king"]),
+        ({}, ["Paris", "king"]),
+        ({"do_lower_case": True}, ["paris", "king"]),
+    ],
+)
+def test_a_vocabulary_with_capitals_is_cased_unless_it_is_said(
+    settings: dict[str, Any] | None, pieces: list[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "cased"
+    shutil.copytree(checkpoint, directory)
+    with (directory / "vocab.txt").open("a") as file:
+        file.write("Paris\n")
+    (directory / "tokenizer_config.json").unlink()
+    if settings is not None:
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert load_tokenizer(directory).tokenize("Paris king") == pieces
+
+
+@pytest.mark.parametrize(
+    ("steps", "normalizer"),
+    [
+        ([pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+        ([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+        ([pre_tokenizers.Split("_", "merged_with_next")], normalizers.Replace(" ", "_")),
+        ([pre_tokenizers.Metaspace(prepend_scheme="always")], None),
+        ([pre_tokenizers.Metaspace(prepend_scheme="first")], None),
+        ([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()], None),
+    ],
+)
+def test_a_word_has_the_tokens_that_it_has_in_a_text(
+    steps: list[Any], normalizer: Any, tmp_path: Path
+) -> None:
+    built = Tokenizer(models.BPE())
+    built.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    if normalizer is not None:
+        built.normalizer = normalizer
+    built.train_from_iterator(
+        ["a king12 a queen12 a"] * 9,
+        trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=built)
+    expect_words(wrapped)
+    wrapped.save_pretrained(tmp_path)
+    for tokenizer in (wrapped, AutoTokenizer.from_pretrained(tmp_path)):
+        words = tokenizer(["queen", "king12"], is_split_into_words=True)
+        text = tokenizer("a queen king12")
+        assert words.tokens() == text.tokens()[1:]
+        assert set(words.word_ids()) == {0, 1}
+
+
+def test_words_that_a_tokenizer_joins_are_refused() -> None:
+    merges = [("a", " "), ("a ", "a")]
+    built = Tokenizer(models.BPE({"a": 0, " ": 1, "a ": 2, "a a": 3}, merges))
+    with pytest.raises(WeightsError, match="joins words of a text"):
+        expect_words(PreTrainedTokenizerFast(tokenizer_object=built))
 
 
 @pytest.mark.parametrize("own", ["extra_special_tokens", "additional_special_tokens"])

@@ -35,11 +35,10 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     try:
         if any((directory / file).is_file() for file in ("config.json", "tokenizer.json")):
             tokenizer = AutoTokenizer.from_pretrained(
-                directory, use_fast=True, trust_remote_code=False
+                directory, use_fast=True, trust_remote_code=False, **_case(directory)
             )
         else:  # google-research/bert's form, a vocabulary alone
-            lower = _is_uncased(directory / "vocab.txt")
-            tokenizer = BertTokenizerFast.from_pretrained(directory, do_lower_case=lower)
+            tokenizer = BertTokenizerFast.from_pretrained(directory, **_case(directory))
     except Exception as error:  # transformers and tokenizers raise many types, bare Exception too
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
@@ -49,6 +48,16 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     reset(tokenizer)
     _split_special_tokens(tokenizer)
     return tokenizer
+
+
+def _case(directory: Path) -> dict[str, bool]:
+    """Whether to lower case, where only the words of a vocabulary tell."""
+    if (directory / "tokenizer.json").is_file() or not (directory / "vocab.txt").is_file():
+        return {}
+    file = directory / "tokenizer_config.json"
+    if file.is_file() and "do_lower_case" in json.loads(file.read_text(encoding="utf-8")):
+        return {}
+    return {"do_lower_case": _is_uncased(directory / "vocab.txt")}
 
 
 def _is_uncased(vocabulary: Path) -> bool:
@@ -62,8 +71,11 @@ def expect_words(tokenizer: Tokenizer) -> None:
 
     Byte-level BPE (RoBERTa, ModernBERT) knows a word's beginning by the space before it, which
     words alone do not have: it has to put one there. WordPiece and SentencePiece need nothing.
+
+    Raises:
+      WeightsError: if words, even with a space, are other tokens than in a text.
     """
-    from tokenizers import pre_tokenizers
+    from tokenizers import normalizers, pre_tokenizers
 
     backend = tokenizer.backend_tokenizer
     state = json.loads(backend.to_str())["pre_tokenizer"] or {}
@@ -73,6 +85,24 @@ def expect_words(tokenizer: Tokenizer) -> None:
         # What is saved is one or the other, by the tokenizer's class.
         tokenizer.init_kwargs["add_prefix_space"] = True
         tokenizer.add_prefix_space = True
+    elif not _knows_words(tokenizer):
+        # A ByteLevel behind other steps would put a space before each of their pieces.
+        own = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(" "), *own])
+    if not _knows_words(tokenizer):
+        raise WeightsError(
+            f"{tokenizer.name_or_path}: the tokenizer joins words of a text, so that a list of "
+            "words has other tokens; token_classification needs one that keeps them apart."
+        )
+
+
+def _knows_words(tokenizer: Tokenizer) -> bool:
+    """Whether a word is the same tokens alone as behind another in a text."""
+    alone, text = (
+        tokenizer(words, is_split_into_words=not isinstance(words, str), add_special_tokens=False)
+        for words in (["a", "a"], "a a")
+    )
+    return bool(alone["input_ids"][-1] == text["input_ids"][-1])
 
 
 def _split_special_tokens(tokenizer: Tokenizer) -> None:

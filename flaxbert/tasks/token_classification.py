@@ -18,8 +18,9 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import conll, windows
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Row, Table, shown
 from flaxbert.data.tokenization import Tokenizer, expect_words
+from flaxbert.errors import DataError
 from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
@@ -97,7 +98,11 @@ class TokenClassification:
         return cls(data, options, names.choose(given, None, seen, hf_config))
 
     def examples(self, table: Table, *, labelled: bool) -> list[Example]:
-        """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told."""
+        """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told.
+
+        Raises:
+          DataError: for labels of a model whose own tags are of another scheme.
+        """
         slices = self.data.slices if labelled else None
         table.require({self.options.tokens: "options.tokens"}, slices=slices)
         if not labelled:
@@ -105,6 +110,12 @@ class TokenClassification:
         tagged, scheme = read_tags(
             table, self.options.tokens, self.options.tags, self.options.labels, self.data.malformed
         )
+        if scheme != "plain" and not self.options.labels and (tag := self._not_iob2):
+            raise DataError(
+                f"{table.source}: cannot be scored, since the model's tags, such as {shown(tag)}, "
+                "are not in IOB2, B- and I- of each type. Let it --mode=predict, or train "
+                "IOB2's tags: --config.model.fresh_head=true."
+            )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
         own = {id(row): tags for row, tags in tagged}
@@ -216,6 +227,16 @@ class TokenClassification:
     def _entities(self) -> bool:
         """Whether tags mark entities; parts of speech do not."""
         return any(label[:2] in ("B-", "I-", "B", "I") for label in self.labels)
+
+    @property
+    def _not_iob2(self) -> str | None:
+        """A tag of another scheme: a type alone, a letter of BIOES, or I- of a type without B-."""
+        if conll.is_io(self.labels):
+            return next(tag for tag in self.labels if tag != "O")
+        for tag in filter(conll.TYPED.fullmatch, self.labels):
+            if tag[0] != "B" and not (tag[0] == "I" and f"B{tag[1:]}" in self.labels):
+                return tag
+        return None
 
     @property
     def _outside(self) -> str:
