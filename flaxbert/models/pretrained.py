@@ -1,5 +1,6 @@
 """The model alone, for use from Python."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from flaxbert.models.heads import (
 )
 from flaxbert.models.model import Model, Params
 from flaxbert.models.source import resolve
+
+log = logging.getLogger("flaxbert")
 
 TASKS_OWN = (
     "ForSequenceClassification",
@@ -95,6 +98,7 @@ def load_strictly(model: Model, directory: Path) -> tuple[Model, Params, weights
     """
     params, report = weights.load(model, directory, seed=0)
     if report.fresh and model.kind == HiddenStates.kind:
+        log.info(f"{directory}: has no pooler, so neither has the model")
         model = Model.create(model.config, HiddenStates)
         params, report = weights.load(model, directory, seed=0)
     if report.fresh:
