@@ -112,9 +112,8 @@ class TokenClassification:
         )
         if scheme != "plain" and not self.options.labels and (tag := self._not_iob2):
             raise DataError(
-                f"{table.source}: cannot be scored, since the model's tags, such as {shown(tag)}, "
-                "are not in IOB2, B- and I- of each type. Let it --mode=predict, or train "
-                "IOB2's tags: --config.model.fresh_head=true."
+                f"{table.source}: not to be scored: the model's tags, such as {shown(tag)}, are "
+                "not in IOB2. Use --mode=predict, or train with --config.model.fresh_head=true."
             )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
@@ -233,10 +232,8 @@ class TokenClassification:
         """A tag of another scheme: a type alone, a letter of BIOES, or I- of a type without B-."""
         if conll.is_io(self.labels):
             return next(tag for tag in self.labels if tag != "O")
-        for tag in filter(conll.TYPED.fullmatch, self.labels):
-            if tag[0] != "B" and not (tag[0] == "I" and f"B{tag[1:]}" in self.labels):
-                return tag
-        return None
+        odd = (tag for tag in self.labels if tag[0] != "I" or f"B{tag[1:]}" not in self.labels)
+        return next((tag for tag in odd if tag[0] != "B" and conll.TYPED.fullmatch(tag)), None)
 
     @property
     def _outside(self) -> str:
