@@ -119,6 +119,37 @@ def test_flags_are_refused_with_what_to_give_instead(value: Any) -> None:
             assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "rows", [[[1, 0], [0, 1], [0, 1]], [[0, 1], [0, 1]], ["1,0", "0,1"], [[1.0, 0.0]]]
+)
+@pytest.mark.parametrize("labels", [(), ("joy", "love")])
+def test_flags_of_two_labels_are_refused_though_they_could_be_indices(
+    rows: list[Any], labels: tuple[str, ...]
+) -> None:
+    train = table(rows)
+    for task in (create(train, Options(labels=labels)), create(table([["joy"], ["love"]]))):
+        with pytest.raises(
+            DataError, match=r"train\.jsonl:1: labels is .*Flags of 0 and 1 are not"
+        ):
+            task.examples(train, labelled=True)
+
+
+def test_flags_of_two_labels_are_refused_where_malformed_rows_are_skipped() -> None:
+    task = create(None, Options(labels=("joy", "love")), malformed="skip")
+    with pytest.raises(
+        DataError, match=r"train\.jsonl:2: labels is \[1, 0\], with a number for each"
+    ):
+        task.examples(table([[0, 0], [1, 0], [0, 1], [1, 1]]), labelled=True)
+
+
+@pytest.mark.parametrize("rows", [[[0, 1], [1]], [[1, 0], [0], []], [[0, 1]]])
+def test_indices_of_both_labels_are_no_flags(rows: list[list[int]]) -> None:
+    task = create(table([["joy"], ["love"]]))
+    expected = [(int(0 in row), int(1 in row)) for row in rows]
+    assert flags(task, table(rows)) == expected
+    assert flags(task, table([[1, 0], [0, 1]], ["joy", "love"])) == [(1, 1), (1, 1)]
+
+
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"options\.separator=''"):
         create(table(["joy", "love"]), Options(separator=""))

@@ -6,6 +6,7 @@ threshold: 0.5, or fitted to each label on held-out training data (`data.calibra
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -74,15 +75,18 @@ class MultiLabel:
     def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
         """Rows -> examples; labels become a tuple of 0 and 1."""
         known = table.label_names.get(self.options.label)
-        seen: set[Any] = set()
+        sets: dict[tuple[Any, ...], Row] = {}  # with the first row of each
 
         def flags(row: Row) -> tuple[int, ...]:
             values = _values(row, self.options)
-            seen.update(values)
+            sets.setdefault(tuple(values), row)
             given = {names.index(value, self.labels, known, row.origin) for value in values}
             return tuple(int(i in given) for i in range(len(self.labels)))
 
         examples = texts.read(table, self.options, self.data, flags if labelled else None)
+        if labelled and known is None and len(self.labels) == 2:
+            _refuse_flags(sets, len(examples), self.options)
+        seen = itertools.chain.from_iterable(sets)
         names.tell_integers(seen, self.labels, known, table.source)
         return examples
 
@@ -182,8 +186,25 @@ def _values(row: Row, options: Options) -> list[Any]:
     # A number of its own for each label, as in [1, 0, 0, 1], would pass for two indices.
     numbers = [str(v) for v in values if str(v).isdecimal()]
     if any(isinstance(v, bool) for v in values) or len(set(numbers)) < len(numbers):
-        raise DataError(
-            f"{row.origin}: {options.label} is {shown(value)}, with a number twice or a boolean. "
-            "Flags of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
-        )
+        raise _flags_error(row, options, "with a number twice or a boolean")
     return values
+
+
+def _refuse_flags(sets: Mapping[tuple[Any, ...], Row], rows: int, options: Options) -> None:
+    """Refuse flags of two labels, of which [1, 0] and [0, 1] would pass for indices of both.
+
+    Indices are read as such where some row lists fewer. One row alone may be [0, 1], which is how
+    both are listed; but [1, 0] is not, nor is there much to learn where all rows have both.
+    """
+    full = all(sorted(map(str, values)) == ["0", "1"] for values in sets)
+    if full and (rows > 1 or any(str(values[0]) == "1" for values in sets)):
+        raise _flags_error(
+            next(iter(sets.values())), options, "with a number for each label, as in all rows"
+        )
+
+
+def _flags_error(row: Row, options: Options, reason: str) -> DataError:
+    return DataError(
+        f"{row.origin}: {options.label} is {shown(row.values.get(options.label))}, {reason}. Flags "
+        "of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
+    )
