@@ -180,23 +180,33 @@ def skipped(told: Sequence[str], what: str) -> int:
     return sum(int(match[1]) for match in found if match)
 
 
-def csv_records(text: str) -> int:
-    """Those of a CSV file, its first line and lines without anything aside."""
-    count, quoted, cell, empty, first = 0, False, "", True, True
-    for char in re.split(r"(\r\n|\r|\n|,|\")", text + "\n"):
+def csv_records(text: str) -> list[int]:
+    """The cells of each record of a CSV file; 0 for a line without anything."""
+    counts, quoted, cell, empty, commas, broken = [], False, "", True, 0, False
+    for char in re.split(r"(\r*\n|\r|,|\")", text + "\n"):
         if quoted:  # a quote that is doubled ends the cell and begins it again
             quoted = char != '"'
+        elif char == "\r" or (broken and "\n" not in char):
+            broken, empty = True, False  # one record up to the line's end, however malformed
         elif char == '"':
             quoted, empty = not cell, False
             cell += '"' * bool(cell)
         elif char == ",":
-            cell, empty = "", False
-        elif char in ("\r\n", "\r", "\n"):
-            count += first or not empty
-            cell, empty, first = "", True, False
+            cell, empty, commas = "", False, commas + 1
+        elif char.endswith("\n"):
+            counts.append(0 if empty else commas + 1)
+            cell, empty, commas, broken = "", True, 0, False
         elif char:
             cell, empty = cell + char, False
-    return count
+    return counts
+
+
+def records_of_cells(cells: list[int]) -> int:
+    """Those behind the first; in one column lines without anything are some, but for the last."""
+    header, *behind = cells
+    while behind and not behind[-1]:
+        behind.pop()
+    return len(behind) if header == 1 else sum(count > 0 for count in behind)
 
 
 def record_count(name: str, content: bytes) -> int | None:
@@ -205,10 +215,10 @@ def record_count(name: str, content: bytes) -> int | None:
     half_mark = b"\xef\xbb\xbf".startswith(content)
     text = "" if half_mark or name == ".parquet" else content.decode("utf-8-sig")
     if name == ".tsv":
-        lines = re.split(r"\r\n|\r|\n", text)
-        return max(0, sum(line != "" for line in lines[1:]))
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        return records_of_cells([line.count("\t") + 1 if line else 0 for line in lines])
     if name == ".csv":
-        return max(0, csv_records(text) - 1)
+        return records_of_cells(csv_records(text))
     if name == ".txt":
         lines = [bool(line.strip()) for line in re.split(r"\r\n|\r|\n", text)]
         return sum(now and not before for before, now in itertools.pairwise([False, *lines]))
@@ -436,7 +446,7 @@ def test_cells_come_back_from_csv_and_tsv_with_their_lines(
         expected = [dict(zip("ab", row, strict=True)) for row in rows]
         assert values_of(path) == expected
         # A record of several lines is named by its first.
-        breaks = [len(re.findall(r"\r\n|\r|\n", row[1])) + 1 for row in rows]
+        breaks = [row[1].count("\n") + 1 for row in rows]
         assert lines_of(path) == list(itertools.accumulate(breaks, initial=2))[:-1]
 
         path = tmp_path / "file.tsv"

@@ -68,6 +68,8 @@ CASES = {
     "tsv, utf-16": ("classification", "tsv", TSV.encode("utf-16"), UNUSABLE, ":1: not UTF-8"),
     "tsv, empty": ("classification", "tsv", "", UNUSABLE, "holds no rows"),
     "tsv, a header alone": ("classification", "tsv", "text\tlabel\n", UNUSABLE, "holds no rows"),
+    "tsv, old Mac": ("classification", "tsv", TSV.replace("\n", "\r"), UNUSABLE,
+                     ":1: a carriage return within the line"),
     "csv, quote left open": ("classification", "csv", CSV + '"a film,good\n', UNUSABLE, ":4: "),
     "csv, too few columns": ("classification", "csv", CSV + "a film\n", MALFORMED, ":4: 1 columns"),
     "jsonl, not JSON": ("classification", "jsonl", JSONL + "{text: a}\n", MALFORMED, ":3: not v"),
@@ -267,7 +269,6 @@ def test_an_answer_that_no_window_holds_is_found(checkpoint, tmp_path):
 CLEAN = {
     "a newline in a cell": ("classification", "csv", 'text,label\r\n"a\nb",x\r\nc,y\r\n'),
     "line ends of Windows": ("classification", "tsv", TSV.replace("\n", "\r\n")),
-    "line ends of old Macs": ("classification", "tsv", TSV.replace("\n", "\r")),
     "capital letters with accents": ("classification", "tsv", TSV + "\xc9, \xc3 and \xc2\tbad\n"),
     "a column that half of the rows have": ("classification", "jsonl", JSONL + "".join(
         f'{{"text": "film {n}", "label": "good", "more": 1}}\n' for n in range(2))),

@@ -140,6 +140,32 @@ def test_windows_line_ends_and_blank_lines_are_no_content(tmp_path: Path) -> Non
     assert values(table) == [{"text": "fine", "label": "good"}]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_blank_line_of_one_column_is_an_empty_text(name: str, end: str, tmp_path: Path) -> None:
+    # Dropped, it would shift the predictions of the rows behind it. Those at the end are none.
+    table = read_text(tmp_path, name, end.join(["text", "fine", "", "", "bad", "", ""]))
+    assert [row["text"] for row in values(table)] == ["fine", "", "", "bad"]
+    assert [row.origin for row in table.rows] == [f"{tmp_path}/{name}:{n}" for n in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_carriage_return_within_a_line_is_one_malformed_row(name: str, tmp_path: Path) -> None:
+    content = "text\nfine\nthe\rfilm\n\r!\nbad\n"
+    with pytest.raises(DataError, match=rf"{name}:3: a carriage return within the line; .*skip"):
+        read_text(tmp_path, name, content)
+    table = sources.read(str(tmp_path / name), split="train", malformed="skip")
+    assert [row["text"] for row in values(table)] == ["fine", "bad"]
+    assert [str(finding).split(":")[1] for finding in table.findings] == ["3", "4"]
+    with pytest.raises(DataError, match=rf"{name}:1: a carriage return within the line"):
+        read_text(tmp_path, name, content.replace("\n", "\r"))
+
+
+def test_a_quoted_cell_of_csv_may_hold_any_line_end(tmp_path: Path) -> None:
+    table = read_text(tmp_path, "a.csv", 'text,label\n"a\rb\nc\r\nd",good\n')
+    assert values(table) == [{"text": "a\rb\nc\r\nd", "label": "good"}]
+
+
 def test_origins_name_the_line_of_the_file(tmp_path: Path) -> None:
     csv = read_text(tmp_path, "a.csv", 'text,label\n"two\nlines",good\nfine,bad\n')
     assert [row.origin for row in csv.rows] == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]

@@ -19,6 +19,7 @@ from flaxbert.data.table import shown
 from flaxbert.errors import DataError
 
 DOCUMENT = "-DOCSTART-"  # the first column of a line that stands between two documents
+LONE_RETURN = "a carriage return within the line; expected lines to end with \\n or \\r\\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _fault(line: str, cells: list[str], first: tuple[int, int]) -> str | None:
     """What is wrong with a line, and what was expected."""
     number, width = first
     if "\r" in line:  # the line ends of old Macs: the whole file would be one token
-        return "a carriage return within the line; expected lines to end with \\n or \\r\\n"
+        return LONE_RETURN
     if len(cells) != width:
         return f"columns: {len(cells)}; expected {width}, as in line {number}"
     if not cells[0].strip():

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from flaxbert import hub
 from flaxbert.data import conll
@@ -115,39 +115,68 @@ def _undecodable_line(path: Path) -> int:
 LARGEST_CELL = 2**31 - 1
 """Characters: csv's own limit is 131,072, fewer than a long document has; this is the highest."""
 
+Records = Iterator[tuple[int, list[str] | str]]
+"""Of a file of columns: the line that each begins in, and its cells or what is wrong with it."""
 
-def _delimited(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Found:
+
+def _csv_records(path: Path) -> Records:
     csv.field_size_limit(LARGEST_CELL)  # csv keeps it for the process, not for a reader
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
-        begin = 1  # a record of several lines is found by its first
-        try:
-            header = next(reader, [])
-            repeated = [name for name, count in collections.Counter(header).items() if count > 1]
-            if repeated:
-                raise DataError(f"{path}:1: columns named twice: {shortened(sorted(repeated))}.")
-            begin = reader.line_num + 1
-            for fields in reader:
-                origin, begin = f"{path}:{begin}", reader.line_num + 1
-                if not fields:
-                    continue
-                if len(fields) != len(header):
-                    yield DataError(
-                        f"{origin}: {len(fields)} columns, but the first line names {len(header)} "
-                        f"({', '.join(shortened(header))})."
-                    )
-                    continue
-                yield Row(dict(zip(header, fields, strict=True)), origin)
-        except csv.Error as error:
-            raise DataError(f"{path}:{begin}: {error}.") from None
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        reader = csv.reader(file, strict=True)
+        while True:
+            begin = reader.line_num + 1  # a record of several lines is found by its first
+            try:
+                yield begin, next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "new-line" not in str(error):  # a quote: the lines behind it may be cells
+                    raise DataError(f"{path}:{begin}: {error}.") from None
+                yield begin, conll.LONE_RETURN
+
+
+def _tsv_records(path: Path) -> Records:
+    """GLUE's form: a quote is just a character."""
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        for number, ended in enumerate(file, start=1):
+            line = ended.removesuffix("\n").removesuffix("\r")
+            cells = line.split("\t") if line else []
+            yield number, conll.LONE_RETURN if "\r" in line else cells
+
+
+def _rows(path: Path, records: Records) -> Found:
+    begin, header = next(records, (1, []))
+    if isinstance(header, str):
+        raise DataError(f"{path}:{begin}: {header}.")
+    repeated = [name for name, count in collections.Counter(header).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}:1: columns named twice: {shortened(sorted(repeated))}.")
+    blank: list[Row] = []
+    for begin, cells in records:
+        origin = f"{path}:{begin}"
+        if not cells:
+            # In one column an empty text, or the rows behind it would shift; not at the end.
+            blank += [Row({name: ""}, origin) for name in header if len(header) == 1]
+            continue
+        yield from blank
+        blank = []
+        if isinstance(cells, str):
+            yield DataError(f"{origin}: {cells}.")
+        elif len(cells) != len(header):
+            yield DataError(
+                f"{origin}: {len(cells)} columns, but the first line names {len(header)} "
+                f"({', '.join(shortened(header))})."
+            )
+        else:
+            yield Row(dict(zip(header, cells, strict=True)), origin)
 
 
 def _read_csv(path: Path) -> Found:
-    return _delimited(path, ",", csv.QUOTE_MINIMAL)
+    return _rows(path, _csv_records(path))
 
 
 def _read_tsv(path: Path) -> Found:
-    return _delimited(path, "\t", csv.QUOTE_NONE)  # GLUE's form: a quote is just a character
+    return _rows(path, _tsv_records(path))
 
 
 DEEPEST = 50
