@@ -126,6 +126,9 @@ MALFORMED = [
     ("EU\tO\nvotes\t\nno\tO\n", 2, "the tag is empty"),
     ("\tO\nEU\tO\nno\tO\n", 1, "the token is empty"),
     ("EU\nvo tes\nno\n", 2, "columns: 2; expected 1, as in line 1"),
+    ("the NN O\nEU O\nno O\n", 1, r"columns: 3; expected 2, as in line 2 \(spaces part"),
+    ("EU O\nvotes\tO\nno O\n", 2, r"columns: 1; expected 2, as in line 1 \(spaces part"),
+    ("the O\nEU\tO\nno\tO\n", 1, r"columns: 1; expected 2, as in line 2 \(tabs part"),
     ("EU\tO\nvo\rtes\tO\nno\tO\n", 2, "a carriage return within the line"),
 ]
 
@@ -139,12 +142,6 @@ def test_a_malformed_line_is_told_and_left_out(
     assert re.match(rf"{re.escape(str(path))}:{line}: {message}", str(fault))
     assert repr(content.split("\n")[line - 1]) in str(fault)
     assert [sentence.tokens for sentence in found] == [["EU", "no"]]
-
-
-def test_a_single_tab_among_spaces_is_found_by_its_line(tmp_path: Path) -> None:
-    fault = conll.sentences(write(tmp_path, "EU O\nvotes\tO\nno O\n"))[1][0]
-    assert ":2: columns: 2; expected 1" in str(fault)
-    assert "(tabs part columns here)" in str(fault)
 
 
 def test_line_ends_of_old_macs_are_refused(tmp_path: Path) -> None:

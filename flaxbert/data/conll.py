@@ -41,12 +41,12 @@ class Sentence:
 def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
     r"""Read a column file.
 
-    * Lines end with \n or \r\n alone, and columns are parted by tabs if any line has one, else by
-      runs of spaces. Other white space, such as U+00A0 or U+0085, is part of a token.
+    * Lines end with \n or \r\n alone, and columns are parted by tabs if half of the lines have
+      one, else by runs of spaces. Other white space, such as U+00A0 or U+0085, is part of a token.
     * A line of nothing but white space ends a sentence, as does a line that begins with the word
       -DOCSTART-, which is dropped.
-    * The first line that does not begin with "# " decides the number of columns for the whole
-      file. A line with another number, without a token or without a tag is malformed.
+    * Most lines that do not begin with "# " decide the number of columns for the whole file. A
+      line with another number, without a token or without a tag is malformed.
     * A line that begins with "# " is a comment where a sentence would start and the number of
       columns is another: a token "#" has a tag behind it. So is one that begins with "# id ", as
       MultiCoNER's, which may have as many columns; and in a file with tabs, any without a tab.
@@ -68,8 +68,7 @@ def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
     # Not read_text or splitlines: both also end a line at a lone \r, the latter at U+0085 too.
     ended = path.read_bytes().decode("utf-8-sig").split("\n")
     lines = [line.removesuffix("\r") for line in ended]
-    tabs = any("\t" in line and not line.startswith("# ") for line in lines if line.strip())
-    first = _first(lines, tabs)
+    tabs, first = _form(lines)
     found: list[Sentence] = []
     faults: list[DataError] = []
     sentence = None
@@ -101,12 +100,16 @@ def _ends_sentence(line: str) -> bool:
     return not line.strip() or line.split(maxsplit=1)[0] == DOCUMENT
 
 
-def _first(lines: Sequence[str], tabs: bool) -> tuple[int, int]:
-    """The number of the line that decides the columns, and how many they are."""
+def _form(lines: Sequence[str]) -> tuple[bool, tuple[int, int]]:
+    """Whether tabs part columns, the first line of the form that most lines have, its columns."""
     numbered = [each for each in enumerate(lines, start=1) if not _ends_sentence(each[1])]
-    tokens = (each for each in numbered if not each[1].startswith("# "))
-    number, line = next(tokens, numbered[0] if numbered else (0, ""))
-    return number, len(_cells(line, tabs))
+    tokens = [each for each in numbered if not each[1].startswith("# ")] or numbered[:1]
+    tabs = bool(tokens) and 2 * sum("\t" in line for _, line in tokens) >= len(tokens)
+    widths = [len(_cells(line, tabs)) for _, line in tokens]
+    if not widths:
+        return tabs, (0, 0)
+    width = collections.Counter(widths).most_common(1)[0][0]  # of equals the first
+    return tabs, (tokens[widths.index(width)][0], width)
 
 
 def _cells(line: str, tabs: bool) -> list[str]:
