@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,20 @@ class Features:
         stored = {name: values[here] for name, values in self.tokens.items()}
         drawn = {} if self.draw is None else self.draw(stored, sequence, epoch)
         return stored | drawn
+
+
+def fingerprint_of(examples: Iterable[Any], labels: Sequence[str] = ()) -> str:
+    """SHA-256 of what evaluation goes by and features do not hold, in hexadecimal.
+
+    Args:
+      examples: of a task; their `content`, `gold` and `slice` count, their `origin` does not.
+      labels: what the numbers in `gold` stand for.
+    """
+    digest = hashlib.sha256(f"{list(labels)!r}\n".encode())
+    for example in examples:
+        parts = (example.content, example.gold, example.slice)
+        digest.update(f"{parts!r}\n".encode())  # a text's own line ends are escaped
+    return digest.hexdigest()
 
 
 def _flat(lists: list[list[int]], total: int) -> np.ndarray:
