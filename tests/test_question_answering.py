@@ -267,7 +267,7 @@ def test_where_every_answer_is_whole_in_a_window_nothing_is_told(
 ) -> None:
     task = create_v2(max_length=12)
     with caplog.at_level(logging.INFO, "flaxbert"):
-        examples = examples_of(task, row(answer=FOUND), row(answers=NONE))
+        examples = examples_of(task, row(answer=FOUND), row(answers=NONE, id="q2"))
         features = task.featurize(examples, tokenizer, labelled=True)
     assert not caplog.messages
     assert (features.positions["start"] >= 0).all()

@@ -3,8 +3,10 @@
 import difflib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from flaxbert.data.findings import Finding
 from flaxbert.data.table import Row, shown
 from flaxbert.errors import DataError
 
@@ -57,6 +59,30 @@ def read_answers(
             "--config.data.malformed=skip."
         )
     return good, [f"{row.origin}: {fault}" for fault in faults if fault is not None]
+
+
+def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:
+    """Questions whose `id` another has too, or whose `is_impossible` their answers belie.
+
+    Args:
+      rows: with `id`, by which predictions are told apart.
+      unanswerable: whether answers are read, and `is_impossible` means something.
+    """
+    first: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        name, answers = str(row.values.get("id")), row.values.get("answers")
+        if "id" in row.values and name in first:
+            what = f"question {number} has the id {shown(name)}, as has question {first[name]}"
+            yield Finding("id twice", row.origin, f"{what}; predictions go by it")
+        first.setdefault(name, str(number))
+        impossible = row.values.get("is_impossible")
+        if unanswerable and isinstance(impossible, bool) and isinstance(answers, dict):
+            given = bool(answers.get("text"))
+            if given == impossible:
+                what = (
+                    f"is_impossible is {impossible}, but there is {'an' if given else 'no'} answer"
+                )
+                yield Finding("is_impossible", row.origin, f"{what}, which counts")
 
 
 def _fault(text: object, start: object, context: str) -> str | None:

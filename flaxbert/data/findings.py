@@ -20,6 +20,9 @@ RARE = 20
 MISREAD = re.compile("[\xc2\xc3][\x80-\xbf]|\xe2\u20ac")
 """What UTF-8 gives where it is read as latin-1 or cp1252: accented letters, and quotes."""
 
+CONTROL = re.compile("[\x80-\x9f]")
+"""What cp1252 gives where it is read as latin-1: its quotes and dashes."""
+
 LONG_TEXT = 1_000_000
 """Characters: a text this long is a file read as one, or a line end that is missing."""
 
@@ -110,6 +113,9 @@ def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
             if not text.isascii() and (found := MISREAD.search(text)):
                 what = f"{found[0]!r} at character {found.start()}: UTF-8 was read as latin-1"
                 yield Finding("wrong encoding", example.origin, f"{what} before it was saved")
+            elif not text.isascii() and (found := CONTROL.search(text)):
+                what = f"{found[0]!r} at character {found.start()}: cp1252 was read as latin-1"
+                yield Finding("wrong encoding", example.origin, f"{what} before it was saved")
             if "\ufeff" in text:
                 what = f"at character {text.index(chr(0xFEFF))}: were files joined?"
                 yield Finding("byte-order mark", example.origin, what)
@@ -118,29 +124,22 @@ def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
 def between(
     train: Sequence[Comparable], evaluated: Sequence[Comparable], names: Sequence[str] = ()
 ) -> Iterator[Finding]:
-    """What shows where examples are compared: duplicates, contradictions, leaks, unseen labels.
+    """What shows where examples are compared: duplicates, contradictions, leaks, labels alone.
 
     Args:
       train: examples of training.
       evaluated: those of evaluation.
       names: of labels that are numbers.
     """
-    first: dict[tuple[str, ...], Comparable] = {}
-    for example in train:
-        twin = first.setdefault(example.content, example)
-        if twin is example:
-            continue
-        if twin.gold == example.gold:
-            yield Finding("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
-        else:
-            what = f"as {twin.origin}, but with another answer: {_quoted(example)}"
-            yield Finding("contradiction", example.origin, what)
-    for example in evaluated:
-        if leaked := first.get(example.content):
-            other = "" if leaked.gold == example.gold else ", with another answer"
-            what = f"is in the training data too ({leaked.origin}){other}: {_quoted(example)}"
-            yield Finding("leak", example.origin, what)
+    yield from _twins(train)
+    yield from _twins(evaluated)
+    yield from _leaks(train, evaluated)
     known = _first_places(train, names)
+    types = {name.removeprefix("B-").removeprefix("I-") for name in known}
+    for name in names if known else ():
+        if name not in known and name.removeprefix("B-").removeprefix("I-") not in types:
+            what = f"{name!r} is in no training example, so it cannot be learnt"
+            yield Finding("label without example", "labels", what)
     for name, origin in _first_places(evaluated, names).items() if known else ():
         if name not in known:
             what = f"label {name!r} is in no training example, so it cannot be learnt"
@@ -151,6 +150,36 @@ def between(
         if (other := spelt.setdefault(same, name)) != name:
             what = f"label {name!r} beside {other!r}: is it one, spelt in two ways?"
             yield Finding("labels alike", origin, what)
+
+
+def _twins(examples: Iterable[Comparable]) -> Iterator[Finding]:
+    first: dict[tuple[str, ...], Comparable] = {}
+    for example in examples:
+        twin = first.setdefault(example.content, example)
+        if twin is example:
+            continue
+        if twin.gold == example.gold:
+            yield Finding("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
+        else:
+            what = f"as {twin.origin}, but with another answer: {_quoted(example)}"
+            yield Finding("contradiction", example.origin, what)
+
+
+def _leaks(train: Iterable[Comparable], evaluated: Iterable[Comparable]) -> Iterator[Finding]:
+    """Examples that are in both; once each, contexts of questions that are not."""
+    first: dict[tuple[str, ...], Comparable] = {}
+    contexts: dict[str, str] = {}
+    for example in train:
+        first.setdefault(example.content, example)
+        contexts.setdefault(getattr(example, "context", ""), example.origin)
+    for example in evaluated:
+        if leaked := first.get(example.content):
+            other = "" if leaked.gold == example.gold else ", with another answer"
+            what = f"is in the training data too ({leaked.origin}){other}: {_quoted(example)}"
+            yield Finding("leak", example.origin, what)
+        elif (context := getattr(example, "context", "")) and (shared := contexts.pop(context, "")):
+            what = f"its context is in the training data too ({shared}), with another question"
+            yield Finding("leaked context", example.origin, what)
 
 
 def _first_places(examples: Iterable[Comparable], names: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
-from flaxbert.data.answers import Answer, read_answers
+from flaxbert.data.answers import Answer, doubtful, read_answers
 from flaxbert.data.features import Features
 from flaxbert.data.findings import MALFORMED, Finding
 from flaxbert.data.table import Row, Table
@@ -103,15 +103,15 @@ class QuestionAnswering:
             columns["answers"] = ""
         table.require(columns, slices=self.data.slices if labelled else None)
         skipped: list[str] = []
-        examples = table.read(
-            lambda row: self._example(row, labelled, skipped), self.data.malformed
-        )
+        malformed = self.data.malformed
+        examples = table.read(lambda row: self._example(row, labelled, skipped), malformed)
         table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
+        table.tell(doubtful(table.rows, unanswerable=self.options.unanswerable), "odd questions")
         return examples
 
     def _example(self, row: Row, labelled: bool, skipped: list[str]) -> Example:
         question, context = row.text("question").strip(), row.text("context")
-        part = row.slice(self.data.slices) if labelled else None
+        part = row.slice(self.data.slices if labelled else None)
         answers: tuple[Answer, ...] = ()
         if labelled:  # last: a row that is left out has no answers to skip besides
             may_lack, malformed = self.options.unanswerable, self.data.malformed
