@@ -19,7 +19,7 @@ import numpy as np
 
 from flaxbert import cli
 from flaxbert.config import Config, validate
-from flaxbert.data import findings, sources
+from flaxbert.data import findings, sources, windows
 from flaxbert.data.findings import MALFORMED, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
@@ -86,7 +86,7 @@ def lint(config: Config) -> list[Finding]:
     for key, spec in specs.items():
         try:
             tables[key] = sources.read(spec, split=SPLITS[key], malformed="skip")
-        except DataError as error:
+        except (DataError, HubError) as error:
             found.append(Finding(UNUSABLE, "", str(error)))
     for table in tables.values():
         found += findings.in_columns([(row.origin, row.values) for row in table.rows])
@@ -130,15 +130,19 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:
             continue
         yield from findings.in_examples(examples[key])
         if setup is not None:
-            yield from _lost(setup, table.source, examples[key], labelled=key != "predict")
+            yield from _lost(setup, table, examples[key], labelled=key != "predict")
     train, evaluated = examples.get("train", []), examples.get("eval", [])
     yield from findings.between(train, evaluated, getattr(task, "labels", ()))
 
 
-def _lost(setup: Setup, spec: str, examples: list[Any], *, labelled: bool) -> Iterator[Finding]:
-    """What `data.max_length` cuts off."""
+def _lost(setup: Setup, table: Table, examples: list[Any], *, labelled: bool) -> Iterator[Finding]:
+    """What `data.max_length` cuts off, and what is too long for it is malformed."""
     try:
-        features = setup.task.featurize(examples, setup.tokenizer, labelled=labelled)
+        try:
+            features = setup.task.featurize(examples, setup.tokenizer, labelled=labelled)
+        except windows.TooLongError as error:
+            examples = error.leave_out(examples, table)
+            features = setup.task.featurize(examples, setup.tokenizer, labelled=labelled)
     except UserError as error:
         yield Finding(UNUSABLE, "", str(error))
         return

@@ -10,7 +10,6 @@ import pyarrow.parquet
 import pytest
 from toy import make_config
 
-import flaxbert
 from flaxbert import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import sources
@@ -18,6 +17,7 @@ from flaxbert.data.answers import read_answers
 from flaxbert.data.findings import MALFORMED, UNUSABLE
 from flaxbert.data.table import Row
 from flaxbert.errors import DataError
+from flaxbert.plan import Plan
 from flaxbert.tasks import TASKS, classification, question_answering
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,13 @@ CASES = {
     "tsv, column twice": ("classification", "tsv", "text\ttext\na\tb\n", UNUSABLE, ":1: colu"),
     "tsv, latin-1": ("classification", "tsv", TSV.encode() + "caf\xe9\tgood\n".encode("latin-1"),
                      UNUSABLE, ":4: not UTF-8; convert the file, for example with iconv"),
-    "tsv, utf-16": ("classification", "tsv", TSV.encode("utf-16"), UNUSABLE, ":1: not UTF-8"),
+    "tsv, cp1252": ("classification", "tsv", TSV.encode() + b"a \x93film\x94\tgood\n", UNUSABLE,
+                    ":4: not UTF-8; convert the file, for example with iconv -f cp1252"),
+    "tsv, a broken letter": ("classification", "tsv",
+                             f"{TSV}\xe9t\xe9\ufffd\tgood\n".encode() + b"\xe9\n", UNUSABLE,
+                             ":5: not UTF-8, as the rest of the file is; mend the line"),
+    "tsv, utf-16": ("classification", "tsv", TSV.encode("utf-16"), UNUSABLE,
+                    ":1: not UTF-8 but UTF-16; convert the file with iconv -f utf16 -t utf8"),
     "tsv, empty": ("classification", "tsv", "", UNUSABLE, "holds no rows"),
     "tsv, a header alone": ("classification", "tsv", "text\tlabel\n", UNUSABLE, "holds no rows"),
     "tsv, old Mac": ("classification", "tsv", TSV.replace("\n", "\r"), UNUSABLE,
@@ -92,6 +98,8 @@ CASES = {
     "jsonl, no text column": ("classification", "jsonl",
                               '{"a": "b", "label": "x"}\n{"a": "b", "label": "y"}\n', UNUSABLE,
                               "no column 'text'"),
+    "jsonl, no label in the first row": ("classification", "jsonl", '{"text": "a"}\n' + JSONL,
+                                         MALFORMED, ":1: label None is none of"),
     "jsonl, a key less": ("classification", "jsonl",
                           '{"id": 1, "text": "a", "label": "bad"}\n' * 3 + JSONL[:38] + "\n",
                           "other columns", ":4: lacks ['id'], unlike most rows"),
@@ -113,8 +121,8 @@ CASES = {
     "jsonl, NUL": ("classification", "jsonl", JSONL + '{"text": "a\\u0000b", "label": "bad"}\n',
                    "NUL", ":3: a NUL at character 1"),
     "tsv, empty text": ("classification", "tsv", TSV + "  \tgood\n", "empty text", ":4: a text wi"),
-    "tsv, ten million characters": ("classification", "tsv", TSV + "a" * 10_000_000 + "\tgood\n",
-                                    "very long text", ":4: a text of 10,000,000 characters"),
+    "tsv, a million characters": ("classification", "tsv", TSV + "a" * 1_000_001 + "\tgood\n",
+                                  "very long text", ":4: a text of 1,000,001 characters"),
     "tsv, byte-order mark": ("classification", "tsv", b"\xef\xbb\xbf" + TSV.encode(),
                              "byte-order mark", ":1: is left out"),
     "tsv, mixed line ends": ("classification", "tsv", TSV + "a film\tbad\r\n", "mixed line ends",
@@ -130,6 +138,8 @@ CASES = {
                                    "wrong encoding", ":4: '\xc3\xa9' at character 3: UTF-8 was"),
     "tsv, UTF-8 read as cp1252": ("classification", "tsv", TSV + "don\xe2\u20ac\u2122t\tbad\n",
                                   "wrong encoding", ":4: '\xe2\u20ac' at character 3: UTF-8 was"),
+    "tsv, cp1252 read as latin-1": ("classification", "tsv", TSV + "a \x93film\x94\tbad\n",
+                                    "wrong encoding", ":4: '\\x93' at character 2: cp1252 was"),
     "tsv, byte-order mark inside": ("classification", "tsv", TSV + "a \ufefffilm\tbad\n",
                                     "byte-order mark", ":4: at character 2: were files joined?"),
     "tsv, label with a blank": ("classification", "tsv", TSV + "a film\tgood \n", "labels alike",
@@ -198,6 +208,11 @@ CASES = {
                              "mixed line ends", ":3: 2 \\r\\n, 1 \\n"),
     "txt, byte-order mark": ("pretraining", "txt", "\ufeffa film.\n", "byte-order mark", ":1: is"),
     # --- answers
+    "answer without its place": ("question_answering", "json",
+                                 squad(("paris", 16)).replace('"answer_start": 16', '"start": 16'),
+                                 MALFORMED, "[0].qas[0]: not in SQuAD's form (KeyError('answer"),
+    "question too long": ("question_answering", "json", squad(("paris", 16), question="who " * 60),
+                          MALFORMED, "question q1: the question has 60 tokens; with data.max_leng"),
     "answer elsewhere": ("question_answering", "json", squad(("paris", 3)), MALFORMED,
                          "'paris' is not at character 3; it stands at 16"),
     "answer nearest": ("question_answering", "json", squad(("was in", 30)), MALFORMED,
@@ -242,6 +257,14 @@ COMPARED = {
                           MALFORMED, "eval.conll:1: label 'B-X' is none of"),
     "second unknown tag": ("token_classification", "conll", CONLL, "a B-X\n\nb O\n\nc B-Y\n",
                            MALFORMED, "eval.conll:5: label 'B-Y' is none of"),
+    "duplicate in eval": ("classification", "tsv", TSV, "text\tlabel\nfilm\tbad\nfilm\tbad\n",
+                          "duplicate", "eval.tsv:3: as "),
+    "contradiction in eval": ("classification", "tsv", TSV,
+                              "text\tlabel\nfilm\tbad\nfilm\tgood\n", "contradiction",
+                              "but with another answer: 'film'"),
+    "leaked context": ("question_answering", "json", squad(("paris", 16)),
+                       squad(("paris", 16), question="which city?"), "leaked context",
+                       "question q1: its context is in the training data too"),
     "leaked question": ("question_answering", "json", squad(("paris", 16)), squad(("paris", 16)),
                         "leak", "question q1: is in the training data too"),
 }  # fmt: skip
@@ -253,6 +276,57 @@ def test_what_shows_between_train_and_eval_is_found(checkpoint, tmp_path, name):
     contents = {"train": (ending, train), "eval": (ending, held)}
     found = found_in(checkpoint, tmp_path, task, contents)
     assert any(message in str(finding) for finding in found if finding.kind == kind), found
+
+
+def test_labels_that_no_training_example_has_are_found(checkpoint, tmp_path):
+    labels = ("bad", "good", "fine")
+    (found,) = found_in(
+        checkpoint, tmp_path, "classification", {"train": ("tsv", TSV)}, labels=labels
+    )
+    assert str(found) == "labels: 'fine' is in no training example, so it cannot be learnt"
+
+
+def questions(*changes: dict) -> str:
+    """SQuAD with one good question, and those that differ from it."""
+    data = json.loads(squad(("paris", 16)))
+    asked = data["data"][0]["paragraphs"][0]["qas"]
+    asked += [asked[0] | {"id": f"q{n}", "question": f"who {n}?"} | each
+              for n, each in enumerate(changes, start=2)]  # fmt: skip
+    return json.dumps(data)
+
+
+def test_questions_whose_id_or_is_impossible_cannot_be_true_are_found(checkpoint, tmp_path):
+    content = questions(
+        {"id": "q1"}, {"is_impossible": True}, {"is_impossible": False}, {"answers": []},
+        {"answers": [], "is_impossible": True}, {"answers": [], "is_impossible": False},
+    )  # fmt: skip
+    contents = {"train": ("json", content)}
+    found = found_in(checkpoint, tmp_path, "question_answering", contents, unanswerable=True)
+    assert [str(each).partition(".json: ")[2] for each in found if each.kind == "id twice"] == [
+        "question q1: question 2 has the id 'q1', as has question 1; predictions go by it"
+    ]
+    assert [str(each).partition(".json: ")[2] for each in found if "imp" in each.kind] == [
+        "question q3: is_impossible is True, but there is an answer, which counts",
+        "question q7: is_impossible is False, but there is no answer, which counts",
+    ]
+
+
+def test_questions_too_long_are_all_told_and_what_is_cut_besides(checkpoint, tmp_path):
+    contents = {"train": ("json", questions({"question": "who " * 40}, {"question": "who " * 50}))}
+    found = found_in(checkpoint, tmp_path, "question_answering", contents)
+    assert [each.text.partition(": ")[2][:11] for each in found if each.kind == MALFORMED] == [
+        "question q2", "question q3"
+    ]  # fmt: skip
+    made = config(checkpoint, "question_answering", {"train": tmp_path / "train.json"})
+    with pytest.raises(DataError, match=r"train\.json: question q2: the question .* with 1 more"):
+        Plan.make(made, made.model.init)
+
+
+def test_a_data_set_that_cannot_be_fetched_hides_no_finding_in_another(checkpoint, tmp_path):
+    (tmp_path / "train.tsv").write_text(TSV + "a film\n")
+    made = config(checkpoint, "classification", {"train": tmp_path / "train.tsv"})
+    made.data.eval = "nobody/absent-data"
+    assert [each.kind for each in lint.lint(made)] == [UNUSABLE, MALFORMED]
 
 
 def test_an_answer_that_no_window_holds_is_found(checkpoint, tmp_path):
@@ -384,18 +458,16 @@ def test_the_command_groups_counts_and_tells_by_its_exit_code(checkpoint, tmp_pa
 
 def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, tmp_path, caplog):
     made = make_config("classification", checkpoint, tmp_path, count=16)
-    made.train.max_steps, made.data.packing = 1, False  # one shape to compile
     train, held = Path(made.data.train), Path(made.data.eval)
     lines = train.read_text().splitlines(keepends=True)
     train.write_text("".join([*lines, "{\n", '{"text": null, "label": "positive"}\n', *lines]))
     held.write_text(held.read_text() + "{\n" + lines[0])
     with pytest.raises(DataError, match=r"train\.jsonl:17: not valid JSON"):
-        flaxbert.train(made, tmp_path / "refused")
+        Plan.make(made, made.model.init)
     made.data = dataclasses.replace(made.data, malformed="skip")
     with caplog.at_level(logging.WARNING):
-        results = flaxbert.train(made, tmp_path / "run")
-    assert results["data/train/malformed"] == 2
-    assert results["data/eval/malformed"] == 1
+        plan = Plan.make(made, made.model.init)
+    assert plan.malformed == {"data/train/malformed": 2, "data/eval/malformed": 1}
     told = [record.getMessage() for record in caplog.records]
     assert len([text for text in told if text.startswith("duplicate: ")]) == 1
     assert len([text for text in told if text.startswith("leak: ")]) == 1

@@ -429,6 +429,26 @@ def test_a_missing_column_names_those_there_and_the_key_to_set(tmp_path: Path) -
         assert part in str(caught.value)
 
 
+def test_a_column_that_the_first_row_lacks_is_there(tmp_path: Path) -> None:
+    table = read_text(tmp_path, "a.jsonl", '{"text": "a"}\n{"text": "b", "label": "x"}\n')
+    table.require({"label": "options.label"})
+    assert table.columns == ["text", "label"]
+
+
+def test_of_squad_a_question_that_is_malformed_is_left_out_alone(tmp_path: Path) -> None:
+    bad = QUESTION | {"id": "q2", "answers": [{"text": "Paris"}]}
+    asked = [QUESTION, bad, QUESTION | {"id": "q3"}]
+    (tmp_path / "a.json").write_text(
+        squad_with({"paragraphs": [{"context": "in Paris", "qas": asked}]})
+    )
+    table = sources.read(str(tmp_path / "a.json"), split="train", malformed="skip")
+    assert [row["id"] for row in values(table)] == [QUESTION["id"], "q3"]
+    (finding,) = table.findings
+    assert "data[1].paragraphs[0].qas[1]: not in SQuAD's form (KeyError('answer_start'))" in str(
+        finding
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "split"),
     [

@@ -11,6 +11,7 @@ import csv
 import glob
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,10 +72,7 @@ def read(spec: str, *, split: str, malformed: str = "error") -> Table:
             else:
                 raise DataError(f"{each} Mend it, or --config.data.malformed=skip leaves such out.")
     except UnicodeDecodeError:
-        raise DataError(
-            f"{spec}:{_undecodable_line(path)}: not UTF-8; convert the file, for example with "
-            "iconv -f latin1 -t utf8."
-        ) from None
+        raise DataError(f"{spec}:{_undecodable(path.read_bytes())}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
     table = Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
@@ -103,13 +101,18 @@ def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
     return names
 
 
-def _undecodable_line(path: Path) -> int:
-    content = path.read_bytes()
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
-    return 1
+def _undecodable(content: bytes) -> str:
+    """The first line that is not UTF-8, and the mend: it depends on what the file is instead."""
+    text = content.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 end up as these
+    faults = [place for place, char in enumerate(text) if "\udc80" <= char <= "\udcff"]
+    line = text.count("\n", 0, faults[0] if faults else 0) + 1
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return f"{line}: not UTF-8 but UTF-16; convert the file with iconv -f utf16 -t utf8"
+    if 2 * len(faults) < sum(not char.isascii() for char in text):
+        return f"{line}: not UTF-8, as the rest of the file is; mend the line"
+    # Both are of Western Europe; where cp1252 has quotes and dashes, latin-1 has control characters
+    encoding = "cp1252" if re.search(b"[\x80-\x9f]", content) else "latin1"
+    return f"{line}: not UTF-8; convert the file, for example with iconv -f {encoding} -t utf8"
 
 
 LARGEST_CELL = 2**31 - 1
@@ -289,24 +292,31 @@ def _squad_rows(path: Path, articles: list[Any]) -> Found:
                 place = f"data[{a}].paragraphs[{p}]"
                 for q, question in enumerate(_list(_once(paragraph)["qas"])):
                     place = f"data[{a}].paragraphs[{p}].qas[{q}]"
-                    _once(question)
-                    values = {
-                        "id": question["id"],
-                        "question": question["question"],
-                        "context": paragraph["context"],
-                    }
-                    # Answers that are absent are not the same as none: [] says that there is none.
-                    if "answers" in question:
-                        answers = [_once(answer) for answer in _list(question["answers"])]
-                        values["answers"] = {
-                            "text": [answer["text"] for answer in answers],
-                            "answer_start": [answer["answer_start"] for answer in answers],
-                        }
-                    extra = {key: value for key, value in question.items() if key not in values}
-                    name = place if _unfit(question["id"]) else f"question {question['id']}"
-                    yield _object(values | extra, f"{path}: {name}")
+                    yield _squad_row(path, place, paragraph, question)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: {place}: not in SQuAD's form ({shown(error)}).") from None
+
+
+def _squad_row(path: Path, place: str, paragraph: dict[str, Any], question: Any) -> Row | DataError:
+    try:
+        _once(question)
+        values = {
+            "id": question["id"],
+            "question": question["question"],
+            "context": paragraph["context"],
+        }
+        # Answers that are absent are not the same as none: [] says that there is none.
+        if "answers" in question:
+            answers = [_once(answer) for answer in _list(question["answers"])]
+            values["answers"] = {
+                "text": [answer["text"] for answer in answers],
+                "answer_start": [answer["answer_start"] for answer in answers],
+            }
+        extra = {key: value for key, value in question.items() if key not in values}
+    except (KeyError, TypeError, AttributeError) as error:
+        return DataError(f"{path}: {place}: not in SQuAD's form ({shown(error)}).")
+    name = place if _unfit(question["id"]) else f"question {question['id']}"
+    return _object(values | extra, f"{path}: {name}")
 
 
 def _list(value: Any) -> list[Any]:

@@ -116,11 +116,11 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the first row's values."""
-        return list(self.rows[0].values) if self.rows else []
+        """Names of all rows' values, in the order of their first rows."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.values))
 
     def require(self, columns: Mapping[str, str], *, slices: str | None = None) -> None:
-        """Check that columns exist.
+        """Check that columns exist: a row that lacks one is for `make` of `read` to refuse.
 
         Args:
           columns: {column: the config key that names it; "" if its name is fixed}.
@@ -131,10 +131,11 @@ class Table:
         """
         if not self.rows:
             raise DataError(f"{self.source}: holds no rows.")
+        known = self.columns
         for column, key in {**columns, **({slices: "data.slices"} if slices else {})}.items():
-            if column not in self.columns:
+            if column not in known:
                 mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
                     f"{self.source}: no column {column!r}; its columns are "
-                    f"{shortened(self.columns)}. {mend} (a first line must name them)."
+                    f"{shortened(known)}. {mend} (a first line must name them)."
                 )

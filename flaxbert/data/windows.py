@@ -4,12 +4,17 @@ import itertools
 import logging
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeVar
 
 from flaxbert.config import DataConfig
+from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 
 log = logging.getLogger("flaxbert")
+
+T = TypeVar("T")
 
 SPECIAL_TOKENS = 3
 """[CLS] first text [SEP] windowed text [SEP]; a single text needs one less."""
@@ -19,6 +24,29 @@ JOINERS = "\u200c\u200d"
 
 NOWHERE = (-1, -1)
 """The span of a window that counts in no loss: before the window."""
+
+
+class TooLongError(DataError):
+    """First texts that leave no room in a window for the second."""
+
+    def __init__(self, faults: dict[int, str]):
+        first, *more = faults.values()
+        rest = f" (So it is with {len(more)} more.)" if more else ""
+        super().__init__(f"{first}{rest}")
+        self.faults = faults
+        """By the number of the text."""
+
+    def leave_out(self, examples: Sequence[T], table: Table) -> list[T]:
+        """The other examples; the table is told, as of rows that are malformed.
+
+        Raises:
+          DataError: if there are none.
+        """
+        found = [Finding(MALFORMED, "", fault) for fault in self.faults.values()]
+        table.tell(found, "malformed rows skipped")
+        if len(self.faults) == len(examples):
+            raise DataError(f"{table.source}: holds no rows that are well formed.")
+        return [each for number, each in enumerate(examples) if number not in self.faults]
 
 
 def check(data: DataConfig) -> None:
@@ -46,17 +74,19 @@ def check_first(
       tokenizer: counts.
 
     Raises:
-      DataError: naming the row, with the lengths that would do.
+      TooLongError: naming each row, with the lengths that would do.
     """
     room = data.max_length - tokenizer.num_special_tokens_to_add(pair=True) - data.overlap
     encoded = tokenizer([text for text, _ in texts], add_special_tokens=False)["input_ids"]
-    for (_, origin), ids in zip(texts, encoded, strict=True):
-        if len(ids) >= room:
-            raise DataError(
-                f"{origin}: {what} has {len(ids)} tokens; with data.max_length={data.max_length} "
-                f"and data.overlap={data.overlap} at most {room - 1} fit. Raise max_length, lower "
-                f"overlap, or shorten {what}."
-            )
+    faults = {
+        number: f"{texts[number][1]}: {what} has {len(ids)} tokens; with data.max_length="
+        f"{data.max_length} and data.overlap={data.overlap} at most {room - 1} fit. Raise "
+        f"max_length, lower overlap, or shorten {what}."
+        for number, ids in enumerate(encoded)
+        if len(ids) >= room
+    }
+    if faults:
+        raise TooLongError(faults)
 
 
 def extend_ends(
