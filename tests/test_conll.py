@@ -129,6 +129,7 @@ MALFORMED = [
     ("the NN O\nEU O\nno O\n", 1, r"columns: 3; expected 2, as in line 2 \(spaces part"),
     ("EU O\nvotes\tO\nno O\n", 2, r"columns: 1; expected 2, as in line 1 \(spaces part"),
     ("the O\nEU\tO\nno\tO\n", 1, r"columns: 1; expected 2, as in line 2 \(tabs part"),
+    ("EU\nvotes\tO\nno\n", 2, "a tab; expected spaces alone"),
     ("EU\tO\nvo\rtes\tO\nno\tO\n", 2, "a carriage return within the line"),
 ]
 

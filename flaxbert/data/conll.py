@@ -125,6 +125,8 @@ def _fault(line: str, cells: list[str], first: tuple[int, int]) -> str | None:
         return LONE_RETURN
     if len(cells) != width:
         return f"columns: {len(cells)}; expected {width}, as in line {number}"
+    if any("\t" in cell for cell in cells):  # of a file of spaces: both columns would be the token
+        return "a tab; expected spaces alone, as in most lines"
     if not cells[0].strip():
         return "the token is empty; expected text in the first column"
     if not cells[-1].strip():
