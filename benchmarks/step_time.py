@@ -36,9 +36,7 @@ def main() -> None:
     table = read_table(config.data, "train")
     setup = prepare(config, config.model.init, table)
     examples, size = setup.task.examples(table, labelled=True), config.train.batch_size
-    batches = setup.dataset(
-        examples, table.source, batch_size=size, labelled=True, training=True
-    ).batches
+    batches = setup.dataset(examples, table, batch_size=size, labelled=True, training=True).batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
     ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)
     ours(0), theirs(members[0])  # compile, warm up

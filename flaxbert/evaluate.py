@@ -121,15 +121,15 @@ class Evaluator:
     def open(cls, setup: Setup, table: Table, *, labelled: bool) -> "Evaluator":
         """Tokenise a table's rows."""
         examples = setup.task.examples(table, labelled=labelled)
-        return cls.of(setup, examples, table.source, labelled=labelled)
+        return cls.of(setup, examples, table, labelled=labelled)
 
     @classmethod
-    def of(cls, setup: Setup, examples: list[Any], source: str, *, labelled: bool) -> "Evaluator":
+    def of(cls, setup: Setup, examples: list[Any], table: Table, *, labelled: bool) -> "Evaluator":
         """Tokenise examples."""
         size = setup.config.train.eval_batch_size
         return cls(
             setup,
-            setup.dataset(examples, source, batch_size=size, labelled=labelled, training=False),
+            setup.dataset(examples, table, batch_size=size, labelled=labelled, training=False),
         )
 
     @property

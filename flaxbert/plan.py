@@ -53,10 +53,14 @@ class Plan:
         examples = setup.task.examples(table, labelled=True)
         kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size
-        data = setup.dataset(kept, table.source, batch_size=size, labelled=True, training=True)
+        data = setup.dataset(kept, table, batch_size=size, labelled=True, training=True)
         steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
         # Heights for the whole schedule: max_steps must not change how a step is computed.
         data = dataclasses.replace(data, batches=dataclasses.replace(data.batches, steps=steps))
+        calibrator = None
+        if held_out:
+            apart = dataclasses.replace(table, source=f"{table.source}, held out")
+            calibrator = Evaluator.of(setup, held_out, apart, labelled=True)
         malformed = {"data/train/malformed": float(table.malformed)}
         evaluator = None
         if config.data.eval:
@@ -64,7 +68,6 @@ class Plan:
             evaluator = Evaluator.open(setup, evaluated, labelled=True)
             malformed["data/eval/malformed"] = float(evaluated.malformed)
         _remark(setup.task, examples, evaluator.examples if evaluator else ())
-        calibrator = Evaluator.of(setup, held_out, "held out", labelled=True) if held_out else None
         wanted = config.train.keep_best
         if wanted and evaluator is not None and wanted not in evaluator.metric_names:
             known = ", ".join(evaluator.metric_names)
@@ -78,9 +81,12 @@ class Plan:
         return self.data.batches
 
     def fingerprints(self) -> dict[str, str]:
-        """Of the features: by them a file that has changed under its name is known."""
-        found = {"train": self.data.fingerprint()}
-        return found | ({"eval": self.evaluator.data.fingerprint()} if self.evaluator else {})
+        """Of the examples: by them a file that has changed under its name is known."""
+        parts = {"train": self.data}
+        parts |= {"eval": self.evaluator.data} if self.evaluator else {}
+        parts |= {"held out": self.calibrator.data} if self.calibrator else {}
+        labels = getattr(self.setup.task, "labels", ())
+        return {name: data.fingerprint(labels) for name, data in parts.items()}
 
     def evaluation_due(self, step: int) -> bool:
         """Whether there is an evaluation after `step`."""

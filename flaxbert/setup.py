@@ -1,6 +1,7 @@
 """From a configuration to everything a run works with: model, task, tokenizer, data sets."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -17,9 +18,11 @@ from flaxbert import sharding
 from flaxbert.config import Config, DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
+from flaxbert.data.features import fingerprint_of
 from flaxbert.data.order import permutation
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
+from flaxbert.data.windows import TooLongError
 from flaxbert.errors import ConfigError, WeightsError, WorkdirError
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
@@ -49,9 +52,13 @@ class Dataset:
         first = features.first[self.batches.step_features(step)]
         return [self.examples[i].origin for i in features.example[first]]
 
-    def fingerprint(self) -> str:
-        """A hash of all that the model is given, labels included."""
-        return self.batches.features.fingerprint()
+    def fingerprint(self, labels: Sequence[str]) -> str:
+        """A hash of all that the model is given and that evaluation goes by.
+
+        `labels` are the names behind the examples' numbers.
+        """
+        parts = self.batches.features.fingerprint(), fingerprint_of(self.examples, labels)
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +143,7 @@ class Setup:
     def dataset(
         self,
         examples: list[Any],
-        source: str,
+        table: Table,
         *,
         batch_size: int,
         labelled: bool,
@@ -146,12 +153,18 @@ class Setup:
 
         Args:
           examples: of the task.
-          source: where they are from, for the log.
+          table: where they are from; told of those that are left out (`data.malformed=skip`).
           batch_size: features a step.
           labelled: whether labels are required.
           training: shuffle each epoch.
         """
-        features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        try:
+            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        except TooLongError as error:
+            if self.config.data.malformed != "skip":
+                raise
+            examples = error.leave_out(examples, table)
+            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
         batches = Batches(
             features,
             batch_size=batch_size,
@@ -162,7 +175,7 @@ class Setup:
             steps=math.ceil(len(features) / batch_size),
             seed=self.config.train.seed if training else None,
         )
-        message = f"{source}: {len(examples)} examples, {len(features)} features"
+        message = f"{table.source}: {len(examples)} examples, {len(features)} features"
         if features.truncated:
             message += (
                 f"; {features.truncated} of them cut to data.max_length="

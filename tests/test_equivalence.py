@@ -65,7 +65,7 @@ def bench(request, one_layer, tmp_path_factory) -> Bench:
     table = setups.read_table(config.data, "train")
     setup = setups.prepare(config, config.model.init, table)
     examples = setup.task.examples(table, labelled=True)
-    data = setup.dataset(examples, "train", batch_size=24, labelled=True, training=False)
+    data = setup.dataset(examples, table, batch_size=24, labelled=True, training=False)
     params = setup.load_params()
     # As in conftest: a new head's outputs barely depend on its input.
     params["head"] = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, params["head"])

@@ -137,6 +137,16 @@ def test_an_export_holds_the_tensors_that_came_in(case: str, tmp_path: Path) -> 
     assert set(first) - set(again) <= {"cls.predictions.bias"}
 
 
+def test_an_untied_decoder_finds_its_bias_where_transformers_4_stored_it(tmp_path: Path) -> None:
+    directory = write("bert_untied/ForMaskedLM", tmp_path)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    tensors["cls.predictions.bias"] = tensors.pop("cls.predictions.decoder.bias")
+    save_file(tensors, file)
+    _, params = flaxbert.from_pretrained(str(directory))
+    assert np.array_equal(params["head"]["word_bias"], tensors["cls.predictions.bias"])
+
+
 def test_every_family_is_compared() -> None:
     configs = [
         json.loads(str(golden(f"{name}/Model")["config"]))

@@ -472,3 +472,37 @@ def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, 
     assert len([text for text in told if text.startswith("duplicate: ")]) == 1
     assert len([text for text in told if text.startswith("leak: ")]) == 1
     assert any("more; python -m flaxbert.lint --config=... lists all)" in text for text in told)
+
+
+def test_a_question_that_leaves_no_room_is_left_out_and_counted_where_asked(checkpoint, tmp_path):
+    made = make_config("question_answering", checkpoint, tmp_path, count=16)
+    file = Path(made.data.train)
+    document = json.loads(file.read_text())
+    document["data"][0]["paragraphs"][3]["qas"][0]["question"] = "who " * 60
+    file.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"train\.json.*question q3"):
+        Plan.make(made, made.model.init)
+    made.data = dataclasses.replace(made.data, malformed="skip")
+    plan = Plan.make(made, made.model.init)
+    assert plan.malformed["data/train/malformed"] == 1
+    assert len(plan.data.examples) == 15
+
+
+@pytest.mark.parametrize("change", ["label names", "reference answers"])
+def test_data_that_features_do_not_tell_apart_is_other_data(checkpoint, tmp_path, change):
+    task = "classification" if change == "label names" else "question_answering"
+    made = make_config(task, checkpoint, tmp_path, count=8)
+    before = Plan.make(made, made.model.init).fingerprints()
+    assert Plan.make(made, made.model.init).fingerprints() == before
+    for file in (Path(made.data.train), Path(made.data.eval)):
+        text = file.read_text().replace("negative", "bad").replace("positive", "good")
+        if task == "question_answering":  # a second reference, of which features hold nothing
+            document = json.loads(text)
+            for paragraph in document["data"][0]["paragraphs"]:
+                paragraph["qas"][0]["answers"] *= 2
+                first = paragraph["context"].split()[0]
+                paragraph["qas"][0]["answers"][1] = {"text": first, "answer_start": 0}
+            text = json.dumps(document)
+        file.write_text(text)
+    after = Plan.make(made, made.model.init).fingerprints()
+    assert {name for name in before if before[name] != after[name]} == {"train", "eval"}

@@ -154,6 +154,7 @@ def examine(
     found: dict[str, np.ndarray] = {}
     entries: list[Entry] = []
     again: list[tuple[str, str, np.ndarray]] = []
+    unused: dict[str, np.ndarray] = {}
     for source, array in formats.read_tensors(directory):
         name = canonical(source, family)
         path, twin = paths.get(name), paths.get(tied.get(name, ""))
@@ -168,6 +169,7 @@ def examine(
         elif path is None or (renewed and not name.startswith(f"{family.prefix}.")):
             known = name.startswith(tuple(family.parts))
             status = "unused" if known else "problem"
+            unused[name] = array
             problem = "" if known else f"unexpected: {source} {list(array.shape)}"
             entries.append(dataclasses.replace(entry, path=None, status=status, problem=problem))
         elif path in found:
@@ -190,6 +192,15 @@ def examine(
         status = "problem" if problem else "loaded" if first else "tied"
         name = tied[name] if first else name
         entries.append(Entry(source, name, path, array.shape, str(array.dtype), status, problem))
+    for path, name in names.items():
+        # transformers 4 stores the bias that an untied decoder shares under its other name alone.
+        if path not in found and (other := family.tied.get(name)) in unused and not fresh_head:
+            found[path], problem = _fitted(name, unused[other], path, shapes[path])
+            place = next(n for n, entry in enumerate(entries) if entry.name == other)
+            status = "problem" if problem else "loaded"
+            entries[place] = dataclasses.replace(
+                entries[place], path=path, status=status, problem=problem
+            )
     for path in names:
         if path not in found:
             entries.append(_absent(path, names, found, shapes[path], family))
