@@ -24,6 +24,13 @@ from flaxbert.models.heads import MakeHead, PoolerHead
 from flaxbert.models.model import Model
 
 ROOT = Path(__file__).parents[1]
+LONGEST = ("equivalence", "preemption", "train", "quickstart", "parity", "lint")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: else one process waits for the other at the end."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
 
 # Odd sizes: no two dimensions are equal, so a transposition cannot hide.
 SIZES = dict(

@@ -90,6 +90,7 @@ def test_skips_are_bounded(config, tmp_path, poisoned):
     assert flaxbert.train(config, tmp_path)["skipped_steps"] == 3
 
 
+@pytest.mark.slow  # two runs
 def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp_path, poisoned):
     config = copy.deepcopy(config)
     config.train.max_steps, config.train.eval_every = 3, 0

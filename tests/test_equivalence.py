@@ -134,7 +134,10 @@ def test_nothing_in_padding_counts(bench):
 # One sequence a feature, several, and two objectives; the step knows no more of a task.
 trained = pytest.mark.parametrize(
     "bench",
-    ["question_answering", LONG_TEXTS, pytest.param("pretraining", marks=pytest.mark.slow)],
+    [
+        "question_answering",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (LONG_TEXTS, "pretraining")),
+    ],
     indirect=True,
 )
 
