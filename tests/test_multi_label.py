@@ -228,6 +228,22 @@ def loss_and_gradient(logits: jax.Array, batch: Any) -> Any:
     return jax.value_and_grad(loss, has_aux=True)(logits)
 
 
+def test_a_new_heads_logits_begin_at_the_log_odds_of_a_label() -> None:
+    # 4 of 12 places are filled; "love" twice in a row is once.
+    task = create(table([["joy", "love"], [], ["fear"], ["love", "love"]]))
+    assert task.start == pytest.approx(math.log(4 / 8))
+    config = BertConfig(vocab_size=20, hidden_size=4, num_attention_heads=1, intermediate_size=4)
+    model = Model.create(config, task.make_head)
+    bias = model.init_head(0)["classifier"]["bias"]
+    np.testing.assert_allclose(bias, [task.start] * 3, rtol=1e-6)
+
+
+def test_the_head_begins_at_zero_where_nothing_is_known_of_the_labels() -> None:
+    assert create(None, hf={"id2label": {"0": "a", "1": "b"}}).start == 0.0
+    both = create(table([["a", "b"], ["b", "a"]]), Options(labels=("a", "b")))
+    assert both.start == 0.0  # all are given: no odds
+
+
 def test_the_loss_is_the_mean_binary_cross_entropy_of_each_text() -> None:
     chance = np.random.default_rng(0)
     logits = chance.normal(scale=3, size=(2, 3, 3)).astype(np.float32)

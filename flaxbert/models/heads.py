@@ -104,9 +104,12 @@ class SequenceClassificationHead(Head):
 
     kind = "ForSequenceClassification"
 
-    def __init__(self, config: EncoderConfig, num_labels: int, rngs: nnx.Rngs):
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, rngs: nnx.Rngs, *, start: float = 0.0
+    ):
+        """A new layer's logits begin about `start`."""
         self.pooler = pooler(config, rngs)
-        self.classifier = dense(config, config.hidden_size, num_labels, rngs)
+        self.classifier = dense(config, config.hidden_size, num_labels, rngs, start=start)
         self.rate = config.sequence_rate
         self.first_rate = self.rate if config.pooler_dropout else 0.0
         self.pooling = config.pooling

@@ -138,8 +138,9 @@ def dense(
     rngs: nnx.Rngs,
     *,
     bias: bool = True,
+    start: float = 0.0,
 ) -> nnx.Linear:
-    """A dense layer initialised as transformers does: normal, bias zero.
+    """A dense layer initialised as transformers does: normal, bias zero (or `start`).
 
     The original truncates at two standard deviations, which makes the spread 12 % smaller, and the
     start of fine-tuning slower: the gradient that reaches the encoder is that much smaller.
@@ -151,6 +152,7 @@ def dense(
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
         kernel_init=nnx.initializers.normal(config.initializer_range),
+        bias_init=nnx.initializers.constant(start),
         rngs=rngs,
     )
 
