@@ -1,8 +1,10 @@
 """Shared fixtures: eight CPU devices, and a tiny checkpoint in the Hugging Face layout."""
 
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -72,6 +74,16 @@ def write_checkpoint(
     tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
     (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     return directory
+
+
+@pytest.fixture(autouse=True)
+def logger() -> Iterator[None]:
+    """The command line sets the logger up for its process: not for the tests that follow."""
+    log = logging.getLogger("flaxbert")
+    level, handlers, propagate = log.level, log.handlers, log.propagate
+    yield
+    log.setLevel(level)
+    log.handlers, log.propagate = handlers, propagate
 
 
 @pytest.fixture(scope="session")
