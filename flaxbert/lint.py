@@ -19,7 +19,7 @@ import numpy as np
 
 from flaxbert import cli
 from flaxbert.config import Config, validate
-from flaxbert.data import findings, sources, windows
+from flaxbert.data import findings, sources
 from flaxbert.data.findings import MALFORMED, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
@@ -138,11 +138,7 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:
 def _lost(setup: Setup, table: Table, examples: list[Any], *, labelled: bool) -> Iterator[Finding]:
     """What `data.max_length` cuts off, and what is too long for it is malformed."""
     try:
-        try:
-            features = setup.task.featurize(examples, setup.tokenizer, labelled=labelled)
-        except windows.TooLongError as error:
-            examples = error.leave_out(examples, table)
-            features = setup.task.featurize(examples, setup.tokenizer, labelled=labelled)
+        examples, features = setup.featurize(examples, table, labelled=labelled)
     except UserError as error:
         yield Finding(UNUSABLE, "", str(error))
         return

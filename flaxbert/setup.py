@@ -18,7 +18,7 @@ from flaxbert import sharding
 from flaxbert.config import Config, DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
-from flaxbert.data.features import fingerprint_of
+from flaxbert.data.features import Features, fingerprint_of
 from flaxbert.data.order import permutation
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
@@ -140,6 +140,22 @@ class Setup:
             raise ConfigError(f"data.calibration={share} leaves nothing to train on")
         return kept, [each for each in examples if self.task.document(each) in held]
 
+    def featurize(
+        self, examples: list[Any], table: Table, *, labelled: bool
+    ) -> tuple[list[Any], Features]:
+        """Tokenise; `data.malformed=skip` leaves out what is too long, and `table` is told.
+
+        Raises:
+          DataError: for what is too long, if it is not to be left out.
+        """
+        try:
+            return examples, self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        except TooLongError as error:
+            if self.config.data.malformed != "skip":
+                raise
+            examples = error.leave_out(examples, table)
+        return examples, self.task.featurize(examples, self.tokenizer, labelled=labelled)
+
     def dataset(
         self,
         examples: list[Any],
@@ -158,13 +174,7 @@ class Setup:
           labelled: whether labels are required.
           training: shuffle each epoch.
         """
-        try:
-            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
-        except TooLongError as error:
-            if self.config.data.malformed != "skip":
-                raise
-            examples = error.leave_out(examples, table)
-            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        examples, features = self.featurize(examples, table, labelled=labelled)
         batches = Batches(
             features,
             batch_size=batch_size,
