@@ -35,7 +35,7 @@ from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.models.pretrained import head_of, load_strictly
-from flaxbert.models.source import SKELETON, resolve
+from flaxbert.models.source import SKELETON, resolve, step_beyond_export
 
 log = logging.getLogger("flaxbert")
 
@@ -56,7 +56,8 @@ def open_checkpoint(
     """
     workdir = Path(source).expanduser()
     with tempfile.TemporaryDirectory(prefix="flaxbert-") as temporary:
-        if (workdir / SKELETON).is_dir() and not (workdir / "export").is_dir():
+        exported = (workdir / "export").is_dir() and not step_beyond_export(workdir)
+        if (workdir / SKELETON).is_dir() and not exported:
             directory = Path(temporary)
             export_newest(workdir, directory)
         else:

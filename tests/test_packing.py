@@ -6,7 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from flaxbert.data.batching import MAX_SHAPES, Batches
+from flaxbert.data import batching
+from flaxbert.data.batching import MAX_SHAPES, PROGRAM_ROWS, Batches
 from flaxbert.data.features import Features
 from flaxbert.data.order import permutation
 from flaxbert.data.packing import choose_row_counts, pack
@@ -53,12 +54,12 @@ def total_rows(needed: list[int], heights: tuple[int, ...]) -> int:
     return sum(min(height for height in heights if height >= need) for need in needed)
 
 
-def fewest_rows(needed: list[int], multiple: int, limit: int) -> int:
+def lowest_cost(needed: list[int], multiple: int, limit: int, price: int) -> int:
     """Brute force: every set of at most `limit` multiples that holds the largest need."""
     top = -(-max(needed) // multiple) * multiple
     lower = range(multiple, top, multiple)
     return min(
-        total_rows(needed, (*others, top))
+        total_rows(needed, (*others, top)) + price * (size + 1)
         for size in range(limit)
         for others in itertools.combinations(lower, size)
     )
@@ -66,15 +67,18 @@ def fewest_rows(needed: list[int], multiple: int, limit: int) -> int:
 
 @pytest.mark.parametrize("seed", RNG_SEEDS)
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_row_counts_waste_as_little_as_any_choice(seed: int, limit: int) -> None:
+@pytest.mark.parametrize("price", [0, 3, 1000])
+def test_row_counts_waste_as_little_as_any_choice(seed: int, limit: int, price: int) -> None:
     chance = random.Random(seed)
     multiple = chance.choice([1, 2, 3])
     needed = [chance.randint(1, 15) for _ in range(chance.randint(1, 12))]
-    chosen = choose_row_counts(needed, multiple, limit)
+    chosen = choose_row_counts(needed, multiple, limit, price)
     assert chosen == sorted(set(chosen))
     assert len(chosen) <= limit
     assert all(height % multiple == 0 for height in chosen)
-    assert total_rows(needed, tuple(chosen)) == fewest_rows(needed, multiple, limit)
+    cost = total_rows(needed, tuple(chosen)) + price * len(chosen)
+    assert cost == lowest_cost(needed, multiple, limit, price)
+    assert price < 1000 or len(chosen) == 1
 
 
 def test_a_step_without_rows_still_gets_a_height() -> None:
@@ -194,7 +198,10 @@ def test_a_host_builds_its_own_rows_as_in_the_whole() -> None:
 
 
 @pytest.mark.parametrize("seed", RNG_SEEDS)
-def test_all_steps_fit_few_heights_of_the_right_multiple(seed: int) -> None:
+def test_all_steps_fit_few_heights_of_the_right_multiple(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "PROGRAM_ROWS", 0)  # else so few steps share one height
     batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, shards=3, seed=seed)
     assert len(batches.row_counts) <= MAX_SHAPES
     assert all(count % 3 == 0 for count in batches.row_counts)
@@ -209,10 +216,11 @@ def test_padding_share_by_hand() -> None:
     # are computed for 15 tokens. With K = 2 the first batch is one row; two rows again: the same.
     single = make_batches([5, 5, 5], batch_size=2, row_length=10, segments=1, steps=2)
     assert single.padding_share() == pytest.approx(1 - 15 / 40)
-    # Multiples of 1: with K = 1 rows 2 + 1, 30 places; with K = 2 rows 1 + 1, 20 places.
-    for segments, places in ((1, 30), (2, 20)):
+    # Multiples of 1: with K = 2 rows 1 + 1, 20 places. With K = 1 rows 2 + 1, 30 places; but for
+    # two steps alone the lower height is not worth a program of its own, and it is 2 + 2 again.
+    for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, 2 * PROGRAM_ROWS + 2, 30)):
         batches = make_batches(
-            [5, 5, 5], batch_size=2, row_length=10, shards=1, segments=segments, steps=2
+            [5, 5, 5], batch_size=2, row_length=10, shards=1, segments=segments, steps=steps
         )
         assert batches.padding_share() == pytest.approx(1 - 15 / places)
 

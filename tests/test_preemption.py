@@ -150,6 +150,24 @@ def test_the_newest_checkpoint_of_an_unfinished_run_is_converted(whole, tmp_path
         convert.convert(str(tmp_path / "run"), tmp_path / "other")
 
 
+def test_the_export_of_a_run_that_went_on_is_told_to_be_old(whole, tmp_path, caplog):
+    config, undisturbed = whole
+    shutil.copytree(undisturbed, tmp_path / "run")
+    flaxbert.from_pretrained(str(tmp_path / "run"))
+    assert "older" not in caplog.text
+    longer = copy.deepcopy(config)
+    longer.train.max_steps = 8
+    with pytest.raises(Preempted):
+        run(longer, tmp_path / "run", preemption=Told(1))
+    flaxbert.from_pretrained(str(tmp_path / "run"))
+    assert "its export is older than its checkpoint of step 7." in caplog.text
+    convert.convert(str(tmp_path / "run"), tmp_path / "model")
+    _, params = flaxbert.from_pretrained(str(tmp_path / "model"))
+    _, _, arrays = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    found = params["head"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(found, arrays["params/head/classifier/kernel"])
+
+
 def test_the_comparison_sees_what_differs(whole, tmp_path):
     # Without this, a mistake in `differences` would make every comparison pass.
     config, undisturbed = whole

@@ -19,6 +19,10 @@ Batch = dict[str, np.ndarray]
 MAX_SHAPES = 3
 """Compiled batch heights for training, and again for evaluation: six programs at most."""
 
+PROGRAM_ROWS = 1000
+"""Rows that a further program must save to be worth compiling. Low: two CPU cores compute a tenth
+of them while they compile one, an accelerator many times as many."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
@@ -87,7 +91,8 @@ class Batches:
     def row_counts(self) -> list[int]:
         """The batch heights (R) in use, ascending."""
         needed = [self.parts * max(map(len, self._part_rows(step))) for step in range(self.steps)]
-        return choose_row_counts(needed or [1], self.shards * self.parts, MAX_SHAPES)
+        multiple = self.shards * self.parts
+        return choose_row_counts(needed or [1], multiple, MAX_SHAPES, PROGRAM_ROWS)
 
     def full_rows(self, step: int) -> list[Row]:
         """The rows of a step, with the empty ones that make up its height (R).

@@ -38,8 +38,10 @@ def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[Row]:
     return rows
 
 
-def choose_row_counts(needed: Sequence[int], multiple: int, limit: int) -> list[int]:
-    """Choose at most `limit` batch heights (R) so that the fewest rows are padding.
+def choose_row_counts(
+    needed: Sequence[int], multiple: int, limit: int, price: int = 0
+) -> list[int]:
+    """Choose at most `limit` batch heights (R) so that the least is computed in vain.
 
     Every step runs at the smallest chosen height that holds its rows; each height is one compiled
     program. Exact, by dynamic programming over the sorted distinct needs.
@@ -48,6 +50,7 @@ def choose_row_counts(needed: Sequence[int], multiple: int, limit: int) -> list[
       needed: rows that each step needs.
       multiple: heights are multiples of this (devices on the data axis x accumulation).
       limit: most heights to choose.
+      price: rows that take as long as compiling one program does.
 
     Returns:
       The heights, ascending; the last holds the largest need.
@@ -65,7 +68,7 @@ def choose_row_counts(needed: Sequence[int], multiple: int, limit: int) -> list[
             cost = best[j - 1, :i] + heights[i - 1] * (below[i] - below[:i])
             cut[j, i] = int(np.argmin(cost))
             best[j, i] = cost[cut[j, i]]
-    j, i = int(np.argmin(best[:, size])), size
+    j, i = int(np.argmin(best[:, size] + price * np.arange(limit + 1))), size
     chosen: list[int] = []
     while i > 0:
         chosen.append(int(heights[i - 1]))

@@ -1,11 +1,15 @@
 """Where a pre-trained model comes from: hub id, local directory, Python package, run of ours."""
 
 import importlib.util
+import json
+import logging
 from pathlib import Path
 
 from flaxbert import hub
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.models import formats
+
+log = logging.getLogger("flaxbert")
 
 PACKAGE = "package://"
 FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
@@ -41,6 +45,12 @@ def resolve(init: str, revision: str | None = None) -> Path:
     path = Path(init).expanduser()
     if init and path.is_dir():  # Path("") is the current directory
         if (path / "export" / "config.json").is_file():
+            if step := step_beyond_export(path):
+                log.warning(
+                    f"{path}: its export is older than its checkpoint of step {step}. Run its "
+                    "command again to reach the end, or take that checkpoint: python -m "
+                    f"flaxbert.convert {path} DIR"
+                )
             return path / "export"
         if (path / "checkpoints").is_dir():
             raise WeightsError(
@@ -53,6 +63,20 @@ def resolve(init: str, revision: str | None = None) -> Path:
     if init.startswith((".", "/", "~")) or init.count("/") > 1 or not init:
         raise WeightsError(f"model.init={init!r}: no such directory.")
     return _hub(init, revision)
+
+
+def step_beyond_export(run: Path) -> int | None:
+    """Newest checkpoint's step of a finished run that was taken up again and has not ended.
+
+    None where the export is the newest there is.
+    """
+    try:
+        exported = json.loads((run / "results.json").read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not a run's directory as a run leaves it
+    steps = [int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()]
+    newest = max(steps, default=0)
+    return newest if newest > exported else None
 
 
 def _package(name: str) -> Path:
