@@ -5,6 +5,7 @@
 MiniLM-L6 on the spam examples in one process, a tiny model in two processes of two devices each.
 """
 
+import json
 import os
 import random
 import signal
@@ -22,13 +23,14 @@ from flaxbert.verify_resume import differences, phase, start
 
 pytestmark = pytest.mark.slow
 
-PHASES = ("starting", "reading data", "compiling", "training", "saving", "exporting", "printing")
+PHASES = ("starting", "reading data", "compiling", "training", "evaluating", "saving", "exporting",
+          "printing")  # fmt: skip
 ORDER = {name: number for number, name in enumerate(PHASES)}
 # How long after a phase has begun the signal comes, at most, in seconds.
-LONGEST = {"starting": 3.0, "reading data": 0.5, "compiling": 6.0, "training": 4.0, "saving": 0.6,
-           "exporting": 0.4, "printing": 0.05}  # fmt: skip
+LONGEST = {"starting": 3.0, "reading data": 0.5, "compiling": 6.0, "training": 4.0,
+           "evaluating": 0.6, "saving": 0.6, "exporting": 0.4, "printing": 0.05}  # fmt: skip
 # Most of a run's life is training, and saving is where it hurts most.
-CYCLE = ("compiling", "training", "saving", "exporting", "training", "saving", "reading data",
+CYCLE = ("compiling", "training", "saving", "exporting", "evaluating", "saving", "reading data",
          "training", "starting", "printing")  # fmt: skip
 
 
@@ -38,21 +40,38 @@ class Moment:
     def __init__(self, number: int, workdir: Path):
         self.phase = CYCLE[number % len(CYCLE)]
         # Steps and saves come again and again: wait for as many checkpoints to be there.
-        again = self.phase in ("training", "saving")
-        self._checkpoints, self._kept = workdir / "checkpoints", number % 3 if again else 0
+        again = self.phase in ("training", "evaluating", "saving")
+        self._workdir, self._kept = workdir, number % 3 if again else 0
         # By the process's clock: the compiler and the disk add chance of their own.
         self.delay = random.Random(number).random() * LONGEST[self.phase]
         self._begun: float | None = None
+        self.struck = "after its end"
 
     def __call__(self, now: str) -> bool:
+        if now == "training" and self._evaluating():
+            now = "evaluating"
         late = ORDER[now] > ORDER["saving"]
-        if self._begun is None and (ORDER[now] < ORDER[self.phase] or self._missing()) and not late:
+        # A save goes on beside the steps that follow it, so it may hide where a phase begins.
+        hidden = ORDER[now] > ORDER[self.phase] and self.phase != "evaluating"
+        met = (now == self.phase or hidden) and not self._missing()
+        if self._begun is None and not met and not late:
             return False
         self._begun = time.monotonic() if self._begun is None else self._begun
-        return time.monotonic() - self._begun >= self.delay or late
+        if time.monotonic() - self._begun < self.delay and not late:
+            return False
+        self.struck = now
+        return True
 
     def _missing(self) -> bool:
-        return len([p for p in self._checkpoints.glob("*") if p.name.isdecimal()]) < self._kept
+        kept = (self._workdir / "checkpoints").glob("*")
+        return len([path for path in kept if path.name.isdecimal()]) < self._kept
+
+    def _evaluating(self) -> bool:
+        """Whether the last step with a line is one to evaluate, and that is not done yet."""
+        file = self._workdir / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        last = json.loads(lines[-1]) if lines else {}
+        return "loss" in last and last["step"] in EVALUATED
 
 
 FLAGS = [
@@ -67,6 +86,7 @@ FLAGS = [
     "--config.train.log_every=2",
     "--config.train.keep_best=accuracy",
 ]
+EVALUATED = (4, 8, 10)  # of two processes: 8
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +118,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, numbe
     found = list(differences(undisturbed, tmp_path)) if ended.code == 0 else ["it failed"]
     verdict = "identical" if not found else found[0]
     print(
-        f"{number:2} {name} {struck.phase or 'after its end':13} at {struck.seconds:5.1f} s, exit "
+        f"{number:2} {name} {moment.struck:13} at {struck.seconds:5.1f} s, exit "
         f"{struck.code:3}, checkpoints {kept}: {verdict}"
     )
     if name == "SIGTERM" and struck.phase not in ("", "starting", "printing"):
@@ -118,15 +138,15 @@ def free_port() -> int:
 
 def start_two(
     flags: list[str], workdir: Path, *, when: Moment | None = None, number: int = signal.SIGKILL
-) -> tuple[list[int], str]:
-    """Exit codes of two processes, and the phase in which the second one was struck.
+) -> list[int]:
+    """Exit codes of two processes, of which the second one is struck.
 
     The one that is left is killed soon after, as a cluster's scheduler does.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     spec = f"127.0.0.1:{free_port()},2"
-    struck = ""
+    struck = False
     with (workdir / ".log").open("ab") as log, (workdir / ".log2").open("ab") as other:
         begun = log.tell()
         both = [
@@ -142,12 +162,12 @@ def start_two(
             now = phase(workdir, begun)
             if when is not None and not struck and when(now):
                 both[1].send_signal(number)
-                struck = now
+                struck = True
                 limit = time.monotonic() + (5 if number == signal.SIGKILL else 60)
             time.sleep(0.02)
         for process in both:
             process.kill()
-    return [process.wait() for process in both], struck
+    return [process.wait() for process in both]
 
 
 @pytest.fixture(scope="module")
@@ -173,24 +193,24 @@ def by_two(tmp_path_factory) -> tuple[list[str], Path]:
         "--config.optim.learning_rate=1e-3",
     ]
     workdir = directory / "undisturbed"
-    assert start_two(flags, workdir)[0] == [0, 0], (workdir / ".log").read_text()
+    assert start_two(flags, workdir) == [0, 0], (workdir / ".log").read_text()
     return flags, workdir
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [*((n, "SIGKILL") for n in range(10)), (13, "SIGTERM"), (14, "SIGTERM")]
+    ("number", "name"), [*((n, "SIGKILL") for n in range(10)), (11, "SIGTERM"), (14, "SIGTERM")]
 )
 def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_path, number, name):
     flags, undisturbed = by_two
     moment = Moment(number, tmp_path)
-    codes, struck = start_two(flags, tmp_path, when=moment, number=signal.Signals[name])
+    codes = start_two(flags, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
-    again, _ = start_two(flags, tmp_path)
+    again = start_two(flags, tmp_path)
     found = list(differences(undisturbed, tmp_path)) if again == [0, 0] else ["it failed"]
     verdict = "identical" if not found else found[0]
-    print(f"{number:2} {name} one of two, {struck or 'after its end':13} exits {codes}, "
+    print(f"{number:2} {name} one of two, {moment.struck:13} exits {codes}, "
           f"checkpoints {kept}: {verdict}")  # fmt: skip
-    if name == "SIGTERM" and struck in ("training", "saving"):
+    if name == "SIGTERM" and moment.struck in ("training", "evaluating", "saving"):
         assert codes == [75, 75]
     assert again == [0, 0], (tmp_path / ".log").read_text()[-3000:]
     assert found == []
