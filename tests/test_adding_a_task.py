@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT, write_checkpoint
+from conftest import ROOT
 from toy import FILLERS, write_lines
 
 import flaxbert
@@ -79,12 +79,12 @@ def write_stars(path: Path, count: int, *, seed: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workdir(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("stars")
     config = directory / Path(CONFIG_FILE).name
     config.write_text(BLOCKS[CONFIG_FILE], encoding="utf-8")
     given = {
-        "model.init": write_checkpoint(directory / "checkpoint", num_hidden_layers=1),
+        "model.init": one_layer,
         "model.dropout": 0.0,
         "data.train": write_stars(directory / "train.jsonl", 80, seed=0),
         "data.eval": write_stars(directory / "eval.jsonl", 40, seed=1),

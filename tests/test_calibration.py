@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import write_checkpoint
 from toy import make_config
 
 import flaxbert
@@ -154,11 +153,10 @@ def one_device() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """40 texts, 30 of them trained on: 4 steps."""
     directory = tmp_path_factory.mktemp("calibration")
-    checkpoint = write_checkpoint(directory / "checkpoint", num_hidden_layers=1)
-    config = make_config("multi_label", checkpoint, directory, count=40, most_words=6)
+    config = make_config("multi_label", one_layer, directory, count=40, most_words=6)
     config.data.calibration = 0.25
     config.optim.learning_rate = 1e-2
     return config

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from conftest import write_checkpoint
 from toy import make_config
 
 import flaxbert
@@ -17,10 +16,9 @@ from flaxbert.errors import DivergedError
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(one_layer, tmp_path_factory):
     directory = tmp_path_factory.mktemp("diverging")
-    model = write_checkpoint(directory / "model", num_hidden_layers=1)
-    config = make_config("classification", model, directory, count=32)
+    config = make_config("classification", one_layer, directory, count=32)
     config.train.batch_size, config.train.epochs = 8, 2.0
     config.train.log_every, config.train.save_every = 2, 1
     return config

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_checkpoint
+from conftest import ROOT
 from toy import make_config
 
 import flaxbert
@@ -88,11 +88,10 @@ class Told(Preemption):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(one_layer, tmp_path_factory):
     """A configuration, and the workdir of an undisturbed run: 6 steps, evaluated after 3 and 6."""
     directory = tmp_path_factory.mktemp("preempted")
-    model = write_checkpoint(directory / "model", num_hidden_layers=1)
-    config = make_config("classification", model, directory, count=64)
+    config = make_config("classification", one_layer, directory, count=64)
     config.train.max_steps, config.train.eval_every, config.train.batch_size = 6, 3, 16
     config.train.eval_batch_size = 16  # four batches
     config.train.epochs = 2.0

@@ -70,11 +70,11 @@ def test_an_index_cannot_name_a_file_outside_its_folder(checkpoint, tmp_path, sh
         formats.detect(directory)
 
 
-def test_a_secret_of_the_environment_is_written_nowhere(checkpoint, tmp_path, monkeypatch, caplog):
+def test_a_secret_of_the_environment_is_written_nowhere(one_layer, tmp_path, monkeypatch, caplog):
     secret = "hf_" + "s3cr3t" * 5
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, secret)
-    config = make_config("classification", checkpoint, tmp_path, count=16)
+    config = make_config("classification", one_layer, tmp_path, count=16)
     config.train.max_steps = 1
     flaxbert.train(config, tmp_path / "run")
     assert secret not in caplog.text

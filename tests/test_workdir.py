@@ -33,11 +33,10 @@ class Told(Preemption):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(one_layer, tmp_path_factory):
     """A configuration, and the workdir of an undisturbed run of 4 steps."""
     directory = tmp_path_factory.mktemp("workdir")
-    model = write_checkpoint(directory / "model", num_hidden_layers=1)
-    config = make_config("classification", model, directory, count=32)
+    config = make_config("classification", one_layer, directory, count=32)
     config.train.max_steps, config.train.eval_every = 4, 0
     flaxbert.train(config, directory / "whole")
     return config, directory / "whole"
