@@ -16,7 +16,7 @@ from flaxbert.tasks import classification, question_answering, token_classificat
 TASKS = {
     "qa": (
         ("question_answering", "json", "lang", 160),
-        (question_answering.Options(unanswerable=True), 2.0, 1e-4),
+        (question_answering.Options(unanswerable=True), 1.0, 1e-4),
     ),
     "ner": (
         ("token_classification", "conll", "column2", 64),
