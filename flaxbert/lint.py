@@ -9,6 +9,7 @@ at: unusable files, and malformed lines, rows and answers; the latter are warnin
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -100,7 +101,8 @@ def lint(config: Config) -> list[Finding]:
 def _in_files(spec: str) -> Iterator[Finding]:
     for path in sources.files(spec):
         if path.is_file() and path.suffix.lower() != ".parquet":
-            yield from findings.in_file(path)
+            with contextlib.suppress(OSError):  # its reader tells
+                yield from findings.in_file(path)
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:

@@ -112,6 +112,8 @@ class Loop:
                 # the file right behind them. Only a signal comes between.
                 self._conclude(metrics, watch)
             self._checkpoints.wait()
+            if self._preemption.asked():  # after the last question
+                raise self._stopped()
 
     def _take_step(self) -> Any:
         setup, batches = self._plan.setup, self._plan.batches
@@ -149,12 +151,16 @@ class Loop:
             self._flight.settle()  # a checkpoint holds sound numbers or none
             best = self._best.noted if self._best is not None else None
             self._notes = dataclasses.replace(self._notes, evaluated=evaluated, best=best)
+            metrics.sync()  # a checkpoint has the lines of all its steps, whatever is cut off when
             self._checkpoints.save(self.now, self.step, self._notes)
         if stopping:
-            raise Preempted(
-                f"stopped and saved after step {self.step} of {self._plan.last}; the same command "
-                "continues"
-            )
+            raise self._stopped()
+
+    def _stopped(self) -> Preempted:
+        return Preempted(
+            f"stopped and saved after step {self.step} of {self._plan.last}; the same command "
+            "continues"
+        )
 
     def _evaluate(self, metrics: writer.MetricsWriter, watch: Watch) -> bool:
         """Evaluate; False if a signal cut it off."""

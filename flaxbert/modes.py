@@ -77,11 +77,12 @@ def _open_trained(
     """
     validate(config, TASKS)
     ours = (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
-    setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
-    table = read_table(config.data, key)
-    evaluator = Evaluator.open(setup, table, labelled=labelled)
-    params = sharding.put_params(setup.load_params(trained=True), setup.mesh)
-    return setup, evaluator, params, table.malformed
+    with sharding.together():
+        setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
+        table = read_table(config.data, key)
+        evaluator = Evaluator.open(setup, table, labelled=labelled)
+        params = setup.load_params(trained=True)
+    return setup, evaluator, sharding.put_params(params, setup.mesh), table.malformed
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:

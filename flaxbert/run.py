@@ -61,6 +61,13 @@ def _log_to_stderr() -> None:
     log.setLevel(logging.INFO)
     # Orbax logs each error with a traceback in every thread that meets it, and raises it besides.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _in_callback
+
+
+def _in_callback(fault: "sys.UnraisableHookArgs") -> None:
+    """Print what nobody catches, but for TensorStore's reports to a save that has failed before."""
+    if str(fault.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(fault)
 
 
 def _dispatch(arguments: cli.Arguments, preemption: Preemption) -> None:

@@ -241,8 +241,12 @@ class Setup:
         (partial / "config.json").write_text(text, encoding="utf-8")
         if card:
             (partial / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(directory, ignore_errors=True)
+        old = directory.with_name(f".{directory.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():  # a directory is not replaced in one go: out of the way, then gone
+            os.replace(directory, old)
         os.replace(partial, directory)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 PROBLEMS = {

@@ -75,12 +75,15 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     newest = checkpoints.newest()
     with sharding.together():
         plan, notes = _prepare(config, workdir, checkpoints, newest, force)
+        fresh = plan.setup.load_params() if newest is None else None
     setup, chief = plan.setup, jax.process_index() == 0
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
     parts = optimizer, setup.mesh, setup.task.objectives
-    if newest is None:
-        now = state.create(setup.load_params(), *parts)
+    if fresh is not None:
+        now = state.create(fresh, *parts)
+        del fresh
     else:
+        assert newest is not None
         now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
         left = "" if newest < plan.last else ": nothing left to train"
         log.info(f"resuming {workdir} after step {newest} of {plan.last}{left}")

@@ -4,10 +4,11 @@ usage: python -m flaxbert.verify_resume --config=configs/NAME.py[:ARG] --workdir
                                         [--kills=N] [--config.KEY=VALUE ...]
 
 DIR/whole is a run that nobody disturbs, DIR/killed one of the same configuration that is killed N
-times (SIGKILL, at moments spread over its length) and started again each time. Both take
-train.max_steps steps, 20 if that is not set. Prints PASS, or the first difference; everything but
-what depends on the clock (`perf/...`) must be bit for bit the same. Exit codes: 0 PASS; 1 a
-difference; else that of the run that failed.
+times (SIGKILL; 3 if not given) and started again each time: first while it starts, then whenever it
+has a checkpoint more than before. Both take train.max_steps steps, 20 if that is not set, and save
+often enough for that. Prints PASS, or the first difference; everything but what depends on the
+clock (`perf/...`) must be bit for bit the same. Exit codes: 0 PASS; 1 a difference, or a run that
+never went on from a checkpoint; else that of the run that failed.
 """
 
 import dataclasses
@@ -56,8 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    if config.train.max_steps is None:
-        arguments.append(f"--config.train.max_steps={STEPS}")
+    count = KILLS if kills is None else int(kills) if kills.isdecimal() else 0
+    if count < 1:
+        print(f"error: --kills={kills}: a number from 1 on", file=sys.stderr)
+        return 2
+    steps = config.train.max_steps or STEPS
+    often = min(config.train.save_every, max(1, steps // (count + 1)))
+    arguments += [f"--config.train.max_steps={steps}", f"--config.train.save_every={often}"]
     whole, killed = Path(workdir) / "whole", Path(workdir) / "killed"
     for directory in (whole, killed):
         shutil.rmtree(directory, ignore_errors=True)
@@ -66,18 +72,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if ended.code:
         return ended.code
     print(f"  {ended.seconds:.0f} s")
-    count = int(kills or KILLS)
     for number in range(1, count + 1):
-        # By time: start-up and compiling are phases as good as any other.
-        struck = start(arguments, killed, after=ended.seconds * number / (count + 1))
+        if number == 1 < count:  # start-up and compiling are phases as good as any other
+            struck = start(arguments, killed, after=ended.seconds / 4)
+        else:
+            struck = start(arguments, killed, when=_further(killed))
         what = f"while {struck.phase}" if struck.phase else "too late, the run had ended"
-        print(f"kill {number} of {count}: after {struck.seconds:.1f} s, {what}")
+        saved = f"; checkpoint of step {_saved(killed)}" if _saved(killed) else ""
+        print(f"kill {number} of {count}: after {struck.seconds:.1f} s, {what}{saved}")
     ended = start(arguments, killed)
     if ended.code:
         return ended.code
+    if b"resuming" not in (killed / ".log").read_bytes():
+        print("FAIL: no run went on from a checkpoint; give it more steps (train.max_steps)")
+        return 1
     difference = next(differences(whole, killed), None)
     print(f"FAIL: {difference}" if difference else "PASS: the two runs are bit for bit the same")
     return 1 if difference else 0
+
+
+def _saved(workdir: Path) -> int:
+    """Step of the newest checkpoint; 0 if there is none."""
+    names = [path.name for path in (workdir / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _further(workdir: Path) -> Callable[[str], bool]:
+    """Whether there is a newer checkpoint than there is now."""
+    before = _saved(workdir)
+    return lambda phase: _saved(workdir) > before
 
 
 def _take(name: str, arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -31,7 +31,10 @@ FREE = (
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: a reader never sees half of it."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that is cut off may keep the name and no content
     os.replace(partial, path)
 
 
@@ -170,6 +173,11 @@ class MetricsWriter:
             self._file.flush()
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Return once the lines are on the disk."""
+        if self._active:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close."""

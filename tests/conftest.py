@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,9 +82,11 @@ def logger() -> Iterator[None]:
     """The command line sets the logger up for its process: not for the tests that follow."""
     log = logging.getLogger("flaxbert")
     level, handlers, propagate = log.level, log.handlers, log.propagate
+    hook = sys.unraisablehook
     yield
     log.setLevel(level)
     log.handlers, log.propagate = handlers, propagate
+    sys.unraisablehook = hook
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,6 @@ def test_eight_devices_then_four_then_two_then_one(tmp_path, devices, order):
     model = write_checkpoint(tmp_path / "model", num_hidden_layers=1)
     config = make_config("classification", model, tmp_path, count=64)
     config.train.epochs, config.train.eval_every, config.train.log_every = 2.0, 0, 4
-    config.model.dropout = 0.0  # devices draw dropout for their own rows
     config.train.batch_size, config.optim.learning_rate = 8, 1e-3
     devices(8)
     whole = flaxbert.train(config, tmp_path / "whole")

@@ -135,12 +135,11 @@ def test_nothing_in_padding_counts(bench):
     assert_same(bench, loss_and_gradient(bench, batches.build(rows)), expected)
 
 
-# One sequence a feature, several, and two objectives; the step knows no more of a task.
 trained = pytest.mark.parametrize(
     "bench",
     [
-        "question_answering",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (LONG_TEXTS, "pretraining")),
+        each if each == "question_answering" else pytest.param(each, marks=pytest.mark.slow)
+        for each in BENCHES
     ],
     indirect=True,
 )
@@ -194,25 +193,43 @@ def test_a_step_computed_in_parts_equals_the_whole(bench, eight_devices):
     assert_same(bench, in_parts, eight_devices)
 
 
-def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_count(bench):
-    def evaluate(batch_size: int, *, packing: bool = True, devices: int = 8):
-        config = copy.deepcopy(bench.setup.config)
-        config.train.eval_batch_size, config.data.packing = batch_size, packing
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-        setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
-        table = setups.read_table(config.data, "eval")
-        evaluator = Evaluator.open(setup, table, labelled=True)
-        found = evaluator.run(sharding.put_params(bench.params, mesh))
-        return found.metrics, found.records
+# A batch of 32 holds all 26 features. By default both ends, and 7 without packing.
+QUICK = [(1, 1, True), (7, 8, False)]
+GRID = [(size, count, True) for size in (1, 7, 32) for count in (1, 8)]
 
-    metrics, records = evaluate(32)
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "packing"),
+    [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in GRID if each not in QUICK)],
+)
+def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_count(
+    bench, evaluated, batch_size, devices, packing
+):
+    metrics, records = evaluated
     assert len(records) == 26
-    for other in (evaluate(1, devices=1), evaluate(7, packing=False)):
-        assert_close(numbers(other[0], MEANS), numbers(metrics, MEANS))
-        assert rest(other[0], MEANS) == rest(metrics, MEANS)  # made of counts: equal
-        for mine, its in zip(records, other[1], strict=True):
-            assert_close(numbers(its, SCORES), numbers(mine, SCORES))
-            assert rest(its, SCORES) == rest(mine, SCORES)
+    other = evaluate(bench, batch_size, packing=packing, devices=devices)
+    assert_close(numbers(other[0], MEANS), numbers(metrics, MEANS))
+    assert rest(other[0], MEANS) == rest(metrics, MEANS)  # made of counts: equal
+    for mine, its in zip(records, other[1], strict=True):
+        assert_close(numbers(its, SCORES), numbers(mine, SCORES))
+        assert rest(its, SCORES) == rest(mine, SCORES)
+
+
+@pytest.fixture(scope="module")
+def evaluated(bench):
+    return evaluate(bench, 32)
+
+
+def evaluate(bench: Bench, batch_size: int, *, packing: bool = True, devices: int = 8):
+    """(metrics, records)."""
+    config = copy.deepcopy(bench.setup.config)
+    config.train.eval_batch_size, config.data.packing = batch_size, packing
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
+    table = setups.read_table(config.data, "eval")
+    evaluator = Evaluator.open(setup, table, labelled=True)
+    found = evaluator.run(sharding.put_params(bench.params, mesh))
+    return found.metrics, found.records
 
 
 MEANS = ("loss", "mlm_loss", "nsp_loss", "perplexity", "pearson", "spearman", "squared_error")

@@ -126,6 +126,45 @@ def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(whole, tmp
     assert list(verify_resume.differences(undisturbed, tmp_path)) == []
 
 
+def test_a_signal_in_the_last_save_stops_before_the_export(whole, tmp_path):
+    config, undisturbed = whole
+    asked = 6 + 2 * 4  # steps, and batches of two evaluations
+    with pytest.raises(Preempted, match="saved after step 6 of 6"):
+        run(config, tmp_path, preemption=Told(asked + 1))
+    assert not (tmp_path / "export").exists()
+    flaxbert.train(config, tmp_path)
+    assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+
+
+@pytest.mark.slow  # five processes
+def test_the_certificate_kills_a_run_that_goes_on_from_its_checkpoints(whole, tmp_path, capsys):
+    config, _ = whole
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
+        "def get_config():\n    return Config(task='classification', options=Options())\n"
+    )
+    flags = [
+        f"--config={file}",
+        f"--config.model.init={config.model.init}",
+        f"--config.data.train={config.data.train}",
+        f"--config.data.eval={config.data.eval}",
+        "--config.data.max_length=32",
+        f"--workdir={tmp_path / 'runs'}",
+    ]
+    assert verify_resume.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "kill 3 of 3" in printed
+    assert "too late" not in printed
+    assert printed.endswith("PASS: the two runs are bit for bit the same\n")
+    log = (tmp_path / "runs" / "killed" / ".log").read_text()
+    assert log.count("resuming") == 2
+
+
+def test_the_certificate_needs_a_number_of_kills(capsys):
+    assert verify_resume.main(["--config=x.py", "--workdir=y", "--kills=some"]) == 2
+
+
 def test_the_newest_checkpoint_of_an_unfinished_run_is_converted(whole, tmp_path):
     config, undisturbed = whole
     with pytest.raises(Preempted):

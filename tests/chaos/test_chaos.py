@@ -37,13 +37,14 @@ CYCLE = ("compiling", "training", "saving", "exporting", "evaluating", "saving",
 class Moment:
     """A moment of a phase, given as `when` to `verify_resume.start`."""
 
-    def __init__(self, number: int, workdir: Path):
+    def __init__(self, number: int, workdir: Path, *, pace: float = 1.0):
+        """`pace`: how long phases last, of those in LONGEST."""
         self.phase = CYCLE[number % len(CYCLE)]
         # Steps and saves come again and again: wait for as many checkpoints to be there.
         again = self.phase in ("training", "evaluating", "saving")
         self._workdir, self._kept = workdir, number % 3 if again else 0
         # By the process's clock: the compiler and the disk add chance of their own.
-        self.delay = random.Random(number).random() * LONGEST[self.phase]
+        self.delay = random.Random(number).random() * LONGEST[self.phase] * pace
         self._begun: float | None = None
         self.struck = "after its end"
 
@@ -89,18 +90,18 @@ FLAGS = [
 EVALUATED = (4, 8, 10)  # of two processes: 8
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler(monkeypatch):
-    """For the processes that tests start: compiling is most of so short a run."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiler():
+    """For all processes that tests start: compiling is most of so short a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        yield
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
+def undisturbed(quick_compiler, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:  # before the fixture of single tests
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        ended = start(FLAGS, workdir)
+    ended = start(FLAGS, workdir)
     assert ended.code == 0
     print(f"\nundisturbed: {ended.seconds:.1f} s")
     return workdir
@@ -121,9 +122,11 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, numbe
         f"{number:2} {name} {moment.struck:13} at {struck.seconds:5.1f} s, exit "
         f"{struck.code:3}, checkpoints {kept}: {verdict}"
     )
-    if name == "SIGTERM" and struck.phase not in ("", "starting", "printing"):
+    assert struck.phase  # the signal came before the end
+    if name == "SIGTERM" and struck.phase not in ("starting", "printing"):
         assert struck.code == 75
     assert ended.code == 0
+    assert not kept or b"resuming" in (tmp_path / ".log").read_bytes()
     assert found == []
 
 
@@ -171,7 +174,7 @@ def start_two(
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory) -> tuple[list[str], Path]:
+def by_two(quick_compiler, tmp_path_factory) -> tuple[list[str], Path]:
     directory = tmp_path_factory.mktemp("two")
     model = write_checkpoint(directory / "model", num_hidden_layers=1)
     data = make_config("classification", model, directory, count=64).data
@@ -202,7 +205,7 @@ def by_two(tmp_path_factory) -> tuple[list[str], Path]:
 )
 def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_path, number, name):
     flags, undisturbed = by_two
-    moment = Moment(number, tmp_path)
+    moment = Moment(number, tmp_path, pace=0.1)  # a tiny model
     codes = start_two(flags, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
     again = start_two(flags, tmp_path)
@@ -212,5 +215,7 @@ def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_pat
           f"checkpoints {kept}: {verdict}")  # fmt: skip
     if name == "SIGTERM" and moment.struck in ("training", "evaluating", "saving"):
         assert codes == [75, 75]
+    assert moment.struck != "after its end"
     assert again == [0, 0], (tmp_path / ".log").read_text()[-3000:]
+    assert not kept or b"resuming" in (tmp_path / ".log").read_bytes()
     assert found == []
