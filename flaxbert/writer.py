@@ -5,12 +5,15 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from flaxbert import sharding
 from flaxbert.config import Config
@@ -138,6 +141,41 @@ def check_same(
     log.warning(f"{message}\nGoing on with the change (--force).")
 
 
+class Board:
+    """TensorBoard's scalars, written by the caller.
+
+    tensorboardX's own SummaryWriter writes in a thread. A full disk ends that thread, and whoever
+    gives it the next scalar waits for good.
+    """
+
+    FLUSH_SECONDS = 30.0
+
+    def __init__(self, directory: Path, *, first: int):
+        """Open a new file; what files before it say of step `first` and later is hidden."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(directory / "events"))
+        start = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(wall_time=time.time(), step=first, session_log=start))
+        self.flush()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a point to the curve of each metric."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self._events.write_event(event)
+        if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Let readers see what there is."""
+        self._events.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._events.close()
+
+
 class MetricsWriter:
     """metrics.jsonl and TensorBoard scalars. Only the first host writes."""
 
@@ -164,20 +202,20 @@ class MetricsWriter:
         if trained:
             self.first_loss, self.logged = trained[0]["loss"], int(trained[-1]["step"])
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = Board(workdir / "tensorboard", first=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line, and a scalar for each metric."""
         if self._active:
             self._file.write(json.dumps({"step": step, **metrics}) + "\n")
             self._file.flush()
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, step)
+            self._board.write(step, metrics)
 
     def sync(self) -> None:
         """Return once the lines are on the disk."""
         if self._active:
             os.fsync(self._file.fileno())
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close."""

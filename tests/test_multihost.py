@@ -69,7 +69,6 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
         "--config.train.save_every=2",
         "--config.train.log_every=1",
         "--config.train.keep_best=accuracy",
-        "--config.model.dropout=0.0",  # its masks follow the rows' places, and these the devices
         "--config.optim.learning_rate=1e-3",
     ]
     one, two = directory / "one", directory / "two"

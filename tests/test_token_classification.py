@@ -313,6 +313,18 @@ def test_an_absent_column_names_the_key_to_set(options: Options, slices: Any, ke
         task.examples(table("paris/B-LOC"), labelled=True)
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, labelled: bool) -> None:
+    file = tmp_path / "train.txt"
+    file.write_text("paris B-LOC\nis O\n\nold O\n")
+    prose = sources.read(str(file), split="train")
+    with pytest.raises(DataError, match=r"train\.txt: .* ends with \.conll: rename it"):
+        create(prose)
+    task = create(table("paris/B-LOC is/O"))
+    with pytest.raises(DataError, match="rename it"):
+        task.examples(prose, labelled=labelled)
+
+
 def test_prediction_needs_no_tags(tokenizer: Any) -> None:
     rows = Table("x.conll", [Row({"tokens": ["paris", "is"]}, "x.conll:1")])
     task = create(slices="column2")

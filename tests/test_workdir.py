@@ -1,16 +1,20 @@
 """A workdir is one run's, and what is lost around it (data, model, room) does not harm it."""
 
 import copy
+import errno
 import itertools
 import json
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_checkpoint
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 from toy import make_config
 
 import flaxbert
@@ -204,6 +208,42 @@ def test_a_damaged_line_of_metrics_is_told_with_its_number(tmp_path, caplog, dam
     assert (tmp_path / "metrics.jsonl").read_bytes().splitlines() == [lines[0], lines[2]]
     assert len(caplog.records) == 1
     assert "metrics.jsonl:2: damaged" in caplog.text
+
+
+def events(directory: Path) -> list[Event]:
+    """Of TensorBoard's files: records of a length, its checksum, the event and its checksum."""
+    found = []
+    for file in sorted(directory.iterdir()):
+        content = file.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def test_tensorboard_has_every_metric_and_hides_what_comes_again(tmp_path):
+    metrics = writer.MetricsWriter(tmp_path, step=4, active=True)
+    metrics.write(5, {"loss": 0.5, "epoch": 2.0})
+    metrics.sync()
+    version, start, line = events(tmp_path / "tensorboard")
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (5, SessionLog.START)
+    assert line.step == 5
+    assert {v.tag: v.simple_value for v in line.summary.value} == {"loss": 0.5, "epoch": 2.0}
+    metrics.close()
+
+
+def test_tensorboard_on_a_full_disk_is_an_error_and_no_wait(tmp_path, monkeypatch):
+    metrics = writer.MetricsWriter(tmp_path, step=0, active=True)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        metrics.write(1, {"loss": 1.0})
+    metrics.close()
 
 
 def test_an_export_that_cannot_be_written_is_one_error_and_the_old_one_stays(

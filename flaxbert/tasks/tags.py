@@ -8,6 +8,19 @@ from flaxbert.data.table import Row, Table, shown
 from flaxbert.errors import DataError
 
 
+def refuse_prose(table: Table) -> None:
+    """Refuse a .txt file, which many sets of words in columns come as.
+
+    Raises:
+      DataError: with the name to give it.
+    """
+    if table.source.endswith(".txt"):
+        raise DataError(
+            f"{table.source}: a .txt file is read as prose, for pre-training. Words in columns are "
+            "read from a file that ends with .conll: rename it."
+        )
+
+
 def read_words(row: Row, column: str) -> list[str]:
     """The words of a row.
 
@@ -37,6 +50,7 @@ def read_tags(
     Raises:
       DataError: for a row without a tag a word, or tags of no scheme.
     """
+    refuse_prose(table)
     table.require({words: "options.tokens", column: "options.tags"})
     known = table.label_names.get(column, labels)
 

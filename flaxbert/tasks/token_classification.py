@@ -26,7 +26,7 @@ from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import labels as names
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
-from flaxbert.tasks.tags import read_tags, read_words
+from flaxbert.tasks.tags import read_tags, read_words, refuse_prose
 
 log = logging.getLogger("flaxbert")
 
@@ -101,9 +101,10 @@ class TokenClassification:
         """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told.
 
         Raises:
-          DataError: for labels of a model whose own tags are of another scheme.
+          DataError: for labels of a model whose own tags are of another scheme, or prose.
         """
         slices = self.data.slices if labelled else None
+        refuse_prose(table)
         table.require({self.options.tokens: "options.tokens"}, slices=slices)
         if not labelled:
             return table.read(lambda row: self._example(row, None), self.data.malformed)
