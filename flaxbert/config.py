@@ -30,8 +30,14 @@ class ModelConfig:
         "pre-trained weights: hub id, directory, a finished run's workdir, or package://NAME",
     )
     revision: str | None = option(None, "branch, tag or commit of a hub id")
-    dtype: str = option("float32", "arithmetic: float32 or bfloat16")
-    param_dtype: str = option("float32", "parameters and optimizer state: float32 or bfloat16")
+    dtype: str = option(
+        "float32",
+        "matrix products and activations: float32 or bfloat16; parameters, their gradients, the "
+        "optimizer and output layers are float32 in both",
+    )
+    param_dtype: str = option(
+        "float32", "parameters in memory: float32; for --mode=eval and predict also bfloat16"
+    )
     remat: str = option("none", "memory for time in the backward pass: none, dots or full")
     dropout: float | None = option(None, "every dropout rate (default: the checkpoint's)")
     fresh_head: bool = option(False, "start a new output layer even if the checkpoint has one")

@@ -13,7 +13,7 @@ from flaxbert import sharding, state, writer
 from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.config import Config, validate
-from flaxbert.errors import HubError, WeightsError
+from flaxbert.errors import ConfigError, HubError, WeightsError
 from flaxbert.loop import Loop
 from flaxbert.models.source import SKELETON, resolve
 from flaxbert.optim import make_optimizer
@@ -66,6 +66,12 @@ def run(
       UserError: for a configuration, data or weights that the user can mend.
     """
     validate(config, TASKS)
+    if config.model.param_dtype != "float32":
+        raise ConfigError(
+            f"model.param_dtype={config.model.param_dtype!r}: training needs float32. An update of "
+            "AdamW is smaller than half the spacing of bfloat16, so most parameters would never "
+            "change. For arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
+        )
     with writer.claimed(Path(workdir)):
         return _run(config, Path(workdir), preemption or Preemption(), force)
 

@@ -132,30 +132,44 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(bits >= round(rate * 65536), x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul(x: Array, kernel: Array, out_dtype: Any) -> Array:
-    """Multiply [..., A] by a parameter [A, B], with operands in `x.dtype` and sums in float32.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def matmul(x: Array, kernel: Array, out_dtype: Any, transposed: bool = False) -> Array:
+    """Multiply by a parameter, with operands in `x.dtype` and sums in float32.
 
     Differentiating `x @ kernel.astype(x.dtype)` rounds the kernel's gradient to `x.dtype` on each
     device, before devices and micro-batches add theirs up. Here it leaves the product in float32.
+
+    Args:
+      x: [..., A].
+      kernel: [A, B].
+      out_dtype: of the result; its gradient is narrowed to `x.dtype` too.
+      transposed: whether the kernel is stored as [B, A].
+
+    Returns:
+      [..., B].
     """
-    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=out_dtype)
+    dims = ((x.ndim - 1,), (int(transposed),)), ((), ())
+    return jax.lax.dot_general(x, kernel.astype(x.dtype), dims, preferred_element_type=out_dtype)
 
 
-def _matmul_forward(x: Array, kernel: Array, out_dtype: Any) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(x, kernel, out_dtype), (x, kernel)
+def _matmul_forward(
+    x: Array, kernel: Array, out_dtype: Any, transposed: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    return matmul(x, kernel, out_dtype, transposed), (x, kernel)
 
 
 def _matmul_backward(
-    out_dtype: Any, saved: tuple[Array, Array], grad: Array
+    out_dtype: Any, transposed: bool, saved: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = saved
     grad = grad.astype(x.dtype)
     leading = tuple(range(x.ndim - 1))
+    # Not a product that is transposed afterwards: XLA cannot run that in bfloat16 on CPUs.
+    first, second = (grad, x) if transposed else (x, grad)
     kernel_grad = jax.lax.dot_general(
-        x, grad, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
+        first, second, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
     )
-    return jnp.matmul(grad, kernel.astype(x.dtype).T), kernel_grad.astype(kernel.dtype)
+    return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -239,7 +253,8 @@ class Embedding(nnx.Embed):
 
     def attend(self, query: Array) -> Array:  # type: ignore[override]
         """Score every row: [..., width] -> [..., rows], summed up and left in float32."""
-        return matmul(query.astype(self.dtype), self.embedding[...].T, jnp.float32)
+        query = query.astype(self.dtype)
+        return matmul(query, self.embedding[...], jnp.float32, True)
 
 
 def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embedding:
