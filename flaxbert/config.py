@@ -71,8 +71,8 @@ class DataConfig:
     )
     quoting: str = option(
         "auto",
-        "cells in double quotes, which may hold separators and line breaks: auto, yes, or no (a "
-        "quote is a character)",
+        "cells in double quotes, which may hold separators and line breaks: auto, yes, escaped (a "
+        'quote within is written \\"), or no (a quote is a character)',
     )
     encoding: str = option("utf-8", "of text files: utf-8, utf-16, cp1252, cp1251, latin1, ...")
     malformed: str = option("error", "malformed lines, rows and answers: error, or skip and count")
@@ -217,7 +217,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
         ("data.format", data.format, ("auto", *FORMATS)),
-        ("data.quoting", data.quoting, ("auto", "yes", "no")),
+        ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.malformed", data.malformed, ("error", "skip")),
     ):
         if value not in valid:

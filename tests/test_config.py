@@ -121,7 +121,7 @@ def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -
         ("data", "max_length", 7, "data.max_length=7: at least 8"),
         ("data", "overlap", -1, "data.overlap=-1: at least 0"),
         ("data", "format", "xlsx", "data.format='xlsx': one of auto, csv, tsv, json"),
-        ("data", "quoting", "none", "data.quoting='none': one of auto, yes, no"),
+        ("data", "quoting", "none", "data.quoting='none': one of auto, yes, escaped, no"),
         ("data", "separator", "::", "data.separator='::': one of comma, tab"),
         ("data", "separator", "", "data.separator='': one of"),
         ("data", "columns", ("text", "text"), "data.columns=('text', 'text'): each column needs"),

@@ -290,9 +290,13 @@ BAD = {
         ["a.csv:2: 1 columns, but the first line names 9999 (000", "0..., ... 9979 more)"],
     ),
     "repeated header": ("a.tsv", "text\ttext\na\tb\n", ["a.tsv:1: columns named twice: ['text']"]),
-    "tsv not UTF-8": ("a.tsv", LATIN, ["a.tsv:2: not UTF-8", "iconv"]),
-    "json not UTF-8": ("a.json", b'["\xff"]', ["a.json:1: not UTF-8", "iconv"]),
-    "jsonl not UTF-8": ("a.jsonl", b'{"a": "\xff"}\n', ["a.jsonl:1: not UTF-8", "iconv"]),
+    "tsv not UTF-8": ("a.tsv", LATIN, ["a.tsv:2: not UTF-8", "--config.data.encoding"]),
+    "json not UTF-8": ("a.json", b'["\xff"]', ["a.json:1: not UTF-8", "--config.data.encoding"]),
+    "jsonl not UTF-8": (
+        "a.jsonl",
+        b'{"a": "\xff"}\n',
+        ["a.jsonl:1: not UTF-8", "data.encoding"],
+    ),
     "malformed line": ("a.jsonl", '{"text": "x"}\n{"text": \n', ["a.jsonl:2: not valid JSON"]),
     "line no object": ("a.jsonl", "{}\n[1]\n", ["a.jsonl:2: expected a JSON object, found list"]),
     "malformed file": ("a.json", "[\n{},\n{,}]", ["a.json:3: not valid JSON"]),
@@ -676,7 +680,7 @@ def test_text_that_is_not_utf8_is_named_with_its_line(
     (tmp_path / name).write_bytes("Paris B-LOC\n\nna O\nna\xefve O\n".encode("latin-1"))
     with pytest.raises(DataError) as caught:
         pattern(tmp_path, name, malformed=malformed)
-    for part in (f"{tmp_path}/{name}:4: not UTF-8", "iconv"):
+    for part in (f"{tmp_path}/{name}:4: not UTF-8", "--config.data.encoding"):
         assert part in str(caught.value)
 
 

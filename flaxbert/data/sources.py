@@ -11,15 +11,15 @@ import glob
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flaxbert import hub
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import conll, delimited
-from flaxbert.data.encodings import codec
-from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.encodings import codec, undecodable
+from flaxbert.data.findings import MALFORMED, READ_AS, Finding
 from flaxbert.data.table import Found, Row, Table, shown
 from flaxbert.errors import DataError, HubError
 
@@ -56,13 +56,17 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         return _read_hub(spec, split)
     if not path.is_file():
         raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
-    form = form_of(path, data)
     rows: list[Row] = []
     faults: list[DataError] = []
+    remarks: list[Finding] = []
     try:
+        form, remark = form_of(path, data)
+        remarks += [remark] if remark else []
         for record in READERS[form](path, data):
             if isinstance(record, Row):
                 rows.append(record)
+            elif isinstance(record, Finding):
+                remarks.append(record)
             elif data.malformed == "skip":
                 faults.append(record)
             else:
@@ -71,29 +75,78 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
                     "--config.data.malformed=skip."
                 )
     except UnicodeDecodeError:
-        raise DataError(f"{spec}:{_undecodable(path.read_bytes())}.") from None
+        raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
     table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
     table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
+    for each in remarks:
+        table.remark(each)
     return table
 
 
-def form_of(path: Path, data: DataConfig) -> str:
-    """The form of a local file, one of FORMATS.
+def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
+    """The form of a local file, one of FORMATS, and a finding if its content decides.
 
     Raises:
-      DataError: if neither `data.format` nor the file's ending says it.
+      DataError: if neither `data.format`, the file's ending nor its content says it.
     """
     if data.format != "auto":
-        return data.format
+        return data.format, None
     form = ENDINGS.get(path.suffix.lower())
-    if form is None:
+    if form not in (None, "csv", "tsv"):
+        return form, None
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    by_content = _form_of_content(head, path, data, named=form is not None)
+    if by_content is None and form is None:
         raise DataError(
-            f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}. Name the form: "
-            f"--config.data.format, one of {', '.join(FORMATS)}."
+            f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}, and the content "
+            f"does not say its form. Name it: --config.data.format, one of {', '.join(FORMATS)}."
         )
-    return form
+    if by_content is None:
+        return str(form), None
+    what = f"read as {by_content} by its content; set --config.data.format if it is not"
+    return by_content, Finding(READ_AS, str(path), what)
+
+
+HEAD = 100_000
+"""Bytes of a file by which its form is found out."""
+
+TAG = re.compile(r"O|[BIESLUM]-\S+")
+
+
+def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
+    """The form that the first bytes of a file show; of a `named` table whether it is one."""
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    lines = head.decode(codec(data.encoding), "replace").split("\n")
+    if len(head) == HEAD:
+        del lines[-1]
+    if _is_conll(lines):
+        return "conll"
+    if named:
+        return None
+    first = next((line for line in lines if line.strip()), "").strip()
+    if first.startswith("{"):
+        try:
+            json.loads(first)
+        except ValueError:
+            return "json"
+        return "jsonl"
+    if first.startswith("[") and not first.endswith("]"):
+        return "json"
+    return delimited.form_of("\n".join(lines), path, data)
+
+
+def _is_conll(lines: Sequence[str]) -> bool:
+    """Whether lines are columns of words and tags of entities, with blank lines between."""
+    words = [line.split("\t" if "\t" in line else None) for line in lines if line.strip()]
+    words = [cells for cells in words if not cells[0].startswith(("#", conll.DOCUMENT))]
+    blank = any(not line.strip() for line in lines[:-1])
+    tags = {cells[-1].strip() for cells in words}
+    alike = len({len(cells) for cells in words}) == 1 and len(words[0]) > 1
+    return blank and alike and all(map(TAG.fullmatch, tags)) and tags != {"O"}
 
 
 def files(spec: str) -> list[Path]:
@@ -117,22 +170,12 @@ def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
     return names
 
 
-def _undecodable(content: bytes) -> str:
-    """The first line that is not UTF-8, and the mend: it depends on what the file is instead."""
-    text = content.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 end up as these
-    faults = [place for place, char in enumerate(text) if "\udc80" <= char <= "\udcff"]
-    line = text.count("\n", 0, faults[0] if faults else 0) + 1
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return f"{line}: not UTF-8 but UTF-16; convert the file with iconv -f utf16 -t utf8"
-    if 2 * len(faults) < sum(not char.isascii() for char in text):
-        return f"{line}: not UTF-8, as the rest of the file is; mend the line"
-    # Both are of Western Europe; where cp1252 has quotes and dashes, latin-1 has control characters
-    encoding = "cp1252" if re.search(b"[\x80-\x9f]", content) else "latin1"
-    return f"{line}: not UTF-8; convert the file, for example with iconv -f {encoding} -t utf8"
+def _read_csv(path: Path, data: DataConfig) -> Found:
+    return delimited.rows(path, data, ",")
 
 
-def _read_table(path: Path, data: DataConfig) -> Found:
-    return delimited.rows(path, data, form_of(path, data))
+def _read_tsv(path: Path, data: DataConfig) -> Found:
+    return delimited.rows(path, data, "\t")
 
 
 DEEPEST = 50
@@ -361,8 +404,8 @@ def _read_txt(path: Path, data: DataConfig) -> Found:
 
 
 READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
-    "csv": _read_table,
-    "tsv": _read_table,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
     "json": _read_json,
     "jsonl": _read_jsonl,
     "conll": _read_conll,
