@@ -84,7 +84,7 @@ def lint(config: Config) -> list[Finding]:
     tables = {}
     for key, spec in specs.items():
         try:
-            tables[key] = sources.read(spec, split=SPLITS[key], malformed="skip")
+            tables[key] = sources.read(spec, config.data, split=SPLITS[key])
         except (DataError, HubError) as error:
             found.append(Finding(UNUSABLE, "", str(error)))
     for table in tables.values():

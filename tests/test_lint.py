@@ -452,7 +452,7 @@ def test_a_row_with_two_faults_is_left_out_and_counted_once(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         '{"text": "a", "labels": ["x", "y"]}\n{"text": null, "labels": null}\n'
     )
-    table = sources.read(str(tmp_path / "a.jsonl"), split="train", malformed="skip")
+    table = sources.read(str(tmp_path / "a.jsonl"), DataConfig(malformed="skip"), split="train")
     kind = TASKS["multi_label"]
     task = kind.create(DataConfig(malformed="skip"), kind.options_type(), table, {})
     assert len(task.examples(table, labelled=True)) == 1

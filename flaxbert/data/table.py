@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flaxbert.data.findings import MALFORMED, Finding
@@ -62,6 +62,10 @@ class Row:
                 raise DataError(f"{self.origin}: {column} has several values: {shown(several)}")
             value = value[0] if value else None
         return None if value is None else str(value)
+
+
+Found = Iterator[Row | DataError]
+"""What a reader yields: a record, or what is wrong with a malformed line that can be left out."""
 
 
 @dataclasses.dataclass(frozen=True)
