@@ -47,6 +47,7 @@ def evaluate(config: Config, workdir: Path) -> None:
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         results = found.metrics | {"data/eval/malformed": float(left_out)}
+        results |= evaluator.data.batches.features.counts("eval")
         writer.write_json(workdir / "eval_results.json", results)
         writer.write_jsonl(workdir / "eval_predictions.jsonl", found.records)
         show_predictions(setup, evaluator.examples, found.records)

@@ -11,7 +11,7 @@ import jax
 from flaxbert.config import Config
 from flaxbert.data import findings
 from flaxbert.data.batching import Batches
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
@@ -34,8 +34,9 @@ class Plan:
     """The step to stop after: `steps`, or `train.max_steps` if that is less."""
     evaluator: Evaluator | None
     calibrator: Evaluator | None
-    malformed: dict[str, float]
-    """Lines, rows and answers left out of each data set (`data.malformed=skip`)."""
+    left_out: dict[str, float]
+    """Lines, rows and answers left out of each data set (`data.malformed=skip`), and questions that
+    no prediction can answer."""
 
     @classmethod
     def make(cls, config: Config, init: str) -> "Plan":
@@ -54,6 +55,8 @@ class Plan:
         kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size
         data = setup.dataset(kept, table, batch_size=size, labelled=True, training=True)
+        if reason := data.batches.features.idle:
+            raise DataError(f"{table.source}: nothing to learn from: {reason}.")
         steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
         # Heights for the whole schedule: max_steps must not change how a step is computed.
         data = dataclasses.replace(data, batches=dataclasses.replace(data.batches, steps=steps))
@@ -61,19 +64,21 @@ class Plan:
         if held_out:
             apart = dataclasses.replace(table, source=f"{table.source}, held out")
             calibrator = Evaluator.of(setup, held_out, apart, labelled=True)
-        malformed = {"data/train/malformed": float(table.malformed)}
+        left_out = {"data/train/malformed": float(table.malformed)}
+        left_out |= data.batches.features.counts("train")
         evaluator = None
         if config.data.eval:
             evaluated = read_table(config.data, "eval")
             evaluator = Evaluator.open(setup, evaluated, labelled=True)
-            malformed["data/eval/malformed"] = float(evaluated.malformed)
+            left_out["data/eval/malformed"] = float(evaluated.malformed)
+            left_out |= evaluator.data.batches.features.counts("eval")
         _remark(setup.task, examples, evaluator.examples if evaluator else ())
         wanted = config.train.keep_best
         if wanted and evaluator is not None and wanted not in evaluator.metric_names:
             known = ", ".join(evaluator.metric_names)
             raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
         last = min(steps, config.train.max_steps or steps)
-        return cls(setup, data, steps, last, evaluator, calibrator, malformed)
+        return cls(setup, data, steps, last, evaluator, calibrator, left_out)
 
     @property
     def batches(self) -> Batches:

@@ -134,7 +134,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     if final is None:  # resumed at the end, or other weights selected
         task, final = plan.evaluate(params, preemption)
     results |= final.metrics if final is not None else {}
-    results |= plan.malformed | {"padding_share": plan.batches.padding_share()}
+    results |= plan.left_out | {"padding_share": plan.batches.padding_share()}
     results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
     with sharding.together():
         if chief:
