@@ -16,7 +16,7 @@ import numpy as np
 
 from flaxbert import sharding
 from flaxbert.config import Config, DataConfig
-from flaxbert.data import sources
+from flaxbert.data import coverage, sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features, fingerprint_of
 from flaxbert.data.order import permutation
@@ -147,14 +147,22 @@ class Setup:
 
         Raises:
           DataError: for what is too long, if it is not to be left out.
+          WeightsError: for a token that the model has no embedding for.
         """
         try:
-            return examples, self.task.featurize(examples, self.tokenizer, labelled=labelled)
+            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
         except TooLongError as error:
             if self.config.data.malformed != "skip":
                 raise
             examples = error.leave_out(examples, table)
-        return examples, self.task.featurize(examples, self.tokenizer, labelled=labelled)
+            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        highest = int(features.tokens["input_ids"].max(initial=0))
+        if highest >= self.model.config.vocab_size:
+            raise WeightsError(
+                f"{self.directory}: the tokenizer gives the id {highest}, but the model knows ids "
+                f"below {self.model.config.vocab_size}; they are not of the same model."
+            )
+        return examples, features
 
     def dataset(
         self,
@@ -192,6 +200,10 @@ class Setup:
                 f"{self.config.data.max_length} tokens"
             )
         log.info(message)
+        unknown = coverage.unknown(features, self.tokenizer)
+        if unknown.share:
+            level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
+            log.log(level, f"{table.source}: {unknown.describe(examples)}")
         return Dataset(examples, batches, labelled)
 
     def export(

@@ -56,7 +56,9 @@ def _wordpiece(**normalizer: Any) -> Tokenizer:
     built = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     built.normalizer = normalizers.BertNormalizer(**normalizer)
     built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=420, special_tokens=list(BERT), show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=420, special_tokens=list(BERT), show_progress=False
+    )
     built.train_from_iterator(SENTENCES * 2, trainer)
     built.post_processor = _template(built, types=True, double=False)
     built.decoder = decoders.WordPiece()

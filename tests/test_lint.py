@@ -237,7 +237,8 @@ def test_what_is_wrong_is_found_with_its_place(checkpoint, tmp_path, name):
     assert any(message in text and f"train.{ending}" in text for text in told), found
     # And nothing besides, but for what follows from the first: a file without any good row.
     assert {finding.kind for finding in found} <= {kind, "duplicate", "mixed line ends",
-                                                   "other columns", UNUSABLE}  # fmt: skip
+                                                   "other columns", "unknown words",
+                                                   UNUSABLE}  # fmt: skip
 
 
 COMPARED = {
@@ -421,7 +422,9 @@ def test_the_examples_are_clean(checkpoint):
         data.max_length = 160
         model = ModelConfig(init=str(checkpoint), positions=160)
         found = lint.lint(Config(task=task, model=model, data=data, options=options))
-        assert not [str(f) for f in found if f.kind not in ("cut text", "answer in no window")]
+        # The tiny tokenizer takes the accents off the words of one of them.
+        expected = ("cut text", "answer in no window", "words that become one")
+        assert not [str(finding) for finding in found if finding.kind not in expected]
 
 
 def run_lint(capsys, *arguments: str) -> tuple[int, str]:

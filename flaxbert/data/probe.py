@@ -13,7 +13,7 @@ from flaxbert.errors import WeightsError
 
 TEXTS = (
     "paris by the river, paris  (Paris)\nBY  the 12 Rivers",
-    " schön Café cafe\u0301 İstanbul ﬁn Ａｂｃ １２",
+    " schön Café cafe\u0301 İstanbul \ufb01n \uff21\uff42\uff43 \uff11\uff12",
     "東京で 国王 왕은 พระราชา राजा ने العربيّة שָׁלוֹם мост",
     "a\u00adb c\u200dd e\u00a0f g\u200bh \ue000 👩\u200d👧 ❤\ufe0f \u0007 x\ufffdy `` '' --",
 )

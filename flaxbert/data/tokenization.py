@@ -208,6 +208,21 @@ def _split_special_tokens(tokenizer: Tokenizer) -> None:
         tokenizer.split_special_tokens = True
 
 
+def mask_id(tokenizer: Tokenizer) -> int:
+    """Return the id of the mask token.
+
+    Raises:
+      WeightsError: if there is none.
+    """
+    if tokenizer.mask_token_id is None:
+        raise WeightsError(
+            f"{tokenizer.name_or_path}: the tokenizer has no mask token, which pre-training puts "
+            "where words are to be guessed. If the model has one, name it in "
+            'tokenizer_config.json ("mask_token": "[MASK]"); else take another checkpoint.'
+        )
+    return int(tokenizer.mask_token_id)
+
+
 def reset(tokenizer: Tokenizer) -> None:
     """Take out truncation and padding, which each call leaves behind in the tokenizer."""
     tokenizer.backend_tokenizer.no_truncation()
