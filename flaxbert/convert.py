@@ -29,7 +29,7 @@ from rich.text import Text
 
 from flaxbert import parity
 from flaxbert.checkpoint import read_newest
-from flaxbert.data.tokenization import has_tokenizer, load_tokenizer
+from flaxbert.data.tokenization import has_tokenizer, load_tokenizer, save
 from flaxbert.errors import UserError, WeightsError
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
@@ -116,7 +116,7 @@ def convert(
         text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8")
         if has_tokenizer(directory):
-            load_tokenizer(directory).save_pretrained(partial)
+            save(load_tokenizer(directory), partial)
         else:
             log.warning(f"{directory}: has no tokenizer, so neither has {destination}")
         if destination.exists():

@@ -15,7 +15,7 @@ from flaxbert import sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
 from flaxbert.data.table import Table
-from flaxbert.errors import Preempted
+from flaxbert.errors import DivergedError, Preempted
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
 from flaxbert.progress import Progress
@@ -42,6 +42,7 @@ def predict(
     mesh: Any,
     progress: Callable[[int], None],
     preemption: Preemption,
+    origin: Callable[[int], str],
 ) -> tuple[Predictions, Metrics]:
     """Outputs of every feature, in the features' order, and the mean loss where there are labels.
 
@@ -52,9 +53,11 @@ def predict(
       mesh: the mesh.
       progress: called after each step with the number of sequences done.
       preemption: asked at each step.
+      origin: where a sequence comes from, such as train.tsv:17.
 
     Raises:
       Preempted: told to stop.
+      DivergedError: for outputs that are not finite.
     """
     features = batches.features
     slots: dict[str, np.ndarray] = {}
@@ -74,6 +77,13 @@ def predict(
                 if name not in store:
                     store[name] = np.zeros((size, *values.shape[2:]), values.dtype)
         for r, row in enumerate(rows):
+            if row and not outputs["finite"][r]:
+                raise DivergedError(
+                    f"{origin(row[0])}: the model's outputs for it, or for a text in the same row, "
+                    "are not finite, so they predict nothing. Try model.dtype=float32; weights "
+                    "that have grown this large must be trained anew, with a lower "
+                    "optim.learning_rate."
+                )
             offset = 0
             for k, sequence in enumerate(row):
                 length, start = int(features.lengths[sequence]), features.starts[sequence]
@@ -186,6 +196,7 @@ class Evaluator:
                 self._setup.mesh,
                 bar.advance,
                 preemption or Preemption(),
+                lambda n: data.examples[data.batches.features.example[n]].origin,
             )
         records = task.decode(data.examples, data.batches.features, predictions)
         metrics: Metrics = {}

@@ -20,7 +20,7 @@ from flaxbert.data import documents, masking
 from flaxbert.data.features import Features
 from flaxbert.data.order import uniform
 from flaxbert.data.table import Row, Table
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
@@ -116,7 +116,7 @@ class PreTraining:
         Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
         are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
         """
-        options = self.options
+        options, mask = self.options, mask_id(tokenizer)
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
         texts = [
@@ -161,7 +161,7 @@ class PreTraining:
                 uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
                 rate=options.mask_rate,
                 whole_words=options.whole_words,
-                mask_id=tokenizer.mask_token_id,
+                mask_id=mask,
                 vocab_size=tokenizer.vocab_size,
             )
             return {"input_ids": chosen, "masked": masked}
