@@ -48,7 +48,7 @@ def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, Sums]]:
 def make_train_step(
     model: Model,
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     state: TrainState,
     mesh: Any,
     *,
@@ -106,7 +106,7 @@ def make_train_step(
             shapes = jax.eval_shape(gradients, state.params, one, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         sums |= {
             "grad_norm": global_norm(grads),
