@@ -90,7 +90,10 @@ class OptimConfig:
     """AdamW as BERT uses it (see flaxbert/optim.py)."""
 
     learning_rate: float = option(5e-5, "peak learning rate")
-    warmup: float = option(0.1, "linear warm-up: a share of all steps if below 1, else steps")
+    warmup: float = option(
+        0.1,
+        "linear warm-up: a share of all steps if below 1, else steps; it ends before the last step",
+    )
     weight_decay: float = option(0.01, "decoupled; not on biases and LayerNorm")
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping")
     b1: float = option(0.9, "Adam: decay of the first moment")

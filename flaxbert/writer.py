@@ -133,6 +133,12 @@ def check_same(
     if not found:
         return
     message = f"{workdir} holds a run with another {what}:\n  " + "\n  ".join(found)
+    if old.get("train.epochs", None) != new.get("train.epochs", None):
+        message += (
+            "\nTo train its weights further, start a run from them, with warm-up and decay of its "
+            f"own: --config.model.init={workdir} --workdir=NEW. With --force this run's learning "
+            "rate jumps to what the schedule of the new length has at the next step."
+        )
     if not force:
         raise ConfigError(
             f"{message}\nChoose another --workdir, remove this one to start again, or go on with "

@@ -18,9 +18,11 @@ from tensorboardX.record_writer import RecordWriter
 from toy import make_config
 
 import flaxbert
-from flaxbert import checkpoint, loop, verify_resume, writer
+from flaxbert import Config, checkpoint, loop, verify_resume, writer
 from flaxbert.errors import ConfigError, DataError, Preempted, WorkdirError
 from flaxbert.models import weights
+from flaxbert.optim import linear_schedule
+from flaxbert.plan import doubtful_schedule
 from flaxbert.preemption import Preemption
 from flaxbert.train import run
 
@@ -187,6 +189,54 @@ def test_a_run_cut_short_has_the_lines_of_one_that_was_short_from_the_start(whol
     assert results["best_step"] == results["step"] == 2
     found = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], "loss" in line) for line in found] == [(1, True), (2, True), (2, False)]
+
+
+def test_more_epochs_on_a_finished_run_are_refused_with_the_choices(whole):
+    config, workdir = copy.deepcopy(whole[0]), whole[1]
+    config.train.epochs = 2.0
+    with pytest.raises(ConfigError) as caught:
+        flaxbert.train(config, workdir)
+    assert "train.epochs: 1.0 there, 2.0 now" in str(caught.value)
+    assert f"--config.model.init={workdir} --workdir=NEW" in str(caught.value)
+    assert "With --force" in str(caught.value)
+
+
+@pytest.mark.slow  # a run more, for one line
+def test_more_epochs_by_force_have_the_learning_rate_of_the_longer_schedule(
+    whole, tmp_path, caplog
+):
+    config, workdir = copy.deepcopy(whole[0]), tmp_path / "run"
+    shutil.copytree(whole[1], workdir)
+    config.train.epochs, config.train.max_steps = 2.0, 5
+    caplog.set_level("INFO", "flaxbert")
+    run(config, workdir, force=True)
+    rate = float(linear_schedule(config.optim, 8)(4))
+    assert rate > 0.5 * config.optim.learning_rate
+    assert f"after step 4 of 5: learning rate {rate:.2g}" in caplog.text
+    logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [x["learning_rate"] for x in logged if x["step"] == 5 and "loss" in x] == [rate]
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"optim.warmup": 1000.0}, "optim.warmup=1000 steps, but the run has 100"),
+        ({"optim.warmup": 100.0}, "ends before the last step, after 99"),
+        ({"train.max_steps": 10}, "train.max_steps=10 stops in the warm-up of 10 steps"),
+        ({"train.max_steps": 101}, "but train.epochs=3 gives 100 steps"),
+        ({"train.max_steps": 11}, None),
+        ({"optim.warmup": 99.0}, None),
+        ({}, None),
+    ],
+)
+def test_a_schedule_that_is_probably_not_meant_is_reported(changes, warning):
+    config = Config()
+    for name, value in changes.items():
+        section, key = name.split(".")
+        setattr(getattr(config, section), key, value)
+    warnings = list(doubtful_schedule(config, 100))
+    assert len(warnings) == (warning is not None)
+    assert warning is None or warning in warnings[0]
 
 
 def test_a_finished_run_whose_checkpoints_are_gone_is_not_started_over(whole, tmp_path):
