@@ -16,9 +16,13 @@ from typing import Any
 from flaxbert.errors import ConfigError
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and a line for `--help`."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, *, column: bool = False) -> Any:
+    """Return a dataclass field with a default and a line for `--help`.
+
+    `column`: it says how a data file names something. Another file may name it otherwise, so a run
+    can be evaluated with another value.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "column": column})
 
 
 @dataclasses.dataclass
@@ -154,6 +158,10 @@ def _fits(value: Any, kind: Any) -> bool:
     return kind is Any or isinstance(value, kind)
 
 
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def validate(config: Config, tasks: Mapping[str, Any]) -> None:
     """Check types, ranges and combinations; nothing is loaded.
 
@@ -169,6 +177,8 @@ def validate(config: Config, tasks: Mapping[str, Any]) -> None:
         if not _fits(value, field.type):
             kind = getattr(field.type, "__name__", str(field.type))
             problems.append(f"{name}={value!r}: expected {kind}")
+        elif not all(map(_finite, value if isinstance(value, tuple) else (value,))):
+            problems.append(f"{name}={value!r}: expected a finite number")
     if not problems:
         problems = list(_problems(config, tasks))
     if problems:
@@ -209,9 +219,9 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("optim.weight_decay", optim.weight_decay, 0),
         ("optim.clip_norm", optim.clip_norm, 0),
     ):
-        if number is not None and not number >= least:
+        if number is not None and number < least:
             yield f"{name}={number!r}: at least {least}"
-    if not 0 < train.epochs < math.inf:
+    if not train.epochs > 0:
         yield f"train.epochs={train.epochs!r}: above 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
         if not 0 <= share < 1:

@@ -107,7 +107,7 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay, decay_mask),
         _scale_by_rate(schedule),
     )
-    return optax.with_extra_args_support(chain), schedule
+    return chain, schedule
 
 
 def global_norm(tree: Any) -> Array:
