@@ -91,10 +91,13 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     else:
         assert newest is not None
         now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
-        left = "" if newest < plan.last else ": nothing left to train"
-        log.info(f"resuming {workdir} after step {newest} of {plan.last}{left}")
-    wanted = config.train.keep_best
-    best = BestParams(workdir / "best", wanted, notes.best) if wanted else None
+        left = f"learning rate {float(schedule(newest)):.2g}"
+        left = left if newest < plan.last else "nothing left to train"
+        log.info(f"resuming {workdir} after step {newest} of {plan.last}: {left}")
+    wanted, best = config.train.keep_best, None
+    if wanted and plan.evaluator is not None:
+        lower = plan.evaluator.lower_is_better(wanted)
+        best = BestParams(workdir / "best", wanted, notes.best, lower=lower)
     if best is not None and best.noted is None:  # it may be wanted only now
         notes = dataclasses.replace(notes, evaluated=False)
     with sharding.together():
