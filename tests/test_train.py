@@ -148,7 +148,7 @@ def test_another_configuration_on_a_workdir_is_refused_with_the_difference(finis
 
 
 def test_an_interrupted_run_continues_bit_for_bit(one_layer, tmp_path, monkeypatch):
-    monkeypatch.setattr(batching, "PROGRAM_ROWS", 0)  # else so short a run has one program
+    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so short a run has one program
     config = make_config("classification", one_layer, tmp_path, count=64)
     config.train.epochs = 3.0
     config.train.batch_size = 16  # steps of 8 rows and of 16: two programs
