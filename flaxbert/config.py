@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, url_problem
 
 
 def option(default: Any, help: str) -> Any:
@@ -208,6 +208,14 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if number is not None and not number >= least:
             yield f"{name}={number!r}: at least {least}"
+    for name, path in (
+        ("model.init", model.init.removeprefix("package://")),
+        ("data.train", data.train),
+        ("data.eval", data.eval),
+        ("data.predict", data.predict),
+    ):
+        if problem := url_problem(name, path):
+            yield problem
     if not 0 < train.epochs < math.inf:
         yield f"train.epochs={train.epochs!r}: above 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):

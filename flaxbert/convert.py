@@ -30,7 +30,7 @@ from rich.text import Text
 from flaxbert import parity
 from flaxbert.checkpoint import read_newest
 from flaxbert.data.tokenization import has_tokenizer, load_tokenizer
-from flaxbert.errors import UserError, WeightsError
+from flaxbert.errors import UserError, WeightsError, check_local
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
@@ -104,6 +104,7 @@ def convert(
     """
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, hf_config, model):
+        check_local("DEST", destination)
         destination = destination.resolve()
         _check_new(destination)
         model, params, report = load_strictly(model, directory)

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from flaxbert import sharding, writer
 from flaxbert.config import Config, validate
+from flaxbert.errors import check_local
 from flaxbert.evaluate import Evaluator
+from flaxbert.models import weights
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Setup, prepare, read_table
 from flaxbert.tasks import TASKS
@@ -75,13 +77,25 @@ def _open_trained(
 
     The last is how many lines, rows and answers are left out.
     """
+    sharding.check_started()
+    sharding.agree(writer.command(config, key))
     validate(config, TASKS)
+    check_local("workdir", workdir)
     ours = (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
     with sharding.together():
-        setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
+        init = str(workdir) if ours else config.model.init
+        setup = prepare(config, init, train=None)
         table = read_table(config.data, key)
         evaluator = Evaluator.open(setup, table, labelled=labelled)
         params = setup.load_params(trained=True)
+    if sharding.several_hosts():
+        labels = getattr(setup.task, "labels", ())
+        sharding.agree(
+            {"model": init, "labels": list(labels)}
+            | {f"weights, {part}": digest for part, digest in weights.digests(params).items()}
+            | {"examples": evaluator.data.fingerprint(labels)}
+            | {"rows of a step": list(evaluator.data.batches.row_counts)}
+        )
     return setup, evaluator, sharding.put_params(params, setup.mesh), table.malformed
 
 

@@ -1,5 +1,6 @@
 """Training: from a configuration to a directory of results."""
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -13,8 +14,10 @@ from flaxbert import sharding, state, writer
 from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.config import Config, validate
-from flaxbert.errors import HubError, WeightsError
+from flaxbert.errors import HubError, WeightsError, check_local
 from flaxbert.loop import Loop
+from flaxbert.models import weights
+from flaxbert.models.model import Params
 from flaxbert.models.source import SKELETON, resolve
 from flaxbert.optim import make_optimizer
 from flaxbert.plan import Plan, calibration_of
@@ -65,7 +68,10 @@ def run(
       Preempted: told to stop; what was done is saved.
       UserError: for a configuration, data or weights that the user can mend.
     """
+    sharding.check_started()
+    sharding.agree(writer.command(config, "train") | {"force": force})
     validate(config, TASKS)
+    check_local("workdir", workdir)
     with writer.claimed(Path(workdir)):
         return _run(config, Path(workdir), preemption or Preemption(), force)
 
@@ -74,9 +80,10 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     checkpoints = Checkpoints(workdir / "checkpoints")
     newest = checkpoints.newest()
     with sharding.together():
-        plan, notes = _prepare(config, workdir, checkpoints, newest, force)
-        fresh = plan.setup.load_params() if newest is None else None
+        plan, notes, fresh = _prepare(config, workdir, checkpoints, newest, force)
     setup, chief = plan.setup, jax.process_index() == 0
+    if sharding.several_hosts():
+        sharding.agree(plan.compared(fresh))
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
     parts = optimizer, setup.mesh, setup.task.objectives
     if fresh is not None:
@@ -84,6 +91,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
         del fresh
     else:
         assert newest is not None
+        checkpoints.delete_after(newest)
         now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
         left = "" if newest < plan.last else ": nothing left to train"
         log.info(f"resuming {workdir} after step {newest} of {plan.last}{left}")
@@ -143,20 +151,30 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
 
 def _prepare(
     config: Config, workdir: Path, checkpoints: Checkpoints, newest: int | None, force: bool
-) -> tuple[Plan, Notes]:
-    """Read model and data; a run that continues must be of the same ones."""
+) -> tuple[Plan, Notes, Params | None]:
+    """Read model, data and, for a new run, weights; one that continues must be of the same ones."""
     settled = writer.settled(config)
     if newest is None:
         writer.check_unfinished(workdir, force=force)
         plan = Plan.make(config, config.model.init)
         calibration = calibration_of(plan.setup.task)
-        return plan, Notes(calibration, False, plan.fingerprints(), settled, best=None)
+        params = plan.setup.load_params()
+        encoder = weights.digests(params)["encoder"]
+        data = plan.fingerprints()
+        return plan, Notes(calibration, False, data, settled, None, encoder), params
     before = checkpoints.notes(newest)
     writer.check_same("configuration", before.config, settled, workdir, force=force)
-    plan = Plan.make(config, _source(config, workdir))
+    source = _source(config, workdir)
+    plan = Plan.make(config, source)
     data = plan.fingerprints()
     writer.check_same("data", before.data, data, workdir, force=force)
-    return plan, dataclasses.replace(before, data=data, config=settled)
+    if before.weights and source == config.model.init:
+        with contextlib.suppress(WeightsError):  # weights may be gone: those of the run are kept
+            params, _ = plan.setup.read_params()
+            found = {config.model.init: weights.digests(params)["encoder"]}
+            old = {config.model.init: before.weights}
+            writer.check_same("pre-trained model", old, found, workdir, force=force)
+    return plan, dataclasses.replace(before, data=data, config=settled), None
 
 
 def _source(config: Config, workdir: Path) -> str:

@@ -6,6 +6,7 @@ told in one report, and nothing is re-initialised in silence.
 """
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -277,6 +278,18 @@ def load(
     order = flatten(model.shapes)
     params = jax.tree.unflatten(jax.tree.structure(model.shapes), [found[path] for path in order])
     return params, report
+
+
+def digests(params: Params) -> dict[str, str]:
+    """Return the SHA-256 of the tensors of each part, encoder and head, in hexadecimal."""
+    result = {}
+    for part in params:
+        digest = hashlib.sha256()
+        for path, array in flatten({part: params[part]}).items():
+            digest.update(f"{path} {array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        result[part] = digest.hexdigest()
+    return result
 
 
 def save(model: Model, params: Params, directory: Path) -> None:
