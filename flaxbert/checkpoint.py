@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flaxbert import sharding
+from flaxbert import memory, sharding
 from flaxbert.errors import ConfigError, WorkdirError
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
@@ -100,6 +100,8 @@ class Store:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # Orbax and TensorStore raise many types
+            if memory.exhausted(error):
+                raise
             raise WorkdirError(
                 f"{self._directory / str(step)}: its files are as they were written, but they do "
                 f"not fit this run's model ({error}). Take the configuration that it was made "
@@ -174,6 +176,8 @@ class Store:
         try:
             yield
         except Exception as error:  # as in `restore`
+            if memory.exhausted(error):  # of the steps that led to what is saved
+                raise
             raise WorkdirError(
                 f"{self._directory}: a checkpoint could not be written ({error}). Those written "
                 "before it are whole: make room or mend the place, and run the same command again."

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flaxbert import sharding, writer
+from flaxbert import memory, sharding, writer
 from flaxbert.config import Config, validate
 from flaxbert.errors import check_local
 from flaxbert.evaluate import Evaluator
@@ -96,7 +96,9 @@ def _open_trained(
             | {"examples": evaluator.data.fingerprint(labels)}
             | {"rows of a step": list(evaluator.data.batches.row_counts)}
         )
-    return setup, evaluator, sharding.put_params(params, setup.mesh), table.malformed
+    with memory.explained("placing the parameters", memory.PARAMETERS):
+        placed = sharding.put_params(params, setup.mesh)
+    return setup, evaluator, placed, table.malformed
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:

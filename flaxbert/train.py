@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from flaxbert import sharding, state, writer
+from flaxbert import memory, sharding, state, writer
 from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.config import Config, validate
@@ -86,13 +86,15 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
         sharding.agree(plan.compared(fresh))
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
     parts = optimizer, setup.mesh, setup.task.objectives
-    if fresh is not None:
-        now = state.create(fresh, *parts)
-        del fresh
-    else:
-        assert newest is not None
-        checkpoints.delete_after(newest)
-        now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
+    with memory.explained("placing parameters and optimizer state", memory.PARAMETERS):
+        if fresh is not None:
+            now = state.create(fresh, *parts)
+            del fresh
+        else:
+            assert newest is not None
+            checkpoints.delete_after(newest)
+            now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
+    if newest is not None:
         left = "" if newest < plan.last else ": nothing left to train"
         log.info(f"resuming {workdir} after step {newest} of {plan.last}{left}")
     wanted = config.train.keep_best
@@ -206,9 +208,10 @@ def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:
     for each in (plan.evaluator, plan.calibrator):
         if each is not None:
             each.compile(now.params)
-    return compile_heights(
-        step,
-        now,
-        batches.row_counts,
-        lambda rows: sharding.put_rows([[]] * rows, batches.build, mesh),
-    )
+    with memory.explained("compiling the training step", memory.TRAINING, batches):
+        return compile_heights(
+            step,
+            now,
+            batches.row_counts,
+            lambda rows: sharding.put_rows([[]] * rows, batches.build, mesh),
+        )
