@@ -99,12 +99,13 @@ def convert(
     """Write `source` as a Hugging Face directory.
 
     Raises:
+      ConfigError: if the destination is a URL.
       WeightsError: if the destination holds something, or a tensor is missing or does not fit.
       OSError: if the destination cannot be written.
     """
+    check_local("DEST", destination)
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, hf_config, model):
-        check_local("DEST", destination)
         destination = destination.resolve()
         _check_new(destination)
         model, params, report = load_strictly(model, directory)
