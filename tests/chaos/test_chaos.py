@@ -3,7 +3,7 @@
     pytest -m slow -n 2 --dist load -rP tests/chaos     a line of the table a run, 20 minutes
 
 MiniLM-L6 on the spam examples in one process, a tiny model in two processes of two devices each.
-Then: workdirs that two hosts do not share, stores that rename no directories, terminals that are gone.
+Then: workdirs that two hosts do not share, stores that rename no directories, closed terminals.
 """
 
 import json
