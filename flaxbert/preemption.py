@@ -62,7 +62,8 @@ class Preemption:
         handler = libc.signal(signal.SIGTERM, None)  # Python does not know of it
         signal.signal(signal.SIGTERM, _nothing)
         self._tell_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
-        threading.Thread(target=self._watch, daemon=True).start()
+        if sharding.connected():
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def _obey(self, reading: int) -> None:
         while os.read(reading, 1):

@@ -110,6 +110,10 @@ SHOWN = 8
 """Differences between hosts that a message lists."""
 
 
+_starting = threading.Event()
+"""Set while JAX connects the hosts: a message sent then would abort the process."""
+
+
 def start(spec: str, seconds: float = START_SECONDS) -> None:
     """Connect to the other hosts; to be called before anything asks JAX for devices.
 
@@ -131,6 +135,7 @@ def start(spec: str, seconds: float = START_SECONDS) -> None:
     timer = threading.Timer(seconds, _give_up, [seconds])
     timer.daemon = True
     timer.start()
+    _starting.set()
     try:
         if given:
             jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
@@ -142,6 +147,7 @@ def start(spec: str, seconds: float = START_SECONDS) -> None:
             "flag out; on others give HOST:PORT,COUNT,INDEX."
         ) from None
     finally:
+        _starting.clear()
         timer.cancel()
 
 
@@ -158,7 +164,7 @@ def several_hosts() -> bool:
 
 def connected() -> bool:
     """Whether messages can be exchanged with other hosts; asks no device."""
-    return _client() is not None and _state().num_processes > 1
+    return _client() is not None and _state().num_processes > 1 and not _starting.is_set()
 
 
 def check_started() -> None:
