@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pty
 import subprocess
 import sys
 
@@ -94,9 +95,8 @@ from flaxbert import progress, run
 for number, name in ((1, "stdout"), (2, "stderr")):
     setattr(sys, name, progress.lasting(number))
 run._log_to_stderr()
-sys.stdin.readline()
-progress.Progress.SECONDS_BETWEEN_LINES = 0.0
 bar = progress.Progress("train", 3)
+sys.stdin.readline()
 for _ in range(3):
     bar.advance()
 bar.close()
@@ -107,16 +107,19 @@ sys.exit(7)
 """
 
 
-def test_a_process_without_readers_goes_on_to_its_end():
+def test_a_process_whose_terminal_is_gone_goes_on_to_its_end():
+    ours, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", SPEAKING],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=terminal,
     )
+    os.close(terminal)
+    assert os.read(ours, 1)  # the bar
+    os.close(ours)
     process.stdout.close()
-    process.stderr.close()
     process.stdin.write(b"go on\n")
     process.stdin.close()
     assert process.wait(60) == 7
