@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flaxbert import sharding, stored, writer
+from flaxbert import memory, sharding, stored, writer
 from flaxbert.config import Config, validate
+from flaxbert.errors import check_local
 from flaxbert.evaluate import Evaluator
+from flaxbert.models import weights
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Setup, prepare, read_table
 from flaxbert.tasks import TASKS
@@ -100,6 +102,9 @@ class _Opened:
 
 def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
     """Open the workdir's own model if it holds a run, else `model.init`, which must have a head."""
+    sharding.check_started()
+    sharding.agree(writer.command(config, key))
+    check_local("workdir", workdir)
     ours = stored.holds_run(workdir)
     with sharding.together():
         if ours:
@@ -107,11 +112,21 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
         validate(config, TASKS)
         if not ours:
             stored.remark(config)
-        setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
+        init = str(workdir) if ours else config.model.init
+        setup = prepare(config, init, train=None)
         table = read_table(config.data, key)
         evaluator = Evaluator.open(setup, table, labelled=key == "eval")
         params = setup.load_params(trained=True)
-    placed = sharding.put_params(params, setup.mesh)
+    if sharding.several_hosts():
+        labels = getattr(setup.task, "labels", ())
+        sharding.agree(
+            {"model": init, "labels": list(labels)}
+            | {f"weights, {part}": digest for part, digest in weights.digests(params).items()}
+            | {"examples": evaluator.data.fingerprint(labels)}
+            | {"rows of a step": list(evaluator.data.batches.row_counts)}
+        )
+    with memory.explained("placing the parameters", memory.PARAMETERS):
+        placed = sharding.put_params(params, setup.mesh)
     return _Opened(workdir, setup, evaluator, placed, table.malformed)
 
 

@@ -13,6 +13,7 @@ from flaxbert.data import findings
 from flaxbert.data.batching import Batches
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.evaluate import Evaluation, Evaluator
+from flaxbert.models import weights
 from flaxbert.models.model import Params
 from flaxbert.optim import warmup_steps
 from flaxbert.preemption import Preemption
@@ -96,6 +97,18 @@ class Plan:
         parts |= {"held out": self.calibrator.data} if self.calibrator else {}
         labels = getattr(self.setup.task, "labels", ())
         return {name: data.fingerprint(labels) for name, data in parts.items()}
+
+    def compared(self, params: Params | None) -> dict[str, Any]:
+        """Return what must be the same on all hosts; `params` are those of a new run."""
+        parts = {f"examples, {name}": digest for name, digest in self.fingerprints().items()}
+        digests = {} if params is None else weights.digests(params)
+        return {
+            "labels": list(getattr(self.setup.task, "labels", ())),
+            **parts,
+            **{f"weights, {part}": digest for part, digest in digests.items()},
+            "steps": (self.steps, self.last),
+            "rows of a step": list(self.batches.row_counts),
+        }
 
     def evaluation_due(self, step: int) -> bool:
         """Whether there is an evaluation after `step`."""

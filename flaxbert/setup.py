@@ -92,6 +92,12 @@ class Setup:
         Raises:
           WeightsError: see `weights.load`; with `trained` also for another task's output layer.
         """
+        params, report = self.read_params(trained=trained)
+        log.info(report.describe())
+        return params
+
+    def read_params(self, *, trained: bool = False) -> tuple[Params, weights.LoadReport]:
+        """Read the weights without a report in the log; see `load_params`."""
         config = self.config
         other = other_head(self.hf_config, self.model.kind)
         if other and trained:
@@ -114,8 +120,7 @@ class Setup:
                 f"{self.directory}: has no trained output layer (no {', '.join(report.fresh)}); "
                 "train first, or give the --workdir of a finished run."
             )
-        log.info(report.describe())
-        return params
+        return params, report
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
         """Training examples, and those kept out (`data.calibration`) to fit thresholds on.

@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import math
+import os
 import shlex
 import shutil
 import struct
@@ -110,6 +111,70 @@ def test_a_workdir_that_cannot_be_written_is_told_before_anything_is_read(whole,
     config.data.train = "absent.tsv"
     with pytest.raises(WorkdirError, match=r"cannot be written \(.*choose another --workdir"):
         flaxbert.train(config, place.format(tmp_path))
+
+
+def without_directory_renames(monkeypatch) -> None:
+    """As a bucket without hierarchical namespace that gcsfuse has mounted."""
+
+    def refusing(rename):
+        def renamed(old, new, **options):
+            if Path(old).is_dir() and any(Path(old).iterdir()):
+                raise OSError(errno.EMFILE, "Too many open files", str(old))
+            return rename(old, new, **options)
+
+        return renamed
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+
+def test_a_workdir_that_cannot_rename_directories_is_refused_first(whole, tmp_path, monkeypatch):
+    config = copy.deepcopy(whole[0])
+    config.data.train = "absent.tsv"
+    without_directory_renames(monkeypatch)
+    with pytest.raises(WorkdirError, match="could not be renamed") as raised:
+        flaxbert.train(config, tmp_path)
+    assert writer.BUCKET in str(raised.value)
+    assert "--enable-hierarchical-namespace" in writer.BUCKET
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_killed_probe_does_not_stop_the_next_run(tmp_path):
+    for name in (".probe", ".probe.partial"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    with writer.claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_other_weights_under_the_same_name_are_refused(whole, tmp_path, caplog):
+    config = copy.deepcopy(whole[0])
+    model = tmp_path / "model"
+    shutil.copytree(config.model.init, model)
+    config.model.init = str(model)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    shutil.rmtree(model)
+    write_checkpoint(model, num_hidden_layers=1, seed=1)
+    with pytest.raises(ConfigError, match="another pre-trained model") as raised:
+        flaxbert.train(config, tmp_path / "run")
+    assert str(model) in str(raised.value)
+    (model / "model.safetensors").unlink()  # config and tokenizer are enough to go on
+    run(config, tmp_path / "run")
+
+
+def test_a_run_that_is_refused_keeps_its_damaged_checkpoint(whole, tmp_path):
+    config = copy.deepcopy(whole[0])
+    config.train.save_every = 1
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(3))
+    newest = tmp_path / "run" / "checkpoints" / "3"
+    for file in newest.rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    before = sorted(newest.rglob("*"))
+    config.train.batch_size = 4
+    with pytest.raises(ConfigError, match="another configuration"):
+        flaxbert.train(config, tmp_path / "run")
+    assert sorted(newest.rglob("*")) == before
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, tmp_path):

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from flaxbert import hub
-from flaxbert.errors import HubError, WeightsError
+from flaxbert.errors import HubError, WeightsError, check_local
 from flaxbert.models import formats, unsupported
 
 log = logging.getLogger("flaxbert")
@@ -37,11 +37,13 @@ def resolve(init: str, revision: str | None = None) -> Path:
       revision: branch, tag or commit of a hub id.
 
     Raises:
+      ConfigError: for another URL.
       WeightsError: for a directory or package that does not exist or holds no model.
       HubError: if the hub cannot be reached or does not know the id.
     """
     if init.startswith(PACKAGE):
         return _package(init.removeprefix(PACKAGE))
+    check_local("model.init", init)
     path = Path(init).expanduser()
     if init and path.is_dir():  # Path("") is the current directory
         if (path / "export" / "config.json").is_file():
