@@ -234,6 +234,8 @@ class Setup:
         partial.mkdir(parents=True)
         if params is not None:
             weights.save(self.model, jax.tree.map(np.asarray, params), partial)
+        # By it transformers' pipelines cut texts; the table may have been changed since.
+        self.tokenizer.model_max_length = self.model.config.positions
         save(self.tokenizer, partial)
         dropped = (
             *("_name_or_path", "transformers_version", "torch_dtype"),
