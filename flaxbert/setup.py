@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxbert import sharding
+from flaxbert import hub, sharding
 from flaxbert.config import Config, DataConfig
 from flaxbert.data import coverage, sources
 from flaxbert.data.batching import Batches
@@ -72,6 +72,11 @@ class Setup:
     task: Task
     model: Model
     mesh: Any
+
+    @property
+    def commit(self) -> str | None:
+        """Of a model of the hub."""
+        return hub.commit_of(self.directory)
 
     @property
     def row_length(self) -> int:
@@ -281,7 +286,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
     Raises:
       ConfigError, DataError, WeightsError, HubError: see the parts.
     """
-    directory = resolve(init, config.model.revision)
+    directory = resolve(init, config.model.revision if init == config.model.init else None)
     hf_config = formats.read_config(directory)
     model_config = read_config(
         hf_config,

@@ -69,6 +69,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_config(path: Path, config: Config, commits: Mapping[str, str]) -> None:
+    """Write a configuration, and the commits of what it names on the hub, {key: commit}."""
+    write_json(path, config.to_dict() | ({"commits": dict(commits)} if commits else {}))
+
+
+def read_commits(path: Path) -> dict[str, str]:
+    """Return the commits in a run's config.json; none if there are none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["commits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, as the records come: all of them never are in memory as text.
 

@@ -311,6 +311,16 @@ def test_a_first_loss_that_is_null_is_none_to_go_by(tmp_path):
     assert (metrics.first_loss, metrics.logged) == (None, 2)
 
 
+def test_a_configuration_is_written_with_the_commits_that_it_stands_for(tmp_path):
+    path, commits = tmp_path / "config.json", {"data.train": "0123abc"}
+    assert writer.read_commits(path) == {}
+    writer.write_config(path, Config(task="classification"), {})
+    assert json.loads(path.read_text()) == Config(task="classification").to_dict()
+    assert writer.read_commits(path) == {}
+    writer.write_config(path, Config(task="classification"), commits)
+    assert writer.read_commits(path) == commits
+
+
 def test_results_are_json_whatever_they_are(tmp_path):
     results = {"f1": math.nan, "inner": {"list": [1.5, -math.inf]}, "step": 3.0}
     writer.write_json(tmp_path / "results.json", results)
