@@ -120,6 +120,12 @@ class Setup:
                 "train first, or give the --workdir of a finished run."
             )
         log.info(report.describe())
+        if self.hf_config.get("model_type") == "albert" and self.model.kind == "ForPreTraining":
+            log.warning(
+                "ALBERT's second output was made to tell the order of two texts; here it learns "
+                "whether one text follows another, and is evaluated on that. To leave it out: "
+                "--config.options.next_sentence=false."
+            )
         return params
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:

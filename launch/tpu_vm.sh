@@ -11,6 +11,9 @@
 # VERSION is the VM's image: v2-alpha-tpuv5-lite (v5litepod), v2-alpha-tpuv6e (v6e),
 # v2-alpha-tpuv5 (v5p), tpu-ubuntu2204-base (v4 and older).
 #
+# JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS of the environment count
+# there too.
+#
 # The VM is kept: run the same command again to continue an interrupted run (it resumes from its
 # workdir). A run that lost its connection is stopped first. Delete the VM with:
 #   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
@@ -33,6 +36,10 @@ git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
 
 arguments=$(printf ' %q' "$@" --distributed=auto)
+settings=
+for name in JAX_DEFAULT_MATMUL_PRECISION JAX_DEFAULT_PRNG_IMPL LIBTPU_INIT_ARGS; do
+  [[ -z ${!name:-} ]] || settings+=$(printf ' %q' "$name=${!name}")
+done
 gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --command="
   set -e
   # It saves when told to stop; give it the time.
@@ -46,5 +53,5 @@ gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --command="
   }
   tar xzf flaxbert.tar.gz && cd flaxbert
   make --silent .venv/base-tpu ACCELERATOR=tpu PYTHON=python3.11
-  .venv/bin/python -m flaxbert.run$arguments
+  env$settings .venv/bin/python -m flaxbert.run$arguments
 "
