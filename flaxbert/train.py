@@ -167,6 +167,8 @@ def _prepare(
     writer.check_same("configuration", before.config, settled, workdir, force=force)
     plan = Plan.make(config, _source(config, workdir))
     data = plan.fingerprints()
+    for line in writer.moved(writer.read_commits(workdir / "config.json"), plan.commits):
+        log.warning(line)
     writer.check_same("data", before.data, data, workdir, force=force)
     return plan, dataclasses.replace(before, data=data, config=settled)
 

@@ -19,7 +19,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from flaxbert import sharding
 from flaxbert.config import Config
-from flaxbert.errors import ConfigError, WeightsError, WorkdirError
+from flaxbert.errors import ConfigError, DivergedError, WorkdirError
 
 log = logging.getLogger("flaxbert")
 
@@ -82,18 +82,29 @@ def read_commits(path: Path) -> dict[str, str]:
         return {}
 
 
+def moved(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is at another commit of the hub than when the run began, and how to get it."""
+    for key, commit in now.items():
+        if then.get(key, commit) != commit:
+            sign = "--config.model.revision=" if key == "model.init" else f"{key} with #"
+            yield (
+                f"{key}: commit {then[key]} when the run began, {commit} now; for the former, "
+                f"{sign}{then[key]} and --force"
+            )
+
+
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, as the records come: all of them never are in memory as text.
 
     Raises:
-      WeightsError: for a prediction that is not finite; the file stays as it was.
+      DivergedError: for a prediction that is not finite; the file stays as it was.
     """
     with _whole(path) as file:
         for number, record in enumerate(records, start=1):
             try:
                 line = json.dumps(record, ensure_ascii=False, allow_nan=False)
             except ValueError:
-                raise WeightsError(
+                raise DivergedError(
                     f"{path}: prediction {number} holds a number that is not finite: "
                     f"{textwrap.shorten(str(record), 200)}. The weights are damaged, or their "
                     "activations overflow: try --config.model.dtype=float32."
