@@ -63,7 +63,9 @@ class ModelConfig:
 class DataConfig:
     """Which data, and how texts become rows of tokens."""
 
-    train: str | None = option(None, "file, or hub data set ID[:CONFIG][@SPLIT] (split train)")
+    train: str | None = option(
+        None, "file, or hub data set ID[:CONFIG][@SPLIT][#REVISION] (split train)"
+    )
     eval: str | None = option(None, "the same for evaluation (split validation)")
     predict: str | None = option(None, "the same for --mode=predict; needs no labels (split test)")
     slices: str | None = option(None, "column whose values get metrics of their own (accuracy/en)")

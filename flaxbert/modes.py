@@ -56,6 +56,7 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
     if jax.process_index() == 0:
         results = evaluation.metrics | {"data/eval/malformed": float(opened.malformed)}
         results |= opened.evaluator.data.batches.features.counts("eval")
+        results |= opened.evaluator.data.batches.features.counts("eval")
         predictions = opened.write("eval_results", "eval_results_predictions", evaluation.records)
         writer.write_json(workdir / "eval_results.json", results)
         show_predictions(opened.setup, opened.evaluator.examples, evaluation.records)
@@ -87,6 +88,8 @@ class _Opened:
     params: Any
     malformed: int
     """Lines, rows and answers that are left out."""
+    commits: dict[str, str]
+    """{config key: commit} of what is from the hub."""
 
     def write(self, name: str, predictions: str, records: Sequence[Record]) -> str:
         """Write predictions, and next to them what they are of; returns the names of both files.
@@ -96,7 +99,7 @@ class _Opened:
         self.workdir.mkdir(parents=True, exist_ok=True)
         files = f"{predictions}.jsonl", f"{name}_config.json"
         writer.write_jsonl(self.workdir / files[0], records)
-        writer.write_json(self.workdir / files[1], self.setup.config.to_dict())
+        writer.write_config(self.workdir / files[1], self.setup.config, self.commits)
         return "  ".join(files)
 
 
@@ -127,7 +130,9 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
         )
     with memory.explained("placing the parameters", memory.PARAMETERS):
         placed = sharding.put_params(params, setup.mesh)
-    return _Opened(workdir, setup, evaluator, placed, table.malformed)
+    commits = {"model.init": setup.commit, f"data.{key}": table.commit}
+    known = {name: commit for name, commit in commits.items() if commit}
+    return _Opened(workdir, setup, evaluator, placed, table.malformed, known)
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:

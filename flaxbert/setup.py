@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxbert import sharding
+from flaxbert import hub, sharding
 from flaxbert.config import Config, DataConfig
 from flaxbert.data import coverage, sources
 from flaxbert.data.batching import Batches
@@ -74,6 +74,11 @@ class Setup:
     mesh: Any
 
     @property
+    def commit(self) -> str | None:
+        """Of a model of the hub."""
+        return hub.commit_of(self.directory)
+
+    @property
     def row_length(self) -> int:
         """Tokens of a row (T)."""
         return self.config.data.row_length or self.config.data.max_length
@@ -94,6 +99,12 @@ class Setup:
         """
         params, report = self.read_params(trained=trained)
         log.info(report.describe())
+        if self.hf_config.get("model_type") == "albert" and self.model.kind == "ForPreTraining":
+            log.warning(
+                "ALBERT's second output was made to tell the order of two texts; here it learns "
+                "whether one text follows another, and is evaluated on that. To leave it out: "
+                "--config.options.next_sentence=false."
+            )
         return params
 
     def read_params(self, *, trained: bool = False) -> tuple[Params, weights.LoadReport]:
@@ -239,6 +250,8 @@ class Setup:
         partial.mkdir(parents=True)
         if params is not None:
             weights.save(self.model, jax.tree.map(np.asarray, params), partial)
+        # By it transformers' pipelines cut texts; the table may have been changed since.
+        self.tokenizer.model_max_length = self.model.config.positions
         save(self.tokenizer, partial)
         dropped = (
             *("_name_or_path", "transformers_version", "torch_dtype"),
@@ -284,7 +297,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
     Raises:
       ConfigError, DataError, WeightsError, HubError: see the parts.
     """
-    directory = resolve(init, config.model.revision)
+    directory = resolve(init, config.model.revision if init == config.model.init else None)
     hf_config = formats.read_config(directory)
     model_config = read_config(
         hf_config,

@@ -110,9 +110,12 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
         best = BestParams(workdir / "best", wanted, notes.best, lower=lower)
     if best is not None and best.noted is None:  # it may be wanted only now
         notes = dataclasses.replace(notes, evaluated=False)
+    commits = plan.commits
+    if setup.directory == workdir / SKELETON:  # a copy, which does not know where it is from
+        commits = writer.read_commits(workdir / "config.json") | commits
     with sharding.together():
         if chief:  # not before it is known that the run can go on
-            writer.write_json(workdir / "config.json", config.to_dict())
+            writer.write_config(workdir / "config.json", config, commits)
             if setup.directory != workdir / SKELETON:  # what a checkpoint lacks to be a model
                 setup.export(None, workdir / SKELETON)
 
@@ -151,7 +154,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
     with sharding.together():
         if chief:
-            card = model_card(config, setup.model, results)
+            card = model_card(config, setup.model, results, commits)
             setup.export(params, workdir / "export", task, card)
             if final is not None:
                 writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
@@ -178,6 +181,8 @@ def _prepare(
     source = _source(config, workdir)
     plan = Plan.make(config, source)
     data = plan.fingerprints()
+    for line in writer.moved(writer.read_commits(workdir / "config.json"), plan.commits):
+        log.warning(line)
     writer.check_same("data", before.data, data, workdir, force=force)
     if before.weights and source == config.model.init:
         with contextlib.suppress(WeightsError):  # weights may be gone: those of the run are kept

@@ -22,7 +22,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from flaxbert import sharding
 from flaxbert.config import Config
-from flaxbert.errors import ConfigError, WeightsError, WorkdirError
+from flaxbert.errors import ConfigError, DivergedError, WorkdirError
 
 log = logging.getLogger("flaxbert")
 
@@ -72,18 +72,42 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_config(path: Path, config: Config, commits: Mapping[str, str]) -> None:
+    """Write a configuration, and the commits of what it names on the hub, {key: commit}."""
+    write_json(path, config.to_dict() | ({"commits": dict(commits)} if commits else {}))
+
+
+def read_commits(path: Path) -> dict[str, str]:
+    """Return the commits in a run's config.json; none if there are none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["commits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def moved(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is at another commit of the hub than when the run began, and how to get it."""
+    for key, commit in now.items():
+        if then.get(key, commit) != commit:
+            sign = "--config.model.revision=" if key == "model.init" else f"{key} with #"
+            yield (
+                f"{key}: commit {then[key]} when the run began, {commit} now; for the former, "
+                f"{sign}{then[key]} and --force"
+            )
+
+
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, as the records come: all of them never are in memory as text.
 
     Raises:
-      WeightsError: for a prediction that is not finite; the file stays as it was.
+      DivergedError: for a prediction that is not finite; the file stays as it was.
     """
     with _whole(path) as file:
         for number, record in enumerate(records, start=1):
             try:
                 line = json.dumps(record, ensure_ascii=False, allow_nan=False)
             except ValueError:
-                raise WeightsError(
+                raise DivergedError(
                     f"{path}: prediction {number} holds a number that is not finite: "
                     f"{textwrap.shorten(str(record), 200)}. The weights are damaged, or their "
                     "activations overflow: try --config.model.dtype=float32."

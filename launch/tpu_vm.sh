@@ -25,6 +25,9 @@
 #   SPOT=1 SETUP='mkdir -p ~/bucket; mountpoint -q ~/bucket || gcsfuse BUCKET ~/bucket' ... \
 #     launch/tpu_vm.sh --workdir='~/bucket/runs/squad' ...
 #
+# JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS of the environment are
+# passed on to the VM.
+#
 # Otherwise the VM is kept. Delete it with:
 #   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
 set -euo pipefail
@@ -90,6 +93,10 @@ git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
 
 arguments=$(printf ' %q' "$@" --distributed=auto)
+settings=
+for name in JAX_DEFAULT_MATMUL_PRECISION JAX_DEFAULT_PRNG_IMPL LIBTPU_INIT_ARGS; do
+  [[ -z ${!name:-} ]] || settings+=$(printf ' %q' "$name=${!name}")
+done
 vm ssh --worker=all --command="
   set -e
   # It saves when told to stop; give it the time.
@@ -104,5 +111,5 @@ vm ssh --worker=all --command="
   ($SETUP)
   tar xzf flaxbert.tar.gz && cd flaxbert
   make --silent .venv/base-tpu ACCELERATOR=tpu PYTHON=python3.11
-  .venv/bin/python -m flaxbert.run$arguments
+  env$settings .venv/bin/python -m flaxbert.run$arguments
 "

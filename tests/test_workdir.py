@@ -21,7 +21,7 @@ from toy import make_config
 
 import flaxbert
 from flaxbert import Config, checkpoint, loop, verify_resume, writer
-from flaxbert.errors import ConfigError, DataError, Preempted, WeightsError, WorkdirError
+from flaxbert.errors import ConfigError, DataError, DivergedError, Preempted, WorkdirError
 from flaxbert.models import weights
 from flaxbert.optim import linear_schedule
 from flaxbert.plan import doubtful_schedule
@@ -376,6 +376,28 @@ def test_a_first_loss_that_is_null_is_none_to_go_by(tmp_path):
     assert (metrics.first_loss, metrics.logged) == (None, 2)
 
 
+def test_a_configuration_is_written_with_the_commits_that_it_stands_for(tmp_path):
+    path, commits = tmp_path / "config.json", {"data.train": "0123abc"}
+    assert writer.read_commits(path) == {}
+    writer.write_config(path, Config(task="classification"), {})
+    assert json.loads(path.read_text()) == Config(task="classification").to_dict()
+    assert writer.read_commits(path) == {}
+    writer.write_config(path, Config(task="classification"), commits)
+    assert writer.read_commits(path) == commits
+
+
+def test_what_has_moved_on_the_hub_since_the_run_began_is_reported_with_its_old_commit():
+    then = {"model.init": "aa", "data.train": "bb", "data.eval": "cc"}
+    lines = list(writer.moved(then, {"model.init": "a1", "data.train": "b1", "data.eval": "cc"}))
+    assert [line.split(";")[0] for line in lines] == [
+        "model.init: commit aa when the run began, a1 now",
+        "data.train: commit bb when the run began, b1 now",
+    ]
+    assert "--config.model.revision=aa" in lines[0]
+    assert "data.train with #bb" in lines[1]
+    assert not list(writer.moved({}, then))
+
+
 def test_results_are_json_whatever_they_are(tmp_path):
     results = {"f1": math.nan, "inner": {"list": [1.5, -math.inf]}, "step": 3.0}
     writer.write_json(tmp_path / "results.json", results)
@@ -386,7 +408,7 @@ def test_results_are_json_whatever_they_are(tmp_path):
 def test_a_prediction_that_is_not_finite_is_refused_and_the_file_stays(tmp_path):
     path = tmp_path / "predictions.jsonl"
     writer.write_jsonl(path, [{"label": "a"}])
-    with pytest.raises(WeightsError, match=r"predictions\.jsonl: prediction 2 .*not finite"):
+    with pytest.raises(DivergedError, match=r"predictions\.jsonl: prediction 2 .*not finite"):
         writer.write_jsonl(path, [{"p": 0.5}, {"id": "x", "p": {"a": math.nan}}])
     assert path.read_text() == '{"label": "a"}\n'
     assert list(tmp_path.iterdir()) == [path]

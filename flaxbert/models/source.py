@@ -38,13 +38,18 @@ def resolve(init: str, revision: str | None = None) -> Path:
 
     Raises:
       ConfigError: for another URL.
-      WeightsError: for a directory or package that does not exist or holds no model.
+      WeightsError: for a directory or package that does not exist or holds no model, or that is
+        given a revision.
       HubError: if the hub cannot be reached or does not know the id.
     """
+    path = Path(init).expanduser()
+    if revision and (init.startswith(PACKAGE) or path.is_dir()):
+        raise WeightsError(
+            f"{init}: only models of the hub have revisions; leave revision {revision!r} out."
+        )
     if init.startswith(PACKAGE):
         return _package(init.removeprefix(PACKAGE))
     check_local("model.init", init)
-    path = Path(init).expanduser()
     if init and path.is_dir():  # Path("") is the current directory
         if (path / "export" / "config.json").is_file():
             if step := step_beyond_export(path):
