@@ -156,8 +156,8 @@ def belongs(char: str) -> bool:
 
 
 def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
-    """Every word has exactly one tag, at its first piece; tokens are those of the text."""
-    tokenizer, _ = fresh(name, side)
+    """Every word has exactly one tag, at its first piece; tokens are those behind a word."""
+    tokenizer, stored = fresh(name, side)
     options = token_classification.Options(labels=("O", "B-X", "I-X"))
     task = token_classification.TokenClassification.create(data(), options, None, {})
     examples = [
@@ -166,6 +166,14 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
     ]
     features = task.featurize(examples, tokenizer, labelled=True)
     check_packed(features)
+    for words in sentences:
+        if not any(word[0].isspace() for word in words):
+            ids = tokenizer([words], is_split_into_words=True, add_special_tokens=False)
+            before, text = (
+                stored.encode(text, add_special_tokens=False).ids
+                for text in ("a", f"a {' '.join(words)}")
+            )
+            assert before + ids["input_ids"][0] == text
     owner = np.repeat(features.example, features.lengths)
     places = np.flatnonzero(features.tokens["first"])
     tagged = [(int(owner[p]), int(features.tokens["word"][p])) for p in places]
