@@ -8,6 +8,7 @@ from typing import Any
 import kinds
 import pytest
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer
 
 from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import probe
@@ -272,11 +273,25 @@ def test_a_saved_tokenizer_is_of_a_class_that_every_transformers_has(
     assert not isinstance(config.get("extra_special_tokens"), list)  # 4 expects a dict
     shutil.copy(source / "config.json", tmp_path / "saved")
     again = load_tokenizer(tmp_path / "saved")
+    assert len(again) == len(tokenizer)
+    if extra:
+        assert tokenizer.tokenize("[E1]")[-1] == "[E1]"
     for text in (*kinds.SENTENCES, *probe.TEXTS, "the [E1] king"):
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
     pair = again("a king", "a queen", return_token_type_ids=True)
     types = tokenizer("a king", "a queen", return_token_type_ids=True)["token_type_ids"]
     assert pair["token_type_ids"] == types
+
+
+@pytest.mark.parametrize("name", ["albert", "roberta"])
+def test_an_export_has_token_types_if_the_model_has(name: str, tmp_path: Path) -> None:
+    directory = kinds.write_tokenizer(name, tmp_path)
+    config = {"model_type": kinds.KINDS[name][0], "type_vocab_size": 1 + (name == "albert")}
+    (directory / "config.json").write_text(json.dumps(config))
+    save(load_tokenizer(directory), tmp_path / "saved")
+    shutil.copy(directory / "config.json", tmp_path / "saved")
+    pair = AutoTokenizer.from_pretrained(tmp_path / "saved")("a king", "a queen")
+    assert ("token_type_ids" in pair) == (name == "albert")
 
 
 @pytest.mark.parametrize("name", kinds.KINDS)
