@@ -151,10 +151,15 @@ def test_pre_training_without_a_mask_token_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("context", ["the river runs by paris", "paris by the river"])
-def test_offsets_that_are_trimmed_twice_are_repaired(context: str, tmp_path: Path) -> None:
-    directory = kinds.write_tokenizer("roberta_prefix", tmp_path)
+@pytest.mark.parametrize("prefix", [True, False])
+def test_offsets_that_are_trimmed_twice_are_repaired(
+    context: str, prefix: bool, tmp_path: Path
+) -> None:
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    directory = kinds.write_tokenizer("roberta_prefix", tmp_path, **settings)
     steps = [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=True)]
-    rebuilt(directory, pre_tokenizer=pre_tokenizers.Sequence(steps))
+    ends = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=prefix)
+    rebuilt(directory, pre_tokenizer=pre_tokenizers.Sequence(steps), post_processor=ends)
     assert answered(load_tokenizer(directory), context, "paris") == ["paris"]
 
 
