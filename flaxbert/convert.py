@@ -36,6 +36,7 @@ from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.models.pretrained import head_of, load_strictly
 from flaxbert.models.source import SKELETON, resolve, step_beyond_export
+from flaxbert.writer import finite
 
 log = logging.getLogger("flaxbert")
 
@@ -195,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"written: {given.destination}")
             if given.certify:
                 found = parity.certify(given.destination)
-                print(json.dumps(found, indent=2))
+                print(json.dumps(finite(found), indent=2))
                 return 0 if found["passed"] else 1
     except UserError as error:
         print(f"flaxbert: {error}", file=sys.stderr)

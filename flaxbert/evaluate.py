@@ -32,6 +32,7 @@ class Evaluation:
     """What evaluation gives: one record an example, and metrics where there are labels."""
 
     records: list[Record]
+    """Empty on all hosts but the first where there are no labels."""
     metrics: Metrics
 
 
@@ -160,6 +161,11 @@ class Evaluator:
         losses = objective_means({f"{name}{end}": 1 for name in task.objectives for end in ENDS})
         return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
 
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether a low value of a metric is a good one; slices are as the whole."""
+        task, name = self._setup.task, metric.partition("/")[0]
+        return name in ("loss", *task.objectives, *task.lower_is_better)
+
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
         setup, batches = self._setup, self.data.batches
@@ -198,7 +204,11 @@ class Evaluator:
                 preemption or Preemption(),
                 lambda n: data.examples[data.batches.features.example[n]].origin,
             )
-        records = task.decode(data.examples, data.batches.features, predictions)
+        # Scores are needed on every host, as thresholds and the best weights follow from them;
+        # without labels the records are only written.
+        records: list[Record] = []
+        if data.labelled or active:
+            records = task.decode(data.examples, data.batches.features, predictions)
         metrics: Metrics = {}
         if data.labelled:
             metrics = score_with_slices(task, data.examples, records) | losses

@@ -74,6 +74,7 @@ def make_train_step(
       log_every: steps that a line of metrics.jsonl sums up.
     """
     loss = make_loss(model, task)
+    update = optax.with_extra_args_support(optimizer).update  # any may be given the step
     shards = sharding.data_shards(mesh)
 
     def gradients(
@@ -106,7 +107,7 @@ def make_train_step(
             shapes = jax.eval_shape(gradients, state.params, one, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         sums |= {
             "grad_norm": global_norm(grads),

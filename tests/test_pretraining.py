@@ -137,7 +137,7 @@ def test_a_named_document_column_must_exist() -> None:
 def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("The king.\n")
     (tmp_path / "a.txt").write_text("One line\nand another.\n\n\nA second paragraph.\n")
-    rows = sources.read(str(tmp_path / "*.txt"), split="train")
+    rows = sources.read(str(tmp_path / "*.txt"), DataConfig(), split="train")
     assert [(e.name, e.paragraphs) for e in create().examples(rows, labelled=False)] == [
         (str(tmp_path / "a.txt"), ("One line\nand another.", "A second paragraph.")),
         (str(tmp_path / "b.txt"), ("The king.",)),
@@ -625,6 +625,11 @@ def test_slices_have_scores_of_their_own() -> None:
 
 def test_nothing_has_finite_scores() -> None:
     assert create().score([], []) == {"perplexity": 1, "mlm_accuracy": 0, "nsp_accuracy": 0}
+
+
+def test_a_loss_too_high_for_a_perplexity_is_infinite_and_no_crash() -> None:
+    record = {"masked": 1.0, "right": 0.0, "mlm_loss": 1e4}
+    assert create(next_sentence=False).score([], [record])["perplexity"] == math.inf
 
 
 def test_a_line_of_the_table_of_predictions() -> None:

@@ -3,7 +3,8 @@
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flaxbert.data.findings import MALFORMED, Finding
@@ -64,6 +65,10 @@ class Row:
         return None if value is None else str(value)
 
 
+Found = Iterator[Row | DataError | Finding]
+"""What a reader yields: a record, what is wrong with a malformed line, or how a file is read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """The rows of a source, and the names behind integer labels where the source knows them."""
@@ -87,6 +92,12 @@ class Table:
         self.findings.update(new)
         if new:
             log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
+
+    def remark(self, finding: Finding) -> None:
+        """Add a finding that there is one of, such as how a file is read, and log it."""
+        if finding not in self.findings:
+            self.findings[finding] = 1
+            log.info(str(finding))
 
     def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
         """What `make` makes of each row.
@@ -134,8 +145,61 @@ class Table:
         known = self.columns
         for column, key in {**columns, **({slices: "data.slices"} if slices else {})}.items():
             if column not in known:
-                mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
-                    f"{self.source}: no column {column!r}; its columns are "
-                    f"{shortened(known)}. {mend} (a first line must name them)."
+                    f"{self.source}: no column {column!r}; its columns are {shortened(known)}. "
+                    f"{self._advice(column, key, columns)}"
                 )
+
+    def _advice(self, column: str, key: str, columns: Mapping[str, str]) -> str:
+        """How to fix that there is no such column."""
+        known = self.columns
+        if names := self._names_of_columns(columns):
+            return (
+                "The first line seems to hold data, not names; to name the columns: "
+                f"--config.data.columns={','.join(names)}."
+            )
+        alike = [name for name in known if name.strip().casefold() == column.strip().casefold()]
+        if alike and key:
+            return f"Did you mean {alike[0]!r}? --config.{key}={alike[0]}"
+        if self.source.endswith(".txt"):
+            return (
+                "A .txt file is read as prose, for pre-training; a table is read with "
+                "--config.data.format=tsv (or csv), words and tags with --config.data.format=conll."
+            )
+        rename = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
+        return (
+            f"{rename} (a first line must name them; for a file without one: "
+            f"--config.data.columns={','.join(columns)})."
+        )
+
+    def _names_of_columns(self, columns: Mapping[str, str]) -> list[str] | None:
+        """Names for a file without a header; None if its first line may well be one.
+
+        A name that is among the values of its column, or a number above numbers, is none.
+        """
+        known, needed = self.columns, list(columns)
+        values = {name: [row.values.get(name) for row in self.rows] for name in known}
+        if len(known) < len(needed) or not all(
+            isinstance(value, str) for column in values.values() for value in column
+        ):
+            return None
+        texts: dict[str, list[str]] = {name: list(map(str, values[name])) for name in known}
+        labels = [name for name in known if name in texts[name] or _numbers([name, *texts[name]])]
+        if not labels:
+            return None
+        label = min(labels, key=lambda name: (name not in texts[name], len(set(texts[name]))))
+        wanted = [column for column, key in columns.items() if key != "options.label"]
+        lengths = {name: sum(map(len, texts[name])) for name in known if name != label}
+        longest = sorted(lengths, key=lambda name: lengths[name], reverse=True)[: len(wanted)]
+        roles = dict(zip(sorted(longest, key=known.index), wanted, strict=False))
+        if len(wanted) < len(needed):
+            roles[label] = next(column for column in columns if column not in wanted)
+        return [roles.get(name, f"column{number}") for number, name in enumerate(known, start=1)]
+
+
+def _numbers(texts: Iterable[str]) -> bool:
+    """Whether all texts are numbers."""
+    try:
+        return all(math.isfinite(float(text)) for text in texts)
+    except ValueError:
+        return False

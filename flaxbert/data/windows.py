@@ -2,9 +2,10 @@
 
 import itertools
 import logging
+import math
 import unicodedata
 from collections.abc import Sequence, Set
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flaxbert.config import DataConfig
 from flaxbert.data.findings import MALFORMED, Finding
@@ -87,6 +88,20 @@ def check_first(
     }
     if faults:
         raise TooLongError(faults)
+
+
+def offsets(encoded: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """First character of each token of the second text in each window, and the one behind it.
+
+    -1 at tokens of the first text and special ones.
+    """
+    starts: list[list[int]] = []
+    ends: list[list[int]] = []
+    for window, pairs in enumerate(encoded["offset_mapping"]):
+        inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
+        starts.append([o[0] if here else -1 for o, here in zip(pairs, inside, strict=True)])
+        ends.append([o[1] if here else -1 for o, here in zip(pairs, inside, strict=True)])
+    return starts, ends
 
 
 def extend_ends(
@@ -211,6 +226,52 @@ def gold_spans(
         )
     spans = [NOWHERE if text in lost else each for text, each in zip(owner, spans, strict=True)]
     return {"start": [first for first, _ in spans], "end": [last for _, last in spans]}
+
+
+def out_of_reach(
+    answers: Sequence[tuple[Sequence[tuple[str, int]], str]],
+    owner: Sequence[int],
+    starts: list[list[int]],
+    ends: list[list[int]],
+    longest: int,
+) -> dict[str, dict[int, str]]:
+    """Questions that no prediction can answer, by the reason, with what the linter says of each.
+
+    That answers are too long is logged too.
+
+    Args:
+      answers: all reference answers of each text, with its origin.
+      owner: the text of each window.
+      starts: first character of each token in each window.
+      ends: those of `extend_ends`.
+      longest: tokens that a predicted answer may have (`options.max_answer_length`).
+    """
+    least: dict[int, float] = {}  # text -> tokens of its shortest answer, inf if none is whole
+    for window, text in enumerate(owner):
+        for answer in answers[text][0]:
+            first, last = span(answer, starts[window], ends[window])
+            size = last - first + 1 if (first, last) != (0, 0) else math.inf
+            least[text] = min(least.get(text, math.inf), size)
+    share = len(least)
+    nowhere = [text for text, size in least.items() if size == math.inf]
+    sizes = sorted(size for size in least.values() if size != math.inf)
+    long = {text: size for text, size in least.items() if longest < size < math.inf}
+    what = f"no window holds a whole answer, as for {len(nowhere)} of {share} questions"
+    found = {"answer in no window": dict.fromkeys(nowhere, what)}
+    most = [int(sizes[math.ceil(part * len(sizes)) - 1]) for part in (0.99, 1.0) if sizes]
+    found["answer too long"] = {
+        text: f"the answer has {size:.0f} tokens, more than options.max_answer_length={longest} "
+        f"({len(long)} of {share}); 99 % have at most {most[0]}, the longest has {most[1]}"
+        for text, size in long.items()
+    }
+    if long:
+        log.warning(
+            f"{len(long)} of {share} gold answers are longer than options.max_answer_length="
+            f"{longest} tokens, the first that of {answers[min(long)][1]}: no prediction can equal "
+            f"them. 99 % of the answers have at most {most[0]} tokens, the longest has {most[1]}: "
+            f"set --config.options.max_answer_length={most[1]}."
+        )
+    return found
 
 
 def max_context(owner: Sequence[int], starts: list[list[int]], overlap: int) -> list[list[int]]:

@@ -34,8 +34,10 @@ from flaxbert.tasks.texts import TextExample
 class Options(texts.TextOptions):
     """Columns and labels."""
 
-    label: str = option("labels", "column of the labels: a list, or a text with a separator")
-    separator: str = option(",", "between labels where the column is text")
+    label: str = option(
+        "labels", "column of the labels: a list, or a text with a separator", column=True
+    )
+    separator: str = option(",", "between labels where the column is text", column=True)
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
 
 
@@ -45,6 +47,7 @@ class MultiLabel:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options

@@ -31,9 +31,11 @@ from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predicti
 class Options:
     """Texts and the two tasks."""
 
-    text: str = option("text", "column of the text")
+    text: str = option("text", "column of the text", column=True)
     document: str | None = option(
-        "file", "column that is equal within a document; none, or no column 'file': each row is one"
+        "file",
+        "column that is equal within a document; none, or absent: each row is one",
+        column=True,
     )
     sentences: str = option("split", "split paragraphs into sentences, or a line is one")
     next_sentence: bool = option(True, "next sentence prediction beside masked words")
@@ -62,6 +64,7 @@ class PreTraining:
     """Masked language model and next sentence prediction."""
 
     options_type: ClassVar[type] = Options
+    lower_is_better: ClassVar[Sequence[str]] = ("perplexity",)
 
     data: DataConfig
     options: Options
@@ -166,15 +169,9 @@ class PreTraining:
             )
             return {"input_ids": chosen, "masked": masked}
 
-        blank = [[0] * len(row) for row in ids]
+        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
         return Features.build(
-            {
-                "input_ids": ids,
-                "token_type_ids": types,
-                "label": ids,
-                "kind": kinds,
-                "masked": blank,
-            },
+            tokens | {"masked": [[0] * len(row) for row in ids]},
             example=[pair.first.document for pair in pairs],
             slots={"follows": [int(not pair.follows) for pair in pairs]},
             draw=draw,
@@ -228,7 +225,7 @@ class PreTraining:
         names = ("masked", "right", "mlm_loss", "next_right", "sequences")
         total = {name: sum(record.get(name, 0.0) for record in records) for name in names}
         masked, sequences = max(1.0, total["masked"]), max(1.0, total["sequences"])
-        found = {"perplexity": math.exp(total["mlm_loss"] / masked)}
+        found = {"perplexity": _perplexity(total["mlm_loss"] / masked)}
         found["mlm_accuracy"] = total["right"] / masked
         if self.options.next_sentence:
             found["nsp_accuracy"] = total["next_right"] / sequences
@@ -245,8 +242,12 @@ class PreTraining:
             "document": example.name,
             "masked": f"{record['masked']:.0f}",
             "right": f"{record['right'] / masked:.3f}",
-            "perplexity": f"{math.exp(record['mlm_loss'] / masked):.2f}",
+            "perplexity": f"{_perplexity(record['mlm_loss'] / masked):.2f}",
         }
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf  # math.exp raises where it overflows
 
 
 def _words(outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array, Array]:
