@@ -52,6 +52,13 @@ def test_unknown_tokens_are_counted_by_text(overlap: int, tokenizer: Any) -> Non
     )
 
 
+def test_of_texts_without_tokens_none_is_unknown(tokenizer: Any) -> None:
+    example = Example("q", "", "\u200b", (), None, "x:1")
+    task = QuestionAnswering.create(DataConfig(), QuestionOptions(), None, {})
+    features = task.featurize([example], tokenizer, labelled=False)
+    assert coverage.unknown(features, tokenizer) == coverage.Unknown("[UNK]", 0.0, [])
+
+
 @pytest.mark.parametrize(
     ("texts", "level"),
     [
