@@ -118,7 +118,7 @@ TAG = re.compile(r"O|[BIESLUM]-\S+")
 
 def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
     """The form that the first bytes of a file show; of a `named` table whether it is one."""
-    if head.startswith(b"PAR1"):
+    if head.startswith(b"PAR1") and not named:
         return "parquet"
     lines = head.decode(codec(data.encoding), "replace").split("\n")
     if len(head) == HEAD:
