@@ -20,7 +20,7 @@ from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import conll, delimited
 from flaxbert.data.encodings import codec, undecodable
 from flaxbert.data.findings import MALFORMED, READ_AS, Finding
-from flaxbert.data.table import Found, Row, Table, shown
+from flaxbert.data.table import Found, Row, Table, refuse_systematic, shown
 from flaxbert.errors import DataError, HubError
 
 log = logging.getLogger("flaxbert")
@@ -78,6 +78,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
+    refuse_systematic(faults, len(rows) + len(faults), "lines", spec)
     table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
     table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
     for each in remarks:
