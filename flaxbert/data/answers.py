@@ -1,13 +1,12 @@
 """Answers in SQuAD's form, checked against their context."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flaxbert.data.findings import Finding
-from flaxbert.data.table import Row, shown
+from flaxbert.data.table import Row, printed, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
@@ -35,7 +34,7 @@ def read_answers(
     context = row.text("context")
     try:
         if isinstance(answers, str):  # a cell of a .tsv or .csv
-            answers = json.loads(answers)
+            answers = printed(answers)
         columns = [answers["text"], answers["answer_start"]]
         if not all(isinstance(column, list | tuple) for column in columns):
             raise TypeError("a text in place of a list would be read as one answer a character")
@@ -43,7 +42,8 @@ def read_answers(
     except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(
             f"{row.origin}: answers is {shown(answers)}; expected "
-            "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON)."
+            "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON or "
+            "as Python prints it; array(...) of numpy is not read: write it with json.dumps)."
         ) from None
     if not pairs and not unanswerable:
         raise DataError(

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -47,10 +48,13 @@ def printed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if text[:1] + text[-1:] in ("[]", "()", "{}") and PRINTED.fullmatch(text[1:-1]):
-        return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
     try:
-        return ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            # Without commas Python would join texts: 'a' 'b' is 'ab'.
+            if text[:1] + text[-1:] in ("[]", "()", "{}") and PRINTED.fullmatch(text[1:-1]):
+                return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         raise ValueError(f"{shown(text)} is neither JSON nor printed by Python") from None
 
