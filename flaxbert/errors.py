@@ -1,5 +1,13 @@
 """Errors that a user can mend: each ends a command with one message and its exit code."""
 
+from collections.abc import Sequence
+
+
+def some(items: Sequence[str], most: int = 8) -> str:
+    """Join items for a message; of many the first few, so that it is no longer than a screen."""
+    few = ", ".join(items[:most])
+    return few if len(items) <= most else f"{few} and {len(items) - most} more"
+
 
 class UserError(Exception):
     """Bad usage, configuration or input; the message names the place and the mend."""

@@ -15,7 +15,7 @@ from flaxbert import sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
 from flaxbert.data.table import Table
-from flaxbert.errors import Preempted
+from flaxbert.errors import DivergedError, Preempted
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
 from flaxbert.progress import Progress
@@ -32,6 +32,7 @@ class Evaluation:
     """What evaluation gives: one record an example, and metrics where there are labels."""
 
     records: list[Record]
+    """Empty on all hosts but the first where there are no labels."""
     metrics: Metrics
 
 
@@ -42,6 +43,7 @@ def predict(
     mesh: Any,
     progress: Callable[[int], None],
     preemption: Preemption,
+    origin: Callable[[int], str],
 ) -> tuple[Predictions, Metrics]:
     """Outputs of every feature, in the features' order, and the mean loss where there are labels.
 
@@ -52,9 +54,11 @@ def predict(
       mesh: the mesh.
       progress: called after each step with the number of sequences done.
       preemption: asked at each step.
+      origin: where a sequence comes from, such as train.tsv:17.
 
     Raises:
       Preempted: told to stop.
+      DivergedError: for outputs that are not finite.
     """
     features = batches.features
     slots: dict[str, np.ndarray] = {}
@@ -74,6 +78,13 @@ def predict(
                 if name not in store:
                     store[name] = np.zeros((size, *values.shape[2:]), values.dtype)
         for r, row in enumerate(rows):
+            if row and not outputs["finite"][r]:
+                raise DivergedError(
+                    f"{origin(row[0])}: the model's outputs for it, or for a text in the same row, "
+                    "are not finite, so they predict nothing. Try model.dtype=float32; weights "
+                    "that have grown this large must be trained anew, with a lower "
+                    "optim.learning_rate."
+                )
             offset = 0
             for k, sequence in enumerate(row):
                 length, start = int(features.lengths[sequence]), features.starts[sequence]
@@ -150,6 +161,11 @@ class Evaluator:
         losses = objective_means({f"{name}{end}": 1 for name in task.objectives for end in ENDS})
         return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
 
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether a low value of a metric is a good one; slices are as the whole."""
+        task, name = self._setup.task, metric.partition("/")[0]
+        return name in ("loss", *task.objectives, *task.lower_is_better)
+
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
         setup, batches = self._setup, self.data.batches
@@ -186,8 +202,13 @@ class Evaluator:
                 self._setup.mesh,
                 bar.advance,
                 preemption or Preemption(),
+                lambda n: data.examples[data.batches.features.example[n]].origin,
             )
-        records = task.decode(data.examples, data.batches.features, predictions)
+        # Scores are needed on every host, as thresholds and the best weights follow from them;
+        # without labels the records are only written.
+        records: list[Record] = []
+        if data.labelled or active:
+            records = task.decode(data.examples, data.batches.features, predictions)
         metrics: Metrics = {}
         if data.labelled:
             metrics = score_with_slices(task, data.examples, records) | losses

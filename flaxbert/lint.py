@@ -16,11 +16,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from flaxbert import cli
 from flaxbert.config import Config, DataConfig, validate
-from flaxbert.data import findings, sources
+from flaxbert.data import coverage, findings, sources
 from flaxbert.data.findings import MALFORMED, READ_AS, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
@@ -136,32 +134,38 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:
             continue
         yield from findings.in_examples(examples[key])
         if setup is not None:
-            yield from _lost(setup, table, examples[key], labelled=key != "predict")
+            yield from _lost(setup, table, examples[key], key)
     train, evaluated = examples.get("train", []), examples.get("eval", [])
     yield from findings.between(train, evaluated, getattr(task, "labels", ()))
 
 
-def _lost(setup: Setup, table: Table, examples: list[Any], *, labelled: bool) -> Iterator[Finding]:
-    """What `data.max_length` cuts off, and what is too long for it is malformed."""
+def _lost(setup: Setup, table: Table, examples: list[Any], key: str) -> Iterator[Finding]:
+    """What the tokenizer drops, what `data.max_length` cuts off; what is too long is malformed."""
     try:
-        examples, features = setup.featurize(examples, table, labelled=labelled)
+        examples, features = setup.featurize(examples, table, labelled=key != "predict")
     except UserError as error:
         yield Finding(UNUSABLE, "", str(error))
         return
+    unknown = coverage.unknown(features, setup.tokenizer)
+    if unknown.serious or unknown.lost:
+        yield Finding("unknown words", table.source, unknown.describe(examples))
+    texts = [text for example in examples for text in example.content]
+    if dropped := coverage.vanishing(texts, setup.tokenizer):
+        what = f"the tokenizer drops {coverage.named(dropped)}"
+        yield Finding("characters that vanish", table.source, what)
+    if merged := coverage.merged(texts, setup.tokenizer):
+        what = f"the tokenizer reads {coverage.pairs(merged)}"
+        yield Finding("words that become one", table.source, what)
     length = setup.config.data.max_length
     share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
     for index in features.cut:
         what = f"is cut to {length} tokens, as are {share}; raise data.max_length"
         yield Finding("cut text", examples[index].origin, what)
-    if "start" in features.positions:
-        nowhere = np.ones(len(examples), bool)
-        nowhere[features.example[features.positions["start"] >= 0]] = False
-        share = f"{nowhere.sum()} of {len(examples)} ({nowhere.mean():.1%})"
-        for index in np.flatnonzero(nowhere).tolist():
-            what = (
-                f"no window of {length} tokens holds the whole answer: not trained on, as {share}"
-            )
-            yield Finding("answer in no window", examples[index].origin, what)
+    for kind, places in features.lost.items():
+        for index, what in places.items():
+            yield Finding(kind, examples[index].origin, what)
+    if key == "train" and (reason := features.idle):
+        yield Finding(UNUSABLE, "", f"{table.source}: nothing to learn from: {reason}.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,10 @@ from flaxbert.config import Config
 from flaxbert.data import findings
 from flaxbert.data.batching import Batches
 from flaxbert.data.table import shortened
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models.model import Params
+from flaxbert.optim import warmup_steps
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Dataset, Setup, prepare, read_table
 from flaxbert.tasks.base import Calibrated, Task
@@ -35,8 +36,9 @@ class Plan:
     """The step to stop after: `steps`, or `train.max_steps` if that is less."""
     evaluator: Evaluator | None
     calibrator: Evaluator | None
-    malformed: dict[str, float]
-    """Lines, rows and answers left out of each data set (`data.malformed=skip`)."""
+    left_out: dict[str, float]
+    """Lines, rows and answers left out of each data set (`data.malformed=skip`), and questions that
+    no prediction can answer."""
 
     @classmethod
     def make(cls, config: Config, init: str) -> "Plan":
@@ -55,6 +57,8 @@ class Plan:
         kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size
         data = setup.dataset(kept, table, batch_size=size, labelled=True, training=True)
+        if reason := data.batches.features.idle:
+            raise DataError(f"{table.source}: nothing to learn from: {reason}.")
         steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
         # Heights for the whole schedule: max_steps must not change how a step is computed.
         data = dataclasses.replace(data, batches=dataclasses.replace(data.batches, steps=steps))
@@ -62,19 +66,24 @@ class Plan:
         if held_out:
             apart = dataclasses.replace(table, source=f"{table.source}, held out")
             calibrator = Evaluator.of(setup, held_out, apart, labelled=True)
-        malformed = {"data/train/malformed": float(table.malformed)}
+        left_out = {"data/train/malformed": float(table.malformed)}
+        left_out |= data.batches.features.counts("train")
         evaluator = None
         if config.data.eval:
             evaluated = read_table(config.data, "eval")
             evaluator = Evaluator.open(setup, evaluated, labelled=True)
-            malformed["data/eval/malformed"] = float(evaluated.malformed)
+            left_out["data/eval/malformed"] = float(evaluated.malformed)
+            left_out |= evaluator.data.batches.features.counts("eval")
         _remark(setup.task, examples, evaluator.examples if evaluator else ())
         wanted = config.train.keep_best
         if wanted and evaluator is not None and wanted not in evaluator.metric_names:
             known = ", ".join(evaluator.metric_names)
             raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
         last = min(steps, config.train.max_steps or steps)
-        return cls(setup, data, steps, last, evaluator, calibrator, malformed)
+        if jax.process_index() == 0:
+            for line in doubtful_schedule(config, steps):
+                log.warning(line)
+        return cls(setup, data, steps, last, evaluator, calibrator, left_out)
 
     @property
     def batches(self) -> Batches:
@@ -108,6 +117,29 @@ class Plan:
         if self.evaluator is None:
             return task, None
         return task, self.evaluator.run(params, task, preemption=preemption)
+
+
+def doubtful_schedule(config: Config, steps: int) -> Iterator[str]:
+    """Yield what is probably not meant about the learning rate of a run of `steps`."""
+    optim, stop = config.optim, config.train.max_steps
+    wanted, warmup = round(optim.warmup), warmup_steps(optim, steps)
+    if optim.warmup >= 1 and wanted > warmup:
+        yield (
+            f"optim.warmup={optim.warmup:g} steps, but the run has {steps}: the warm-up ends "
+            f"before the last step, after {warmup}. Give a share of the run, such as "
+            "--config.optim.warmup=0.1."
+        )
+    elif stop and stop <= warmup:
+        yield (
+            f"train.max_steps={stop} stops in the warm-up of {warmup} steps: the learning rate "
+            f"stays below optim.learning_rate={optim.learning_rate:g}. For a short run of its own "
+            "lower train.epochs instead, which the schedule follows."
+        )
+    if stop and stop > steps:
+        yield (
+            f"train.max_steps={stop}, but train.epochs={config.train.epochs:g} gives {steps} "
+            "steps: the run ends there. For a longer one raise train.epochs."
+        )
 
 
 def _remark(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:

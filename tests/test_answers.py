@@ -7,7 +7,7 @@ import pytest
 
 from flaxbert.config import DataConfig
 from flaxbert.data import sources
-from flaxbert.data.answers import read_answers
+from flaxbert.data.answers import doubtful, read_answers, unspaced
 from flaxbert.data.table import Row
 from flaxbert.errors import DataError
 
@@ -53,6 +53,82 @@ def test_a_question_without_answer_needs_the_option() -> None:
     assert read_answers(row(nothing), unanswerable=True) == ((), [])
     with pytest.raises(DataError, match=r"dev\.csv:2: no answer.*options\.unanswerable=true"):
         read_answers(row(nothing), unanswerable=False)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": ["Bob"], "answer_start": ["8"]},
+        {"text": ["Bob"], "answer_start": [8.0]},
+        {"text": "Bob", "answer_start": 8},
+        [{"text": "Bob", "answer_start": "8"}],
+        "[{'text': 'Bob', 'answer_start': 8}]",
+        "{'text': ['Bob'], 'answer_start': [8]}",  # as pandas writes an object into a .csv
+        "{'text': array(['Bob'], dtype=object), 'answer_start': array([8], dtype=int32)}",
+    ],
+)
+def test_places_and_answers_are_read_as_tools_write_them(answers: Any) -> None:
+    assert read_answers(row(answers), unanswerable=False) == ((("Bob", 8),), [])
+
+
+def test_a_place_that_is_text_is_checked_against_the_context() -> None:
+    with pytest.raises(DataError, match="'Bob' is not at character 1; it stands at 8"):
+        read_answers(row({"text": ["Bob"], "answer_start": ["1"]}), unanswerable=False)
+    for start in ("eight", "-1", "8.5", 8.5):
+        with pytest.raises(DataError, match="answer 'Bob' at"):
+            read_answers(row({"text": ["Bob"], "answer_start": [start]}), unanswerable=False)
+
+
+@pytest.mark.parametrize("impossible", [True, "true", "True", 1])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": [""], "answer_start": [-1]},
+        {"text": ["", " "], "answer_start": [0, 0]},
+        [{"text": "", "answer_start": -1}],
+        {"text": [], "answer_start": []},
+        {},
+        [],
+        None,
+    ],
+)
+def test_an_impossible_question_with_an_empty_answer_has_none(
+    impossible: Any, answers: Any
+) -> None:
+    values = {"id": "q", "context": CONTEXT, "answers": answers, "is_impossible": impossible}
+    values["plausible_answers"] = {"text": ["Bob"], "answer_start": [8]}
+    impossible_row = Row(values, "dev.csv:2")
+    assert read_answers(impossible_row, unanswerable=True) == ((), [])
+    assert list(doubtful([impossible_row], unanswerable=True)) == []
+    with pytest.raises(DataError, match=r"dev\.csv:2: no answer.*options\.unanswerable=true"):
+        read_answers(impossible_row, unanswerable=False)
+
+
+def test_an_empty_answer_of_a_question_that_has_one_is_a_fault() -> None:
+    for impossible in (False, "false", None):
+        values = {"context": CONTEXT, "answers": [{"text": "", "answer_start": -1}]}
+        with pytest.raises(DataError, match="answer '' at -1"):
+            read_answers(Row(values | {"is_impossible": impossible}, "a:1"), unanswerable=True)
+    with pytest.raises(DataError, match=r"answers is None; expected .* or is_impossible true"):
+        read_answers(Row({"context": CONTEXT, "answers": None}, "a:1"), unanswerable=True)
+
+
+@pytest.mark.parametrize("impossible", [True, "true"])
+def test_an_answer_that_is_impossible_counts_and_is_reported(impossible: Any) -> None:
+    values = {"id": "q", "context": CONTEXT, "answers": ANSWERS, "is_impossible": impossible}
+    assert len(read_answers(Row(values, "a:1"), unanswerable=True)[0]) == 2
+    (found,) = doubtful([Row(values, "a:1")], unanswerable=True)
+    assert found.text.endswith("but there is an answer, which counts")
+
+
+@pytest.mark.parametrize("text", ["東京", "とうきょう", "กรุงเทพ"])
+def test_scripts_without_blanks_are_reported_once(text: str) -> None:
+    answers = [((text, 0),), ((text, 3),), (("Bob", 8),), ()]
+    (found,) = unspaced(answers, ["a:1", "a:2", "a:3", "a:4"])
+    assert str(found).startswith("a:1: 2 of 3 answers are in a script without blanks between")
+    assert "one character more is a wrong answer with F1 0" in found.text
+    assert not list(unspaced([(("서울 시", 0),), (("Łódź", 0),)], ["a:1", "a:2"]))
+    assert not list(unspaced([answers[0], *[answers[2]] * 20], ["a:1"] * 21))  # a name in passing
 
 
 def test_an_answer_elsewhere_is_told_where() -> None:

@@ -320,6 +320,31 @@ def test_names_are_taken_from_label2id_where_it_stands_alone(
     assert read_config(directory)["id2label"] == {"1": "good", "0": "bad", "2": "fair"}
     edit_config(id2label={"0": "a", "1": "b"}, label2id={})(directory)
     assert read_config(directory)["id2label"] == {"0": "a", "1": "b"}
+    edit_config(label2id={"good": "1", "bad": "0"}, id2label=None)(directory)
+    assert read_config(directory)["id2label"] == {"0": "bad", "1": "good"}
+
+
+def test_names_of_labels_in_another_order_keep_their_numbers(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = copied(checkpoint, tmp_path)
+    names = {str(n): f"name {n}" for n in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
+    edit_config(id2label=names)(directory)
+    read = read_config(directory)["id2label"]
+    assert list(read.values()) == [f"name {n}" for n in range(11)]
+
+
+def test_label_maps_that_contradict_each_other_are_reported(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = copied(checkpoint, tmp_path)
+    edit_config(id2label={"0": "bad", "1": "good"}, label2id={"bad": 1, "good": 0})(directory)
+    assert read_config(directory)["id2label"] == {"0": "bad", "1": "good"}
+    assert "id2label says that 0 is 'bad', label2id that 'bad' is 1; id2label counts" in caplog.text
+    caplog.clear()
+    edit_config(label2id={"LABEL_0": 0, "LABEL_1": 1})(directory)  # transformers' placeholders
+    read_config(directory)
+    assert not caplog.text
 
 
 # --- damaged -----------------------------------------------------------------------------------
@@ -406,7 +431,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
         "twice, under two spellings",
     ),
     "half a pooler": (edit_tensors(lambda t: t.pop("pooler.dense.bias")), "bert.pooler.dense.bias"),
-    "no tensors": (edit_tensors(lambda t: t.clear()), f"missing: bert.{TABLE}"),
+    "no tensors": (edit_tensors(lambda t: t.clear()), "missing, 37 tensors: bert.embeddings."),
     "cut off": (truncated, "model.safetensors: not a readable safetensors file"),
     "another file": (
         write_bytes("model.safetensors", b"<html>not found</html>"),
@@ -415,11 +440,11 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "an empty file": (write_bytes("model.safetensors", b""), "not a readable safetensors file"),
     "a pointer to large files": (
         write_bytes("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid x"),
-        "not a readable safetensors file",
+        "model.safetensors: a pointer of Git LFS, not the weights; fetch them: git lfs pull",
     ),
     "a shard less": (
         only("model.safetensors.index.json", INDEX),
-        "shards named there but absent: ['model-00001-of-00002.safetensors']",
+        "shards named there but absent: model-00001-of-00002.safetensors. Fetch them",
     ),
     "an index without shards": (only("model.safetensors.index.json", b"{}"), "absent: all"),
     "an index that is no JSON": (only("model.safetensors.index.json", b"{"), "not valid JSON"),
@@ -463,7 +488,27 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a list of names": (edit_config(id2label=["good", "bad"]), "id2label is not of the form"),
     "labels without 0": (
         edit_config(label2id={"good": 1, "bad": 2}),
-        "label2id is not of the form",
+        "label2id has no label 0, though it has 2",
+    ),
+    "a gap between labels": (
+        edit_config(id2label={"0": "good", "2": "bad"}),
+        "id2label has no label 1, though it has 2",
+    ),
+    "quantized": (
+        edit_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "the weights are quantized (bitsandbytes)",
+    ),
+    "quantized tensors": (
+        edit_tensors(lambda t: t.update({f"{UP}.absmax": np.zeros(3, np.float32)})),
+        f"quantized weights ({UP}.absmax)",
+    ),
+    "tensors of an adapter": (
+        edit_tensors(
+            lambda t: t.update(
+                {f"{QUERY[:-7]}.lora_A.default.weight": np.zeros((2, 3), np.float32)}
+            )
+        ),
+        "query.lora_A.default.weight; merge them first (peft: model.merge_and_unload()",
     ),
     "a number of labels in quotes": (
         edit_config(num_labels="3"),

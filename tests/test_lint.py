@@ -231,13 +231,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_wrong_is_found_with_its_place(checkpoint, tmp_path, name):
     task, ending, content, kind, message = CASES[name]
-    options = {"next_sentence": False} if task == "pretraining" else {}
+    options = {"next_sentence": False, "whole_words": True} if task == "pretraining" else {}
     found = found_in(checkpoint, tmp_path, task, {"train": (ending, content)}, **options)
     told = [str(finding) for finding in found if finding.kind == kind]
     assert any(message in text and f"train.{ending}" in text for text in told), found
     # And nothing besides, but for what follows from the first: a file without any good row.
     assert {finding.kind for finding in found} <= {kind, "duplicate", "mixed line ends",
-                                                   "other columns", UNUSABLE}  # fmt: skip
+                                                   "other columns", "unknown words",
+                                                   UNUSABLE}  # fmt: skip
 
 
 COMPARED = {
@@ -336,8 +337,99 @@ def test_an_answer_that_no_window_holds_is_found(checkpoint, tmp_path):
             {"id": "q", "question": "who?", "answers": [{"text": words, "answer_start": 0}]}]}]}]}
     )  # fmt: skip
     found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
-    assert [finding.kind for finding in found] == ["answer in no window"]
-    assert "not trained on, as 1 of 1 (100.0%)" in found[0].text
+    assert [finding.kind for finding in found] == ["answer in no window", UNUSABLE]
+    assert "nothing to learn from: no window holds a whole answer; raise" in found[1].text
+    assert "no window holds a whole answer, as for 1 of 1 questions" in found[0].text
+
+
+def paragraph(context: str, *questions: tuple[str, list[str]]) -> str:
+    """SQuAD's form; answers are where they first stand."""
+    qas = [
+        {
+            "id": f"q{n}",
+            "question": question,
+            "answers": [{"text": a, "answer_start": context.index(a)} for a in answers],
+        }
+        for n, (question, answers) in enumerate(questions)
+    ]
+    return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]})
+
+
+def test_answers_longer_than_those_that_are_predicted_are_found_and_counted(
+    checkpoint, tmp_path, caplog
+):
+    words = " ".join(["the"] * 20)
+    questions = [(f"who {n}?", [words[: 4 * n - 1]]) for n in range(1, 13)]
+    path = tmp_path / "train.json"
+    path.write_text(paragraph(words, *questions))
+    found = found_in(
+        checkpoint,
+        tmp_path,
+        "question_answering",
+        {"train": ("json", path.read_text())},
+        max_answer_length=8,
+    )
+    assert [finding.kind for finding in found] == ["answer too long"] * 4
+    assert "has 9 tokens, more than options.max_answer_length=8 (4 of 12)" in found[0].text
+    assert found[0].place.endswith("question q8")
+    files = {"train": path, "eval": path}
+    made = config(checkpoint, "question_answering", files, max_answer_length=8)
+    plan = Plan.make(made, made.model.init)
+    for key in ("train", "eval"):
+        assert plan.left_out[f"data/{key}/answer_too_long"] == 4
+        assert plan.left_out[f"data/{key}/answer_in_no_window"] == 0
+    assert "4 of 12 gold answers are longer than options.max_answer_length=8 tokens" in caplog.text
+    assert "the longest has 12: set --config.options.max_answer_length=12." in caplog.text
+
+
+def test_a_question_is_within_reach_if_one_of_its_answers_is(checkpoint, tmp_path):
+    words = " ".join(["the"] * 20)
+    found = found_in(
+        checkpoint,
+        tmp_path,
+        "question_answering",
+        {"train": ("json", paragraph(words, ("who?", [words, "the"])))},
+        max_answer_length=8,
+    )
+    assert not found
+
+
+def test_nothing_to_learn_from_stops_before_the_first_step(checkpoint, tmp_path):
+    invisible = "\u200b\tO\n\u200b\tB-LOC\n\n"
+    words = " ".join(["the"] * 60)
+    unmaskable = json.dumps({"file": "a", "text": "qqqqqqqqqqqqqqqqqq"})
+    for task, suffix, content, reason in (
+        ("question_answering", "json", paragraph(words, ("who?", [words])), "no window holds a"),
+        ("token_classification", "conll", invisible, "no word has a visible character"),
+        ("pretraining", "jsonl", unmaskable, "no word can be masked"),
+    ):
+        path = tmp_path / f"nothing.{suffix}"
+        path.write_text(content)
+        options = {"next_sentence": False, "whole_words": True} if task == "pretraining" else {}
+        made = config(checkpoint, task, {"train": path}, **options)
+        with pytest.raises(DataError, match=f"nothing.{suffix}: nothing to learn from: {reason}"):
+            Plan.make(made, made.model.init)
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "kinds"),
+    [
+        (["paris"], ["paris", "in paris", "paris"], ["leak"]),
+        (["in paris"], ["in london"], ["leak, with another answer"]),
+    ],
+)
+def test_answers_agree_where_they_have_one_in_common(train, held, kinds, checkpoint, tmp_path):
+    context = "the king was in paris and in london"
+    files = {
+        key: ("json", paragraph(context, ("where?", answers)))
+        for key, answers in (("train", train), ("eval", held))
+    }
+    found = found_in(checkpoint, tmp_path, "question_answering", files)
+    told = [f.kind + (", with another answer" if "another" in f.text else "") for f in found]
+    assert told == kinds
+    twice = paragraph(context, ("where?", train), ("where?", held))
+    found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", twice)})
+    assert [f.kind for f in found] == ["contradiction" if "another" in kinds[0] else "duplicate"]
 
 
 CLEAN = {
@@ -411,6 +503,10 @@ def test_clean_data_gives_no_finding(checkpoint, tmp_path, task):
     assert not kinds - {"duplicate", "leak", "contradiction", "cut text"}  # texts made by chance
 
 
+LETTERS = ("cut text", "answer in no window", "answer too long", "words that become one")
+"""What comes of the tiny vocabulary, which spells most words letter by letter, without accents."""
+
+
 def test_the_examples_are_clean(checkpoint):
     for file in sorted((ROOT / "examples" / "data").glob("*_train.*")):
         task, options = {
@@ -421,7 +517,7 @@ def test_the_examples_are_clean(checkpoint):
         data.max_length = 160
         model = ModelConfig(init=str(checkpoint), positions=160)
         found = lint.lint(Config(task=task, model=model, data=data, options=options))
-        assert not [str(f) for f in found if f.kind not in ("cut text", "answer in no window")]
+        assert not [str(f) for f in found if f.kind not in LETTERS]
 
 
 def run_lint(capsys, *arguments: str) -> tuple[int, str]:
@@ -467,7 +563,7 @@ def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, 
     made.data = dataclasses.replace(made.data, malformed="skip")
     with caplog.at_level(logging.WARNING):
         plan = Plan.make(made, made.model.init)
-    assert plan.malformed == {"data/train/malformed": 2, "data/eval/malformed": 1}
+    assert plan.left_out == {"data/train/malformed": 2, "data/eval/malformed": 1}
     told = [record.getMessage() for record in caplog.records]
     assert len([text for text in told if text.startswith("duplicate: ")]) == 1
     assert len([text for text in told if text.startswith("leak: ")]) == 1
@@ -484,7 +580,7 @@ def test_a_question_that_leaves_no_room_is_left_out_and_counted_where_asked(chec
         Plan.make(made, made.model.init)
     made.data = dataclasses.replace(made.data, malformed="skip")
     plan = Plan.make(made, made.model.init)
-    assert plan.malformed["data/train/malformed"] == 1
+    assert plan.left_out["data/train/malformed"] == 1
     assert len(plan.data.examples) == 15
 
 

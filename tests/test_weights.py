@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -206,6 +208,77 @@ def test_a_tensor_under_two_spellings_is_an_error(stored: dict[str, Path], tmp_p
     assert "twice, under two spellings: embeddings.LayerNorm" in refusal(directory, PoolerHead)
 
 
+def wrapped(prefix: str, *, middle: str = "", odd: int = 0) -> Callable[[Tensors], None]:
+    """Names as wrappers of a model write them, and some that are not the model's."""
+
+    def rename(tensors: Tensors) -> None:
+        for name in list(tensors):
+            inner = name.replace("encoder.", f"encoder.{middle}") if middle else name
+            tensors[f"{prefix}{inner}"] = tensors.pop(name)
+        tensors.update({f"metric.{n}": np.zeros(2, np.float32) for n in range(odd)})
+
+    return rename
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        wrapped("module."),  # DataParallel
+        wrapped("_orig_mod."),  # torch.compile
+        wrapped("model."),  # Lightning
+        wrapped("model.encoder."),
+        wrapped("bert.bert."),
+        wrapped("module._orig_mod.", middle="_checkpoint_wrapped_module."),
+        wrapped("", middle="_fsdp_wrapped_module."),
+        wrapped("0.auto_model."),  # sentence-transformers
+    ],
+)
+@pytest.mark.parametrize("head", ["bare", "span"])
+def test_parts_of_names_that_wrappers_add_are_removed_and_reported_once(
+    head: str,
+    edit: Callable[[Tensors], None],
+    stored: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    directory = edited(stored[head], tmp_path / "wrapped", edit)
+    model = make_model(directory, HEADS[head])
+    with caplog.at_level("INFO", "flaxbert"):
+        params, _ = weights.load(model, directory, seed=0)
+    assert_equal(params, weights.load(model, stored[head], seed=0)[0])
+    assert len(caplog.records) == 1
+    assert "tensors are read without the parts of their names that a wrapper" in caplog.text
+
+
+def test_names_without_wrapper_are_left_as_they_are(
+    stored: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "flaxbert"):
+        for head, make_head in HEADS.items():
+            weights.load(make_model(stored[head], make_head), stored[head], seed=0)
+    assert not caplog.records
+
+
+def test_a_tensor_next_to_the_wrapped_model_is_the_only_problem(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["span"], tmp_path / "lightning", wrapped("model.", odd=1))
+    message = refusal(directory, SpanHead)
+    assert message.endswith("1 problems with the checkpoint's tensors:\n  unexpected: metric.0 [2]")
+
+
+def test_problems_with_one_cause_are_one_line(stored: dict[str, Path], tmp_path: Path) -> None:
+    def rename(tensors: Tensors) -> None:
+        for number, name in enumerate(list(tensors)):
+            tensors[f"layer{number}.weight"] = tensors.pop(name)
+
+    lines = refusal(edited(stored["bare"], tmp_path / "other", rename), PoolerHead).splitlines()
+    assert len(lines) == 3
+    assert "unexpected, 39 tensors: layer0.weight" in lines[1]
+    assert "missing, 37 tensors: bert.embeddings." in lines[2]  # the pooler would be new
+    assert all(line.endswith("more") and len(line) < 400 for line in lines[1:])
+
+
 # --- what is wrong -----------------------------------------------------------------------------
 
 
@@ -335,7 +408,7 @@ def test_an_output_layer_of_another_task_is_left_out_and_not_evaluated(
     with caplog.at_level("INFO", "flaxbert"):
         params = setup.load_params()
     assert "the output layer of BertForSequenceClassification is another task's" in caplog.text
-    assert "initialised from the seed: classifier.bias, classifier.weight" in caplog.text
+    assert "initialized from the seed: classifier.bias, classifier.weight" in caplog.text
     assert not params["head"]["classifier"]["bias"].any()
 
 
@@ -467,7 +540,7 @@ def test_words_to_guess_over_a_bare_encoder_are_a_new_output_layer(
 ) -> None:
     params, report = loaded(stored["bare"], HEADS[head])
     assert set(report.fresh) == tensors.keys()
-    assert "new output layer, initialised from the seed: " in report.describe()
+    assert "new output layer, initialized from the seed: " in report.describe()
     assert all(name in report.describe() for name in tensors)
     pooler = {"pooler.dense.weight", "pooler.dense.bias"}
     assert set(report.unused) == (pooler if head == "words" else set())
@@ -575,7 +648,7 @@ def test_a_file_of_all_tensors_counts_before_shards(
 def test_an_absent_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
     directory = shard(stored["span"], tmp_path / "shards")
     (directory / "model-00002-of-00002.safetensors").unlink()
-    assert "absent: ['model-00002-of-00002.safetensors']" in refusal(directory, SpanHead)
+    assert "absent: model-00002-of-00002.safetensors. Fetch" in refusal(directory, SpanHead)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -593,7 +666,8 @@ def test_a_checkpoint_in_another_format_says_which_are_read(
     (directory / "model.safetensors").rename(directory / "model.onnx")
     message = refusal(directory, PoolerHead)
     assert "no weights (model.safetensors, pytorch_model.bin, flax_model.msgpack" in message
-    assert "files there: config.json, model.onnx" in message
+    assert "model.onnx holds weights for ONNX Runtime" in message
+    assert "Files there: config.json, model.onnx" in message
 
 
 def test_a_bfloat16_file_is_read(stored: dict[str, Path], tmp_path: Path) -> None:
@@ -704,6 +778,100 @@ def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
 def test_a_directory_without_config_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not a model directory"):
         resolve(str(tmp_path))
+
+
+PEFT = {"peft_type": "LORA", "base_model_name_or_path": "google-bert/bert-base-uncased"}
+CONFIG = b'{"model_type": "bert"}'
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        (
+            {"adapter_config.json": json.dumps(PEFT).encode(), "adapter_model.safetensors": b"x"},
+            ["a LoRA adapter of google-bert/bert-base-uncased, not a whole model; merge it"],
+        ),
+        (
+            {
+                "adapter_config.json": json.dumps(
+                    PEFT | {"peft_type": "IA3", "modules_to_save": ["classifier"]}
+                ).encode()
+            },
+            ["an adapter (IA3) of google-bert", "with trained layers besides (classifier)"],
+        ),
+        ({"adapter_config.json": b"{"}, ["an adapter (of an unknown type) of a model"]),
+        (
+            {
+                f"checkpoint-{step}/{name}": CONFIG
+                for step in (500, 1500, 1000)
+                for name in ("config.json", "model.safetensors", "optimizer.pt")
+            },
+            ["a directory below (there are 3 such directories); use ", "checkpoint-1500"],
+        ),
+        (
+            {"modules.json": b"[]"}
+            | {f"0_Transformer/{name}": CONFIG for name in ("config.json", "pytorch_model.bin")},
+            ["the model is in a directory below; use ", "0_Transformer"],
+        ),
+        ({"model.Q8_0.gguf": b"GGUF"}, ["model.Q8_0.gguf holds weights for llama.cpp (GGUF)"]),
+        ({"onnx/model.onnx": b"x"}, ["onnx/model.onnx holds weights for ONNX Runtime"]),
+        ({"openvino_model.xml": b"x"}, ["openvino_model.xml holds weights for OpenVINO"]),
+        ({"tf_model.h5": b"x"}, ["weights of transformers' TensorFlow classes"]),
+        (
+            {"zero_to_fp32.py": b"", "global_step500/x.pt": b"x"},
+            ["DeepSpeed's, in parts", "zero_to_fp32.py"],
+        ),
+        ({"pytorch_model_fsdp_0/x": b"x"}, ["FSDP's parts", "accelerate merge-weights"]),
+        (
+            {"model-00001-of-00002.safetensors": b"x", "model-00002-of-00002.safetensors": b"x"},
+            ["2 shards such as model-00001-of-00002", "no model.safetensors.index.json; fetch it"],
+        ),
+        ({"epoch=3.ckpt": b"x"}, ["if epoch=3.ckpt holds", "rename it to pytorch_model.bin"]),
+        ({"optimizer.pt": b"x", "training_args.bin": b"x"}, ["optimizer.pt"]),
+    ],
+)
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_directory_that_is_recognized_is_named_with_the_way_on(
+    configured: bool, files: dict[str, bytes], parts: list[str], tmp_path: Path
+) -> None:
+    files = files | ({"config.json": CONFIG} if configured else {})
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        formats.detect(resolve(str(tmp_path)))
+    for part in parts if configured or "optimizer.pt" not in files else ():
+        assert part in str(caught.value)
+
+
+def test_an_adapter_next_to_the_weights_is_reported(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = edited(checkpoint, tmp_path / "adapted", lambda tensors: None)
+    (directory / "adapter_config.json").write_text(json.dumps(PEFT))
+    weights.load(make_model(directory, PoolerHead), directory, seed=0)
+    assert "holds an adapter too (adapter_config.json), which is left out" in caplog.text
+
+
+@pytest.mark.parametrize("key", formats.NESTED)
+def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any) -> None:
+    class Tensor:
+        def __init__(self) -> None:
+            self.dtype = types.SimpleNamespace(is_floating_point=True, itemsize=4)
+
+        def detach(self) -> "Tensor":
+            return self
+
+        def numpy(self) -> str:
+            return "values"
+
+    torch = types.SimpleNamespace(
+        Tensor=Tensor,
+        bfloat16=None,
+        load=lambda *_, **__: {"epoch": 3, key: {"a.weight": Tensor()}},
+    )
+    monkeypatch.setattr(formats, "_optional", lambda *_: torch)
+    assert list(formats._read_pytorch(Path("pytorch_model.bin"))) == [("a.weight", "values")]
 
 
 def test_without_network_a_hub_id_points_to_local_files() -> None:

@@ -1,12 +1,15 @@
 """Answers in SQuAD's form, checked against their context."""
 
+import ast
 import difflib
+import json
 import re
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flaxbert.data.findings import Finding
-from flaxbert.data.table import Row, printed, shown
+from flaxbert.data.findings import RARE, Finding
+from flaxbert.data.table import Row, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
@@ -30,35 +33,90 @@ def read_answers(
     Raises:
       DataError: for another form, no answer where one is needed, or a malformed one.
     """
-    answers: Any = row.values.get("answers")
     context = row.text("context")
-    try:
-        if isinstance(answers, str):  # a cell of a .tsv or .csv
-            answers = printed(answers)
-        columns = [answers["text"], answers["answer_start"]]
-        if not all(isinstance(column, list | tuple) for column in columns):
-            raise TypeError("a text in place of a list would be read as one answer a character")
-        pairs = tuple(zip(*columns, strict=True))
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise DataError(
-            f"{row.origin}: answers is {shown(answers)}; expected "
-            "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON or "
-            "as Python prints it; array(...) of numpy is not read: write it with json.dumps)."
-        ) from None
+    pairs = _pairs(row)
     if not pairs and not unanswerable:
         raise DataError(
             f"{row.origin}: no answer. For SQuAD v2.0, where some questions have none, set "
             "--config.options.unanswerable=true; else remove the row."
         )
     faults = [_fault(text, start, context) for text, start in pairs]
-    good = tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
+    good: Any = tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
     if len(good) < len(pairs) and (malformed != "skip" or not good):
         fault = next(fault for fault in faults if fault is not None)
         raise DataError(
-            f"{row.origin}: {fault} Mend it, or leave such answers out with "
+            f"{row.origin}: {fault} Fix it, or leave such answers out with "
             "--config.data.malformed=skip."
         )
     return good, [f"{row.origin}: {fault}" for fault in faults if fault is not None]
+
+
+def _pairs(row: Row) -> tuple[tuple[object, object], ...]:
+    """Texts and places as a row has them; none where `is_impossible` says so and no text is there.
+
+    Raises:
+      DataError: for another form.
+    """
+    answers: Any = row.values.get("answers")
+    impossible = _impossible(row)
+    try:
+        if isinstance(answers, str):  # a cell of a .tsv or .csv
+            answers = _parsed(answers)
+        if answers == {} or (answers is None and impossible):
+            return ()
+        if isinstance(answers, list):  # of objects, as in the nested form
+            pairs = [(answer["text"], answer["answer_start"]) for answer in answers]
+        else:
+            columns = [answers["text"], answers["answer_start"]]
+            if isinstance(columns[0], str) and not isinstance(columns[1], list | tuple):
+                columns = [[columns[0]], [columns[1]]]
+            if not all(isinstance(column, list | tuple) for column in columns):
+                raise TypeError("a text in place of a list would be read as one answer a character")
+            pairs = list(zip(*columns, strict=True))
+    except (KeyError, TypeError, ValueError, RecursionError, SyntaxError, MemoryError):
+        raise DataError(
+            f"{row.origin}: answers is {shown(answers)}; expected "
+            "{'text': [...], 'answer_start': [...]} of equal lengths (in .csv and .tsv as JSON). "
+            "Without an answer: empty lists, or is_impossible true."
+        ) from None
+    if impossible and not any(isinstance(text, str) and text.strip() for text, _ in pairs):
+        return ()
+    return tuple((text, _whole(start)) for text, start in pairs)
+
+
+def _impossible(row: Row) -> bool | None:
+    """What a row's `is_impossible` says; None if it says nothing."""
+    value = str(row.values.get("is_impossible")).strip().lower()
+    return {"true": True, "1": True, "false": False, "0": False}.get(value)
+
+
+def _whole(start: object) -> object:
+    """A place that is written as a text or, by pandas, with a fraction, as an integer."""
+    if isinstance(start, str) and start.strip().isdecimal() and len(start) < 20:
+        return int(start)
+    return int(start) if isinstance(start, float) and start.is_integer() else start
+
+
+def _parsed(cell: str) -> Any:
+    """A cell's value: JSON, or what Python or NumPy prints, as pandas writes it into a .csv.
+
+    Raises:
+      ValueError, SyntaxError: for anything else.
+    """
+    try:
+        return json.loads(cell)
+    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in texts
+            return ast.literal_eval(_Unarrayed().visit(ast.parse(cell.strip(), mode="eval")))
+
+
+class _Unarrayed(ast.NodeTransformer):
+    """Turns array([...], dtype=...) into [...]."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        array = isinstance(node.func, ast.Name) and node.func.id == "array" and len(node.args) == 1
+        return self.visit(node.args[0]) if array else node
 
 
 def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:
@@ -75,14 +133,41 @@ def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:
             what = f"question {number} has the id {shown(name)}, as has question {first[name]}"
             yield Finding("id twice", row.origin, f"{what}; predictions go by it")
         first.setdefault(name, str(number))
-        impossible = row.values.get("is_impossible")
-        if unanswerable and isinstance(impossible, bool) and isinstance(answers, dict):
-            given = bool(answers.get("text"))
+        impossible = _impossible(row)
+        if unanswerable and impossible is not None and answers is not None:
+            given = _has_answer(row)
             if given == impossible:
                 what = (
                     f"is_impossible is {impossible}, but there is {'an' if given else 'no'} answer"
                 )
                 yield Finding("is_impossible", row.origin, f"{what}, which counts")
+
+
+def _has_answer(row: Row) -> bool | None:
+    try:
+        return bool(_pairs(row))
+    except DataError:  # told where it is read
+        return None
+
+
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+)
+"""Letters of scripts without blanks between words: Thai, Lao, Burmese, Khmer, kana, Chinese."""
+
+
+def unspaced(answers: Sequence[Sequence[Answer]], origins: Sequence[str]) -> Iterator[Finding]:
+    """Whether F1, which counts words between blanks, says little about these questions' answers."""
+    texts = [(pairs[0][0], origin) for pairs, origin in zip(answers, origins, strict=True) if pairs]
+    found = [(text, origin) for text, origin in texts if UNSPACED.search(text)]
+    if found and RARE * len(found) >= len(texts):
+        text, origin = found[0]
+        what = (
+            f"{len(found)} of {len(texts)} answers are in a script without blanks between words, "
+            f"such as {shown(text)}. Exact match and F1 are the official script's, which compares "
+            "words between blanks: one character more is a wrong answer with F1 0"
+        )
+        yield Finding("words without blanks", origin, what)
 
 
 def _fault(text: object, start: object, context: str) -> str | None:

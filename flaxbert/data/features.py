@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class Features:
     """[M] the feature that a sequence belongs to: 0 to N - 1, ascending."""
     cut: Sequence[int] = ()
     """Indices of the examples that lost text to `max_length`."""
+    lost: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
+    """What no prediction can be right on, such as answers in no window: {kind: {example: what}}."""
     draw: Draw | None = None
     """Draws a sequence's tokens anew each epoch, such as its masked ones; a pure function."""
 
@@ -48,6 +50,7 @@ class Features:
         positions: dict[str, list[int]] | None = None,
         slots: dict[str, Any] | None = None,
         cut: Sequence[int] = (),
+        lost: Mapping[str, Mapping[int, str]] | None = None,
         draw: Draw | None = None,
     ) -> "Features":
         """From lists, one entry a sequence. Adds `anchor` at 0 unless given.
@@ -66,6 +69,7 @@ class Features:
             example=np.arange(count) if example is None else np.asarray(example, np.int64),
             feature=np.arange(count) if feature is None else np.asarray(feature, np.int64),
             cut=cut,
+            lost=lost or {},
             draw=draw,
         )
 
@@ -81,6 +85,28 @@ class Features:
     def grouped(self) -> bool:
         """Whether some feature has several sequences."""
         return len(self) != len(self.lengths)
+
+    @property
+    def idle(self) -> str | None:
+        """Why nothing here counts in a loss, so that training learns nothing; None if it does.
+
+        Looks at the arrays that tasks weigh their losses by.
+        """
+        if "start" in self.positions and (self.positions["start"] < 0).all():
+            return "no window holds a whole answer; raise data.max_length or data.overlap"
+        if "first" in self.tokens and not self.tokens["first"].any():
+            return "no word has a visible character"
+        drawn = (self.tokens_of(n, 0).get("masked") for n in range(len(self.lengths)))
+        if self.draw and not any(masked is None or masked.any() for masked in drawn):
+            return "no word can be masked: all tokens are special, or words have too many pieces"
+        return None
+
+    def counts(self, key: str) -> dict[str, float]:
+        """How many examples are lost, by the kind, for the results of a split of the data."""
+        return {
+            f"data/{key}/{kind.replace(' ', '_')}": float(len(places))
+            for kind, places in self.lost.items()
+        }
 
     def sequences(self, feature: int) -> range:
         """The sequences of a feature."""

@@ -203,7 +203,7 @@ def _twins(examples: Iterable[Comparable]) -> Iterator[Finding]:
         twin = first.setdefault(example.content, example)
         if twin is example:
             continue
-        if twin.gold == example.gold:
+        if _agree(twin, example):
             yield Finding("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
         else:
             what = f"as {twin.origin}, but with another answer: {_quoted(example)}"
@@ -219,12 +219,23 @@ def _leaks(train: Iterable[Comparable], evaluated: Iterable[Comparable]) -> Iter
         contexts.setdefault(getattr(example, "context", ""), example.origin)
     for example in evaluated:
         if leaked := first.get(example.content):
-            other = "" if leaked.gold == example.gold else ", with another answer"
+            other = "" if _agree(leaked, example) else ", with another answer"
             what = f"is in the training data too ({leaked.origin}){other}: {_quoted(example)}"
             yield Finding("leak", example.origin, what)
         elif (context := getattr(example, "context", "")) and (shared := contexts.pop(context, "")):
             what = f"its context is in the training data too ({shared}), with another question"
             yield Finding("leaked context", example.origin, what)
+
+
+def _agree(first: Comparable, second: Comparable) -> bool:
+    """Whether two examples are to be predicted alike; of several right answers one in common does.
+
+    Questions (`accepted`) have as many right answers as people answered them.
+    """
+    accepted: frozenset[str] = getattr(first, "accepted", frozenset())
+    if accepted:
+        return not accepted.isdisjoint(getattr(second, "accepted", ()))
+    return first.gold == second.gold
 
 
 def _first_places(examples: Iterable[Comparable], names: Sequence[str]) -> dict[str, str]:

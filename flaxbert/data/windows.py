@@ -2,9 +2,10 @@
 
 import itertools
 import logging
+import math
 import unicodedata
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Sequence, Set
+from typing import Any, TypeVar
 
 from flaxbert.config import DataConfig
 from flaxbert.data.findings import MALFORMED, Finding
@@ -89,13 +90,28 @@ def check_first(
         raise TooLongError(faults)
 
 
+def offsets(encoded: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """First character of each token of the second text in each window, and the one behind it.
+
+    -1 at tokens of the first text and special ones.
+    """
+    starts: list[list[int]] = []
+    ends: list[list[int]] = []
+    for window, pairs in enumerate(encoded["offset_mapping"]):
+        inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
+        starts.append([o[0] if here else -1 for o, here in zip(pairs, inside, strict=True)])
+        ends.append([o[1] if here else -1 for o, here in zip(pairs, inside, strict=True)])
+    return starts, ends
+
+
 def extend_ends(
     texts: Sequence[str], owner: Sequence[int], starts: list[list[int]], ends: list[list[int]]
 ) -> list[list[int]]:
-    """Move the end of each token up to the next token, or to a blank before it.
+    """Move the end of each token past the marks that belong to its last letter.
 
     An uncased tokenizer drops combining marks, and its offsets leave out those behind a token's
-    last letter. They belong to that token: the answer would lose them.
+    last letter: the answer would lose them. Other characters that a tokenizer drops, such as
+    private-use ones, belong to no token.
 
     Args:
       texts: the windowed ones.
@@ -112,9 +128,19 @@ def extend_ends(
 
 
 def _extend(text: str, end: int, taken: set[int]) -> int:
-    while 0 <= end < len(text) and end not in taken and not _blank(text[end]):
+    while 0 <= end < len(text) and end not in taken and _joins(text[end]):
         end += 1
     return end
+
+
+def _joins(char: str) -> bool:
+    """Return whether a character is part of the letter or emoji before it."""
+    return (
+        unicodedata.category(char)[0] == "M"  # variation selectors too
+        or char in JOINERS
+        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= char <= "\U000e007f"  # tags, which spell out a flag's region
+    )
 
 
 def _blank(char: str) -> bool:
@@ -122,13 +148,26 @@ def _blank(char: str) -> bool:
     return char.isspace() or (unicodedata.category(char) in ("Cc", "Cf") and char not in JOINERS)
 
 
-def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[int, int]:
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span without the blanks at its ends, which byte-level tokens may begin with."""
+    while start < end and _blank(text[start]):
+        start += 1
+    while start < end and _blank(text[end - 1]):
+        end -= 1
+    return start, end
+
+
+def span(
+    answer: tuple[str, int], starts: list[int], ends: list[int], dropped: Set[int] = frozenset()
+) -> tuple[int, int]:
     """First and last token that hold some of the answer, less the blanks at both its ends.
 
-    (0, 0), [CLS], if it is not all inside the window. Ends are those of `extend_ends`.
+    (0, 0), [CLS], if it is not all inside the window. Ends are those of `extend_ends`; `dropped`
+    are characters that no token of any window holds, which count as blanks.
     """
     text, begin = answer
     visible = [begin + n for n, char in enumerate(text) if not _blank(char)]
+    visible = [place for place in visible if place not in dropped]
     inside = [token for token, start in enumerate(starts) if start >= 0]
     if not visible or not inside:
         return 0, 0
@@ -138,6 +177,17 @@ def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[i
     start = min(token for token in inside if ends[token] > first)
     end = max(token for token in inside if starts[token] < last)
     return (start, end) if start <= end else (0, 0)  # in a gap that no token covers
+
+
+def _dropped(answer: tuple[str, int], starts: list[list[int]], ends: list[list[int]]) -> Set[int]:
+    """Return the places of an answer's characters that no token of a text's windows holds."""
+    text, begin = answer
+    places = set(range(begin, begin + len(text)))
+    for window_starts, window_ends in zip(starts, ends, strict=True):
+        for start, end in zip(window_starts, window_ends, strict=True):
+            if start < begin + len(text) and end > begin:
+                places.difference_update(range(start, end))
+    return places
 
 
 def gold_spans(
@@ -153,14 +203,19 @@ def gold_spans(
 
     Args:
       answers: of each text, with its origin.
-      owner: the text of each window.
+      owner: the text of each window, ascending.
       starts: first character of each token in each window.
       ends: those of `extend_ends`.
     """
     spans = []
-    for window, text in enumerate(owner):
-        answer, _ = answers[text]
-        spans.append(span(answer, starts[window], ends[window]) if answer else (0, 0))
+    for text, group in itertools.groupby(range(len(owner)), owner.__getitem__):
+        windows, (answer, _) = list(group), answers[text]
+        if answer is None:
+            spans += [(0, 0)] * len(windows)
+            continue
+        here = [starts[window] for window in windows], [ends[window] for window in windows]
+        dropped = _dropped(answer, *here)
+        spans += [span(answer, *window, dropped) for window in zip(*here, strict=True)]
     whole = {text for text, found in zip(owner, spans, strict=True) if found != (0, 0)}
     lost = {n: origin for n, (answer, origin) in enumerate(answers) if answer and n not in whole}
     if lost:
@@ -171,6 +226,52 @@ def gold_spans(
         )
     spans = [NOWHERE if text in lost else each for text, each in zip(owner, spans, strict=True)]
     return {"start": [first for first, _ in spans], "end": [last for _, last in spans]}
+
+
+def out_of_reach(
+    answers: Sequence[tuple[Sequence[tuple[str, int]], str]],
+    owner: Sequence[int],
+    starts: list[list[int]],
+    ends: list[list[int]],
+    longest: int,
+) -> dict[str, dict[int, str]]:
+    """Questions that no prediction can answer, by the reason, with what the linter says of each.
+
+    That answers are too long is logged too.
+
+    Args:
+      answers: all reference answers of each text, with its origin.
+      owner: the text of each window.
+      starts: first character of each token in each window.
+      ends: those of `extend_ends`.
+      longest: tokens that a predicted answer may have (`options.max_answer_length`).
+    """
+    least: dict[int, float] = {}  # text -> tokens of its shortest answer, inf if none is whole
+    for window, text in enumerate(owner):
+        for answer in answers[text][0]:
+            first, last = span(answer, starts[window], ends[window])
+            size = last - first + 1 if (first, last) != (0, 0) else math.inf
+            least[text] = min(least.get(text, math.inf), size)
+    share = len(least)
+    nowhere = [text for text, size in least.items() if size == math.inf]
+    sizes = sorted(size for size in least.values() if size != math.inf)
+    long = {text: size for text, size in least.items() if longest < size < math.inf}
+    what = f"no window holds a whole answer, as for {len(nowhere)} of {share} questions"
+    found = {"answer in no window": dict.fromkeys(nowhere, what)}
+    most = [int(sizes[math.ceil(part * len(sizes)) - 1]) for part in (0.99, 1.0) if sizes]
+    found["answer too long"] = {
+        text: f"the answer has {size:.0f} tokens, more than options.max_answer_length={longest} "
+        f"({len(long)} of {share}); 99 % have at most {most[0]}, the longest has {most[1]}"
+        for text, size in long.items()
+    }
+    if long:
+        log.warning(
+            f"{len(long)} of {share} gold answers are longer than options.max_answer_length="
+            f"{longest} tokens, the first that of {answers[min(long)][1]}: no prediction can equal "
+            f"them. 99 % of the answers have at most {most[0]} tokens, the longest has {most[1]}: "
+            f"set --config.options.max_answer_length={most[1]}."
+        )
+    return found
 
 
 def max_context(owner: Sequence[int], starts: list[list[int]], overlap: int) -> list[list[int]]:

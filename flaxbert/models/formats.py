@@ -13,6 +13,7 @@ Dense layers come as PyTorch stores them, [out, in], whatever the file's own lay
 import dataclasses
 import importlib
 import json
+import logging
 import pickle
 import re
 import warnings
@@ -24,7 +25,10 @@ import flax.serialization
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from flaxbert.errors import WeightsError
+from flaxbert.errors import WeightsError, some
+from flaxbert.models import unsupported
+
+log = logging.getLogger("flaxbert")
 
 Tensors = Iterator[tuple[str, np.ndarray]]
 Keys = tuple[str, ...]
@@ -73,7 +77,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     file = directory / "config.json"
     if file.is_file() or not (directory / ORIGINAL_CONFIG).is_file():
+        if not file.is_file() and (reason := unsupported.explain(directory)):
+            raise WeightsError(f"{directory}: no config.json: {reason}.")
         config = read_json(file)
+        if reason := unsupported.quantized(config):
+            raise WeightsError(f"{directory}: {reason}.")
         return config | _label_names(config, file)
     # The published checkpoints are of both pre-training tasks.
     own = {"model_type": "bert", "architectures": ["BertForPreTraining"]}
@@ -83,27 +91,65 @@ def read_config(directory: Path) -> dict[str, Any]:
 def _label_names(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """`id2label`, made from `label2id` where that stands alone."""
     names, numbers = config.get("id2label"), config.get("label2id")
+    try:
+        numbers = {str(name): int(number) for name, number in (numbers or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise WeightsError(
+            f"{file}: label2id is not of the form {{NAME: 0, NAME: 1, ...}}."
+        ) from None
     if names:
         if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
             raise WeightsError(
                 f'{file}: id2label is not of the form {{"0": NAME, "1": NAME, ...}}.'
             )
+        names = {int(number): name for number, name in names.items()}
+        _without_gaps(names, "id2label", file)
+        for number, name in names.items():
+            if (other := numbers.get(str(name), number)) != number:
+                log.warning(
+                    f"{file}: id2label says that {number} is {name!r}, label2id that {name!r} is "
+                    f"{other}; id2label counts. If predictions come out under the wrong names, "
+                    "correct it."
+                )
+                break
+    elif numbers:
+        names = {number: name for name, number in numbers.items()}
+        _without_gaps(names, "label2id", file)
+    else:
         return {}
-    if not numbers:
-        return {}
-    if not isinstance(numbers, dict) or not all(
-        number in numbers.values() for number in range(len(numbers))
-    ):
-        raise WeightsError(f"{file}: label2id is not of the form {{NAME: 0, NAME: 1, ...}}.")
-    return {"id2label": {str(number): name for name, number in numbers.items()}}
+    return {"id2label": {str(number): names[number] for number in sorted(names)}}
+
+
+def _without_gaps(names: Mapping[int, str], key: str, file: Path) -> None:
+    gap = next((number for number in range(len(names)) if number not in names), None)
+    if gap is not None:
+        raise WeightsError(
+            f"{file}: {key} has no label {gap}, though it has {max(names)}; an output layer's rows "
+            f"are numbered from 0 without gaps. Correct the numbers in {key}."
+        )
 
 
 def detect(directory: Path) -> tuple[Format, list[Path]]:
     """The format of a checkpoint and its files; of several formats the first of `FORMATS`.
 
     Raises:
-      WeightsError: if there is none, or shards are absent.
+      WeightsError: if there is none, or shards are absent or not fetched.
     """
+    found, files = _detect(directory)
+    for file in files:
+        if file.is_file() and unsupported.lfs_pointer(file):
+            raise WeightsError(
+                f"{file}: a pointer of Git LFS, not the weights; fetch them: git lfs pull"
+            )
+    if (directory / "adapter_config.json").is_file():
+        log.warning(
+            f"{directory}: holds an adapter too (adapter_config.json), which is left out. If it is "
+            "not merged into the weights: peft's merge_and_unload() does it."
+        )
+    return found, files
+
+
+def _detect(directory: Path) -> tuple[Format, list[Path]]:
     for each in FORMATS:
         # A file of all tensors counts before shards, as in transformers.
         if (directory / each.file).exists():
@@ -115,11 +161,14 @@ def detect(directory: Path) -> tuple[Format, list[Path]]:
     if len(checkpoints) == 1:
         return TENSORFLOW, [checkpoints[0].with_suffix("")]
     if checkpoints:
-        names = ", ".join(each.stem for each in checkpoints)
-        raise WeightsError(f"{directory}: several TensorFlow checkpoints ({names}); keep one.")
-    found = ", ".join(sorted(file.name for file in directory.iterdir())) or "none"
+        stems = some([each.stem for each in checkpoints])
+        raise WeightsError(f"{directory}: several TensorFlow checkpoints ({stems}); keep one.")
+    names = sorted(file.name for file in directory.iterdir())
+    present = some(names) or "none"
     known = ", ".join(each.file for each in (*FORMATS, TENSORFLOW))
-    raise WeightsError(f"{directory}: no weights ({known}); files there: {found}.")
+    if reason := unsupported.explain(directory):
+        raise WeightsError(f"{directory}: no weights ({known}): {reason}. Files there: {present}.")
+    raise WeightsError(f"{directory}: no weights ({known}); files there: {present}.")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -129,7 +178,9 @@ def _shards(index: Path) -> list[Path]:
     files = [index.parent / Path(shard).name for shard in sorted(set(named.values()))]
     absent = [file.name for file in files if not file.exists()]
     if absent or not files:
-        raise WeightsError(f"{index}: shards named there but absent: {absent or 'all'}.")
+        raise WeightsError(
+            f"{index}: shards named there but absent: {some(absent) or 'all'}. Fetch them too."
+        )
     return files
 
 
@@ -198,6 +249,9 @@ def _read_pytorch(file: Path) -> Tensors:
         raise _damaged(file, "PyTorch", error) from None
     if not isinstance(state, Mapping):
         raise WeightsError(f"{file}: holds a {type(state).__name__}, not tensors by name.")
+    if key := next((key for key in NESTED if isinstance(state.get(key), Mapping)), None):
+        log.info(f"{file}: the weights are those under {key!r}; the rest is left out")
+        state = state[key]
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
             raise WeightsError(
@@ -210,6 +264,9 @@ def _read_pytorch(file: Path) -> Tensors:
         tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         yield str(name), tensor.detach().numpy()  # parameters are detached, tensors already are
 
+
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Keys that training loops, such as Lightning's, put a model's tensors under."""
 
 FLAX_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 

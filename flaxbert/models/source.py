@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flaxbert import hub
 from flaxbert.errors import HubError, WeightsError
-from flaxbert.models import formats
+from flaxbert.models import formats, unsupported
 
 log = logging.getLogger("flaxbert")
 
@@ -58,7 +58,8 @@ def resolve(init: str, revision: str | None = None) -> Path:
                 f"on, or take its newest checkpoint: python -m flaxbert.convert {path} DIR"
             )
         if not formats.is_checkpoint(path):
-            raise WeightsError(f"{path}: no config.json; not a model directory.")
+            reason = unsupported.explain(path) or "not a model directory"
+            raise WeightsError(f"{path}: no config.json; {reason}.")
         return path
     if init.startswith((".", "/", "~")) or init.count("/") > 1 or not init:
         raise WeightsError(f"model.init={init!r}: no such directory.")

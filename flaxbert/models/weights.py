@@ -5,9 +5,11 @@ those of an output layer that it never had; every tensor in it must be known. Al
 told in one report, and nothing is re-initialised in silence.
 """
 
+import collections
 import dataclasses
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from flaxbert.errors import WeightsError
-from flaxbert.models import formats
+from flaxbert.errors import WeightsError, some
+from flaxbert.models import formats, unsupported
 from flaxbert.models.families.base import Family
 from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model, Params
+
+log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +74,11 @@ class LoadReport:
         """One paragraph for the log."""
         text = f"{self.source}: {len(self.loaded)} tensors loaded"
         if resized := self.named("resized"):
-            text += f"; resized, as asked: {', '.join(resized)}"
+            text += f"; resized, as asked: {some(resized)}"
         if self.fresh:
-            text += f"; new output layer, initialised from the seed: {', '.join(self.fresh)}"
+            text += f"; new output layer, initialized from the seed: {some(self.fresh)}"
         if self.unused:
-            text += f"; unused, of other output layers: {', '.join(self.unused)}"
+            text += f"; unused, of other output layers: {some(self.unused)}"
         return text
 
 
@@ -124,6 +128,47 @@ def resized(
     return array
 
 
+WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+"""What torch.compile, FSDP, activation checkpointing and DataParallel put into tensors' names."""
+
+WRAPPED = 0.9
+"""Share of the tensors from which a common first part of their names is a wrapper's."""
+
+
+def _unwrapped(
+    sources: Sequence[str], family: Family, known: Collection[str], directory: Path
+) -> dict[str, str]:
+    """{name in the checkpoint: the same without the parts that wrappers of the model add}.
+
+    A first part that nearly all names have, such as Lightning's `model.`, is a wrapper's if more
+    of them are names of the family without it.
+    """
+
+    def fits(name: str) -> bool:
+        name = canonical(name, family)
+        return name in known or name.startswith(tuple(family.parts))
+
+    names = {source: WRAPPERS.sub("", source) for source in sources}
+    while names:
+        firsts = collections.Counter(name.partition(".")[0] for name in names.values())
+        ((first, count),) = firsts.most_common(1)
+        shorter = {source: name.removeprefix(f"{first}.") for source, name in names.items()}
+        better = sum(map(fits, shorter.values())) > sum(map(fits, names.values()))
+        deeper = not any(map(fits, names.values())) and shorter != names
+        if count < WRAPPED * len(names) or not (better or deeper):
+            break
+        names = shorter
+    changed = [source for source, name in names.items() if source != name]
+    if not any(map(fits, names.values())):
+        return dict(zip(sources, sources, strict=True))
+    if changed:
+        log.info(
+            f"{directory}: {len(changed)} of {len(names)} tensors are read without the parts of "
+            f"their names that a wrapper adds, such as {changed[0]} as {names[changed[0]]}"
+        )
+    return names
+
+
 def examine(
     model: Model,
     directory: Path,
@@ -151,12 +196,17 @@ def examine(
     # Where the model has a table of its own, or none at all, there is nothing to be tied to.
     tied = {} if fresh_head else {a: b for a, b in family.tied.items() if a not in paths}
     ignored = {f"{family.prefix}.{name}" for name in family.ignored}
+    tensors = list(formats.read_tensors(directory))
+    sources = [source for source, _ in tensors]
+    if reason := unsupported.unusual_tensors(sources):
+        raise WeightsError(f"{directory}: {reason}.")
+    unwrapped = _unwrapped(sources, family, {*paths, *family.tied, *ignored}, directory)
     found: dict[str, np.ndarray] = {}
     entries: list[Entry] = []
     again: list[tuple[str, str, np.ndarray]] = []
     unused: dict[str, np.ndarray] = {}
-    for source, array in formats.read_tensors(directory):
-        name = canonical(source, family)
+    for source, array in tensors:
+        name = canonical(unwrapped[source], family)
         path, twin = paths.get(name), paths.get(tied.get(name, ""))
         entry = Entry(source, name, path, array.shape, str(array.dtype), "loaded")
         if stored is not None:
@@ -262,13 +312,14 @@ def load(
     found, entries = examine(model, directory, fresh_head=fresh_head, stored=stored)
     problems = [entry.problem for entry in entries if entry.problem]
     if problems:
+        lines = list(_by_kind(problems))
         if any("mis-shaped: classifier" in problem for problem in problems):
-            problems.append(
+            lines.append(
                 "(a classifier for other labels? --config.model.fresh_head=true starts a new one)"
             )
         raise WeightsError(
             f"{directory}: {len(problems)} problems with the checkpoint's tensors:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(lines)
         )
     report = LoadReport(str(directory), tuple(entries))
     if report.fresh:
@@ -277,6 +328,23 @@ def load(
     order = flatten(model.shapes)
     params = jax.tree.unflatten(jax.tree.structure(model.shapes), [found[path] for path in order])
     return params, report
+
+
+LISTED = 20
+"""Problems of one kind that are listed; of more, the first few stand for all."""
+
+
+def _by_kind(problems: Sequence[str]) -> Iterator[str]:
+    """Problems for a message: many of one kind have one cause, and the first few show it."""
+    kinds: dict[str, list[str]] = collections.defaultdict(list)
+    for problem in problems:
+        kinds[problem.partition(":")[0]].append(problem)
+    for kind, several in kinds.items():
+        if len(several) <= LISTED:
+            yield from several
+        else:
+            texts = [problem.removeprefix(f"{kind}: ") for problem in several]
+            yield f"{kind}, {len(several)} tensors: {some(texts, 3)}"
 
 
 def save(model: Model, params: Params, directory: Path) -> None:

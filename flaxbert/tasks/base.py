@@ -76,6 +76,11 @@ class Task(Protocol):
 
     options_type: ClassVar[type]
     """Dataclass of this task's own configuration, `config.options`."""
+    lower_is_better: ClassVar[Sequence[str]]
+    """Names of the metrics of which `train.keep_best` keeps the lowest, as it does of all losses.
+
+    These are whole names: a metric `f1_error`, of entities of the type "error", is another one.
+    """
 
     @classmethod
     def create(

@@ -30,12 +30,20 @@ from flaxbert.tasks.labels import refuse_from_one, whole
 class Options:
     """Columns."""
 
-    question: str = option("question", "column of the question or the text to continue")
-    prefix: str | None = option(None, "column of words that begin every choice (SWAG's sent2)")
-    choices: tuple[str, ...] = option(
-        ("choices",), "column with a list of choices, or a column for each (the last may be empty)"
+    question: str = option(
+        "question", "column of the question or the text to continue", column=True
     )
-    label: str = option("label", "column of the right choice: its number from 0, or its name")
+    prefix: str | None = option(
+        None, "column of words that begin every choice (SWAG's sent2)", column=True
+    )
+    choices: tuple[str, ...] = option(
+        ("choices",),
+        "column with a list of choices, or a column for each (the last may be empty)",
+        column=True,
+    )
+    label: str = option(
+        "label", "column of the right choice: its number from 0, or its name", column=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +73,7 @@ class MultipleChoice:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options

@@ -18,7 +18,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
-from flaxbert.data.answers import Answer, doubtful, read_answers
+from flaxbert.data.answers import Answer, doubtful, read_answers, unspaced
 from flaxbert.data.features import Features
 from flaxbert.data.findings import MALFORMED, Finding
 from flaxbert.data.table import Row, Table
@@ -63,6 +63,11 @@ class Example(NoLabels):
         """All answers."""
         return self.answers
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The answers' texts: a prediction is right if it equals one."""
+        return frozenset(text for text, _ in self.answers)
+
 
 @dataclasses.dataclass(frozen=True)
 class QuestionAnswering:
@@ -70,6 +75,7 @@ class QuestionAnswering:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options
@@ -107,6 +113,8 @@ class QuestionAnswering:
         examples = table.read(lambda row: self._example(row, labelled, skipped), malformed)
         table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
         table.tell(doubtful(table.rows, unanswerable=self.options.unanswerable), "odd questions")
+        answers, origins = [e.answers for e in examples], [e.origin for e in examples]
+        table.tell(unspaced(answers, origins), "remark on F1")
         return examples
 
     def _example(self, row: Row, labelled: bool, skipped: list[str]) -> Example:
@@ -143,14 +151,10 @@ class QuestionAnswering:
             return_token_type_ids=True,
         )
         owner = encoded["overflow_to_sample_mapping"]
-        starts: list[list[int]] = []
-        ends: list[list[int]] = []
-        for window, offsets in enumerate(encoded["offset_mapping"]):
-            inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
-            starts.append([o[0] if here else -1 for o, here in zip(offsets, inside, strict=True)])
-            ends.append([o[1] if here else -1 for o, here in zip(offsets, inside, strict=True)])
+        starts, ends = windows.offsets(encoded)
         ends = windows.extend_ends([each.context for each in examples], owner, starts, ends)
         golds = [(each.answers[0] if each.answers else None, each.origin) for each in examples]
+        limit, every = self.options.max_answer_length, [(e.answers, e.origin) for e in examples]
         return Features.build(
             {
                 "input_ids": encoded["input_ids"],
@@ -161,6 +165,7 @@ class QuestionAnswering:
             },
             example=owner,
             positions=windows.gold_spans(golds, owner, starts, ends) if labelled else {},
+            lost=windows.out_of_reach(every, owner, starts, ends, limit) if labelled else {},
         )
 
     @property
@@ -216,6 +221,7 @@ class QuestionAnswering:
 
     def _record(self, example: Example, span: tuple[float, int, int], null: float) -> Record:
         score, start, end = span
+        start, end = windows.trim(example.context, start, end)
         text = example.context[start:end]
         record: Record = {"id": example.id, "question": example.question, "answer": text}
         record |= {"start": start, "end": end, "score": score if np.isfinite(score) else None}

@@ -30,7 +30,7 @@ from flaxbert.tasks.texts import TextExample
 class Options(texts.TextOptions):
     """Columns."""
 
-    label: str = option("label", "column of the number")
+    label: str = option("label", "column of the number", column=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Regression:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ("squared_error",)
 
     data: DataConfig
     options: Options
