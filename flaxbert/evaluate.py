@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from flaxbert import memory, sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
 from flaxbert.data.table import Table
+from flaxbert.divergence import worse_than_chance
 from flaxbert.errors import DivergedError, Preempted
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
@@ -22,6 +24,8 @@ from flaxbert.progress import Progress
 from flaxbert.setup import Dataset, Setup
 from flaxbert.step import PredictStep, compile_heights, make_predict_step
 from flaxbert.tasks.base import Metrics, Predictions, Record, Task, score_with_slices
+
+log = logging.getLogger("flaxbert")
 
 ENDS = ("", "/weight")
 """What the names of an objective's two sums end with."""
@@ -127,6 +131,7 @@ class Evaluator:
     def __init__(self, setup: Setup, data: Dataset):
         self._setup, self.data = setup, data
         self._step: PredictStep | None = None
+        self._warned = False
 
     @classmethod
     def open(cls, setup: Setup, table: Table, *, labelled: bool) -> "Evaluator":
@@ -215,7 +220,22 @@ class Evaluator:
         metrics: Metrics = {}
         if data.labelled:
             metrics = score_with_slices(task, data.examples, records) | losses
+            if active:
+                self._compare_with_chance(task, records)
         seconds = time.perf_counter() - start
         metrics["perf/eval_seconds"] = seconds
         metrics["perf/eval_examples_per_s"] = len(data.examples) / seconds
         return Evaluation(records, metrics)
+
+    def _compare_with_chance(self, task: Task, records: Sequence[Record]) -> None:
+        """Warn, once, where one label a text is wrong so often that the labels must be mixed up."""
+        labels = [record.get("label") for record in records]
+        names: Sequence[str] = getattr(task, "labels", ())
+        if self._warned or not set(labels) <= set(names):
+            return
+        numbers = {name: number for number, name in enumerate(names)}
+        gold = [example.label for example in self.data.examples]
+        warning = worse_than_chance(gold, [numbers[str(label)] for label in labels], names)
+        if warning:
+            self._warned = True
+            log.warning(f"evaluation: {warning}")

@@ -11,6 +11,7 @@ import jax
 from flaxbert.config import Config
 from flaxbert.data import findings
 from flaxbert.data.batching import Batches
+from flaxbert.data.table import shortened
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models import weights
@@ -163,9 +164,13 @@ def _remark(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
     """Warn of what is doubtful in examples; to read the files once more is left to the linter."""
     if jax.process_index() != 0:
         return
+    names = getattr(task, "labels", ())
+    if counts := findings.label_counts(train, names):
+        shown = shortened([f"{name} {counts[name]}" for name in names])
+        log.info(f"labels of {len(train)} training examples: {', '.join(shown)}")
     found = [
         *findings.in_examples([*train, *evaluated]),
-        *findings.between(train, evaluated, getattr(task, "labels", ())),
+        *findings.between(train, evaluated, names),
     ]
     for line in findings.summary(found, "python -m flaxbert.lint --config=..."):
         log.warning(line)

@@ -30,7 +30,7 @@ from flaxbert.models.model import Model, Params
 from flaxbert.models.pretrained import other_head
 from flaxbert.models.source import resolve
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Calibrated, Task
+from flaxbert.tasks.base import Calibrated, Scaled, Task
 
 log = logging.getLogger("flaxbert")
 
@@ -131,6 +131,8 @@ class Setup:
                 f"{self.directory}: has no trained output layer (no {', '.join(report.fresh)}); "
                 "train first, or give the --workdir of a finished run."
             )
+        if isinstance(self.task, Scaled) and not report.fresh:
+            params = self.task.from_units(params)
         return params, report
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -249,7 +251,10 @@ class Setup:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         if params is not None:
-            weights.save(self.model, jax.tree.map(np.asarray, params), partial)
+            arrays = jax.tree.map(np.asarray, params)
+            if isinstance(task, Scaled):
+                arrays = task.to_units(arrays)
+            weights.save(self.model, arrays, partial)
         # By it transformers' pipelines cut texts; the table may have been changed since.
         self.tokenizer.model_max_length = self.model.config.positions
         save(self.tokenizer, partial)

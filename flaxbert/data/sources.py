@@ -21,7 +21,7 @@ from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import conll, delimited
 from flaxbert.data.encodings import codec, undecodable
 from flaxbert.data.findings import MALFORMED, READ_AS, Finding
-from flaxbert.data.table import Found, Row, Table, shown
+from flaxbert.data.table import Found, Row, Table, refuse_systematic, shown
 from flaxbert.errors import DataError, HubError
 
 log = logging.getLogger("flaxbert")
@@ -79,6 +79,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
+    refuse_systematic(faults, len(rows) + len(faults), "lines", spec)
     table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
     table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
     for each in remarks:
@@ -119,7 +120,7 @@ TAG = re.compile(r"O|[BIESLUM]-\S+")
 
 def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
     """The form that the first bytes of a file show; of a `named` table whether it is one."""
-    if head.startswith(b"PAR1"):
+    if head.startswith(b"PAR1") and not named:
         return "parquet"
     lines = head.decode(codec(data.encoding), "replace").split("\n")
     if len(head) == HEAD:

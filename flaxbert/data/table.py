@@ -1,9 +1,13 @@
 """Rows of a source, whatever it is: what tasks make examples of."""
 
+import ast
 import collections
 import dataclasses
+import json
 import logging
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +26,36 @@ def shortened(names: Sequence[str]) -> list[str]:
     """Names for a message: a whole file in one line has a million columns."""
     few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
     return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few
+
+
+ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|None|True|False"""
+PRINTED = re.compile(rf"\s*(?:{ITEM})?(?:(?:\s*,\s*|\s+)(?:{ITEM}))*\s*,?\s*")
+"""The inside of a list as Python or numpy prints it: the latter without commas."""
+
+
+LIST = re.compile(r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", re.DOTALL)
+"""What a printed list looks like, or a set of texts."""
+
+
+def unprinted(value: Any) -> Any:
+    """Return the list that a cell's text prints, such as ['a', 'b'] or ["a"]; else the value."""
+    if not isinstance(value, str) or not LIST.fullmatch(value):
+        return value
+    text = value.strip()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            # Without commas Python would join texts: 'a' 'b' is 'ab'.
+            if PRINTED.fullmatch(text[1:-1]):
+                return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
+            read = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return value
+    return read if isinstance(read, list) else value
 
 
 def shown(value: Any) -> str:
@@ -63,6 +97,28 @@ class Row:
                 raise DataError(f"{self.origin}: {column} has several values: {shown(several)}")
             value = value[0] if value else None
         return None if value is None else str(value)
+
+
+MOST, MOST_ALIKE, FEW = 0.5, 0.05, 3
+"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for one cause
+that is known, such as a label; and how many it leaves out whatever their share."""
+
+
+def refuse_systematic(faults: Sequence[DataError], total: int, what: str, source: str) -> None:
+    """Refuse mistakes that are no single ones: to leave them out would change what is learned.
+
+    Raises:
+      DataError: naming how many there are, and the first.
+    """
+    causes = collections.Counter(fault.cause for fault in faults if fault.cause)
+    for cause, count in [*causes.most_common(1), ("", len(faults))]:
+        if count > FEW and count > (MOST_ALIKE if cause else MOST) * total:
+            first = next(fault for fault in faults if fault.cause == cause or not cause)
+            why = f" for one cause, {cause}" if cause else ""
+            raise DataError(
+                f"{source}: {count} of {total} {what} are malformed{why}: too many for "
+                f"data.malformed=skip, which is for single mistakes. The first: {first}"
+            )
 
 
 Found = Iterator[Row | DataError | Finding]
@@ -112,17 +168,20 @@ class Table:
           DataError: see `malformed`; if no row is well formed.
         """
         made: list[T] = []
-        faults = []
+        faults: list[DataError] = []
+        new: list[Finding] = []
         for row in self.rows:
             try:
                 made.append(make(row))
             except DataError as error:
                 if malformed != "skip":
                     raise
+                faults.append(error)
                 if id(row) not in self.left_out:
-                    faults.append(Finding(MALFORMED, "", str(error)))
+                    new.append(Finding(MALFORMED, "", str(error)))
                     self.left_out.add(id(row))
-        self.tell(faults, "malformed rows skipped")
+        self.tell(new, "malformed rows skipped")
+        refuse_systematic(faults, len(self.rows), "rows", self.source)
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
         return made

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from flaxbert.data import conll
 from flaxbert.data.findings import Finding
-from flaxbert.data.table import Row, Table, shown
+from flaxbert.data.table import Row, Table, shown, unprinted
 from flaxbert.errors import DataError
+from flaxbert.tasks.labels import refuse_from_one
 
 
 def refuse_prose(table: Table) -> None:
@@ -27,7 +28,7 @@ def read_words(row: Row, column: str) -> list[str]:
     Raises:
       DataError: if they are no list of texts, or none.
     """
-    value = row.values.get(column)
+    value = unprinted(row.values.get(column))
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
         raise DataError(f"{row.origin}: {column} is {shown(value)}; expected a list of texts.")
     if not value:
@@ -53,9 +54,12 @@ def read_tags(
     refuse_prose(table)
     table.require({words: "options.tokens", column: "options.tags"})
     known = table.label_names.get(column, labels)
+    cells = (unprinted(row.values.get(column)) for row in table.rows)
+    integers = {t for tags in cells if isinstance(tags, list) for t in tags if type(t) is int}
+    refuse_from_one(integers, known, table.source)
 
     def tagged(row: Row) -> tuple[Row, list[str]]:
-        tags, tokens = row.values.get(column), read_words(row, words)
+        tags, tokens = unprinted(row.values.get(column)), read_words(row, words)
         if isinstance(tags, list):
             tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
         if not isinstance(tags, list) or not all(tag and isinstance(tag, str) for tag in tags):
@@ -71,7 +75,9 @@ def read_tags(
     scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
     table.tell(
         [
-            Finding("invalid tag sequence", row.origin, _misplaced(row.values[words], tags, place))
+            Finding(
+                "invalid tag sequence", row.origin, _misplaced(read_words(row, words), tags, place)
+            )
             for row, tags in rows
             for place in conll.misplaced(tags, scheme)
         ],
