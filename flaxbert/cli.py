@@ -67,6 +67,7 @@ def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arg
         raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
     _check_overrides(argv, config_file)
     argv, unset = _take_unset(argv, load_config(config_file))
+    argv = _quote_tuples(argv, load_config(config_file))
     config_flags.DEFINE_config_file(
         "config", None, "FILE[:ARG]", flag_values=values, lock_config=False, sys_argv=list(argv)
     )
@@ -152,6 +153,18 @@ def _take_unset(argv: Sequence[str], config: Config) -> tuple[list[str], list[st
         else:
             rest.append(arg)
     return rest, unset
+
+
+def _quote_tuples(argv: Sequence[str], config: Config) -> list[str]:
+    """Write `--config.KEY=a,b` of a tuple of texts as ('a', 'b'), the form of config_flags."""
+    tuples = {name for name, field, _ in fields(config) if field.type == tuple[str, ...]}
+    quoted = []
+    for arg in argv:
+        match = re.fullmatch(r"(--?config\.([^=]+)=)([^(\['\"].*)", arg)
+        if match and match.group(2) in tuples:
+            arg = f"{match.group(1)}{tuple(match.group(3).split(','))!r}"
+        quoted.append(arg)
+    return quoted
 
 
 def _help(description: str, values: flags.FlagValues, config: Config | None) -> str:

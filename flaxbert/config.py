@@ -15,6 +15,12 @@ from typing import Any
 
 from flaxbert.errors import ConfigError
 
+FORMATS = ("csv", "tsv", "json", "jsonl", "conll", "parquet", "txt")
+"""The forms of local files, values of `data.format` besides "auto"."""
+
+SEPARATORS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
+"""Names of separators, for `data.separator`: a shell swallows some of these characters."""
+
 
 def option(default: Any, help: str) -> Any:
     """A dataclass field with a default and a line for `--help`."""
@@ -51,6 +57,24 @@ class DataConfig:
     eval: str | None = option(None, "the same for evaluation (split validation)")
     predict: str | None = option(None, "the same for --mode=predict; needs no labels (split test)")
     slices: str | None = option(None, "column whose values get metrics of their own (accuracy/en)")
+    format: str = option(
+        "auto",
+        "form of local files: auto (by ending and content), csv, tsv, json, jsonl, conll, parquet, "
+        "txt",
+    )
+    columns: tuple[str, ...] = option(
+        (), "names of the columns of a file whose first line does not name them: label,text"
+    )
+    separator: str | None = option(
+        None,
+        "between columns: comma, tab, semicolon, pipe, or a character (default: by the content)",
+    )
+    quoting: str = option(
+        "auto",
+        "cells in double quotes, which may hold separators and line breaks: auto, yes, escaped (a "
+        'quote within is written \\"), or no (a quote is a character)',
+    )
+    encoding: str = option("utf-8", "of text files: utf-8, utf-16, cp1252, cp1251, latin1, ...")
     malformed: str = option("error", "malformed lines, rows and answers: error, or skip and count")
     calibration: float = option(
         0.0, "share of the training examples kept out of training, on which thresholds are fitted"
@@ -137,6 +161,14 @@ def unknown_key(name: str, config: Any) -> ConfigError:
     return ConfigError(f"unknown config key {name!r}.{hint} Valid: {', '.join(siblings)}.")
 
 
+def _is_encoding(name: str) -> bool:
+    try:
+        "a".encode(name)  # LookupError also for codecs that are not of text, such as base64
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 def _fits(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
         return any(_fits(value, each) for each in typing.get_args(kind))
@@ -184,6 +216,8 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
+        ("data.format", data.format, ("auto", *FORMATS)),
+        ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.malformed", data.malformed, ("error", "skip")),
     ):
         if value not in valid:
@@ -208,6 +242,12 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if number is not None and not number >= least:
             yield f"{name}={number!r}: at least {least}"
+    if data.separator is not None and len(SEPARATORS.get(data.separator, data.separator)) != 1:
+        yield f"data.separator={data.separator!r}: one of {', '.join(SEPARATORS)}, or one character"
+    if len(set(data.columns)) != len(data.columns) or not all(data.columns):
+        yield f"data.columns={data.columns!r}: each column needs a name of its own"
+    if not _is_encoding(data.encoding):
+        yield f"data.encoding={data.encoding!r}: an encoding that Python has, such as utf-8, cp1252"
     if not 0 < train.epochs < math.inf:
         yield f"train.epochs={train.epochs!r}: above 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):

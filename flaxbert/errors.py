@@ -20,7 +20,15 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data file or data set that is absent, unreadable or malformed."""
+    """A data file or data set that is absent, unreadable or malformed.
+
+    Attributes:
+      cause: what malformed rows with the same mistake share, such as one label; "" if unknown.
+    """
+
+    def __init__(self, message: str, cause: str = ""):
+        super().__init__(message)
+        self.cause = cause
 
 
 class WeightsError(UserError):

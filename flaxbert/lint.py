@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flaxbert import cli
-from flaxbert.config import Config, validate
+from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import findings, sources
-from flaxbert.data.findings import MALFORMED, UNUSABLE, Finding
+from flaxbert.data.findings import MALFORMED, READ_AS, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
 from flaxbert.setup import SPLITS, Setup, prepare
@@ -58,14 +58,16 @@ def report(found: Sequence[Finding], stops: Sequence[str], *, everything: bool) 
         kinds[finding.kind].append(finding)
     for kind in sorted(kinds, key=[*reversed(stops), UNUSABLE].count, reverse=True):
         places = kinds[kind]
-        print(f"{'error' if kind in stops else 'warning'}: {kind}, {len(places)}")
+        weight = "error" if kind in stops else "note" if kind == READ_AS else "warning"
+        print(f"{weight}: {kind}, {len(places)}")
         shown = places if everything else places[:PLACES]
         for finding in shown:
             print(f"  {finding}")
         if len(shown) < len(places):
             print(f"  ... and {len(places) - len(shown)} more (--all)")
     errors = sum(finding.kind in stops for finding in found)
-    print(f"{errors} errors, {len(found) - errors} warnings")
+    notes = len(kinds[READ_AS])
+    print(f"{errors} errors, {len(found) - errors - notes} warnings")
     return errors
 
 
@@ -80,11 +82,11 @@ def lint(config: Config) -> list[Finding]:
     specs = {key: spec for key in SPLITS if (spec := getattr(config.data, key))}
     if not specs:
         raise ConfigError("no data: neither data.train, data.eval nor data.predict is set")
-    found = [finding for spec in specs.values() for finding in _in_files(spec)]
+    found = [finding for spec in specs.values() for finding in _in_files(spec, config.data)]
     tables = {}
     for key, spec in specs.items():
         try:
-            tables[key] = sources.read(spec, split=SPLITS[key], malformed="skip")
+            tables[key] = sources.read(spec, config.data, split=SPLITS[key])
         except (DataError, HubError) as error:
             found.append(Finding(UNUSABLE, "", str(error)))
     for table in tables.values():
@@ -96,11 +98,13 @@ def lint(config: Config) -> list[Finding]:
     return found
 
 
-def _in_files(spec: str) -> Iterator[Finding]:
+def _in_files(spec: str, data: DataConfig) -> Iterator[Finding]:
     for path in sources.files(spec):
-        if path.is_file() and path.suffix.lower() != ".parquet":
-            with contextlib.suppress(OSError):  # its reader tells
-                yield from findings.in_file(path)
+        if path.is_file():
+            with contextlib.suppress(OSError, DataError):  # its reader reports it
+                form, _ = sources.form_of(path, data)
+                if form != "parquet":
+                    yield from findings.in_file(path, quoted=form == "csv")
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:

@@ -327,4 +327,4 @@ def read_table(data: DataConfig, key: str) -> Table:
     spec = getattr(data, key)
     if not spec:
         raise ConfigError(f"data.{key} is not set: --config.data.{key}=FILE, or a hub data set")
-    return sources.read(spec, split=SPLITS[key], malformed=data.malformed)
+    return sources.read(spec, data, split=SPLITS[key])

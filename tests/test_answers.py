@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flaxbert.config import DataConfig
 from flaxbert.data import sources
 from flaxbert.data.answers import doubtful, read_answers, unspaced
 from flaxbert.data.table import Row
@@ -30,7 +31,7 @@ def test_a_table_of_text_holds_answers_as_json(ending: str, mark: str, tmp_path:
         cells = ['"' + cell.replace('"', '""') + '"' for cell in cells]
     path = tmp_path / f"dev.{ending}"
     path.write_text(f"context{mark}answers\n{mark.join(cells)}\n")
-    (read,) = sources.read(str(path), split="train").rows
+    (read,) = sources.read(str(path), DataConfig(), split="train").rows
     assert read_answers(read, unanswerable=False) == ((("Bob", 17), ("Ann", 0)), [])
 
 

@@ -53,6 +53,8 @@ def gold(task: Classification, rows: Table) -> list[int | None]:
         (["10", "9", "2"], ("2", "9", "10"), [2, 1, 0]),  # digits sort as numbers
         ([5, 3, 5], ("3", "5"), [1, 0, 1]),  # integers need not begin at 0
         ([1.0, 0.0, 1.0], ("0", "1"), [1, 0, 1]),  # of a column that had a null
+        (["1.0", "0.0", "1"], ("0", "1"), [1, 0, 1]),  # the same as text
+        ([True, False, True], ("False", "True"), [1, 0, 1]),
     ],
 )
 def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices: list) -> None:
@@ -72,7 +74,7 @@ def test_a_null_among_floats_is_no_label(null: Any) -> None:
     assert gold(create(train, malformed="skip"), train) == [1, 0]
 
 
-@pytest.mark.parametrize("odd", [["good"], {"good": 1}, 0.5])
+@pytest.mark.parametrize("odd", [["good", "bad"], {"good": 1}, 0.5])
 def test_a_row_that_is_skipped_adds_no_label(odd: Any) -> None:
     train = table(["good", "bad", odd])
     task = create(train, malformed="skip")
@@ -166,10 +168,22 @@ def test_a_number_is_no_index_among_labels_that_are_numbers() -> None:
         gold(task, table(["0"]))
 
 
-def test_placeholder_names_of_a_checkpoint_are_no_labels() -> None:
+def test_placeholder_names_of_a_checkpoint_bind_no_training() -> None:
     hf = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
-    with pytest.raises(ConfigError, match="two labels or more"):
-        create(None, hf=hf)
+    assert create(table(["good", "bad"]), hf=hf).labels == ("bad", "good")
+    assert create(None, Options(labels=("bad", "good")), hf=hf).labels == ("bad", "good")
+
+
+def test_a_model_trained_on_placeholder_names_is_evaluated_with_them(caplog: Any) -> None:
+    train = table(["LABEL_1", "LABEL_0"])
+    task = create(None, hf=create(train).hf_config())
+    assert task.labels == ("LABEL_0", "LABEL_1")
+    assert gold(task, train) == [1, 0]
+    with caplog.at_level("INFO", "flaxbert"):
+        assert gold(task, table([0, 1])) == [0, 1]
+    assert "0 = LABEL_0, 1 = LABEL_1" in caplog.text
+    with pytest.raises(DataError, match=r"'good' is none of .*LABEL_1.*config\.options\.labels"):
+        task.examples(table(["good", "bad"]), labelled=True)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +213,76 @@ def test_an_unknown_label_is_named_with_its_line(label: object) -> None:
     task = create(table(["good", "bad"]))
     with pytest.raises(DataError) as caught:
         task.examples(table(["good", label]), labelled=True)
-    for part in ("train.tsv:3: label", repr(label), "['bad', 'good']", "--config.options.labels"):
+    for part in ("train.tsv:3: label", repr(label), "['bad', 'good']"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "advice"),
+    [
+        ("awful", "list all labels with --config.options.labels"),
+        (0.5, "--config.task=regression"),
+        ("0.5", "--config.task=regression"),
+        (-1, "take another split"),
+        (None, "The label is missing"),
+        (math.nan, "The label is missing"),
+        (["good", "bad"], "--config.task=multi_label"),
+    ],
+)
+def test_the_advice_fits_the_label(label: Any, advice: str) -> None:
+    task = create(table(["good", "bad"]))
+    with pytest.raises(DataError) as caught:
+        task.examples(table(["good", label]), labelled=True)
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize("label", [["good"], ("good",), "['good']", '["good"]'])
+def test_a_list_of_one_label_is_the_label(label: Any) -> None:
+    train = table([label, "bad"])
+    task = create(train)
+    assert task.labels == ("bad", "good")
+    assert gold(task, train) == [1, 0]
+
+
+@pytest.mark.parametrize("malformed", ["error", "skip"])
+@pytest.mark.parametrize("known", [None, ["bad", "fair", "good"]])
+def test_integers_that_are_counted_from_1_are_refused(malformed: str, known: Any) -> None:
+    rows = table([1, 2, 3, 2] * 5, known)
+    for options in (Options(labels=("bad", "fair", "good")), Options()):
+        if known is None and not options.labels:
+            assert create(rows).labels == ("1", "2", "3")  # labels of their own
+            continue
+        with pytest.raises(DataError, match=r"train\.tsv: .* counted from 1 .*subtract 1"):
+            create(rows, options, malformed=malformed).examples(rows, labelled=True)
+        options = dataclasses.replace(options, balanced=True)
+        with pytest.raises(DataError, match="counted from 1"):
+            create(rows, options, malformed=malformed)
+
+
+def test_a_class_that_is_unknown_is_not_skipped() -> None:
+    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    single = table(["ham", "spam"] * 20 + ["hamm", "spma", "hma"])
+    assert len(task.examples(single, labelled=True)) == 40
+    with pytest.raises(DataError) as caught:
+        task.examples(table(["ham", "spam"] * 20 + ["eggs"] * 4), labelled=True)
+    for part in ("train.tsv: 4 of 44 rows", "label 'eggs'", "The first: train.tsv:42: label"):
+        assert part in str(caught.value)
+
+
+def test_rows_that_are_malformed_for_the_most_part_are_not_skipped() -> None:
+    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    rows = table(["ham"] * 9, text=["film"] * 4 + [None] * 5)
+    with pytest.raises(DataError, match=r"train\.tsv: 5 of 9 rows are malformed: .*train\.tsv:6"):
+        task.examples(rows, labelled=True)
+    assert len(task.examples(table(["ham"] * 9, text=["x"] * 5 + [None] * 4), labelled=True)) == 5
+
+
+def test_columns_of_flags_are_seen_for_what_they_are() -> None:
+    rows = table(["x"] * 3, good=[1, 0, 0], bad=["0", "1", "1"], length=[1, 2, 3])
+    with pytest.raises(DataError) as caught:
+        create(rows, Options(label="label2"))
+    expected = "--config.task=multi_label --config.options.label_columns=good,bad"
+    assert expected in str(caught.value)
 
 
 def test_a_training_row_without_label_is_named_with_its_line() -> None:
@@ -232,7 +314,7 @@ def test_an_absent_column_names_the_key_to_set(options: Options, data: dict, key
 
 
 def test_a_text_that_is_none_is_named_with_its_line() -> None:
-    task = create(table(["good", "bad"]), Options(pair="other"))
+    task = create(table(["good", "bad"], other=["a", "b"]), Options(pair="other"))
     with pytest.raises(DataError, match=r"train\.tsv:3: other is None; expected a text"):
         task.examples(table(["good", "bad"], other=["film", None]), labelled=True)
 

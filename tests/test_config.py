@@ -100,6 +100,10 @@ def test_a_value_of_the_wrong_type_is_refused(
         ("optim", "clip_norm", 0.0),
         ("data", "row_length", 128),  # equal to max_length
         ("options", "labels", ("a", "b")),
+        ("data", "separator", "tab"),
+        ("data", "separator", "\\t"),
+        ("data", "separator", "~"),
+        ("data", "encoding", "UTF8"),
     ],
 )
 def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -> None:
@@ -116,6 +120,15 @@ def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -
         ("model", "dropout", -0.1, "model.dropout=-0.1: from 0 to below 1"),
         ("data", "max_length", 7, "data.max_length=7: at least 8"),
         ("data", "overlap", -1, "data.overlap=-1: at least 0"),
+        ("data", "format", "xlsx", "data.format='xlsx': one of auto, csv, tsv, json"),
+        ("data", "quoting", "none", "data.quoting='none': one of auto, yes, escaped, no"),
+        ("data", "separator", "::", "data.separator='::': one of comma, tab"),
+        ("data", "separator", "", "data.separator='': one of"),
+        ("data", "columns", ("text", "text"), "data.columns=('text', 'text'): each column needs"),
+        ("data", "columns", ("text", ""), "data.columns=('text', ''): each column needs"),
+        ("data", "encoding", "utf8mb4", "data.encoding='utf8mb4': an encoding that Python has"),
+        ("data", "encoding", "base64", "data.encoding='base64': an encoding that Python has"),
+        ("data", "malformed", "drop", "data.malformed='drop': one of error, skip"),
         ("train", "batch_size", 0, "train.batch_size=0: at least 1"),
         ("train", "eval_batch_size", 0, "train.eval_batch_size=0: at least 1"),
         ("train", "accumulate", 0, "train.accumulate=0: at least 1"),
@@ -241,10 +254,16 @@ def test_an_override_arrives_with_its_type(argument: str, value: object) -> None
     [
         ["--config.options.labels=('bad', 'good')"],
         ["--config.options.labels=bad", "--config.options.labels=good"],
+        ["--config.options.labels=bad,good"],
     ],
 )
 def test_a_tuple_is_given_whole_or_by_repetition(arguments: list[str]) -> None:
     assert parse(*arguments, config=LABELS).options.labels == ("bad", "good")
+
+
+def test_a_tuple_of_numerals_holds_texts() -> None:
+    assert parse("--config.options.labels=0,1", config=LABELS).options.labels == ("0", "1")
+    assert parse("--config.data.columns=text").data.columns == ("text",)
 
 
 def test_the_value_may_be_an_argument_of_its_own() -> None:

@@ -64,14 +64,14 @@ CASES = {
     "tsv, too many columns": ("classification", "tsv", TSV + "a\tgood\tx\n", MALFORMED, ":4: 3 c"),
     "tsv, column twice": ("classification", "tsv", "text\ttext\na\tb\n", UNUSABLE, ":1: colu"),
     "tsv, latin-1": ("classification", "tsv", TSV.encode() + "caf\xe9\tgood\n".encode("latin-1"),
-                     UNUSABLE, ":4: not UTF-8; convert the file, for example with iconv"),
+                     UNUSABLE, ":4: not UTF-8. The line in other encodings: cp1252 'café"),
     "tsv, cp1252": ("classification", "tsv", TSV.encode() + b"a \x93film\x94\tgood\n", UNUSABLE,
-                    ":4: not UTF-8; convert the file, for example with iconv -f cp1252"),
+                    ":4: not UTF-8. The line in other encodings: cp1252 'a “film”"),
     "tsv, a broken letter": ("classification", "tsv",
                              f"{TSV}\xe9t\xe9\ufffd\tgood\n".encode() + b"\xe9\n", UNUSABLE,
-                             ":5: not UTF-8, as the rest of the file is; mend the line"),
+                             ":5: not UTF-8, as the rest of the file is: '\\xe9'; fix the line"),
     "tsv, utf-16": ("classification", "tsv", TSV.encode("utf-16"), UNUSABLE,
-                    ":1: not UTF-8 but UTF-16; convert the file with iconv -f utf16 -t utf8"),
+                    ":1: not UTF-8 but UTF-16; set --config.data.encoding=utf-16"),
     "tsv, empty": ("classification", "tsv", "", UNUSABLE, "holds no rows"),
     "tsv, a header alone": ("classification", "tsv", "text\tlabel\n", UNUSABLE, "holds no rows"),
     "tsv, old Mac": ("classification", "tsv", TSV.replace("\n", "\r"), UNUSABLE,
@@ -452,7 +452,7 @@ def test_a_row_with_two_faults_is_left_out_and_counted_once(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         '{"text": "a", "labels": ["x", "y"]}\n{"text": null, "labels": null}\n'
     )
-    table = sources.read(str(tmp_path / "a.jsonl"), split="train", malformed="skip")
+    table = sources.read(str(tmp_path / "a.jsonl"), DataConfig(malformed="skip"), split="train")
     kind = TASKS["multi_label"]
     task = kind.create(DataConfig(malformed="skip"), kind.options_type(), table, {})
     assert len(task.examples(table, labelled=True)) == 1

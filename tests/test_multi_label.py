@@ -109,37 +109,123 @@ def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
         create(table([["joy"], value]))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "['joy', 'love']",
+        '["joy", "love"]',
+        "['joy' 'love']",  # numpy
+        "['joy'\n 'love']",
+        "{'joy', 'love'}",
+        "[joy, love]",
+        "{joy,love}",  # a database
+        '["joy", "love"]  ',
+        ("joy", "love"),
+    ],
+)
+def test_a_printed_list_is_read_as_a_list(value: Any) -> None:
+    train = table([value, "['fear']", "[]"])
+    task = create(train)
+    assert task.labels == ("fear", "joy", "love")
+    assert flags(task, train) == [(0, 1, 1), (1, 0, 0), (0, 0, 0)]
+
+
+def test_a_list_that_is_printed_in_part_is_refused() -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl:1: labels is .* cannot be read\. Write"):
+        create(table(["['joy' 'love' ... 'fear']", "fear"]))
+
+
+def test_quotes_within_a_printed_label_are_part_of_it() -> None:
+    assert create(table(["['it\\'s, a', \"that's\"]", "x"])).labels == ("it's, a", "that's", "x")
+
+
 @pytest.mark.parametrize("value", [[1, 0, 0, 1], [0.0, 1.0, 0.0], [True, False], "0,1,1"])
-def test_flags_are_refused_with_what_to_give_instead(value: Any) -> None:
+def test_flags_among_lists_are_refused_with_what_to_give_instead(value: Any) -> None:
     options = Options(labels=("fear", "joy", "love", "pride"))
     for task in (lambda: create(table([["joy"], value])), lambda: create(None, options)):
         with pytest.raises(DataError) as caught:
             task().examples(table([["joy"], value]), labelled=True)
-        for part in ("train.jsonl:2: labels is", repr(value), "Flags of 0 and 1 are not read"):
+        for part in ("train.jsonl:2: labels is", repr(value), "list the labels that apply"):
             assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "rows", [[[1, 0], [0, 1], [0, 1]], [[0, 1], [0, 1]], ["1,0", "0,1"], [[1.0, 0.0]]]
-)
-@pytest.mark.parametrize("labels", [(), ("joy", "love")])
-def test_flags_of_two_labels_are_refused_though_they_could_be_indices(
-    rows: list[Any], labels: tuple[str, ...]
-) -> None:
+FLAGS = [
+    [[1, 0, 0], [0, 1, 1]],
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]],
+    [[True, False, False], [False, True, True]],
+    ["1,0,0", "0,1,1"],
+    ["[1, 0, 0]", "[0 1 1]"],
+    [["1", "0", "0"], ["0", "1", "1"]],
+]
+
+
+@pytest.mark.parametrize("rows", FLAGS)
+def test_flags_of_all_labels_are_read_if_these_are_named(rows: list[Any], caplog: Any) -> None:
     train = table(rows)
-    for task in (create(train, Options(labels=labels)), create(table([["joy"], ["love"]]))):
+    with caplog.at_level("INFO", "flaxbert"):
+        task = create(train, Options(labels=("joy", "fear", "love")))
+        assert flags(task, train) == [(1, 0, 0), (0, 1, 1)]
+    assert caplog.messages == ["train.jsonl: labels is read as flags, one a label: joy, fear, love"]
+    assert flags(create(None, hf=task.hf_config()), train) == [(1, 0, 0), (0, 1, 1)]
+    with pytest.raises(DataError, match=r"train\.jsonl:1: .*3 flags.*--config\.options\.labels="):
+        create(train)
+    with pytest.raises(DataError, match="has 3 flags of 0 and 1, but there are 2 labels"):
+        create(train, Options(labels=("joy", "fear")))
+
+
+@pytest.mark.parametrize("rows", [[[1, 0], [0, 1]], [[0, 0], [1, 0]], ["1,0", "0,1"]])
+def test_flags_of_two_labels_are_read_where_they_can_be_no_indices(rows: list[Any]) -> None:
+    task = create(None, Options(labels=("joy", "love")))
+    numbers = [[int(x) for x in row.split(",")] if isinstance(row, str) else row for row in rows]
+    assert flags(task, table(rows)) == [tuple(row) for row in numbers]
+
+
+def test_two_numbers_that_may_be_flags_or_indices_are_refused() -> None:
+    train = table([[0, 1], [0, 1]])
+    for make in (lambda: create(train), lambda: create(train, Options(labels=("joy", "love")))):
         with pytest.raises(
-            DataError, match=r"train\.jsonl:1: labels is .*Flags of 0 and 1 are not"
+            DataError, match=r"train\.jsonl:1: .*flags, or indices of both labels\?"
         ):
-            task.examples(train, labelled=True)
+            make()
 
 
-def test_flags_of_two_labels_are_refused_where_malformed_rows_are_skipped() -> None:
-    task = create(None, Options(labels=("joy", "love")), malformed="skip")
-    with pytest.raises(
-        DataError, match=r"train\.jsonl:2: labels is \[1, 0\], with a number for each"
-    ):
-        task.examples(table([[0, 0], [1, 0], [0, 1], [1, 1]]), labelled=True)
+def test_indices_that_are_counted_from_1_are_refused() -> None:
+    task = create(None, Options(labels=("joy", "love", "fear")), malformed="skip")
+    with pytest.raises(DataError, match=r"train\.jsonl: .*counted from 1 \(1 to 3\)"):
+        task.examples(table([[1, 2], [3], []]), labelled=True)
+
+
+def test_a_column_for_each_label_is_named_and_read() -> None:
+    columns = {"joy": [1, 0], "love": ["0", "1"], "fear": [True, True]}
+    rows = [
+        Row(dict(zip(["text", *columns], ["film", *values], strict=True)), f"a.csv:{n}")
+        for n, values in enumerate(zip(*columns.values(), strict=True), 2)
+    ]
+    train = Table("a.csv", rows)
+    with pytest.raises(DataError, match=r"columns hold 0 and 1.*label_columns=joy,love"):
+        create(train)
+    options = Options(label_columns=("love", "joy", "fear"))
+    task = create(train, options)
+    assert task.labels == ("love", "joy", "fear")
+    assert flags(task, train) == [(0, 1, 1), (1, 0, 1)]
+    assert flags(create(None, options, hf=task.hf_config()), train) == [(0, 1, 1), (1, 0, 1)]
+    with pytest.raises(DataError, match=r"no column 'hate'.*options\.label_columns"):
+        create(train, Options(label_columns=("love", "hate")))
+    rows[1].values["love"] = -1
+    with pytest.raises(DataError, match=r"a\.csv:3: love is -1; expected 0 or 1"):
+        task.examples(train, labelled=True)
+    with pytest.raises(ConfigError, match="one or the other"):
+        create(train, Options(labels=("a", "b"), label_columns=("love", "joy")))
+
+
+def test_another_separator_is_pointed_out(caplog: Any) -> None:
+    with caplog.at_level("INFO", "flaxbert"):
+        create(table(["joy;love", "love", "fear;joy"]))
+    assert "--config.options.separator=';'" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", "flaxbert"):
+        create(table(["tv/film", "love", "radio"]))
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("rows", [[[0, 1], [1]], [[1, 0], [0], []], [[0, 1]]])

@@ -137,7 +137,7 @@ def test_a_named_document_column_must_exist() -> None:
 def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("The king.\n")
     (tmp_path / "a.txt").write_text("One line\nand another.\n\n\nA second paragraph.\n")
-    rows = sources.read(str(tmp_path / "*.txt"), split="train")
+    rows = sources.read(str(tmp_path / "*.txt"), DataConfig(), split="train")
     assert [(e.name, e.paragraphs) for e in create().examples(rows, labelled=False)] == [
         (str(tmp_path / "a.txt"), ("One line\nand another.", "A second paragraph.")),
         (str(tmp_path / "b.txt"), ("The king.",)),

@@ -580,7 +580,9 @@ def test_squad_v2_as_published_is_read(tmp_path: Path) -> None:
     article = {"title": "x", "paragraphs": [{"context": CONTEXT, "qas": qas}]}
     path = tmp_path / "v2.json"
     path.write_text(json.dumps({"version": "v2.0", "data": [article]}))
-    examples = create_v2().examples(sources.read(str(path), split="train"), labelled=True)
+    examples = create_v2().examples(
+        sources.read(str(path), DataConfig(), split="train"), labelled=True
+    )
     assert [example.answers for example in examples] == [(), (("bridge", 21),)]
 
 
@@ -827,7 +829,7 @@ def test_equal_mistakes_are_counted_each(tmp_path: Path) -> None:
     data = DataConfig(max_length=16, overlap=4, malformed="skip")
     task = QuestionAnswering.create(data, Options(), None, {})
     for spec, files in (("a.json", 1), ("*.json", 2)):
-        table = sources.read(str(tmp_path / spec), split="train", malformed="skip")
+        table = sources.read(str(tmp_path / spec), DataConfig(malformed="skip"), split="train")
         for _ in range(2):  # reading twice finds nothing new
             assert len(task.examples(table, labelled=True)) == 2 * files
             assert table.malformed == files * (2 * 2 + 2)  # answers, and questions

@@ -8,8 +8,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import sources
-from flaxbert.errors import ConfigError, DataError, HubError
+from flaxbert.errors import DataError, HubError
 
 ROWS = [
     {"text": "plain words", "label": "good"},
@@ -55,7 +56,7 @@ WRITERS: dict[str, Callable[[Path, list[dict]], None]] = {
 
 
 def read(path: Path) -> sources.Table:
-    return sources.read(str(path), split="train")
+    return sources.read(str(path), DataConfig(), split="train")
 
 
 def read_text(tmp_path: Path, name: str, content: str | bytes) -> sources.Table:
@@ -69,7 +70,8 @@ def values(table: sources.Table) -> list[dict]:
 
 
 def test_every_format_is_tested() -> None:
-    assert WRITERS.keys() == sources.READERS.keys() - {".conll", ".txt"}  # sentences, paragraphs
+    assert sources.READERS.keys() == set(FORMATS) == set(sources.ENDINGS.values())
+    assert {f".{form}" for form in FORMATS} - WRITERS.keys() == {".conll", ".txt"}  # no tables
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -105,6 +107,39 @@ def test_a_cell_may_be_a_long_document(name: str, separator: str, tmp_path: Path
     text = "word " * 40_000  # csv alone stops at 131,072 characters
     table = read_text(tmp_path, name, f"text{separator}label\n{text}{separator}good\n")
     assert values(table) == [{"text": text, "label": "good"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("good\tfine\nbad\told\n", {"format": "tsv", "columns": ("label", "text")}),
+        ("label;text\ngood;fine\nbad;old\n", {"format": "csv", "separator": "semicolon"}),
+        ("label|text\ngood|fine\nbad|old\n", {"format": "tsv", "separator": "|"}),
+        ('label\ttext\n"good"\t"fine"\nbad\told\n', {"format": "tsv", "quoting": "yes"}),
+        ('{"label": "good", "text": "fine"}\n{"label": "bad", "text": "old"}', {"format": "jsonl"}),
+    ],
+)
+def test_options_say_what_the_name_does_not(content: str, options: dict, tmp_path: Path) -> None:
+    path = tmp_path / "SMSSpamCollection"
+    path.write_text(content)
+    table = sources.read(str(path), DataConfig(**options), split="train")
+    assert values(table) == [{"label": "good", "text": "fine"}, {"label": "bad", "text": "old"}]
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "json", "jsonl", "conll", "txt"])
+def test_text_of_other_encodings_is_read_if_told(form: str, tmp_path: Path) -> None:
+    content = {
+        "csv": "text\nпривет\n",
+        "tsv": "text\nпривет\n",
+        "json": '[{"text": "привет"}]',
+        "jsonl": '{"text": "привет"}',
+        "conll": "привет O\n",
+        "txt": "привет\n",
+    }[form]
+    (tmp_path / "a.data").write_text(content, encoding="cp1251")
+    told = DataConfig(format=form, encoding="cp1251")
+    (row,) = sources.read(str(tmp_path / "a.data"), told, split="train").rows
+    assert row.values.get("text", row.values.get("tokens")) in ("привет", ["привет"])
 
 
 def write_named(path: Path, names: list[str]) -> None:
@@ -154,7 +189,7 @@ def test_a_carriage_return_within_a_line_is_one_malformed_row(name: str, tmp_pat
     content = "text\nfine\nthe\rfilm\n\r!\nbad\n"
     with pytest.raises(DataError, match=rf"{name}:3: a carriage return within the line; .*skip"):
         read_text(tmp_path, name, content)
-    table = sources.read(str(tmp_path / name), split="train", malformed="skip")
+    table = sources.read(str(tmp_path / name), DataConfig(malformed="skip"), split="train")
     assert [row["text"] for row in values(table)] == ["fine", "bad"]
     assert [str(finding).split(":")[1] for finding in table.findings] == ["3", "4"]
     with pytest.raises(DataError, match=rf"{name}:1: a carriage return within the line"):
@@ -232,7 +267,14 @@ def squad_question(**changes: object) -> str:
 LATIN = "text\tlabel\ncaf\xe9\tgood\n".encode("latin-1")
 
 BAD = {
-    "unknown ending": ("a.xlsx", "x", ["a.xlsx: ends with none of .tsv, .csv, .json, .jsonl"]),
+    "unknown ending": (
+        "a.xlsx",
+        "x",
+        [
+            "a.xlsx: the ending '.xlsx' is none of .tsv, .csv, .json, .jsonl",
+            "--config.data.format",
+        ],
+    ),
     "too many columns": (
         "a.tsv",
         "text\tlabel\nfine\tgood\nfine\tgood\textra\n",
@@ -248,9 +290,13 @@ BAD = {
         ["a.csv:2: 1 columns, but the first line names 9999 (000", "0..., ... 9979 more)"],
     ),
     "repeated header": ("a.tsv", "text\ttext\na\tb\n", ["a.tsv:1: columns named twice: ['text']"]),
-    "tsv not UTF-8": ("a.tsv", LATIN, ["a.tsv:2: not UTF-8", "iconv"]),
-    "json not UTF-8": ("a.json", b'["\xff"]', ["a.json:1: not UTF-8", "iconv"]),
-    "jsonl not UTF-8": ("a.jsonl", b'{"a": "\xff"}\n', ["a.jsonl:1: not UTF-8", "iconv"]),
+    "tsv not UTF-8": ("a.tsv", LATIN, ["a.tsv:2: not UTF-8", "--config.data.encoding"]),
+    "json not UTF-8": ("a.json", b'["\xff"]', ["a.json:1: not UTF-8", "--config.data.encoding"]),
+    "jsonl not UTF-8": (
+        "a.jsonl",
+        b'{"a": "\xff"}\n',
+        ["a.jsonl:1: not UTF-8", "data.encoding"],
+    ),
     "malformed line": ("a.jsonl", '{"text": "x"}\n{"text": \n', ["a.jsonl:2: not valid JSON"]),
     "line no object": ("a.jsonl", "{}\n[1]\n", ["a.jsonl:2: expected a JSON object, found list"]),
     "malformed file": ("a.json", "[\n{},\n{,}]", ["a.json:3: not valid JSON"]),
@@ -384,10 +430,10 @@ def test_answers_that_are_absent_are_not_the_same_as_none(tmp_path: Path) -> Non
 def test_a_file_that_the_system_does_not_give_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> sources.Found:
+    def refuse(path: Path, data: DataConfig) -> sources.Found:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setitem(sources.READERS, ".txt", refuse)
+    monkeypatch.setitem(sources.READERS, "txt", refuse)
     with pytest.raises(DataError, match=r"a\.txt: cannot be read \(Permission denied\)"):
         read_text(tmp_path, "a.txt", "x")
 
@@ -441,7 +487,7 @@ def test_of_squad_a_question_that_is_malformed_is_left_out_alone(tmp_path: Path)
     (tmp_path / "a.json").write_text(
         squad_with({"paragraphs": [{"context": "in Paris", "qas": asked}]})
     )
-    table = sources.read(str(tmp_path / "a.json"), split="train", malformed="skip")
+    table = sources.read(str(tmp_path / "a.json"), DataConfig(malformed="skip"), split="train")
     assert [row["id"] for row in values(table)] == [QUESTION["id"], "q3"]
     (finding,) = table.findings
     assert "data[1].paragraphs[0].qas[1]: not in SQuAD's form (KeyError('answer_start'))" in str(
@@ -459,7 +505,7 @@ def test_of_squad_a_question_that_is_malformed_is_left_out_alone(tmp_path: Path)
 )
 def test_without_network_a_hub_data_set_points_to_local_files(spec: str, split: str) -> None:
     with pytest.raises(HubError) as caught:
-        sources.read(spec, split="train")
+        sources.read(spec, DataConfig(), split="train")
     for part in (
         f"{spec!r} is no local file",
         f"(split {split})",
@@ -506,7 +552,7 @@ def test_blank_text_has_no_rows(tmp_path: Path) -> None:
 
 
 def pattern(tmp_path: Path, name: str, **options: str) -> sources.Table:
-    return sources.read(f"{tmp_path}/{name}", split="train", **options)
+    return sources.read(f"{tmp_path}/{name}", DataConfig(**options), split="train")
 
 
 def test_a_pattern_is_all_files_that_it_matches_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -626,12 +672,6 @@ def test_malformed_records_of_other_formats_are_skipped_too(
     assert message.startswith(f"{tmp_path}/{name}: 2 malformed lines skipped, the first: ")
 
 
-def test_what_to_do_with_malformed_lines_is_one_of_two(tmp_path: Path) -> None:
-    (tmp_path / "a.conll").write_text(BROKEN)
-    with pytest.raises(ConfigError, match=r"data\.malformed is 'drop'; expected error or skip"):
-        pattern(tmp_path, "a.conll", malformed="drop")
-
-
 @pytest.mark.parametrize("malformed", ["error", "skip"])
 @pytest.mark.parametrize("name", ["a.conll", "a.txt"])
 def test_text_that_is_not_utf8_is_named_with_its_line(
@@ -640,7 +680,7 @@ def test_text_that_is_not_utf8_is_named_with_its_line(
     (tmp_path / name).write_bytes("Paris B-LOC\n\nna O\nna\xefve O\n".encode("latin-1"))
     with pytest.raises(DataError) as caught:
         pattern(tmp_path, name, malformed=malformed)
-    for part in (f"{tmp_path}/{name}:4: not UTF-8", "iconv"):
+    for part in (f"{tmp_path}/{name}:4: not UTF-8", "--config.data.encoding"):
         assert part in str(caught.value)
 
 

@@ -317,7 +317,7 @@ def test_an_absent_column_names_the_key_to_set(options: Options, slices: Any, ke
 def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, labelled: bool) -> None:
     file = tmp_path / "train.txt"
     file.write_text("paris B-LOC\nis O\n\nold O\n")
-    prose = sources.read(str(file), split="train")
+    prose = sources.read(str(file), DataConfig(), split="train")
     with pytest.raises(DataError, match=r"train\.txt: .* ends with \.conll: rename it"):
         create(prose)
     task = create(table("paris/B-LOC is/O"))
@@ -631,7 +631,7 @@ def test_parts_of_speech_give_accuracy_alone() -> None:
 def read(tmp_path: Path, content: str) -> Table:
     path = tmp_path / "ner.conll"
     path.write_text(content)
-    return sources.read(str(path), split="train")
+    return sources.read(str(path), DataConfig(), split="train")
 
 
 def test_a_column_of_the_file_gives_slices(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ class Sentence:
         return {"tokens": self.tokens} | dict(zip([*names, "tags"], self.columns, strict=False))
 
 
-def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
+def sentences(
+    path: Path, *, columns: Sequence[str] = (), encoding: str = "utf-8-sig"
+) -> tuple[list[Sentence], list[DataError]]:
     r"""Read a column file.
 
     * Lines end with \n or \r\n alone, and columns are parted by tabs if half of the lines have
@@ -57,16 +59,18 @@ def sentences(path: Path) -> tuple[list[Sentence], list[DataError]]:
     the lines are returned for the caller to refuse or to tell.
 
     Args:
-      path: a file in UTF-8, with or without a byte order mark.
+      path: a text file.
+      columns: their names, of which "word" is the token and "tag" the tags; () if not given.
+      encoding: Python's codec.
 
     Returns:
       The sentences, and what is wrong with each malformed line.
 
     Raises:
-      UnicodeDecodeError: if the file is not UTF-8.
+      UnicodeDecodeError: if the file is of another encoding.
     """
     # Not read_text or splitlines: both also end a line at a lone \r, the latter at U+0085 too.
-    ended = path.read_bytes().decode("utf-8-sig").split("\n")
+    ended = path.read_bytes().decode(encoding).split("\n")
     lines = [line.removesuffix("\r") for line in ended]
     tabs, first = _form(lines)
     found: list[Sentence] = []

@@ -14,11 +14,33 @@ UNUSABLE = "unusable"
 """The kind of what stops a run even then: a file that cannot be decoded, a column that is absent.
 """
 
+READ_AS = "read as"
+"""The kind of what is no mistake: how a file is read that is not as its name says."""
+
 RARE = 20
 """One in so many rows: columns that fewer have, or lack, are no part of the form of the data."""
 
-MISREAD = re.compile("[\xc2\xc3][\x80-\xbf]|\xe2\u20ac")
-"""What UTF-8 gives where it is read as latin-1 or cp1252: accented letters, and quotes."""
+
+def _high(encoding: str, least: int, most: int) -> str:
+    """Characters for the inside of a pattern: some bytes in an encoding."""
+    texts = (bytes([byte]).decode(encoding, "ignore") for byte in range(least, most + 1))
+    return re.escape("".join(texts))
+
+
+# Bytes of UTF-8 that are read in another encoding: a first one, and those behind it.
+_MORE = "[\x80-\xbf" + _high("cp1252", 0x80, 0xBF) + "]"
+_MORE_1251 = "[" + _high("cp1251", 0x80, 0xBF) + "]"
+
+MISREAD = {
+    "UTF-8 was read as latin-1": re.compile(
+        f"[\xc2\xc3]{_MORE}|\xe2\u20ac|(?:[\xd0\xd1]{_MORE}){{2}}|(?:[\xe3-\xe9]{_MORE}{{2}}){{2}}"
+        f"|\xf0\u0178{_MORE}"
+    ),
+    "UTF-8 was read as cp1251": re.compile(f"(?:[\u0420\u0421]{_MORE_1251}){{2}}|\u0432\u0402"),
+    "Cyrillic (cp1251) was read as latin-1": re.compile("(?<![a-zA-Z])[\xc0-\xff][\xe0-\xff]{4}"),
+}
+"""What texts look like that were read in another encoding than they were written in: accented
+letters, typographic quotes, Cyrillic, Chinese or Japanese, and emoji."""
 
 CONTROL = re.compile("[\x80-\x9f]")
 """What cp1252 gives where it is read as latin-1: its quotes and dashes."""
@@ -63,12 +85,12 @@ class Comparable(Protocol):
         """Its labels."""
 
 
-def in_file(path: Path) -> Iterator[Finding]:
-    """What the bytes of a text file show."""
+def in_file(path: Path, *, quoted: bool) -> Iterator[Finding]:
+    """What the bytes of a text file show; `quoted`: cells in quotes may hold line breaks."""
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
         yield Finding("byte-order mark", f"{path}:1", "is left out; save the file without it")
-    if path.suffix.lower() == ".csv":  # spreadsheets write \n in a cell, and \r\n behind a row
+    if quoted:  # spreadsheets write \n in a cell, and \r\n behind a row
         content = re.sub(rb'"[^"]*"', lambda cell: b'"' * len(cell[0]), content)
     patterns = {"\\r\\n": rb"\r\n", "\\n": rb"(?<!\r)\n", "\\r": rb"\r(?!\n)"}
     counts = {end: len(re.findall(pattern, content)) for end, pattern in patterns.items()}
@@ -110,15 +132,22 @@ def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
             if "\ufffd" in text:
                 what = f"U+FFFD at character {text.index(chr(0xFFFD))} stands for a letter lost"
                 yield Finding("wrong encoding", example.origin, f"{what} in reading an older file")
-            if not text.isascii() and (found := MISREAD.search(text)):
-                what = f"{found[0]!r} at character {found.start()}: UTF-8 was read as latin-1"
-                yield Finding("wrong encoding", example.origin, f"{what} before it was saved")
+            if not text.isascii() and (misread := _misread(text)):
+                yield Finding("wrong encoding", example.origin, f"{misread} before it was saved")
             elif not text.isascii() and (found := CONTROL.search(text)):
                 what = f"{found[0]!r} at character {found.start()}: cp1252 was read as latin-1"
                 yield Finding("wrong encoding", example.origin, f"{what} before it was saved")
             if "\ufeff" in text:
                 what = f"at character {text.index(chr(0xFEFF))}: were files joined?"
                 yield Finding("byte-order mark", example.origin, what)
+
+
+def _misread(text: str) -> str | None:
+    """Where a text was read in another encoding than it was written in, and what happened."""
+    for what, pattern in MISREAD.items():
+        if match := pattern.search(text):
+            return f"{match[0]!r} at character {match.start()}: {what}"
+    return None
 
 
 def between(

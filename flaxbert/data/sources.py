@@ -1,83 +1,153 @@
 """Sources: local files and Hugging Face data sets, all read into the same rows.
 
-A local file is recognised by its ending: .tsv .csv .json .jsonl .parquet .conll .txt. A .json may
+A local file is recognized by its ending (see ENDINGS), or `data.format` names its form. A .json may
 be a list of objects or a SQuAD file as published, a .txt is plain text, a row a paragraph. A
 pattern such as `books/*.txt` is all files that it matches, in order. Anything else is a hub data
 set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation` or `...@train[:100]`.
 """
 
 import collections
-import csv
 import glob
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flaxbert import hub
-from flaxbert.data import conll
-from flaxbert.data.findings import MALFORMED, Finding
-from flaxbert.data.table import Row, Table, shortened, shown
-from flaxbert.errors import ConfigError, DataError, HubError
+from flaxbert.config import FORMATS, DataConfig
+from flaxbert.data import conll, delimited
+from flaxbert.data.encodings import codec, undecodable
+from flaxbert.data.findings import MALFORMED, READ_AS, Finding
+from flaxbert.data.table import Found, Row, Table, refuse_systematic, shown
+from flaxbert.errors import DataError, HubError
 
 log = logging.getLogger("flaxbert")
 
 T = TypeVar("T")
 
-Found = Iterator[Row | DataError]
-"""What a reader yields: a record, or what is wrong with a malformed line that can be left out."""
 
-
-def read(spec: str, *, split: str, malformed: str = "error") -> Table:
+def read(spec: str, data: DataConfig, *, split: str) -> Table:
     """Read local files or a hub data set.
 
     Args:
       spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT]`.
+      data: how files are written (`format`, `columns`, `separator`, `quoting`, `encoding`), and
+        whether malformed lines are an error (`malformed`).
       split: of a hub data set whose specification names none.
-      malformed: whether malformed lines are an "error", or left out and told ("skip").
 
     Raises:
-      ConfigError: for another value of `malformed`.
       DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.
       HubError: if the data set cannot be fetched.
     """
-    if malformed not in ("error", "skip"):
-        raise ConfigError(f"data.malformed is {malformed!r}; expected error or skip.")
     if glob.has_magic(spec) and not Path(spec).exists():
-        if found := files(spec):
-            tables = [read(str(file), split=split, malformed=malformed) for file in found]
+        if matches := files(spec):
+            tables = [read(str(file), data, split=split) for file in matches]
             all_rows = [row for table in tables for row in table.rows]
             told = sum((table.findings for table in tables), collections.Counter[Finding]())
             return Table(spec, all_rows, _same_names(tables), told)
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        if path.exists():
-            raise DataError(f"{spec}: ends with none of {', '.join(READERS)}.")
+    if not path.exists():
+        if path.suffix.lower() in ENDINGS:
+            raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
         return _read_hub(spec, split)
     if not path.is_file():
-        raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
+        raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
     rows: list[Row] = []
     faults: list[DataError] = []
+    remarks: list[Finding] = []
     try:
-        for each in reader(path):
-            if isinstance(each, Row):
-                rows.append(each)
-            elif malformed == "skip":
-                faults.append(each)
+        form, remark = form_of(path, data)
+        remarks += [remark] if remark else []
+        for record in READERS[form](path, data):
+            if isinstance(record, Row):
+                rows.append(record)
+            elif isinstance(record, Finding):
+                remarks.append(record)
+            elif data.malformed == "skip":
+                faults.append(record)
             else:
-                raise DataError(f"{each} Mend it, or --config.data.malformed=skip leaves such out.")
+                raise DataError(
+                    f"{record} Fix the line, or leave such lines out with "
+                    "--config.data.malformed=skip."
+                )
     except UnicodeDecodeError:
-        raise DataError(f"{spec}:{_undecodable(path.read_bytes())}.") from None
+        raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
-    table = Table(spec, rows, _parquet_names(path) if reader is _read_parquet else {})
-    table.tell([Finding(MALFORMED, "", str(each)) for each in faults], "malformed lines skipped")
+    refuse_systematic(faults, len(rows) + len(faults), "lines", spec)
+    table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
+    table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
+    for each in remarks:
+        table.remark(each)
     return table
+
+
+def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
+    """The form of a local file, one of FORMATS, and a finding if its content decides.
+
+    Raises:
+      DataError: if neither `data.format`, the file's ending nor its content says it.
+    """
+    if data.format != "auto":
+        return data.format, None
+    form = ENDINGS.get(path.suffix.lower())
+    if form not in (None, "csv", "tsv"):
+        return form, None
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    by_content = _form_of_content(head, path, data, named=form is not None)
+    if by_content is None and form is None:
+        raise DataError(
+            f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}, and the content "
+            f"does not say its form. Name it: --config.data.format, one of {', '.join(FORMATS)}."
+        )
+    if by_content is None:
+        return str(form), None
+    what = f"read as {by_content} by its content; set --config.data.format if it is not"
+    return by_content, Finding(READ_AS, str(path), what)
+
+
+HEAD = 100_000
+"""Bytes of a file by which its form is found out."""
+
+TAG = re.compile(r"O|[BIESLUM]-\S+")
+
+
+def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
+    """The form that the first bytes of a file show; of a `named` table whether it is one."""
+    if head.startswith(b"PAR1") and not named:
+        return "parquet"
+    lines = head.decode(codec(data.encoding), "replace").split("\n")
+    if len(head) == HEAD:
+        del lines[-1]
+    if _is_conll(lines):
+        return "conll"
+    if named:
+        return None
+    first = next((line for line in lines if line.strip()), "").strip()
+    if first.startswith("{"):
+        try:
+            json.loads(first)
+        except ValueError:
+            return "json"
+        return "jsonl"
+    if first.startswith("[") and not first.endswith("]"):
+        return "json"
+    return delimited.form_of("\n".join(lines), path, data)
+
+
+def _is_conll(lines: Sequence[str]) -> bool:
+    """Whether lines are columns of words and tags of entities, with blank lines between."""
+    words = [line.split("\t" if "\t" in line else None) for line in lines if line.strip()]
+    words = [cells for cells in words if not cells[0].startswith(("#", conll.DOCUMENT))]
+    blank = any(not line.strip() for line in lines[:-1])
+    tags = {cells[-1].strip() for cells in words}
+    alike = len({len(cells) for cells in words}) == 1 and len(words[0]) > 1
+    return blank and alike and all(map(TAG.fullmatch, tags)) and tags != {"O"}
 
 
 def files(spec: str) -> list[Path]:
@@ -101,85 +171,12 @@ def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
     return names
 
 
-def _undecodable(content: bytes) -> str:
-    """The first line that is not UTF-8, and the mend: it depends on what the file is instead."""
-    text = content.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 end up as these
-    faults = [place for place, char in enumerate(text) if "\udc80" <= char <= "\udcff"]
-    line = text.count("\n", 0, faults[0] if faults else 0) + 1
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return f"{line}: not UTF-8 but UTF-16; convert the file with iconv -f utf16 -t utf8"
-    if 2 * len(faults) < sum(not char.isascii() for char in text):
-        return f"{line}: not UTF-8, as the rest of the file is; mend the line"
-    # Both are of Western Europe; where cp1252 has quotes and dashes, latin-1 has control characters
-    encoding = "cp1252" if re.search(b"[\x80-\x9f]", content) else "latin1"
-    return f"{line}: not UTF-8; convert the file, for example with iconv -f {encoding} -t utf8"
+def _read_csv(path: Path, data: DataConfig) -> Found:
+    return delimited.rows(path, data, ",")
 
 
-LARGEST_CELL = 2**31 - 1
-"""Characters: csv's own limit is 131,072, fewer than a long document has; this is the highest."""
-
-Records = Iterator[tuple[int, list[str] | str]]
-"""Of a file of columns: the line that each begins in, and its cells or what is wrong with it."""
-
-
-def _csv_records(path: Path) -> Records:
-    csv.field_size_limit(LARGEST_CELL)  # csv keeps it for the process, not for a reader
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        reader = csv.reader(file, strict=True)
-        while True:
-            begin = reader.line_num + 1  # a record of several lines is found by its first
-            try:
-                yield begin, next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "new-line" not in str(error):  # a quote: the lines behind it may be cells
-                    raise DataError(f"{path}:{begin}: {error}.") from None
-                yield begin, conll.LONE_RETURN
-
-
-def _tsv_records(path: Path) -> Records:
-    """GLUE's form: a quote is just a character."""
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        for number, ended in enumerate(file, start=1):
-            line = ended.removesuffix("\n").removesuffix("\r")
-            cells = line.split("\t") if line else []
-            yield number, conll.LONE_RETURN if "\r" in line else cells
-
-
-def _rows(path: Path, records: Records) -> Found:
-    begin, header = next(records, (1, []))
-    if isinstance(header, str):
-        raise DataError(f"{path}:{begin}: {header}.")
-    repeated = [name for name, count in collections.Counter(header).items() if count > 1]
-    if repeated:
-        raise DataError(f"{path}:1: columns named twice: {shortened(sorted(repeated))}.")
-    blank: list[Row] = []
-    for begin, cells in records:
-        origin = f"{path}:{begin}"
-        if not cells:
-            # In one column an empty text, or the rows behind it would shift; not at the end.
-            blank += [Row({name: ""}, origin) for name in header if len(header) == 1]
-            continue
-        yield from blank
-        blank = []
-        if isinstance(cells, str):
-            yield DataError(f"{origin}: {cells}.")
-        elif len(cells) != len(header):
-            yield DataError(
-                f"{origin}: {len(cells)} columns, but the first line names {len(header)} "
-                f"({', '.join(shortened(header))})."
-            )
-        else:
-            yield Row(dict(zip(header, cells, strict=True)), origin)
-
-
-def _read_csv(path: Path) -> Found:
-    return _rows(path, _csv_records(path))
-
-
-def _read_tsv(path: Path) -> Found:
-    return _rows(path, _tsv_records(path))
+def _read_tsv(path: Path, data: DataConfig) -> Found:
+    return delimited.rows(path, data, "\t")
 
 
 DEEPEST = 50
@@ -249,8 +246,8 @@ def _parse(text: str) -> Any:
         raise ValueError("lists or objects in one another without end") from None
 
 
-def _read_jsonl(path: Path) -> Found:
-    with open(path, encoding="utf-8-sig") as file:
+def _read_jsonl(path: Path, data: DataConfig) -> Found:
+    with open(path, encoding=codec(data.encoding)) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 origin = f"{path}:{number}"
@@ -261,8 +258,8 @@ def _read_jsonl(path: Path) -> Found:
                     yield DataError(f"{origin}: not valid JSON ({reason}).")
 
 
-def _read_json(path: Path) -> Found:
-    text = path.read_text(encoding="utf-8-sig")
+def _read_json(path: Path, data: DataConfig) -> Found:
+    text = path.read_text(encoding=codec(data.encoding))
     try:
         content = _parse(text)
     except json.JSONDecodeError as error:
@@ -342,7 +339,7 @@ def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
         raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
 
 
-def _read_parquet(path: Path) -> Found:
+def _read_parquet(path: Path, data: DataConfig) -> Found:
     import pyarrow.parquet
 
     def records(path: Path) -> list[dict[str, Any]]:
@@ -387,17 +384,17 @@ def _class_labels(written: bytes | None) -> dict[str, list[str]]:
     return names
 
 
-def _read_conll(path: Path) -> Found:
-    sentences, faults = conll.sentences(path)
+def _read_conll(path: Path, data: DataConfig) -> Found:
+    sentences, faults = conll.sentences(path, columns=data.columns, encoding=codec(data.encoding))
     yield from faults
     yield from (Row(each.values(), f"{path}:{each.line}") for each in sentences)
 
 
-def _read_txt(path: Path) -> Found:
+def _read_txt(path: Path, data: DataConfig) -> Found:
     """Paragraphs: lines up to a blank one. The form BERT's own data has, and that of books."""
     lines: list[str] = []
     start = 1
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding=codec(data.encoding)) as file:
         for number, line in enumerate([*file, ""], start=1):
             if line.strip():
                 start = start if lines else number
@@ -407,15 +404,31 @@ def _read_txt(path: Path) -> Found:
                 lines = []
 
 
-READERS: dict[str, Callable[[Path], Found]] = {
-    ".tsv": _read_tsv,
-    ".csv": _read_csv,
-    ".json": _read_json,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".conll": _read_conll,
-    ".txt": _read_txt,
+READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "json": _read_json,
+    "jsonl": _read_jsonl,
+    "conll": _read_conll,
+    "parquet": _read_parquet,
+    "txt": _read_txt,
 }
+
+ENDINGS = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".txt": "txt",
+}
+"""Endings of file names, and the form that they stand for."""
 
 
 def _read_hub(spec: str, split: str) -> Table:
@@ -426,7 +439,7 @@ def _read_hub(spec: str, split: str) -> Table:
     chosen = chosen or split
     mend = (
         "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
-        f"({', '.join(READERS)})."
+        f"({', '.join(ENDINGS)})."
     )
     try:
         with hub.fetching(spec):

@@ -1,9 +1,13 @@
 """Rows of a source, whatever it is: what tasks make examples of."""
 
+import ast
 import collections
 import dataclasses
+import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flaxbert.data.findings import MALFORMED, Finding
@@ -21,6 +25,47 @@ def shortened(names: Sequence[str]) -> list[str]:
     """Names for a message: a whole file in one line has a million columns."""
     few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
     return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few
+
+
+ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|None|True|False"""
+PRINTED = re.compile(rf"\s*(?:{ITEM})?(?:(?:\s*,\s*|\s+)(?:{ITEM}))*\s*,?\s*")
+"""The inside of a list as Python or numpy prints it: the latter without commas."""
+
+
+LIST = re.compile(r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", re.DOTALL)
+"""What a printed list looks like, or a set of texts."""
+
+
+def printed(text: str) -> Any:
+    """Read a cell that holds a printed value: JSON, or what Python and numpy print.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    text = text.strip()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    if text[:1] + text[-1:] in ("[]", "()", "{}") and PRINTED.fullmatch(text[1:-1]):
+        return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        raise ValueError(f"{shown(text)} is neither JSON nor printed by Python") from None
+
+
+def unprinted(value: Any) -> Any:
+    """The list that a cell's text prints, such as ['a', 'b'] or ["a"]; else the value itself."""
+    if isinstance(value, str) and re.fullmatch(
+        r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", value, re.DOTALL
+    ):
+        try:
+            read = printed(value)
+        except ValueError:
+            return value
+        return read if isinstance(read, list) else sorted(read) if isinstance(read, set) else value
+    return value
 
 
 def shown(value: Any) -> str:
@@ -64,6 +109,32 @@ class Row:
         return None if value is None else str(value)
 
 
+MOST, MOST_ALIKE, FEW = 0.5, 0.05, 3
+"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for one cause
+that is known, such as a label; and how many it leaves out whatever their share."""
+
+
+def refuse_systematic(faults: Sequence[DataError], total: int, what: str, source: str) -> None:
+    """Refuse mistakes that are no single ones: to leave them out would change what is learned.
+
+    Raises:
+      DataError: naming how many there are, and the first.
+    """
+    causes = collections.Counter(fault.cause for fault in faults if fault.cause)
+    for cause, count in [*causes.most_common(1), ("", len(faults))]:
+        if count > FEW and count > (MOST_ALIKE if cause else MOST) * total:
+            first = next(fault for fault in faults if fault.cause == cause or not cause)
+            why = f" for one cause, {cause}" if cause else ""
+            raise DataError(
+                f"{source}: {count} of {total} {what} are malformed{why}: too many for "
+                f"data.malformed=skip, which is for single mistakes. The first: {first}"
+            )
+
+
+Found = Iterator[Row | DataError | Finding]
+"""What a reader yields: a record, what is wrong with a malformed line, or how a file is read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """The rows of a source, and the names behind integer labels where the source knows them."""
@@ -88,6 +159,12 @@ class Table:
         if new:
             log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
 
+    def remark(self, finding: Finding) -> None:
+        """Add a finding that there is one of, such as how a file is read, and log it."""
+        if finding not in self.findings:
+            self.findings[finding] = 1
+            log.info(str(finding))
+
     def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
         """What `make` makes of each row.
 
@@ -99,17 +176,20 @@ class Table:
           DataError: see `malformed`; if no row is well formed.
         """
         made: list[T] = []
-        faults = []
+        faults: list[DataError] = []
+        new: list[Finding] = []
         for row in self.rows:
             try:
                 made.append(make(row))
             except DataError as error:
                 if malformed != "skip":
                     raise
+                faults.append(error)
                 if id(row) not in self.left_out:
-                    faults.append(Finding(MALFORMED, "", str(error)))
+                    new.append(Finding(MALFORMED, "", str(error)))
                     self.left_out.add(id(row))
-        self.tell(faults, "malformed rows skipped")
+        self.tell(new, "malformed rows skipped")
+        refuse_systematic(faults, len(self.rows), "rows", self.source)
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
         return made
@@ -134,8 +214,61 @@ class Table:
         known = self.columns
         for column, key in {**columns, **({slices: "data.slices"} if slices else {})}.items():
             if column not in known:
-                mend = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
                 raise DataError(
-                    f"{self.source}: no column {column!r}; its columns are "
-                    f"{shortened(known)}. {mend} (a first line must name them)."
+                    f"{self.source}: no column {column!r}; its columns are {shortened(known)}. "
+                    f"{self._advice(column, key, columns)}"
                 )
+
+    def _advice(self, column: str, key: str, columns: Mapping[str, str]) -> str:
+        """How to fix that there is no such column."""
+        known = self.columns
+        if names := self._names_of_columns(columns):
+            return (
+                "The first line seems to hold data, not names; to name the columns: "
+                f"--config.data.columns={','.join(names)}."
+            )
+        alike = [name for name in known if name.strip().casefold() == column.strip().casefold()]
+        if alike and key:
+            return f"Did you mean {alike[0]!r}? --config.{key}={alike[0]}"
+        if self.source.endswith(".txt"):
+            return (
+                "A .txt file is read as prose, for pre-training; a table is read with "
+                "--config.data.format=tsv (or csv), words and tags with --config.data.format=conll."
+            )
+        rename = f"Name yours with --config.{key}=COLUMN" if key else "Rename yours"
+        return (
+            f"{rename} (a first line must name them; for a file without one: "
+            f"--config.data.columns={','.join(columns)})."
+        )
+
+    def _names_of_columns(self, columns: Mapping[str, str]) -> list[str] | None:
+        """Names for a file without a header; None if its first line may well be one.
+
+        A name that is among the values of its column, or a number above numbers, is none.
+        """
+        known, needed = self.columns, list(columns)
+        values = {name: [row.values.get(name) for row in self.rows] for name in known}
+        if len(known) < len(needed) or not all(
+            isinstance(value, str) for column in values.values() for value in column
+        ):
+            return None
+        texts: dict[str, list[str]] = {name: list(map(str, values[name])) for name in known}
+        labels = [name for name in known if name in texts[name] or _numbers([name, *texts[name]])]
+        if not labels:
+            return None
+        label = min(labels, key=lambda name: (name not in texts[name], len(set(texts[name]))))
+        wanted = [column for column, key in columns.items() if key != "options.label"]
+        lengths = {name: sum(map(len, texts[name])) for name in known if name != label}
+        longest = sorted(lengths, key=lambda name: lengths[name], reverse=True)[: len(wanted)]
+        roles = dict(zip(sorted(longest, key=known.index), wanted, strict=False))
+        if len(wanted) < len(needed):
+            roles[label] = next(column for column in columns if column not in wanted)
+        return [roles.get(name, f"column{number}") for number, name in enumerate(known, start=1)]
+
+
+def _numbers(texts: Iterable[str]) -> bool:
+    """Whether all texts are numbers."""
+    try:
+        return all(math.isfinite(float(text)) for text in texts)
+    except ValueError:
+        return False

@@ -66,8 +66,9 @@ class Classification:
         seen: set[str] | None = None if train is None else set()
         known = None if train is None else train.label_names.get(column)
         if train is not None and not options.labels and known is None:
-            train.require({column: "options.label"})
-            given = [names.whole(row.values.get(column)) for row in train.rows]
+            names.refuse_flag_columns(train, column, "--config.task=multi_label ")
+            texts.require(train, options, data, labelled=True)
+            given = [names.single(row.values.get(column)) for row in train.rows]
             if data.malformed == "skip":  # rows whose labels `index` refuses name no class
                 given = [each for each in given if isinstance(each, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
@@ -85,7 +86,9 @@ class Classification:
         if weights and options.balanced:
             raise ConfigError("options.class_weights and options.balanced: one or the other")
         if options.balanced and train is not None:
-            train.require({column: "options.label"})
+            texts.require(train, options, data, labelled=True)
+            values = [row.values.get(column) for row in train.rows]
+            names.check_integers(values, labels, known, train.source)
             indices = train.read(
                 lambda row: names.index(row.values.get(column), labels, known, row.origin),
                 data.malformed,
@@ -103,7 +106,8 @@ class Classification:
         known = table.label_names.get(column)
         if labelled:
             values = [row.values.get(column) for row in table.rows]
-            names.tell_integers(values, self.labels, known, table.source)
+            names.refuse_flag_columns(table, column, "--config.task=multi_label ")
+            names.check_integers(values, self.labels, known, table.source)
         return texts.read(
             table,
             self.options,

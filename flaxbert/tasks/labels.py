@@ -1,10 +1,12 @@
 """Label names: where they come from, and how a row's value is read as one of them."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from flaxbert.data.table import shown
+from flaxbert.data.table import Table, shortened, shown, unprinted
 from flaxbert.errors import ConfigError, DataError
 
 log = logging.getLogger("flaxbert")
@@ -30,11 +32,11 @@ def choose(
     Raises:
       ConfigError: for a name that occurs twice, fewer than two, or others than the checkpoint's.
     """
-    own = _checkpoint_names(hf_config)
+    written, own = _checkpoint_names(hf_config), stored(hf_config)
     if given:
         labels = tuple(given)
     elif seen is None:
-        labels = own
+        labels = written  # whatever they are: a model may be trained on labels of these names
     elif names is not None:
         labels = tuple(names)
     else:
@@ -45,7 +47,7 @@ def choose(
         labels = own
     if len(labels) < 2:
         raise ConfigError(
-            f"two labels or more are needed; found {list(labels)}. Give them with "
+            f"two labels or more are needed; there are {list(labels)}. Give them with "
             "--config.options.labels, or training data that has them."
         )
     if len(set(labels)) != len(labels):
@@ -60,15 +62,30 @@ def choose(
 
 
 def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Label names that somebody gave; not transformers' placeholders LABEL_0, LABEL_1, ..."""
     names = hf_config.get("id2label") or {}
-    ordered = tuple(str(names[key]) for key in sorted(names, key=int))
-    return () if ordered == tuple(f"LABEL_{i}" for i in range(len(ordered))) else ordered
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def stored(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Label names of a checkpoint; none if they are transformers' own, LABEL_0, LABEL_1, ..."""
+    labels = _checkpoint_names(hf_config)
+    return () if all(name == f"LABEL_{i}" for i, name in enumerate(labels)) else labels
+
+
+WHOLE = re.compile(r"-?\d{1,15}\.0+")
 
 
 def whole(value: Any) -> Any:
-    """1.0 as 1, anything else as it is: a column of integers with a null holds floats in pandas."""
+    """Return 1.0 as 1, anything else as it is: pandas turns integers with a null into floats."""
+    if isinstance(value, str) and WHOLE.fullmatch(value):
+        return value.partition(".")[0]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def single(value: Any) -> Any:
+    """Return a label: of a list of one, also a printed one, its only element; 1.0 as 1."""
+    value = unprinted(value)
+    return whole(value[0] if isinstance(value, list | tuple) and len(value) == 1 else value)
 
 
 def _number(name: str) -> int | None:
@@ -85,7 +102,7 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     Raises:
       DataError: for anything else.
     """
-    value = whole(value)
+    value = single(value)
     name = str(value) if isinstance(value, str | int) else ""
     number = _number(name)
     if isinstance(value, int) and number is not None and names is not None and number < len(names):
@@ -95,21 +112,89 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     numbered = any(label.isdecimal() for label in labels)
     if number is not None and not numbered and number < len(labels):
         return number
+    if name == "-1":
+        advice = "Test sets are published with -1 for labels that are withheld: take another split."
+    elif isinstance(value, list | tuple | dict):
+        advice = "Several labels a row: --config.task=multi_label."
+    elif value is None or value == "" or value != value:
+        advice = "The label is missing: fill it in, or remove the row."
+    else:
+        advice = "Fix the row, or list all labels with --config.options.labels."
+        if number is None and _is_number(value):
+            advice += " Numbers to predict: --config.task=regression."
     raise DataError(
-        f"{origin}: label {shown(value)} is none of {list(labels)}. Mend the row, or list all "
-        "labels with --config.options.labels. (Numbers to predict: --config.task=regression; "
-        "several labels a row: multi_label.)"
+        f"{origin}: label {shown(value)} is none of {shortened(labels)}. {advice}",
+        cause=f"label {shown(value)}",
     )
 
 
-def tell_integers(
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def check_integers(
     values: Iterable[Any], labels: Sequence[str], names: Sequence[str] | None, source: str
 ) -> None:
-    """Log what integers are read as, where neither the labels nor the data set say so."""
-    numbered = any(str(whole(value)).isdecimal() for value in values)
-    if numbered and names is None and not any(label.isdecimal() for label in labels):
-        meaning = ", ".join(f"{i} = {label}" for i, label in enumerate(labels))
+    """Log what integers are read as, where neither the labels nor the data set say so.
+
+    Raises:
+      DataError: if they are counted from 1.
+    """
+    singles = [single(value) for value in values]
+    written = {n for value in singles if (n := _number(str(value))) is not None}
+    if names is not None:
+        refuse_from_one({v for v in singles if type(v) is int}, names, source)
+    elif written and not any(label.isdecimal() for label in labels):
+        refuse_from_one(written, labels, source)
+        meaning = ", ".join(f"{i} = {label}" for i, label in enumerate(shortened(labels)))
         log.info(f"{source}: integer labels are read as {meaning}")
+
+
+def refuse_from_one(numbers: Collection[int], names: Sequence[str], source: str) -> None:
+    """Refuse integers that are counted from 1 where `names` are counted from 0.
+
+    Raises:
+      DataError: if the number of names is among them, and 0 is not.
+    """
+    count = len(names)
+    if len(numbers) > 1 and min(numbers) >= 1 and max(numbers) == count:
+        meaning = ", ".join(f"{i} = {name}" for i, name in enumerate(shortened(names)))
+        raise DataError(
+            f"{source}: integer labels are counted from 1 (1 to {count}), but stand for the "
+            f"{count} names counted from 0 ({meaning}). Write the names in place of the integers, "
+            "or subtract 1."
+        )
+
+
+def flag_columns(table: Table) -> list[str]:
+    """Columns of nothing but 0 and 1, which may be one a label; none if there is only one."""
+    columns = [
+        name
+        for name in table.columns
+        if {flag(row.values.get(name)) for row in table.rows} == {False, True}
+    ]
+    return columns if len(columns) > 1 else []
+
+
+def flag(value: Any) -> bool | None:
+    """What a flag says, as 1, 0.0, "1" or "True"; None if it is none."""
+    return {"0": False, "false": False, "1": True, "true": True}.get(str(whole(value)).casefold())
+
+
+def refuse_flag_columns(table: Table, label: str, task: str = "") -> None:
+    """Refuse a table without the labels' column where others hold flags.
+
+    Raises:
+      DataError: with the option that names them, preceded by that for the `task`.
+    """
+    if label not in table.columns and (flags := flag_columns(table)):
+        raise DataError(
+            f"{table.source}: no column {label!r}, but {len(flags)} columns hold 0 and 1 alone. If "
+            f"each is a label: {task}--config.options.label_columns={','.join(shortened(flags))}."
+        )
 
 
 def maps(labels: Sequence[str]) -> dict[str, Any]:

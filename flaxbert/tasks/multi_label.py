@@ -18,24 +18,23 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table, shown
+from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError, DataError
+from flaxbert.errors import ConfigError
 from flaxbert.losses import binary_cross_entropy, pool, weighted_sum
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.tasks import label_sets, texts
 from flaxbert.tasks import labels as names
-from flaxbert.tasks import texts
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.label_sets import LabelSetOptions
 from flaxbert.tasks.texts import TextExample
 
 
 @dataclasses.dataclass
-class Options(texts.TextOptions):
+class Options(LabelSetOptions):
     """Columns and labels."""
 
-    label: str = option("labels", "column of the labels: a list, or a text with a separator")
-    separator: str = option(",", "between labels where the column is text")
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
 
 
@@ -65,34 +64,42 @@ class MultiLabel:
         options.check(data)
         if not options.separator:
             raise ConfigError("options.separator='': what stands between two labels, such as ','")
-        known, seen, given = None, None, list[list[Any]]()
+        if options.labels and options.label_columns:
+            raise ConfigError("options.labels and options.label_columns: one or the other")
+        names_of, seen, given = options.labels or options.label_columns, None, list[list[Any]]()
+        known = None
         if train is not None:
-            train.require({options.label: "options.label"})
+            if not options.label_columns:
+                names.refuse_flag_columns(train, options.label)
+            texts.require(train, options, data, labelled=True)
             known = train.label_names.get(options.label)
-            given = train.read(lambda row: _values(row, options), data.malformed)
+            order = names_of or known or names.stored(hf_config)
+            given = train.read(label_sets.reader(train, options, order), data.malformed)
             seen = {str(value) for values in given for value in values}
-        labels = names.choose(options.labels, known, seen, hf_config)
+            label_sets.remark_separators(seen, options, train)
+        labels = names.choose(names_of, known, seen, hf_config)
         fitted = hf_config.get("flaxbert", {}).get("thresholds", {}) if train is None else {}
         thresholds = tuple(fitted.get(name, 0.5) for name in labels)
         return cls(data, options, labels, thresholds, _log_odds(given, len(labels)))
 
     def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
         """Rows -> examples; labels become a tuple of 0 and 1."""
-        known = table.label_names.get(self.options.label)
-        sets: dict[tuple[Any, ...], Row] = {}  # with the first row of each
+        if not labelled:
+            return texts.read(table, self.options, self.data, None)
+        options, known = self.options, table.label_names.get(self.options.label)
+        if not options.label_columns:
+            names.refuse_flag_columns(table, options.label)
+        texts.require(table, options, self.data, labelled=True)
+        values_of = label_sets.reader(table, options, self.labels)
+        values = table.read(values_of, self.data.malformed)
+        every = itertools.chain.from_iterable(values)
+        names.check_integers(every, self.labels, known, table.source)
 
         def flags(row: Row) -> tuple[int, ...]:
-            values = _values(row, self.options)
-            sets.setdefault(tuple(values), row)
-            given = {names.index(value, self.labels, known, row.origin) for value in values}
+            given = {names.index(v, self.labels, known, row.origin) for v in values_of(row)}
             return tuple(int(i in given) for i in range(len(self.labels)))
 
-        examples = texts.read(table, self.options, self.data, flags if labelled else None)
-        if labelled and known is None and len(self.labels) == 2:
-            _refuse_flags(sets, len(examples), self.options)
-        seen = itertools.chain.from_iterable(sets)
-        names.tell_integers(seen, self.labels, known, table.source)
-        return examples
+        return texts.read(table, options, self.data, flags)
 
     def featurize(
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
@@ -176,44 +183,6 @@ class MultiLabel:
         gold = [n for n, given in zip(self.labels, example.label or (), strict=False) if given]
         predicted = ", ".join(record["labels"])
         return {"text": example.text, "labels": ", ".join(gold), "predicted": predicted}
-
-
-def _values(row: Row, options: Options) -> list[Any]:
-    """The labels of a row, as they stand there."""
-    value = row.values.get(options.label)
-    values = list(map(names.whole, value)) if isinstance(value, list | tuple) else None
-    if isinstance(value, str):
-        values = [part.strip() for part in value.split(options.separator) if part.strip()]
-    if values is None or not all(isinstance(v, str | int) for v in values):
-        raise DataError(
-            f"{row.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
-            f"text with {options.separator!r} between them."
-        )
-    # A number of its own for each label, as in [1, 0, 0, 1], would pass for two indices.
-    numbers = [str(v) for v in values if str(v).isdecimal()]
-    if any(isinstance(v, bool) for v in values) or len(set(numbers)) < len(numbers):
-        raise _flags_error(row, options, "with a number twice or a boolean")
-    return values
-
-
-def _refuse_flags(sets: Mapping[tuple[Any, ...], Row], rows: int, options: Options) -> None:
-    """Refuse flags of two labels, of which [1, 0] and [0, 1] would pass for indices of both.
-
-    Indices are read as such where some row lists fewer. One row alone may be [0, 1], which is how
-    both are listed; but [1, 0] is not, nor is there much to learn where all rows have both.
-    """
-    full = all(sorted(map(str, values)) == ["0", "1"] for values in sets)
-    if full and (rows > 1 or any(str(values[0]) == "1" for values in sets)):
-        raise _flags_error(
-            next(iter(sets.values())), options, "with a number for each label, as in all rows"
-        )
-
-
-def _flags_error(row: Row, options: Options, reason: str) -> DataError:
-    return DataError(
-        f"{row.origin}: {options.label} is {shown(row.values.get(options.label))}, {reason}. Flags "
-        "of 0 and 1 are not read; list the labels that apply, by name or by index from 0."
-    )
 
 
 def _log_odds(given: Sequence[Sequence[Any]], labels: int) -> float:

@@ -27,6 +27,11 @@ class TextOptions:
         "of the end (single texts); windows reads all in pieces that overlap, and averages logits",
     )
 
+    @property
+    def columns_of_labels(self) -> dict[str, str]:
+        """Columns that labels are read from: {column: the key that names it}."""
+        return {self.label: "options.label"}
+
     def check(self, data: DataConfig) -> None:
         """Check what does not depend on the data.
 
@@ -74,6 +79,20 @@ class TextExample:
         return {"text": self.text, **({} if self.pair is None else {"pair": self.pair})}
 
 
+def require(table: Table, options: TextOptions, data: DataConfig, *, labelled: bool) -> None:
+    """Check that all columns exist.
+
+    Raises:
+      DataError: naming what is absent, and the key to set.
+    """
+    columns = {options.text: "options.text"}
+    if options.pair is not None:
+        columns[options.pair] = "options.pair"
+    if labelled:
+        columns |= options.columns_of_labels
+    table.require(columns, slices=data.slices if labelled else None)
+
+
 def read(
     table: Table, options: TextOptions, data: DataConfig, label: Callable[[Row], Any] | None
 ) -> list[TextExample]:
@@ -82,12 +101,7 @@ def read(
     Raises:
       DataError: naming file, line and mend.
     """
-    columns = {options.text: "options.text"}
-    if options.pair is not None:
-        columns[options.pair] = "options.pair"
-    if label is not None:
-        columns[options.label] = "options.label"
-    table.require(columns, slices=None if label is None else data.slices)
+    require(table, options, data, labelled=label is not None)
 
     def example(row: Row) -> TextExample:
         return TextExample(

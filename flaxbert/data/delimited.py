@@ -1,0 +1,367 @@
+"""Tables of delimited text: comma- and tab-separated files, and those with other separators.
+
+How a file is written is detected where that is certain, and a finding says what was done; elsewhere
+`data.separator`, `data.quoting` and `data.columns` say it.
+"""
+
+import collections
+import csv
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from flaxbert.config import SEPARATORS, DataConfig
+from flaxbert.data import conll
+from flaxbert.data.encodings import codec
+from flaxbert.data.findings import READ_AS, Finding
+from flaxbert.data.table import Found, Row, shortened
+from flaxbert.errors import DataError
+
+LARGEST_CELL = 2**31 - 1
+"""Characters: csv's own limit is 131,072, fewer than a long document has; this is the highest."""
+
+SAMPLE = 200
+"""Records by which the separator is chosen."""
+
+Cells = list[str] | str
+"""The cells of a record, or what is wrong with it."""
+
+Records = Iterator[tuple[int, Cells]]
+"""The line that each record begins in, and its cells."""
+
+NAMES = {separator: name for name, separator in SEPARATORS.items() if name.isalpha()}
+UNNAMED = re.compile(r"|Unnamed: \d+")
+"""What stands for the name of a column without one; the latter if pandas has read it once."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How a file is written."""
+
+    separator: str
+    quoting: str
+    """As in `data.quoting`: yes, no, or escaped."""
+    spaced: bool = False
+    """Whether a space follows each separator."""
+
+    def records(self, text: str, path: Path) -> Records:
+        """Records of a file's text.
+
+        Raises:
+          DataError: for a quote that is not closed, or closed within a cell.
+        """
+        lines = io.StringIO(text, newline="\n")
+        if self.quoting == "no":
+            return _raw_records(lines, self.separator)
+        return _quoted_records(lines, self, path)
+
+    def fits(self, text: str, path: Path, width: int) -> bool:
+        """Whether most of the first records have as many columns, two or more.
+
+        Args:
+          text: of the file.
+          path: of the file.
+          width: the number of columns; 0: that of the first record.
+        """
+        try:
+            sample = itertools.islice(self.records(text, path), SAMPLE)
+            widths = [len(cells) for _, cells in sample if cells and not isinstance(cells, str)]
+        except DataError:
+            return False
+        width = width or (widths[0] if widths else 0)
+        return width > 1 and 2 * widths.count(width) > len(widths)
+
+
+def form_of(text: str, path: Path, data: DataConfig) -> str | None:
+    """Return csv or tsv if the first lines of a file are a table, else None.
+
+    Args:
+      text: of the file, as far as its last line is whole.
+      path: of the file.
+      data: `columns`, `separator` and `quoting`.
+    """
+    separator = _separator(text, path, data, "\t")
+    quoting = "no" if separator == "\t" and data.quoting == "auto" else data.quoting
+    dialect = Dialect(separator, "yes" if quoting == "auto" else quoting)
+    if not dialect.fits(text, path, len(data.columns)):
+        return None
+    return "tsv" if separator == "\t" else "csv"
+
+
+def rows(path: Path, data: DataConfig, usual: str) -> Found:
+    """Read a delimited file.
+
+    Args:
+      path: a text file.
+      data: `columns` of a file without a header, `separator`, `quoting` and `encoding`.
+      usual: the separator, as the file's name says it.
+    """
+    # Not read_text, which takes a lone \r for the end of a line.
+    text = path.read_bytes().decode(codec(data.encoding))
+    first = 1
+    if told := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
+        data = dataclasses.replace(data, separator=data.separator or told[1])
+        text, first = text[told.end() :], 2
+    separator = _separator(text, path, data, usual)
+    spaced = _is_spaced(text, separator)
+    dialect = Dialect(separator, _quoting(text, path, data, separator), spaced)
+    if data.separator is None and separator != usual:
+        what = f"{NAMES[separator]}s separate the columns here, not {NAMES[usual]}s"
+        option = f"--config.data.separator={NAMES[usual]} if they do not"
+        yield Finding(READ_AS, f"{path}:{first}", f"{what}; set {option}")
+    if data.quoting == "auto" and dialect.quoting != ("no" if separator == "\t" else "yes"):
+        how = {
+            "yes": "cells stand in double quotes, as a CSV writer leaves them: these are taken off",
+            "escaped": 'quotes within cells are written \\": the backslashes are taken off',
+        }[dialect.quoting]
+        other = "no" if separator == "\t" else "yes"
+        option = f"--config.data.quoting={other} if they are text"
+        yield Finding(READ_AS, f"{path}:{first}", f"{how}; set {option}")
+    if spaced and dialect.quoting != "no":
+        what = f"a space follows each {NAMES.get(separator, separator)} of the first line"
+        yield Finding(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
+    records = ((line + first - 1, cells) for line, cells in dialect.records(text, path))
+    yield from _rows(path, records, data, dialect)
+
+
+def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
+    """The separator that is set; else the usual one, unless another alone makes columns of it."""
+    if data.separator is not None:
+        return SEPARATORS.get(data.separator, data.separator)
+    if len(data.columns) == 1:
+        return usual
+    width = len(data.columns)
+
+    def fits(separator: str) -> bool:
+        quoting = "no" if separator == "\t" or data.quoting == "no" else "yes"
+        return Dialect(separator, quoting).fits(text, path, width)
+
+    header = text.lstrip("\r\n").partition("\n")[0]
+    if usual in header if not width else fits(usual):
+        return usual
+    others = [other for other in NAMES if other != usual and other in header and fits(other)]
+    return others[0] if len(others) == 1 else usual
+
+
+def _quoting(text: str, path: Path, data: DataConfig, separator: str) -> str:
+    """How cells are quoted: with other separators than tabs in quotes where they need it."""
+    if data.quoting != "auto":
+        return data.quoting
+    if separator == "\t":
+        return "yes" if _is_quoted(text, separator, path) else "no"
+    if '\\"' in text and not _consistent(text, Dialect(separator, "yes"), path):
+        escaped = Dialect(separator, "escaped")
+        return "escaped" if _consistent(text, escaped, path) else "yes"
+    return "yes"
+
+
+def _is_spaced(text: str, separator: str) -> bool:
+    """Whether a space follows each separator of the first line."""
+    cells = text.lstrip("\r\n").partition("\n")[0].split(separator)
+    return len(cells) > 1 and all(cell[:1] == " " and cell.strip() for cell in cells[1:])
+
+
+def _consistent(text: str, dialect: Dialect, path: Path) -> bool:
+    """Whether all records have as many columns."""
+    try:
+        cells = [cells for _, cells in dialect.records(text, path) if cells]
+    except DataError:
+        return False
+    return len({len(each) if isinstance(each, list) else -1 for each in cells}) == 1
+
+
+def _is_quoted(text: str, separator: str, path: Path) -> bool:
+    """Whether a CSV writer has written a file: it would write the very same again.
+
+    A file whose quotes are characters, such as GLUE's, is written otherwise: cells with a quote
+    would stand in quotes, and those that need none would not.
+    """
+    if not re.search(rf'(^|{re.escape(separator)})"', text, re.MULTILINE):
+        return False
+    try:
+        records = [cells for _, cells in Dialect(separator, "yes").records(text, path)]
+    except DataError:
+        return False
+    if any(isinstance(cells, str) for cells in records):
+        return False
+    width = max(map(len, records), default=0)
+    texts = [
+        column
+        for column in range(width)
+        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if len(cells) == width)
+    ]
+    content = text.replace("\r\n", "\n").rstrip("\n")
+    return any(  # quoted where needed; all cells; all that are no numbers
+        content == _written(records, separator, forced) for forced in ((), range(width), texts)
+    )
+
+
+def _written(records: Sequence[Cells], separator: str, forced: Collection[int]) -> str:
+    """A file as a CSV writer writes it, the columns `forced` and the header always in quotes."""
+    special = re.compile(rf'[\r\n"{re.escape(separator)}]')
+
+    def cell(number: int, column: int, value: str) -> str:
+        always = column in forced or (forced and number == 0)
+        if not (always or special.search(value)):
+            return value
+        return '"' + value.replace('"', '""') + '"'
+
+    lines = (
+        separator.join(cell(number, column, value) for column, value in enumerate(cells))
+        for number, cells in enumerate(records)
+    )
+    return "\n".join(lines).replace("\r\n", "\n").rstrip("\n")
+
+
+def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Records:
+    csv.field_size_limit(LARGEST_CELL)  # csv keeps it for the process, not for a reader
+    escaped = dialect.quoting == "escaped"
+    reader = csv.reader(
+        lines,
+        strict=True,
+        delimiter=dialect.separator,
+        doublequote=not escaped,
+        escapechar="\\" if escaped else None,
+        skipinitialspace=dialect.spaced,
+    )
+    while True:
+        begin = reader.line_num + 1  # a record of several lines is found by its first
+        try:
+            yield begin, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "new-line" not in str(error):  # a quote: the lines behind it may be cells
+                raise DataError(
+                    f"{path}:{begin}: {error}: a cell begins with a double quote, but does not end "
+                    'with one. Write quotes within quotes twice (""), or, if quotes are text here, '
+                    "set --config.data.quoting=no."
+                ) from None
+            yield begin, conll.LONE_RETURN
+
+
+def _raw_records(lines: Iterator[str], separator: str) -> Records:
+    """GLUE's form: a quote is just a character."""
+    for number, ended in enumerate(lines, start=1):
+        line = ended.removesuffix("\n").removesuffix("\r")
+        cells = line.split(separator) if line else []
+        yield number, conll.LONE_RETURN if "\r" in line else cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """Names of the columns; "" for those that have none, which are left out."""
+
+    names: list[str]
+    source: str = "the first line names"
+    index: bool = False
+    """Whether rows begin with a number that no name is for, as R writes them."""
+
+    def cells(self, cells: list[str]) -> list[str]:
+        """Cells of a row, one a name if it is well formed."""
+        cells = cells[1:] if self.index else cells
+        missing = self.names[len(cells) :]
+        return cells if any(missing) else [*cells, *missing]
+
+
+def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> Found:
+    sample = list(itertools.islice(records, SAMPLE))
+    comments = _leading(sample)
+    if any(cells for _, cells in sample[:comments]):
+        what = "comments before the first row are left out"
+        yield Finding(READ_AS, f"{path}:{sample[0][0]}", what)
+    del sample[:comments]
+    begin, first = sample[0] if sample else (1, list[str]())
+    place = f"{path}:{begin}"
+    if data.columns:
+        header = Header(list(data.columns), "data.columns names")
+        if first == header.names:
+            del sample[0]
+            what = "the first line names the columns as data.columns does; it is no row"
+            yield Finding(READ_AS, place, what)
+    elif isinstance(first, str):
+        raise DataError(f"{place}: {first}.")
+    else:
+        del sample[:1]
+        header = _header(first, [cells for _, cells in sample])
+    named = collections.Counter(name for name in header.names if name)
+    if repeated := sorted(name for name, count in named.items() if count > 1):
+        raise DataError(f"{place}: columns named twice: {shortened(repeated)}. Rename one of each.")
+    if header.index:
+        what = "rows begin with a number that the first line has no name for; it is left out"
+        yield Finding(READ_AS, place, what)
+    nameless = [column for column, name in enumerate(header.names) if not name]
+    filled: list[str] = []
+    blank: list[Row] = []
+    for begin, cells in itertools.chain(sample, records):
+        origin = f"{path}:{begin}"
+        if not cells:
+            # In one column an empty text, or the rows behind it would shift; not at the end.
+            blank += [Row({name: ""}, origin) for name in header.names if len(header.names) == 1]
+            continue
+        yield from blank
+        blank = []
+        if isinstance(cells, str):
+            yield DataError(f"{origin}: {cells}.")
+        elif len(whole := header.cells(cells)) != len(header.names):
+            yield DataError(f"{origin}: {_other_width(len(cells), header, dialect)}")
+        else:
+            filled += [origin] if any(whole[column].strip() for column in nameless) else []
+            values = zip(header.names, whole, strict=True)
+            yield Row({name: value for name, value in values if name}, origin)
+    if nameless and not header.index:
+        what = f"{len(nameless)} columns without a name are left out"
+        if filled and not _numbered(header, sample, nameless):
+            what += f"; {len(filled)} rows hold something there, the first: {filled[0]}"
+        yield Finding(READ_AS, place, what)
+
+
+def _leading(sample: Sequence[tuple[int, Cells]]) -> int:
+    """How many records before the header are blank, or comments unlike most records."""
+    widths = collections.Counter(len(cells) for _, cells in sample if isinstance(cells, list))
+    usual = max(widths, key=lambda width: widths[width], default=0)
+    for number, (_, cells) in enumerate(sample):
+        if cells and not (cells[0].startswith("#") and len(cells) != usual):
+            return number
+    return 0
+
+
+def _header(first: list[str], sample: Sequence[Cells]) -> Header:
+    """Read names of columns; rows may have one cell more, a number in front or nothing behind."""
+    names = ["" if UNNAMED.fullmatch(name.strip()) else name.strip() for name in first]
+    rows = [cells for cells in sample if cells]
+    if rows and all(isinstance(cells, list) and len(cells) == len(names) + 1 for cells in rows):
+        if not any(cells[-1] for cells in rows):
+            return Header([*names, ""])
+        if _counts([cells[0] for cells in rows]):
+            return Header(names, index=True)
+    return Header(names)
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether cells are numbers that follow one another."""
+    start = int(cells[0]) if cells[0].isdecimal() else 0
+    return list(cells) == [str(start + number) for number in range(len(cells))]
+
+
+def _numbered(header: Header, sample: Sequence[tuple[int, Cells]], nameless: list[int]) -> bool:
+    """Whether the columns without a name are an index alone."""
+    rows = [header.cells(cells) for _, cells in sample if isinstance(cells, list) and cells]
+    rows = [cells for cells in rows if len(cells) == len(header.names)]
+    return all(_counts([cells[column] for cells in rows]) for column in nameless if rows)
+
+
+def _other_width(width: int, header: Header, dialect: Dialect) -> str:
+    names = header.names
+    told = f"{width} columns, but {header.source} {len(names)} ({', '.join(shortened(names))})."
+    if dialect.quoting == "no":
+        return f"{told} Quotes are text here; if they enclose cells, set --config.data.quoting=yes."
+    if width > len(names):
+        separators = f"{NAMES.get(dialect.separator, 'separator')}s"
+        return f"{told} A cell that holds {separators} must stand in double quotes."
+    return told

@@ -1,0 +1,94 @@
+"""Encodings of text files: reading in the one that is set, and what an undecodable file may be."""
+
+import codecs
+import re
+import unicodedata
+
+LIKELY = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "latin1")
+"""What files that are not UTF-8 are written in, most often; latin-1 decodes any bytes."""
+
+SHOWN = 4
+"""Readings of a line that a message shows."""
+
+AROUND = 30
+"""Bytes of a line that a message shows, before and after the first that is wrong."""
+
+FORMATS = {
+    b"PK\x03\x04": "a ZIP archive, such as an Excel workbook; unpack it, or save the sheet as CSV",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"PAR1": "Parquet; set --config.data.format=parquet",
+}
+"""First bytes of files that are no text."""
+
+MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Byte order marks."""
+
+
+def codec(encoding: str) -> str:
+    """Python's codec for `data.encoding`: in UTF-8 a byte order mark is no text."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def undecodable(content: bytes, encoding: str) -> str:
+    """What is wrong with a file that is not in `encoding`: "LINE: what, and how to fix it"."""
+    for begin, what in FORMATS.items():
+        if content.startswith(begin):
+            return f"1: not text but {what}"
+    try:
+        content.decode(codec(encoding))
+        place = 0  # it is the reader that decodes otherwise
+    except UnicodeDecodeError as error:
+        place = error.start
+    line = content.count(b"\n", 0, place) + 1
+    name = "UTF-8" if codec(encoding) == "utf-8-sig" else encoding
+    for mark, other in MARKS.items():
+        if content.startswith(mark):
+            return f"{line}: not {name} but {other.upper()}; set --config.data.encoding={other}"
+    if name == "UTF-8" and _few(content):
+        text = _around(content, place).decode("utf-8", "backslashreplace")
+        return f"{line}: not UTF-8, as the rest of the file is: '{text}'; fix the line"
+    readings: dict[str, str] = {}
+    for other in LIKELY:
+        reading = _reading(content, place, other)
+        if reading and reading not in readings.values():
+            readings[other] = reading
+    told = ", ".join(f"{other} {text!r}" for other, text in list(readings.items())[:SHOWN])
+    if not told:
+        return f"{line}: not {name}, nor any of {', '.join(LIKELY)}; set --config.data.encoding"
+    return (
+        f"{line}: not {name}. The line in other encodings: {told}. Set --config.data.encoding to "
+        "the one that reads right (any that Python has)"
+    )
+
+
+def _few(content: bytes) -> bool:
+    """Whether most characters beyond ASCII are valid UTF-8."""
+    text = content.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 end up as these
+    faults = sum("\udc80" <= char <= "\udcff" for char in text)
+    return 2 * faults < sum(not char.isascii() for char in text)
+
+
+def _around(content: bytes, place: int) -> bytes:
+    """Part of a line around a place, cut between words where they are parted by ASCII."""
+    begin = content.rfind(b"\n", 0, place) + 1
+    end = content.find(b"\n", place)
+    line = content[begin : len(content) if end < 0 else end].rstrip(b"\r")
+    place -= begin
+    if len(line) <= 2 * AROUND:
+        return line
+    before = re.search(rb"(?s)[\x21-\x7e\x80-\xff]*$", line[: max(0, place - AROUND)])
+    start = before.start() if before and place > AROUND else 0
+    behind = re.search(rb"[ \t,;]", line[place + AROUND :])
+    stop = place + AROUND + behind.start() if behind else len(line)
+    return line[max(start, place - 2 * AROUND) : min(stop, place + 2 * AROUND)]
+
+
+def _reading(content: bytes, place: int, encoding: str) -> str | None:
+    """Part of a line in an encoding; None if the file is not written in it."""
+    try:
+        text = content.decode(encoding)
+        part = _around(content, place).decode(encoding, "replace").strip()
+    except UnicodeDecodeError:
+        return None
+    controls = sum(unicodedata.category(char) in ("Cc", "Cn", "Co") for char in text)
+    return None if controls > sum(char in "\t\r\n\f" for char in text) else part
