@@ -99,6 +99,25 @@ def test_rows_are_read_by_their_form(name: str, content: str, remark: str, tmp_p
         ("a.jsonl", lines(ARTICLE), ""),
         ("a.json", lines(PARAGRAPH | {"qas": QUESTIONS[:1]}, PARAGRAPH | {"qas": QUESTIONS[1:]}),
          "JSON lines"),
+        (
+            "a.jsonl",
+            lines(
+                {"header": {"dataset": "a"}},
+                {
+                    "context": "now in paris",
+                    "qas": [
+                        {
+                            "qid": f"q{n}",
+                            "question": "where?",
+                            "answers": ["paris"],
+                            "detected_answers": [{"text": "paris", "char_spans": [[7, 11]]}],
+                        }
+                        for n in (1, 2)
+                    ],
+                },
+            ),
+            "a header, which is left out",
+        ),
     ],
 )  # fmt: skip
 def test_questions_are_read_however_they_are_nested(
@@ -111,6 +130,14 @@ def test_questions_are_read_however_they_are_nested(
     assert all("question q" in row.origin for row in table.rows)
     (found,) = read_as(table) if remark else [""]
     assert remark in found
+
+
+def test_a_question_without_id_goes_by_its_place(tmp_path: Path) -> None:
+    question = {"question": "where?", "answers": [{"text": "paris", "answer_start": 7}]}
+    table = read(tmp_path / "a.json", json.dumps([PARAGRAPH | {"qas": [question]}]))
+    (row,) = table.rows
+    assert "id" not in row.values
+    assert row.origin == f"{tmp_path}/a.json: [0].qas[0]"
 
 
 def test_an_impossible_question_with_null_for_answers_has_none(tmp_path: Path) -> None:
@@ -128,6 +155,11 @@ def test_an_impossible_question_with_null_for_answers_has_none(tmp_path: Path) -
         ("a.jsonl", "[1]\n[2]\n", r"a\.jsonl:1: expected a JSON object, found list"),
         ("a.json", '{"text": "x", "label": 1}', r"found dict with the keys \['text', 'label'\]"),
         ("a.json", '{"text": ["x"], "label": []}', "found dict with the keys"),
+        (
+            "a.json",
+            json.dumps([PARAGRAPH | {"qas": [{"question": "a", "detected_answers": [{}]}]}]),
+            r"a\.json: \[0\]\.qas\[0\]: not in SQuAD's form",
+        ),
         ("a.jsonl", lines({"context": "x", "qas": [{}]}), r"a\.jsonl:1: object\.qas\[0\]: not in"),
         (
             "a.json",

@@ -307,7 +307,6 @@ BAD = {
         ["a.json: item 2: expected a JSON object, found str"],
     ),
     "not Parquet": ("a.parquet", "text", ["a.parquet: not a readable Parquet file"]),
-    "SQuAD without id": ("a.json", squad_question(id=...), ["[0].qas[0]: not in SQuAD's", "'id'"]),
     "SQuAD without question": ("a.json", squad_question(question=...), ["'question'"]),
     "SQuAD flat answers": ("a.json", squad_question(answers=["Paris"]), ["paragraphs[0].qas[0]"]),
     "SQuAD questions an empty object": (

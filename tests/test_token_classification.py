@@ -405,6 +405,20 @@ def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, c
     assert "ner.conll:4: I-PER behind O (word 3, 'king')" in caplog.text
 
 
+def test_a_last_column_with_one_value_is_no_tag(tmp_path: Path) -> None:
+    content = "1 king B-PER ann\n2 is O ann\n\n" * 5
+    with pytest.raises(DataError, match=r"1 different tags for 10 words, such as 'ann'.*columns="):
+        create(columns(tmp_path, content))
+
+
+def test_a_word_a_row_is_named_with_the_form_that_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "ner.csv"
+    file.write_text("Sentence #,Word,POS,Tag\nSentence: 1,king,NN,B-PER\n,is,VB,O\n")
+    rows = sources.read(str(file), DataConfig(), split="train")
+    with pytest.raises(DataError, match=r"ner\.csv: Word holds a word a row; expected a sentence"):
+        create(rows)
+
+
 def test_a_last_column_of_all_kinds_of_values_is_no_tag(tmp_path: Path) -> None:
     content = "".join(f"word NN lemma{n}\n\n" for n in range(200))
     with pytest.raises(DataError, match=r"200 different tags for 200 words.*data\.columns=word"):

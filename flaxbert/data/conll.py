@@ -250,7 +250,11 @@ def _check_order(
     several = [cells for cells in places if len(cells) > 1]
     alike = sum(len(set(cells)) == 1 for cells in several)
     if width > 2 and sum(map(len, several)) >= SURE and alike >= 0.9 * len(several):
-        named = ",".join(["column1", "word", *(f"column{n}" for n in range(3, width)), "tag"])
+        values = [{cells[n] for record in records for _, cells in record} for n in range(width - 1)]
+        texts = [len(v) if not all(map(str.isdecimal, v)) else 0 for v in values]
+        names = [*(f"column{n}" for n in range(1, width)), "tag"]
+        names[texts.index(max(texts))] = "word"
+        named = ",".join(names)
         raise DataError(
             f"{path}:{number}: the first column has one value a sentence, such as "
             f"{shown(several[0][0])}, where words are expected; {fix.format(named)}"

@@ -2,7 +2,7 @@
 
 Rows are a list of objects, a line each, or columns (as pandas writes them). Questions may be
 nested as in SQuAD: articles with paragraphs, paragraphs with questions (`context`, `qas`), or one
-of these.
+of these; a line each in MRQA's files.
 """
 
 import collections
@@ -128,7 +128,9 @@ def _read_lines(path: Path, data: DataConfig) -> Found:
                     reason = getattr(error, "msg", error)
                     yield DataError(f"{origin}: not valid JSON ({reason}).")
                     continue
-                if _nested([value]):
+                if isinstance(value, dict) and value.keys() == {"header"}:  # MRQA's first line
+                    yield Finding(READ_AS, origin, "a header, which is left out")
+                elif _nested([value]):
                     yield from _questions(f"{origin}: ", [("object", value)])
                 else:
                     yield _object(value, origin)
@@ -242,13 +244,13 @@ def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> Found:
 def _question(origin: str, place: str, paragraph: dict[str, Any], question: Any) -> Row | DataError:
     try:
         _once(question)
-        values = {
-            "id": question["id"],
-            "question": question["question"],
-            "context": paragraph["context"],
-        }
+        values = {"question": question["question"], "context": paragraph["context"]}
+        if key := next((key for key in ("id", "qid") if key in question), None):
+            values = {"id": question[key]} | values
         # Answers that are absent are not the same as none: [] says that there is none.
-        if isinstance(answers := question.get("answers"), list):
+        if "detected_answers" in question:
+            values["answers"] = _detected(question["detected_answers"], paragraph["context"])
+        elif isinstance(answers := question.get("answers"), list):
             pairs = [_once(answer) for answer in answers]
             values["answers"] = {
                 "text": [answer["text"] for answer in pairs],
@@ -257,10 +259,19 @@ def _question(origin: str, place: str, paragraph: dict[str, Any], question: Any)
         elif "answers" in question:
             values["answers"] = answers
         extra = {key: value for key, value in question.items() if key not in values}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         return DataError(f"{origin}{place}: not in SQuAD's form ({shown(error)}).")
-    name = place if _unfit(question["id"]) else f"question {question['id']}"
+    name = place if "id" not in values or _unfit(values["id"]) else f"question {values['id']}"
     return _object(values | extra, f"{origin}{name}")
+
+
+def _detected(answers: Any, context: str) -> dict[str, Any]:
+    """Answers of MRQA, which have the first and the last character of each of their places."""
+    spans = [as_list(_once(answer)["char_spans"])[0] for answer in as_list(answers)]
+    return {
+        "text": [context[first : last + 1] for first, last in spans],
+        "answer_start": [first for first, _ in spans],
+    }
 
 
 def as_list(value: Any) -> list[Any]:

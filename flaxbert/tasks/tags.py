@@ -26,6 +26,13 @@ def require_words(table: Table, columns: Mapping[str, str], *, slices: str | Non
                         "export the annotations as CoNLL (BIO), or write rows with the lists "
                         "`tokens` and `tags`."
                     )
+        single = [name for name in table.columns if name.strip().casefold() in ("word", "token")]
+        if single and isinstance(table.rows[0].values.get(single[0]), str):
+            raise DataError(
+                f"{table.source}: {single[0]} holds a word a row; expected a sentence a row, or a "
+                "column file: a word and its tag a line, and a blank line behind each sentence "
+                "(--config.data.format=conll)."
+            )
     table.require(columns, slices=slices)
 
 
@@ -94,7 +101,9 @@ def read_tags(
         table.remark(Finding(READ_AS, table.source, what))
         rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
     scheme = conll.detect_scheme(tags for _, tags in rows)
-    if scheme == "plain" and len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total()):
+    many = len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total())
+    same = len(counts) == 1 and counts.total() >= conll.SURE and len(rows[0][0].values) > 2
+    if scheme == "plain" and (many or (same and rows[0][0].lines)):
         raise DataError(
             f"{table.source}: {len(counts)} different tags for {counts.total()} words, such as "
             f"{some([shown(tag) for tag in counts], 5)}. If another column of the file has the "
