@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Sequence
 
 from flaxbert import cli, sharding
-from flaxbert.errors import Preempted, UserError, describe, exit_code
+from flaxbert.errors import Preempted, UserError, clip, describe, exit_code
 from flaxbert.preemption import Preemption
 from flaxbert.progress import lasting
 
@@ -71,12 +71,19 @@ def _connect(argv: Sequence[str]) -> None:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Clipped("%(message)s"))
     log.handlers, log.propagate = [handler], False  # not through absl's, which adds file and line
     log.setLevel(logging.INFO)
     # Orbax logs each error with a traceback in every thread that meets it, and raises it besides.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _in_callback
+
+
+class _Clipped(logging.Formatter):
+    """Lines that quote a user's file are no longer than a screen."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clip(super().format(record))
 
 
 def _in_callback(fault: "sys.UnraisableHookArgs") -> None:

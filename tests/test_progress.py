@@ -1,6 +1,7 @@
 """What a person sees: speed, tables of predictions."""
 
 import dataclasses
+import logging
 import os
 import pty
 import subprocess
@@ -9,7 +10,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from flaxbert import modes, progress
+from flaxbert import modes, progress, run
+from flaxbert.errors import DataError
 from flaxbert.progress import Clock
 
 
@@ -123,3 +125,18 @@ def test_a_process_whose_terminal_is_gone_goes_on_to_its_end():
     process.stdin.write(b"go on\n")
     process.stdin.close()
     assert process.wait(60) == 7
+
+
+def test_nothing_that_is_shown_is_longer_than_a_screen(capsys, caplog):
+    words = "word " * 20_000
+    modes.show_predictions(Shown(), [words] * 8, [words] * 8)  # type: ignore[arg-type]
+    assert len(capsys.readouterr().out.splitlines()) < 100
+    modes.show_metrics({f"f1_{words}{n}": 0.5 for n in range(300)}, "results.json")
+    printed = capsys.readouterr().out
+    assert "260 more in results.json" in " ".join(printed.split())
+    assert len(printed) < 100_000
+    assert len(str(DataError(f"a.conll:1: {words}"))) < 4100
+    assert str(DataError(f"a.conll:1: {words}. Fix it.")).endswith(". Fix it.")
+    run._log_to_stderr()
+    logging.getLogger("flaxbert").info(words)
+    assert len(capsys.readouterr().err) < 4100

@@ -70,6 +70,14 @@ class Row:
 
     values: dict[str, Any]
     origin: str
+    lines: Sequence[int] = ()
+    """Of the words of a column file, whose rows are sentences."""
+
+    def place(self, word: int) -> str:
+        """Where a word of a sentence is: its own line in a column file."""
+        if self.lines:
+            return f"{self.origin.rpartition(':')[0]}:{self.lines[word]}"
+        return self.origin
 
     def text(self, column: str) -> str:
         """The value of a column that must be text.
