@@ -221,8 +221,7 @@ class QuestionAnswering:
         ]
 
     def _record(self, example: Example, span: tuple[float, int, int], null: float) -> Record:
-        score, start, end = span
-        start, end = windows.trim(example.context, start, end)
+        score, (start, end) = span[0], windows.trim(example.context, *span[1:])
         text = example.context[start:end]
         record: Record = {"id": example.id, "question": example.question, "answer": text}
         record |= {"start": start, "end": end, "score": score if np.isfinite(score) else None}
