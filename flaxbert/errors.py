@@ -9,10 +9,25 @@ def some(items: Sequence[str], most: int = 8) -> str:
     return few if len(items) <= most else f"{few} and {len(items) - most} more"
 
 
+SCREEN = 4000
+"""Characters of a message: no more than fit on a screen, whatever a user's file holds."""
+
+
+def clip(text: str, most: int = SCREEN) -> str:
+    """Return a text for people, without its middle if it is long: its end may say how to fix it."""
+    if len(text) <= most:
+        return text
+    head, tail = text[: most * 3 // 4], text[-(most // 4) :]
+    return f"{head} ... ({len(text) - len(head) - len(tail):,} characters more) ... {tail}"
+
+
 class UserError(Exception):
     """Bad usage, configuration or input; the message names the place and the mend."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return clip(super().__str__())
 
 
 class ConfigError(UserError):

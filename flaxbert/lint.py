@@ -21,7 +21,7 @@ from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import coverage, findings, sources
 from flaxbert.data.findings import MALFORMED, READ_AS, UNUSABLE, Finding
 from flaxbert.data.table import Table
-from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError
+from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
 from flaxbert.setup import SPLITS, Setup, prepare
 from flaxbert.tasks import TASKS
 
@@ -29,6 +29,9 @@ log = logging.getLogger("flaxbert")
 
 PLACES = 5
 """Places shown of each kind, without --all."""
+
+LONGEST = 1000
+"""Characters of a finding that are shown."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +65,7 @@ def report(found: Sequence[Finding], stops: Sequence[str], *, everything: bool) 
         print(f"{weight}: {kind}, {len(places)}")
         shown = places if everything else places[:PLACES]
         for finding in shown:
-            print(f"  {finding}")
+            print(f"  {clip(str(finding), LONGEST)}")
         if len(shown) < len(places):
             print(f"  ... and {len(places) - len(shown)} more (--all)")
     errors = sum(finding.kind in stops for finding in found)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flaxbert import sharding, stored, writer
 from flaxbert.config import Config, validate
+from flaxbert.errors import clip
 from flaxbert.evaluate import Evaluator
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Setup, prepare, read_table
@@ -22,6 +23,12 @@ from flaxbert.train import run
 
 SHOWN = 8
 """Predictions in the table that a run ends with."""
+
+CELL = 200
+"""Characters of a text in that table."""
+
+METRICS = 40
+"""Metrics in the table of results; those of hundreds of labels are in its file alone."""
 
 
 def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
@@ -118,12 +125,14 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:
     """Print a table of numbers; intervals stand beside what they belong to."""
     table = Table("metric", "value", "95 % interval", title=title)
-    for name, value in metrics.items():
-        if "_low95" in name or "_high95" in name:
-            continue
+    names = [name for name in metrics if "_low95" not in name and "_high95" not in name]
+    for name in names[:METRICS]:
+        value = metrics[name]
         low, high = (metrics.get(_beside(name, side)) for side in ("low95", "high95"))
         interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-        table.add_row(Text(name), f"{value:.4g}", interval)
+        table.add_row(Text(clip(name, CELL)), f"{value:.4g}", interval)
+    if len(names) > METRICS:
+        table.add_row(Text(f"... {len(names) - METRICS} more in {title}"), "", "")
     Console(file=sys.stdout).print(table)
 
 
@@ -140,5 +149,6 @@ def show_predictions(setup: Setup, examples: Sequence[Any], records: Sequence[Re
     lines = [setup.task.show(examples[i], records[i]) for i in chosen]
     table = Table(*lines[0], title="predictions")
     for line in lines:
-        table.add_row(*map(Text, line.values()))  # not markup: a text may hold [brackets]
+        cells = [clip(text, CELL) for text in line.values()]
+        table.add_row(*map(Text, cells))  # not markup: a text may hold [brackets]
     Console(file=sys.stdout).print(table)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from flaxbert import cli
-from flaxbert.errors import ConfigError, Preempted, UserError
+from flaxbert.errors import ConfigError, Preempted, UserError, clip
 from flaxbert.preemption import Preemption
 
 log = logging.getLogger("flaxbert")
@@ -57,12 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Clipped("%(message)s"))
     log.handlers, log.propagate = [handler], False  # not through absl's, which adds file and line
     log.setLevel(logging.INFO)
     # Orbax logs each error with a traceback in every thread that meets it, and raises it besides.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _in_callback
+
+
+class _Clipped(logging.Formatter):
+    """Lines that quote a user's file are no longer than a screen."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clip(super().format(record))
 
 
 def _in_callback(fault: "sys.UnraisableHookArgs") -> None:

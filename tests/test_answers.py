@@ -38,7 +38,7 @@ def test_a_table_of_text_holds_answers_as_json(ending: str, mark: str, tmp_path:
 @pytest.mark.parametrize(
     "answers",
     [
-        *("Bob", "{", "[1]", {"text": ["Bob"]}, 3, "[" * 9999),
+        *("Bob", "{", "[1]", {"text": ["Bob"]}, 3, "[" * 9999, None, "", "f()", "{'text': x}"),
         {"text": "An", "answer_start": [0, 1]},  # not the answers "A" and "n"
         {"text": {"Ann": 1}, "answer_start": [0]},
     ],

@@ -1,5 +1,6 @@
 """Column files: what is a token, a sentence, a mistake; and the schemes of tags."""
 
+import collections
 import random
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flaxbert.data import conll
+from flaxbert.data.findings import Finding
 from flaxbert.errors import DataError
 from flaxbert.metrics import entities
 
@@ -101,7 +103,7 @@ def test_a_column_between_may_be_empty(tmp_path: Path) -> None:
 def test_one_column_is_an_unlabelled_file(tmp_path: Path) -> None:
     found, skipped = conll.sentences(write(tmp_path, "-DOCSTART- O\n\nEU\nvotes\n\nGood\n"))
     assert [s.values() for s in found] == [{"tokens": ["EU", "votes"]}, {"tokens": ["Good"]}]
-    assert found[0].columns == skipped == []
+    assert not skipped
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n", "-DOCSTART- O\n"])
@@ -111,7 +113,7 @@ def test_a_file_without_tokens_has_no_sentences(content: str, tmp_path: Path) ->
 
 def test_a_sentence_knows_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "# id\n\nEU\tO\nvotes\tO\n\n\n# id\nGood\tO\n")
-    assert [sentence.line for sentence in conll.sentences(path)[0]] == [3, 8]
+    assert [sentence.lines[0] for sentence in conll.sentences(path)[0]] == [3, 8]
 
 
 MALFORMED = [
@@ -194,22 +196,144 @@ SCHEMES = [
 
 @pytest.mark.parametrize(("sentences", "scheme"), SCHEMES)
 def test_schemes_are_told_apart(sentences: list[str], scheme: str) -> None:
-    assert conll.detect_scheme([s.split() for s in sentences], "x.conll") == scheme
+    assert conll.detect_scheme([s.split() for s in sentences]) == scheme
 
 
-@pytest.mark.parametrize(
-    "tags", ["o b-per i-per", "O b-per O", "O B_PER I_PER", "O PER-B PER-I", "O loc_b b_loc"]
-)
-def test_prefixes_spelt_otherwise_are_refused_with_the_spelling_expected(tags: str) -> None:
-    with pytest.raises(DataError, match=r"x\.conll: tags such as .*; expected B-PER"):
-        conll.detect_scheme([tags.split()], "x.conll")
+RESPELLED = [
+    # (tags, the same in the usual spelling)
+    ("0 B-PER E-PER 0 S-LOC 0", "O B-PER E-PER O S-LOC O"),
+    ("_ B-PER I-PER _", "O B-PER I-PER O"),
+    ("OTHER B-PER OTHER", "O B-PER O"),
+    ("NEGATIVE B-PER NEGATIVE", "O B-PER O"),  # the only one without a prefix
+    ("O B-PER 0 o", "O B-PER O O"),
+    ("0 B I 0", "O B I O"),
+    ("o b-per i-per", "O B-per I-per"),
+    ("O b-per O", "O B-per O"),
+    ("O B_PER I_PER s_per", "O B-PER I-PER S-per"),
+    ("O PER-B PER-I PER-E", "O B-PER I-PER E-PER"),
+    ("0 loc_b loc_i", "O B-loc I-loc"),
+    # These are as they should be, or are no marks of entities.
+    *((tags, tags) for sentences, _ in SCHEMES for tags in sentences),
+    ("DT NN VBZ _", "DT NN VBZ _"),
+    ("NN-S VB-D O", "NN-S VB-D O"),
+    ("N _ V 0", "N _ V 0"),
+    ("B V S -", "B V S -"),
+    ("O B-PER PER", "O B-PER PER"),  # a mistake, or IO: it has no place outside
+    (" ".join(["B-PER"] * 20 + ["PER"]), " ".join(["B-PER"] * 20 + ["PER"])),
+]
+
+
+@pytest.mark.parametrize(("tags", "usual"), RESPELLED)
+def test_tags_in_other_spellings_are_read_as_the_usual_ones(tags: str, usual: str) -> None:
+    spelled = conll.respelled(collections.Counter(tags.split()))
+    assert [spelled.get(tag, tag) for tag in tags.split()] == usual.split()
 
 
 @pytest.mark.parametrize("odd", ["PER", "X-PER", "B-", "B", "b-PER", ""])
-def test_a_tag_without_prefix_among_tags_with_one_is_refused(odd: str) -> None:
+def test_a_tag_without_prefix_among_tags_with_one_is_odd(odd: str) -> None:
     sequences = [["B-PER", "I-PER", "O", odd, odd], ["B-LOC"] * 3]
-    with pytest.raises(DataError, match=rf"x.conll: 1 tags, such as '{odd}' \(2 times\)"):
-        conll.detect_scheme(sequences, "x.conll")
+    assert conll.detect_scheme(sequences) == "BIO"
+    assert conll.odd_tags({tag for tags in sequences for tag in tags}) == {odd}
+
+
+# --- columns -----------------------------------------------------------------------------------
+
+NUMBERED = [
+    "1 Anna NNP B-PER\n2 saw VBD O\n\n1 Good JJ O\n",
+    "0 Anna NNP B-PER\n1 saw VBD O\n\n0 Good JJ O\n",
+    "1 Anna NNP B-PER\n2 saw VBD O\n\n3 Good JJ O\n",  # through the file
+    "1\tAnna\tNNP\tB-PER\n2\tsaw\tVBD\tO\n\n1\tGood\tJJ\tO\n",
+    "# a b c d e\n1 Anna NNP B-PER\n2 saw VBD O\n\n# f\n1 Good JJ O\n",
+]
+
+
+@pytest.mark.parametrize("content", NUMBERED)
+def test_a_column_that_numbers_the_words_is_left_out_with_a_message(
+    content: str, tmp_path: Path
+) -> None:
+    found, (remark,) = conll.sentences(write(tmp_path, content))
+    assert [s.values() for s in found] == [
+        {"tokens": ["Anna", "saw"], "column3": ["NNP", "VBD"], "tags": ["B-PER", "O"]},
+        {"tokens": ["Good"], "column3": ["JJ"], "tags": ["O"]},
+    ]
+    assert isinstance(remark, Finding)
+    assert "the first column numbers the words and is left out" in str(remark)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1 CD O\n3 CD O\n",
+        "2 CD O\n3 CD O\n",
+        "1 CD O\n\n1 CD O\n",  # sentences of one word
+        "1 O\n2 O\n",  # two columns: these may be the words
+        "1 CD O\nEU NN O\n",
+    ],
+)
+def test_words_that_are_numbers_stay(content: str, tmp_path: Path) -> None:
+    found, remarks = conll.sentences(write(tmp_path, content))
+    assert found[0].tokens[0] in "12"
+    assert not remarks
+
+
+CONLLU = """# newdoc id = a
+# text = Vámonos al mar
+1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
+1\tVamos\tir\tVERB\tv\tMood=Imp\t0\troot\t_\t_
+2\tnos\tnosotros\tPRON\tp\t_\t1\tobj\t_\t_
+3\tmar\tmar\tNOUN\tn\t_\t1\tobl\t_\t_
+3.1\tfue\tser\tAUX\tv\t_\t_\t_\t1:x\t_
+
+# text = Bien
+1\tBien\tbien\tADV\tr\t_\t0\troot\t_\tSpaceAfter=No
+"""
+
+
+def test_conllu_gives_its_words_and_parts_of_speech(tmp_path: Path) -> None:
+    found, (remark,) = conll.sentences(write(tmp_path, CONLLU))
+    assert [s.tokens for s in found] == [["Vamos", "nos", "mar"], ["Bien"]]
+    assert [s.columns["tags"] for s in found] == [["VERB", "PRON", "NOUN"], ["ADV"]]
+    assert found[0].columns["xpos"] == ["v", "p", "n"]
+    assert [s.lines for s in found] == [[4, 5, 6], [10]]
+    assert "the words are the column FORM, the tags UPOS; 2 lines of several" in str(remark)
+
+
+def test_named_columns_are_those_that_are_read(tmp_path: Path) -> None:
+    columns = ["index", "word", "lemma", "upos", "tag", "feats", "head", "deprel", "deps", "misc"]
+    path = write(tmp_path, "\n".join(line for line in CONLLU.split("\n") if "-" not in line[:3]))
+    found, remarks = conll.sentences(path, columns=columns)
+    assert not remarks
+    assert found[0].tokens == ["Vamos", "nos", "mar", "fue"]
+    assert found[0].columns["tags"] == ["v", "p", "n", "v"]
+    path = write(tmp_path, "B-PER Anna\nO saw\n")
+    (sentence,), _ = conll.sentences(path, columns=["tag", "word"])
+    assert sentence.values() == {"tokens": ["Anna", "saw"], "tags": ["B-PER", "O"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        ("B-PER Anna\nO saw\n", [], r":1: the first column holds tags.*columns=tag,word\."),
+        (
+            "d1 0 Anna B-PER\nd1 1 saw O\n\n" * 5,
+            [],
+            r":1: the first column has one value a sentence, such as 'd1'.*=column1,column2,word,tag",
+        ),
+        ("Anna B-PER\n", ["index", "word", "tag"], ":1: columns: 2, but data.columns names 3"),
+        ("Anna B-PER\n", ["text", "label"], "names no column 'word'"),
+    ],
+)
+def test_columns_in_another_order_are_refused_with_the_option(
+    content: str, columns: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        conll.sentences(write(tmp_path, content), columns=columns)
+
+
+def test_marks_of_documents_and_comments_are_no_words(tmp_path: Path) -> None:
+    content = "#begin document (bc/cctv/00); part 000\nAnna B-PER\nsaw O\n#end document\n"
+    assert pairs(tmp_path, content) == [[("Anna", "B-PER"), ("saw", "O")]]
+    assert pairs(tmp_path, "# newdoc\nAnna B-PER\nsaw O\n") == [[("Anna", "B-PER"), ("saw", "O")]]
 
 
 BIO = [

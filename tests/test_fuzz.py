@@ -287,16 +287,20 @@ def test_every_line_of_a_column_file_is_a_word_a_fault_a_comment_or_an_end(
             found, faults = conll.sentences(path)
         except UnicodeDecodeError:
             return
+        except DataError as error:  # no words in the first column
+            refused(path, error)
+            return
         lines = content.decode("utf-8-sig").split("\n")
         words = [line for line in lines if line.split() and line.split()[0] != conll.DOCUMENT]
         kept = sum(len(sentence.tokens) for sentence in found)
         comments = sum(line.startswith("# ") for line in words)
-        assert len(words) - comments <= kept + len(faults) <= len(words)
+        wrong = sum(isinstance(fault, DataError) for fault in faults)
+        assert len(words) - comments <= kept + wrong <= len(words)
         for sentence in found:
             assert sentence.tokens
-            assert all(len(column) == len(sentence.tokens) for column in sentence.columns)
-            first = lines[sentence.line - 1].replace("\t", " ").strip(" ")
-            assert first.startswith(sentence.tokens[0])
+            assert all(len(column) == len(sentence.tokens) for column in sentence.columns.values())
+            for token, number in zip(sentence.tokens, sentence.lines, strict=True):
+                assert token in lines[number - 1]
 
 
 TAGS = ["O", "o", "B", "I", "E", "B-", "B-X", "I-X", "E-X", "S-X", "L-Y", "U-Y", "M-X", "X", "NN"]
@@ -304,7 +308,7 @@ TAGS += ["b-x", "B_X", "X-B", "B-\n", "O-X", "\u00a0"]
 
 
 @cases(100, 5000)
-def test_any_tags_are_of_a_scheme_or_refused_and_no_entity_ends_up_outside(count: int) -> None:
+def test_any_tags_are_of_a_scheme_or_odd_and_no_entity_ends_up_outside(count: int) -> None:
     some = st.lists(st.sampled_from(TAGS), min_size=1, max_size=4, unique=True)
     sentences = some.flatmap(
         lambda few: st.lists(st.lists(st.sampled_from(few), max_size=5), min_size=1, max_size=3)
@@ -312,10 +316,11 @@ def test_any_tags_are_of_a_scheme_or_refused_and_no_entity_ends_up_outside(count
 
     @for_all(count, sentences=sentences)
     def _(sentences: list[list[str]]) -> None:
-        try:
-            scheme = conll.detect_scheme(sentences, "file")
-        except DataError as error:
-            refused(Path("file"), error)
+        counts = collections.Counter(tag for tags in sentences for tag in tags)
+        spelled = conll.respelled(counts)
+        sentences = [[spelled.get(tag, tag) for tag in tags] for tags in sentences]
+        scheme = conll.detect_scheme(sentences)
+        if scheme not in ("plain", "IO") and conll.odd_tags(counts.keys() - spelled.keys()):
             return
         for tags in sentences:
             found = conll.to_bio(tags, scheme)

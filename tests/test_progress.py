@@ -1,10 +1,12 @@
 """What a person sees: speed, tables of predictions."""
 
 import dataclasses
+import logging
 
 import pytest
 
-from flaxbert import modes, progress
+from flaxbert import modes, progress, run
+from flaxbert.errors import DataError
 from flaxbert.progress import Clock
 
 
@@ -70,3 +72,18 @@ def test_brackets_in_a_text_are_shown_and_harmless(capsys):
     modes.show_predictions(Shown(), texts, ["good", "bad"])  # type: ignore[arg-type]
     printed = capsys.readouterr().out
     assert all(text in printed for text in texts)
+
+
+def test_nothing_that_is_shown_is_longer_than_a_screen(capsys, caplog):
+    words = "word " * 20_000
+    modes.show_predictions(Shown(), [words] * 8, [words] * 8)  # type: ignore[arg-type]
+    assert len(capsys.readouterr().out.splitlines()) < 100
+    modes.show_metrics({f"f1_{words}{n}": 0.5 for n in range(300)}, "results.json")
+    printed = capsys.readouterr().out
+    assert "260 more in results.json" in " ".join(printed.split())
+    assert len(printed) < 100_000
+    assert len(str(DataError(f"a.conll:1: {words}"))) < 4100
+    assert str(DataError(f"a.conll:1: {words}. Fix it.")).endswith(". Fix it.")
+    run._log_to_stderr()
+    logging.getLogger("flaxbert").info(words)
+    assert len(capsys.readouterr().err) < 4100

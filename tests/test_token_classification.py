@@ -16,6 +16,7 @@ from flaxbert.config import DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
+from flaxbert.data.findings import in_examples
 from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks.base import Predictions, score_with_slices
@@ -333,11 +334,118 @@ def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, label
     file = tmp_path / "train.txt"
     file.write_text("paris B-LOC\nis O\n\nold O\n")
     prose = sources.read(str(file), DataConfig(), split="train")
-    with pytest.raises(DataError, match=r"train\.txt: .* ends with \.conll: rename it"):
+    with pytest.raises(DataError, match=r"train\.txt: .*--config\.data\.format=conll"):
         create(prose)
     task = create(table("paris/B-LOC is/O"))
-    with pytest.raises(DataError, match="rename it"):
+    with pytest.raises(DataError, match=r"data\.format=conll"):
         task.examples(prose, labelled=labelled)
+    columns = sources.read(str(file), DataConfig(format="conll"), split="train")
+    assert len(task.examples(columns, labelled=labelled)) == 2
+
+
+SPANS = [
+    {"text": "Anna saw", "label": [[0, 4, "PER"]]},  # doccano
+    {"text": "Anna saw", "entities": [{"start": 0, "end": 4, "label": "PER"}]},
+    {"text": "Anna saw", "entities": [{"start_offset": 0, "end_offset": 4, "label": "PER"}]},
+]
+
+
+@pytest.mark.parametrize("values", SPANS)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_spans_of_characters_are_named_with_the_form_that_is_read(
+    values: dict[str, Any], labelled: bool
+) -> None:
+    rows = Table(
+        "a.jsonl", [Row({"text": "x", "label": []}, "a.jsonl:1"), Row(values, "a.jsonl:2")]
+    )
+    with pytest.raises(DataError, match=r"a\.jsonl:2: .* holds spans of characters.*`tokens` and"):
+        create().examples(rows, labelled=labelled)
+
+
+# --- columns as people have them ---------------------------------------------------------------
+
+
+def columns(tmp_path: Path, content: str, *, malformed: str = "error") -> Table:
+    file = tmp_path / "ner.conll"
+    file.write_text(content)
+    return sources.read(str(file), DataConfig(malformed=malformed), split="train")
+
+
+def test_outside_written_as_zero_leaves_no_entity_out_of_the_score(
+    tmp_path: Path, caplog: Any
+) -> None:
+    content = "old 0\nking S-PER\nin 0\nparis B-LOC\ncity E-LOC\n\nfood 0\n"
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        rows = columns(tmp_path, content)
+        task = create(rows)
+        examples = task.examples(rows, labelled=True)
+    assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+    assert examples[0].tags == ("O", "B-PER", "O", "B-LOC", "I-LOC")
+    assert "ner.conll: tags are read in the usual spelling: '0' (3 times) as O" in caplog.text
+    missed = [{"tags": ["O", "O", "O", "B-LOC", "I-LOC"]}, {"tags": ["O"]}]
+    assert task.score(examples, missed)["f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("spelling", ["{1}-{0}", "{1}_{0}", "{0}-{1}", "{0}_{1}"])
+@pytest.mark.parametrize("letters", [str.lower, str.upper])
+def test_prefixes_however_spelled_are_entities(spelling: str, letters: Any, tmp_path: Path) -> None:
+    tags = [spelling.format("LOC", letters(letter)) for letter in "BI"]
+    rows = columns(tmp_path, f"paris {tags[0]}\ncity {tags[1]}\nis O\n")
+    task = create(rows)
+    assert task.labels == ("B-LOC", "I-LOC", "O")
+    assert task.examples(rows, labelled=True)[0].tags == ("B-LOC", "I-LOC", "O")
+
+
+def test_one_odd_tag_is_named_with_its_line_and_its_sentence_alone_left_out(tmp_path: Path) -> None:
+    content = "old O\nking B-PER\n\nin O\n# no O\nparis PLACE\n\nfood O\nking B-PER\n"
+    content = content.replace("# no O\n", "")
+    with pytest.raises(
+        DataError, match=r"ner\.conll:5: the tag of word 2, 'paris', is 'PLACE', but"
+    ):
+        create(columns(tmp_path, content))
+    rows = columns(tmp_path, content, malformed="skip")
+    data = DataConfig(max_length=16, overlap=4, malformed="skip")
+    task = TokenClassification.create(data, Options(), rows, {})
+    assert [e.tokens for e in task.examples(rows, labelled=True)] == [
+        ("old", "king"),
+        ("food", "king"),
+    ]
+    assert rows.malformed == 1
+
+
+def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, caplog: Any) -> None:
+    rows = columns(tmp_path, "# id 1 x\nold O\nking O\nking I-PER\n\nparis B-PER\n")
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        create(rows)
+    assert "ner.conll:4: I-PER behind O (word 3, 'king')" in caplog.text
+
+
+def test_a_last_column_with_one_value_is_no_tag(tmp_path: Path) -> None:
+    content = "1 king B-PER ann\n2 is O ann\n\n" * 5
+    with pytest.raises(DataError, match=r"1 different tags for 10 words, such as 'ann'.*columns="):
+        create(columns(tmp_path, content))
+
+
+def test_a_word_a_row_is_named_with_the_form_that_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "ner.csv"
+    file.write_text("Sentence #,Word,POS,Tag\nSentence: 1,king,NN,B-PER\n,is,VB,O\n")
+    rows = sources.read(str(file), DataConfig(), split="train")
+    with pytest.raises(DataError, match=r"ner\.csv: Word holds a word a row; expected a sentence"):
+        create(rows)
+
+
+def test_a_last_column_of_all_kinds_of_values_is_no_tag(tmp_path: Path) -> None:
+    content = "".join(f"word NN lemma{n}\n\n" for n in range(200))
+    with pytest.raises(DataError, match=r"200 different tags for 200 words.*data\.columns=word"):
+        create(columns(tmp_path, content))
+
+
+def test_a_file_without_blank_lines_is_one_long_sentence_and_said_to_be(tmp_path: Path) -> None:
+    rows = columns(tmp_path, "king B-PER\nold O\n" * 10_001)
+    examples = create(rows).examples(rows, labelled=True)
+    found = [str(finding) for finding in in_examples(examples)]
+    file = tmp_path / "ner.conll"
+    assert found == [f"{file}:1: a sentence of 20,002 words: are blank lines missing?"]
 
 
 def test_prediction_needs_no_tags(tokenizer: Any) -> None:

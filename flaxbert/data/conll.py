@@ -5,16 +5,18 @@ One token a line: the token, then any further columns, the tag last; a blank lin
     EU     NNP  B-ORG
     votes  VBZ  O
 
-A file of one column is unlabelled.
+A file of one column is unlabelled. A first column that numbers the words is left out. CoNLL-U, ten
+columns, has words in its second and parts of speech in its fourth. `data.columns` names others.
 """
 
 import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from flaxbert.data.findings import READ_AS, Finding
 from flaxbert.data.table import shown
 from flaxbert.errors import DataError
 
@@ -27,20 +29,19 @@ class Sentence:
     """Tokens and their further columns, each as long as `tokens`."""
 
     tokens: list[str]
-    columns: list[list[str]]
-    """One list a column behind the token; the last holds the tags. Empty in an unlabelled file."""
-    line: int
-    """Of the first token, counted from 1."""
+    columns: dict[str, list[str]]
+    """The further columns by name; `tags` is not among them in an unlabelled file."""
+    lines: list[int]
+    """Of each token, counted from 1."""
 
     def values(self) -> dict[str, list[str]]:
-        """The sentence as a row's values: `tokens`, `column2`, `column3` and so on, `tags`."""
-        names = [f"column{n}" for n in range(2, len(self.columns) + 1)]
-        return {"tokens": self.tokens} | dict(zip([*names, "tags"], self.columns, strict=False))
+        """The sentence as a row's values: `tokens`, `tags`, and further columns by their names."""
+        return {"tokens": self.tokens} | self.columns
 
 
 def sentences(
     path: Path, *, columns: Sequence[str] = (), encoding: str = "utf-8-sig"
-) -> tuple[list[Sentence], list[DataError]]:
+) -> tuple[list[Sentence], list[DataError | Finding]]:
     r"""Read a column file.
 
     * Lines end with \n or \r\n alone, and columns are parted by tabs if half of the lines have
@@ -51,7 +52,11 @@ def sentences(
       line with another number, without a token or without a tag is malformed.
     * A line that begins with "# " is a comment where a sentence would start and the number of
       columns is another: a token "#" has a tag behind it. So is one that begins with "# id ", as
-      MultiCoNER's, which may have as many columns; and in a file with tabs, any without a tab.
+      MultiCoNER's, which may have as many columns; one with a tag that no token has; and in a file
+      with tabs, any without a tab. "#begin document" and "#end document" are comments anywhere.
+    * A first column that numbers the words, from 0 or 1 in each sentence or through the file, is
+      left out. Ten columns with it are CoNLL-U's: words in its FORM, tags in its UPOS; lines of
+      several words ("1-2") or none ("1.1") are left out.
 
     A malformed line is left out, not its sentence. Most such lines in published corpora hold a
     token that cannot be seen, and nothing is missed; a sentence dropped would take its other
@@ -64,44 +69,196 @@ def sentences(
       encoding: Python's codec.
 
     Returns:
-      The sentences, and what is wrong with each malformed line.
+      The sentences; what is wrong with each malformed line, and how the columns are read if not as
+      words first and tags last.
 
     Raises:
       UnicodeDecodeError: if the file is of another encoding.
+      DataError: if the columns are not those that `columns` names, or words first and tags last.
     """
     # Not read_text or splitlines: both also end a line at a lone \r, the latter at U+0085 too.
     ended = path.read_bytes().decode(encoding).split("\n")
     lines = [line.removesuffix("\r") for line in ended]
     tabs, first = _form(lines)
+    records, faults = _records(lines, tabs, first, path)
+    layout = _layout(records, first, columns, path)
+    if layout.remark:
+        faults.append(Finding(READ_AS, str(path), layout.remark))
     found: list[Sentence] = []
-    faults: list[DataError] = []
-    sentence = None
+    for record in records:
+        sentence = Sentence([], {name: [] for name in layout.names if name != WORD}, [])
+        for number, cells in record:
+            if layout.conllu and not cells[0].isdecimal():
+                continue
+            fault = _empty(dict(zip(layout.names, cells, strict=True)))
+            if fault:
+                faults.append(_refused(path, number, fault, tabs, lines[number - 1]))
+                continue
+            for name, cell in zip(layout.names, cells, strict=True):
+                (sentence.tokens if name == WORD else sentence.columns[name]).append(cell)
+            sentence.lines.append(number)
+        sentence.columns.pop("", None)
+        if sentence.tokens:
+            found.append(sentence)
+    return found, faults
+
+
+Record = list[tuple[int, list[str]]]
+"""The lines of a sentence: their numbers and their cells."""
+
+
+def _records(
+    lines: Sequence[str], tabs: bool, first: tuple[int, int], path: Path
+) -> tuple[list[Record], list[DataError | Finding]]:
+    """Sentences as lines of cells, as many in each, and what is wrong with other lines."""
+    records: list[Record] = []
+    faults: list[DataError | Finding] = []
+    tags = {
+        cells[-1] for line in lines if not line.startswith("#") and (cells := _cells(line, tabs))
+    }
+    inside = False
     for number, line in enumerate(lines, start=1):
         if _ends_sentence(line):
-            sentence = None
+            inside = False
             continue
         cells = _cells(line, tabs)
         if line.startswith("# ") and (
             (tabs and "\t" not in line)
-            or (sentence is None and (len(cells) != first[1] or line.startswith("# id ")))
+            or (not inside and (len(cells) != first[1] or line.startswith("# id ")))
+            or (not inside and first[1] == 2 and tags and cells[-1] not in {*tags, "#", "O"})
         ):
             continue
         fault = _fault(line, cells, first)
         if fault:
-            parted = f"{'tabs' if tabs else 'spaces'} part columns here"
-            faults.append(DataError(f"{path}:{number}: {fault} ({parted}): {_shortened(line)}."))
+            faults.append(_refused(path, number, fault, tabs, line))
             continue
-        if sentence is None:
-            sentence = Sentence([], [[] for _ in cells[1:]], number)
-            found.append(sentence)
-        sentence.tokens.append(cells[0])
-        for column, cell in zip(sentence.columns, cells[1:], strict=True):
-            column.append(cell)
-    return found, faults
+        if not inside:
+            records.append([])
+        inside = True
+        records[-1].append((number, cells))
+    return records, faults
+
+
+def _refused(path: Path, number: int, fault: str, tabs: bool, line: str) -> DataError:
+    parted = f"{'tabs' if tabs else 'spaces'} part columns here"
+    return DataError(f"{path}:{number}: {fault} ({parted}): {_shortened(line)}.")
 
 
 def _ends_sentence(line: str) -> bool:
-    return not line.strip() or line.split(maxsplit=1)[0] == DOCUMENT
+    return not line.strip() or line.split(maxsplit=1)[0] == DOCUMENT or bool(MARK.match(line))
+
+
+MARK = re.compile("#(begin|end) document")
+"""What stands between the documents of CoNLL-2012."""
+
+WORD, TAG = "tokens", "tags"
+"""Names of a row's values."""
+
+CONLLU = ("", WORD, "lemma", TAG, "xpos", "feats", "head", "deprel", "deps", "misc")
+NUMBERED = re.compile(r"\d+([-.]\d+)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What the columns of a file are: their names, "" for one that is left out."""
+
+    names: Sequence[str]
+    remark: str = ""
+    conllu: bool = False
+
+
+def _layout(
+    records: Sequence[Record], first: tuple[int, int], columns: Sequence[str], path: Path
+) -> Layout:
+    """The columns of a file: those named, else by their content.
+
+    Raises:
+      DataError: for names that do not fit; for a first column of tags, or of one value a sentence.
+    """
+    width = first[1]
+    if columns:
+        names = [{"word": WORD, "tag": TAG}.get(name, name) for name in columns]
+        if WORD not in names:
+            raise DataError(
+                f"{path}: data.columns={','.join(columns)} names no column 'word'; name all "
+                "columns, such as --config.data.columns=index,word,pos,tag."
+            )
+        if len(names) != width:
+            raise DataError(
+                f"{path}:{first[0]}: columns: {width}, but data.columns names {len(names)} "
+                f"({','.join(columns)}). Name all, such as --config.data.columns="
+                f"{','.join(_usual(width))}."
+            )
+        return Layout(names)
+    places = [[cells[0] for _, cells in record] for record in records]
+    if width == len(CONLLU) and all(NUMBERED.fullmatch(cell) for cells in places for cell in cells):
+        left_out = sum(not cell.isdecimal() for cells in places for cell in cells)
+        remark = "CoNLL-U: the words are the column FORM, the tags UPOS"
+        remark += f"; {left_out} lines of several words or none are left out" if left_out else ""
+        return Layout(CONLLU, f"{remark} (others: --config.data.columns)", conllu=True)
+    named = (WORD, *(f"column{n}" for n in range(2, width)), TAG)[:width]
+    if _counts(places) and (width > 2 or sum(map(len, places)) >= SURE):
+        remark = "the first column numbers the words and is left out"
+        named = ("", *(WORD, *(f"column{n}" for n in range(3, width)), TAG)[: width - 1])
+        return Layout(named, f"{remark} (if it is not so: --config.data.columns)")
+    if width > 1:
+        _check_order(records, places, first, path)
+    return Layout(named)
+
+
+SURE = 10
+"""Words of a file by which it is told that its first column numbers them, or holds no words."""
+
+
+def _usual(width: int) -> list[str]:
+    return [*("word", *(f"column{n}" for n in range(2, width)), "tag")][:width]
+
+
+def _counts(places: Sequence[Sequence[str]]) -> bool:
+    """Whether cells count the words: in each sentence from 0 or 1, or through the file."""
+    if not all(cell.isdecimal() and len(cell) < 10 for cells in places for cell in cells):
+        return False
+    numbers = [list(map(int, cells)) for cells in places]
+    flat = list(itertools.chain.from_iterable(numbers))
+    if len(flat) < 2 or max(map(len, numbers)) < 2:
+        return False
+    start = flat[0]
+    running = flat == list(range(start, start + len(flat)))
+    return start < 2 and (running or all(n == list(range(start, start + len(n))) for n in numbers))
+
+
+def _check_order(
+    records: Sequence[Record], places: Sequence[Sequence[str]], first: tuple[int, int], path: Path
+) -> None:
+    """Refuse files whose first column holds no words, as its content shows.
+
+    Raises:
+      DataError: naming `data.columns`.
+    """
+    number, width = first
+    tags = {cell for cells in places for cell in cells}
+    last = {cells[-1] for record in records for _, cells in record}
+    fix = f"name the columns in their order, such as --config.data.columns={{}}. Of {width} columns"
+    fix += " one is 'word', and 'tag' is what is to be learnt."
+    marks = [all(tag == "O" or TYPED.fullmatch(tag) for tag in column) for column in (tags, last)]
+    if marks == [True, False] and any(map(TYPED.fullmatch, tags)):
+        named = ",".join(["tag", *(f"column{n}" for n in range(2, width)), "word"])
+        raise DataError(
+            f"{path}:{number}: the first column holds tags, such as {min(tags)!r}, where words are "
+            f"expected; {fix.format(named)}"
+        )
+    several = [cells for cells in places if len(cells) > 1]
+    alike = sum(len(set(cells)) == 1 for cells in several)
+    if width > 2 and sum(map(len, several)) >= SURE and alike >= 0.9 * len(several):
+        values = [{cells[n] for record in records for _, cells in record} for n in range(width - 1)]
+        texts = [len(v) if not all(map(str.isdecimal, v)) else 0 for v in values]
+        names = [*(f"column{n}" for n in range(1, width)), "tag"]
+        names[texts.index(max(texts))] = "word"
+        named = ",".join(names)
+        raise DataError(
+            f"{path}:{number}: the first column has one value a sentence, such as "
+            f"{shown(several[0][0])}, where words are expected; {fix.format(named)}"
+        )
 
 
 def _form(lines: Sequence[str]) -> tuple[bool, tuple[int, int]]:
@@ -131,10 +288,15 @@ def _fault(line: str, cells: list[str], first: tuple[int, int]) -> str | None:
         return f"columns: {len(cells)}; expected {width}, as in line {number}"
     if any("\t" in cell for cell in cells):  # of a file of spaces: both columns would be the token
         return "a tab; expected spaces alone, as in most lines"
-    if not cells[0].strip():
-        return "the token is empty; expected text in the first column"
-    if not cells[-1].strip():
-        return "the tag is empty; expected one in the last column"
+    return None
+
+
+def _empty(cells: Mapping[str, str]) -> str | None:
+    """What is wrong with a line that lacks its word or its tag."""
+    if not cells[WORD].strip():
+        return "the token is empty; expected text in its column"
+    if not cells.get(TAG, WORD).strip():
+        return "the tag is empty; expected one in its column"
     return None
 
 
@@ -148,15 +310,65 @@ PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
 """Letters of each scheme: B begins, I and M are inside, E and L end, S and U are alone."""
 FIRST, LAST = "BSU", "ELSU"  # letters that always begin an entity; that always end one
 TYPED = re.compile(f"[{PREFIXES['BIOES']}]-.+", re.DOTALL)
-MISSPELT = re.compile(r"[bimelsu]-.+|[bimelsu]_.+|.+[-_][BI]", re.DOTALL | re.IGNORECASE)
-"""A prefix in lower case, with an underscore or behind: b-per, B_PER, PER-B."""
+AHEAD = re.compile(r"([bimelsu])[-_](.+)", re.DOTALL | re.IGNORECASE)
+BEHIND = re.compile(r"(.+)[-_]([bimelsu])", re.DOTALL | re.IGNORECASE)
+"""A prefix in lower case, with an underscore, or behind: b-per, B_PER, PER-B."""
+
+OUTSIDE = {"0", "o", "_", "-", "other", "out", "outside", "none", "null"}
+"""What is written for O, in lower case."""
+
+FREQUENT = 0.1
+"""Share of all tags that the only one without prefix has where it stands for O."""
 
 
-def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
+def respelled(tags: Mapping[str, int]) -> dict[str, str]:
+    """Tags that mark entities but are not spelled B-TYPE and O, and how they are read.
+
+    * O written otherwise: `0`, `_`, `OTHER`, or the only tag without a prefix, if it is frequent.
+    * Prefixes in lower case, with an underscore, or behind the type, if all are.
+
+    Args:
+      tags: of a file, with their numbers.
+    """
+    named = [tag for tag in tags if tag != "O"]
+    plain = [tag for tag in named if not AHEAD.fullmatch(tag)]
+    if plain and all(map(BEHIND.fullmatch, [tag for tag in plain if tag.lower() not in OUTSIDE])):
+        plain = [tag for tag in plain if not BEHIND.fullmatch(tag)]
+    letters = [tag for tag in plain if tag in PREFIXES["BIOES"]]
+    others = {tag.lower() for tag in named} - {tag.lower() for tag in letters}
+    if "B" in letters and len(others) == 1 and others <= OUTSIDE:
+        plain = [tag for tag in plain if tag not in letters]  # B, I and O without types
+    prefixed = sum(tags[tag] for tag in named if tag not in plain)
+    usual = [tag for tag in plain if tag.lower() in OUTSIDE]
+    frequent = FREQUENT * sum(tags.values())
+    outside: list[str] = []
+    if "O" in tags:
+        outside = [tag for tag in plain if tag in ("0", "o")]
+    elif len(usual) == 1 and sum(tags[tag] for tag in plain if tag not in usual) < prefixed:
+        outside = usual
+    elif len(plain) == 1 and tags[plain[0]] >= frequent:
+        outside = plain
+    found = dict.fromkeys(outside if prefixed else (), "O")
+    rest = [tag for tag in named if tag not in found]
+    if rest and not any(map(TYPED.fullmatch, rest)) and ("O" in tags or found):
+        ahead, behind = ([form.fullmatch(tag) for tag in rest] for form in (AHEAD, BEHIND))
+        if all(ahead):
+            found |= {
+                tag: f"{m[1].upper()}-{m[2]}" for tag, m in zip(rest, ahead, strict=True) if m
+            }
+        elif all(behind) and any(m[2] in "bB" for m in behind if m):
+            found |= {
+                tag: f"{m[2].upper()}-{m[1]}" for tag, m in zip(rest, behind, strict=True) if m
+            }
+    return found
+
+
+def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     """Which scheme a file's tags follow.
 
     * "IO": types alone beside O (see `is_io`).
-    * "plain": at least half of the tags other than O have no prefix: parts of speech, say.
+    * "plain": at least half of the tags other than O have no prefix: parts of speech, say. If
+      fewer have none, these are mistakes (see `odd_tags`).
     * "BIOES": any tag has a prefix of BIOES, of BILOU (L for E, U for S) or of BMES (M for I).
     * "BIO" (IOB2): entities start with B-.
     * "IOB1": entities start with I-, and with B- only right behind one of the same type.
@@ -168,12 +380,7 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
     Tags may do without a type if all do: B, I and O alone.
 
     Args:
-      sequences: the tags of every sentence of the file.
-      name: of the file, for the message.
-
-    Raises:
-      DataError: if more than half of the tags other than O have a prefix, but not all; or if all
-        are spelt like b-per, B_PER or PER-B.
+      sequences: the tags of every sentence of the file, as `respelled` has them.
     """
     tags: collections.Counter[str] = collections.Counter()
     begin = inside = 0
@@ -181,31 +388,22 @@ def detect_scheme(sequences: Iterable[Sequence[str]], name: str) -> str:
         tags.update(sequence)
         begin += _starts(sequence, "B")
         inside += _starts(sequence, "I")
-    types_alone = is_io(tags)
-    del tags["O"]
-    if set(tags) <= set(PREFIXES["BIOES"]):  # without types
-        odd = {}
-    else:
-        odd = {tag: count for tag, count in tags.items() if not TYPED.fullmatch(tag)}
-    named = odd.keys() - {"o"}
-    if named and all(map(MISSPELT.fullmatch, named)) and len(odd) == len(tags):
-        raise DataError(
-            f"{name}: tags such as {shown(min(named))}; expected B-PER: the upper-case letter "
-            "first, then a hyphen and the type, or O outside all entities. Rewrite them so."
-        )
-    if types_alone:
+    if is_io(tags):
         return "IO"
-    if odd and 2 * sum(odd.values()) >= tags.total():
+    del tags["O"]
+    odd = odd_tags(tags)
+    if odd and 2 * sum(tags[tag] for tag in odd) >= tags.total():
         return "plain"
-    if odd:
-        tag = max(odd, key=lambda tag: odd[tag])
-        raise DataError(
-            f"{name}: {len(odd)} tags, such as {shown(tag)} ({odd[tag]} times), do not look like "
-            "B-TYPE or I-TYPE, but most do. Give them a prefix, or O outside all entities."
-        )
-    if any(tag[0] not in PREFIXES["BIO"] for tag in tags):
+    if any(tag[0] not in PREFIXES["BIO"] for tag in tags.keys() - odd):
         return "BIOES"
     return "IOB1" if inside > begin else "BIO"
+
+
+def odd_tags(tags: Collection[str]) -> set[str]:
+    """Tags that have no prefix, where others have one."""
+    if set(tags) - {"O"} <= set(PREFIXES["BIOES"]):  # without types
+        return set()
+    return {tag for tag in tags if tag != "O" and not TYPED.fullmatch(tag)}
 
 
 def is_io(tags: Collection[str]) -> bool:

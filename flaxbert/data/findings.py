@@ -60,6 +60,9 @@ MANY_NUMBERS = 10
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
+LONG_SENTENCE = 1000
+"""Words: sentences this long are files whose blank lines are missing, or whole documents."""
+
 LONG_TEXT = 1_000_000
 """Characters: a text this long is a file read as one, or a line end that is missing."""
 
@@ -135,6 +138,9 @@ def in_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Fin
 def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
     """What single examples show."""
     for example in examples:
+        if (words := len(getattr(example, "tokens", ()))) > LONG_SENTENCE:
+            what = f"a sentence of {words:,} words: are blank lines missing?"
+            yield Finding("very long sentence", example.origin, what)
         for text in example.content:
             if not text.strip():
                 yield Finding("empty text", example.origin, "a text without a word")

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from flaxbert import hub
 from flaxbert.config import FORMATS, DataConfig
-from flaxbert.data import conll, delimited
+from flaxbert.data import conll, delimited, json_rows
 from flaxbert.data.encodings import codec, undecodable
 from flaxbert.data.findings import MALFORMED, READ_AS, Finding
-from flaxbert.data.table import Found, Row, Table, refuse_systematic, shown
+from flaxbert.data.json_rows import as_list
+from flaxbert.data.table import Found, Row, Table, refuse_systematic
 from flaxbert.errors import DataError, HubError
 
 log = logging.getLogger("flaxbert")
@@ -179,155 +180,6 @@ def _read_tsv(path: Path, data: DataConfig) -> Found:
     return delimited.rows(path, data, "\t")
 
 
-DEEPEST = 50
-"""Lists or objects in one another: far more than data has, far fewer than Python can compare."""
-
-
-def _object(value: Any, origin: str) -> Row | DataError:
-    if not isinstance(value, dict):
-        return DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
-    fault = _unfit(value)
-    return DataError(f"{origin}: {fault}.") if fault else Row(value, origin)
-
-
-def _unfit(value: Any) -> str | None:
-    """What keeps a JSON value from being used, though it is valid."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner: list[Any] = []
-        for each in level:
-            if isinstance(each, Twice):
-                return f"the key {shown(each.key)} stands twice in one object; remove one"
-            if isinstance(each, dict):
-                inner += [*each, *each.values()]
-            elif isinstance(each, list):
-                inner += each
-            elif isinstance(each, str) and not each.isascii():
-                try:
-                    each.encode()
-                except UnicodeEncodeError as error:  # a text cut within an emoji, most often
-                    half = ascii(each[error.start])
-                    return f"{half} is half of a character (a lone surrogate); remove it"
-        if not inner:
-            return None
-        level = inner
-    return f"lists or objects in one another more than {DEEPEST} deep"
-
-
-class Twice(dict[str, Any]):
-    """A JSON object with a key twice: a dict keeps the last value, and drops the others unseen."""
-
-    def __init__(self, values: dict[str, Any], key: str):
-        super().__init__(values)
-        self.key = key
-
-
-def _dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) == len(pairs):
-        return values
-    ((key, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
-    return Twice(values, key)
-
-
-def _parse(text: str) -> Any:
-    """The value of a text in JSON.
-
-    Raises:
-      ValueError: if there is none, or none that Python can hold; of JSON's own kind in the first.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_dict)
-    except json.JSONDecodeError:
-        raise
-    except ValueError:
-        raise ValueError("a number of thousands of digits") from None
-    except RecursionError:
-        raise ValueError("lists or objects in one another without end") from None
-
-
-def _read_jsonl(path: Path, data: DataConfig) -> Found:
-    with open(path, encoding=codec(data.encoding)) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                origin = f"{path}:{number}"
-                try:
-                    yield _object(_parse(line), origin)
-                except ValueError as error:
-                    reason = getattr(error, "msg", error)
-                    yield DataError(f"{origin}: not valid JSON ({reason}).")
-
-
-def _read_json(path: Path, data: DataConfig) -> Found:
-    text = path.read_text(encoding=codec(data.encoding))
-    try:
-        content = _parse(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from None
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from None
-    if isinstance(content, Twice):
-        raise DataError(f"{path}: {_unfit(content)}.")
-    if isinstance(content, dict) and isinstance(content.get("data"), list):
-        content = content["data"]
-        if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
-            yield from _squad_rows(path, content)
-            return
-    if not isinstance(content, list):
-        raise DataError(f"{path}: expected a list of objects, or SQuAD's {{'data': [...]}}.")
-    for number, value in enumerate(content, start=1):
-        yield _object(value, f"{path}: item {number}")
-
-
-def _squad_rows(path: Path, articles: list[Any]) -> Found:
-    """SQuAD's nesting (article > paragraph > question) in the hub's flat form."""
-    place = "data"
-    try:
-        for a, article in enumerate(articles):
-            place = f"data[{a}]"
-            for p, paragraph in enumerate(_list(_once(article)["paragraphs"])):
-                place = f"data[{a}].paragraphs[{p}]"
-                for q, question in enumerate(_list(_once(paragraph)["qas"])):
-                    place = f"data[{a}].paragraphs[{p}].qas[{q}]"
-                    yield _squad_row(path, place, paragraph, question)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: {place}: not in SQuAD's form ({shown(error)}).") from None
-
-
-def _squad_row(path: Path, place: str, paragraph: dict[str, Any], question: Any) -> Row | DataError:
-    try:
-        _once(question)
-        values = {
-            "id": question["id"],
-            "question": question["question"],
-            "context": paragraph["context"],
-        }
-        # Answers that are absent are not the same as none: [] says that there is none.
-        if "answers" in question:
-            answers = [_once(answer) for answer in _list(question["answers"])]
-            values["answers"] = {
-                "text": [answer["text"] for answer in answers],
-                "answer_start": [answer["answer_start"] for answer in answers],
-            }
-        extra = {key: value for key, value in question.items() if key not in values}
-    except (KeyError, TypeError, AttributeError) as error:
-        return DataError(f"{path}: {place}: not in SQuAD's form ({shown(error)}).")
-    name = place if _unfit(question["id"]) else f"question {question['id']}"
-    return _object(values | extra, f"{path}: {name}")
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):  # an empty text or object would pass for an empty list
-        raise TypeError(f"expected a list, found {type(value).__name__}")
-    return value
-
-
-def _once(value: Any) -> Any:
-    if isinstance(value, Twice):
-        raise TypeError(_unfit(value))
-    return value
-
-
 def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
     import pyarrow
 
@@ -375,7 +227,7 @@ def _class_labels(written: bytes | None) -> dict[str, list[str]]:
         if isinstance(feature, dict)
     }
     names = {
-        column: _list(feature["names"])
+        column: as_list(feature["names"])
         for column, feature in inner.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
@@ -387,7 +239,8 @@ def _class_labels(written: bytes | None) -> dict[str, list[str]]:
 def _read_conll(path: Path, data: DataConfig) -> Found:
     sentences, faults = conll.sentences(path, columns=data.columns, encoding=codec(data.encoding))
     yield from faults
-    yield from (Row(each.values(), f"{path}:{each.line}") for each in sentences)
+    for each in sentences:
+        yield Row(each.values(), f"{path}:{each.lines[0]}", each.lines)
 
 
 def _read_txt(path: Path, data: DataConfig) -> Found:
@@ -407,8 +260,8 @@ def _read_txt(path: Path, data: DataConfig) -> Found:
 READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
     "csv": _read_csv,
     "tsv": _read_tsv,
-    "json": _read_json,
-    "jsonl": _read_jsonl,
+    "json": json_rows.read_document,
+    "jsonl": json_rows.read_lines,
     "conll": _read_conll,
     "parquet": _read_parquet,
     "txt": _read_txt,

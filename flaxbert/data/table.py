@@ -70,6 +70,14 @@ class Row:
 
     values: dict[str, Any]
     origin: str
+    lines: Sequence[int] = ()
+    """Of the words of a column file, whose rows are sentences."""
+
+    def place(self, word: int) -> str:
+        """Where a word of a sentence is: its own line in a column file."""
+        if self.lines:
+            return f"{self.origin.rpartition(':')[0]}:{self.lines[word]}"
+        return self.origin
 
     def text(self, column: str) -> str:
         """The value of a column that must be text.
@@ -116,8 +124,8 @@ def refuse_systematic(faults: Sequence[DataError], total: int, what: str, source
             first = next(fault for fault in faults if fault.cause == cause or not cause)
             why = f" for one cause, {cause}" if cause else ""
             raise DataError(
-                f"{source}: {count} of {total} {what} are malformed{why}: too many for "
-                f"data.malformed=skip, which is for single mistakes. The first: {first}"
+                f"{source}: {count} of {total} {what} are malformed{why}: too many to be single "
+                f"mistakes, which data.malformed=skip is for. The first: {first}"
             )
 
 
@@ -178,8 +186,8 @@ class Table:
                 if id(row) not in self.left_out:
                     new.append(Finding(MALFORMED, "", str(error)))
                     self.left_out.add(id(row))
-        self.tell(new, "malformed rows skipped")
         refuse_systematic(faults, len(self.rows), "rows", self.source)
+        self.tell(new, "malformed rows skipped")
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
         return made
@@ -220,7 +228,7 @@ class Table:
         alike = [name for name in known if name.strip().casefold() == column.strip().casefold()]
         if alike and key:
             return f"Did you mean {alike[0]!r}? --config.{key}={alike[0]}"
-        if self.source.endswith(".txt"):
+        if known == ["text", "file"]:  # of sources._read_txt
             return (
                 "A .txt file is read as prose, for pre-training; a table is read with "
                 "--config.data.format=tsv (or csv), words and tags with --config.data.format=conll."

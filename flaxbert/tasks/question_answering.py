@@ -114,7 +114,8 @@ class QuestionAnswering:
         table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
         table.tell(doubtful(table.rows, unanswerable=self.options.unanswerable), "odd questions")
         answers, origins = [e.answers for e in examples], [e.origin for e in examples]
-        table.tell(unspaced(answers, origins), "remark on F1")
+        for finding in unspaced(answers, origins):
+            table.remark(finding)
         return examples
 
     def _example(self, row: Row, labelled: bool, skipped: list[str]) -> Example:

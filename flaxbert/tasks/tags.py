@@ -1,25 +1,52 @@
 """Words and their tags, from rows of any source and tags of any scheme."""
 
-from collections.abc import Sequence
+import collections
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 
 from flaxbert.data import conll
-from flaxbert.data.findings import Finding
+from flaxbert.data.findings import READ_AS, Finding
 from flaxbert.data.table import Row, Table, shown, unprinted
-from flaxbert.errors import DataError
+from flaxbert.errors import DataError, some
 from flaxbert.tasks.labels import refuse_from_one
 
 
-def refuse_prose(table: Table) -> None:
-    """Refuse a .txt file, which many sets of words in columns come as.
+def require_words(table: Table, columns: Mapping[str, str], *, slices: str | None = None) -> None:
+    """Check that columns exist (see `Table.require`); spans of characters in their place are named.
 
     Raises:
-      DataError: with the name to give it.
+      DataError: for a column that is absent, with the form to bring the data into.
     """
-    if table.source.endswith(".txt"):
-        raise DataError(
-            f"{table.source}: a .txt file is read as prose, for pre-training. Words in columns are "
-            "read from a file that ends with .conll: rename it."
-        )
+    if not set(columns) <= set(table.columns):
+        for row in table.rows[:FIRST]:
+            for name, value in row.values.items():
+                if isinstance(value, list) and value and all(map(_is_span, value)):
+                    raise DataError(
+                        f"{row.origin}: {name} holds spans of characters, such as "
+                        f"{shown(value[0])}. Token classification reads words with a tag each: "
+                        "export the annotations as CoNLL (BIO), or write rows with the lists "
+                        "`tokens` and `tags`."
+                    )
+        single = [name for name in table.columns if name.strip().casefold() in ("word", "token")]
+        if single and isinstance(table.rows[0].values.get(single[0]), str):
+            raise DataError(
+                f"{table.source}: {single[0]} holds a word a row; expected a sentence a row, or a "
+                "column file: a word and its tag a line, and a blank line behind each sentence "
+                "(--config.data.format=conll)."
+            )
+    table.require(columns, slices=slices)
+
+
+FIRST = 100
+"""Rows in which spans of characters are looked for."""
+
+
+def _is_span(value: object) -> bool:
+    """Whether a value is [start, end, type] or an object of these, as annotation tools write."""
+    if isinstance(value, dict):
+        keys = ({"start", "end"}, {"start_offset", "end_offset"})
+        return any(pair <= value.keys() for pair in keys)
+    return isinstance(value, list) and [type(v) for v in value] == [int, int, str]
 
 
 def read_words(row: Row, column: str) -> list[str]:
@@ -51,8 +78,7 @@ def read_tags(
     Raises:
       DataError: for a row without a tag a word, or tags of no scheme.
     """
-    refuse_prose(table)
-    table.require({words: "options.tokens", column: "options.tags"})
+    require_words(table, {words: "options.tokens", column: "options.tags"})
     known = table.label_names.get(column, labels)
     cells = (unprinted(row.values.get(column)) for row in table.rows)
     integers = {t for tags in cells if isinstance(tags, list) for t in tags if type(t) is int}
@@ -72,11 +98,29 @@ def read_tags(
         return row, tags
 
     rows = table.read(tagged, malformed)
-    scheme = conll.detect_scheme((tags for _, tags in rows), table.source)
+    counts = collections.Counter(tag for _, tags in rows for tag in tags)
+    if spelled := conll.respelled(counts):
+        pairs = [f"{shown(tag)} ({counts[tag]} times) as {spelled[tag]}" for tag in spelled]
+        what = f"tags are read in the usual spelling: {some(pairs, 5)}"
+        table.remark(Finding(READ_AS, table.source, what))
+        rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
+    scheme = conll.detect_scheme(tags for _, tags in rows)
+    many = len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total())
+    same = len(counts) == 1 and counts.total() >= conll.SURE and len(rows[0][0].values) > 2
+    if scheme == "plain" and (many or (same and rows[0][0].lines)):
+        raise DataError(
+            f"{table.source}: {len(counts)} different tags for {counts.total()} words, such as "
+            f"{some([shown(tag) for tag in counts], 5)}. If another column of the file has the "
+            "tags, name all in their order, such as --config.data.columns=word,tag,lemma."
+        )
+    if scheme not in ("plain", "IO") and (odd := conll.odd_tags(counts.keys() - spelled.keys())):
+        rows = _without_odd(table, rows, odd, words, malformed)
     table.tell(
         [
             Finding(
-                "invalid tag sequence", row.origin, _misplaced(read_words(row, words), tags, place)
+                "invalid tag sequence",
+                row.place(min(place, len(tags) - 1)),
+                _misplaced(read_words(row, words), tags, place),
             )
             for row, tags in rows
             for place in conll.misplaced(tags, scheme)
@@ -86,9 +130,41 @@ def read_tags(
     return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme
 
 
+MOST_TAGS, SHARE_OF_TAGS = 100, 0.1
+"""Tags are at most as many, or at most this share of the words: else they are something else."""
+
+Tagged = tuple[Row, list[str]]
+
+
+def _without_odd(
+    table: Table, rows: Sequence[Tagged], odd: Collection[str], words: str, malformed: str
+) -> list[Tagged]:
+    """Rows without tags that have no prefix, unlike most of the file's.
+
+    Raises:
+      DataError: for one that has, with its line, if `malformed` is not "skip".
+    """
+    tags_of = {id(row): tags for row, tags in rows}
+    total = sum(tag in odd for _, tags in rows for tag in tags)
+    others = f" There are {total} such tags." if total > 1 else ""
+
+    def regular(row: Row) -> Tagged:
+        tags = tags_of[id(row)]
+        for place, tag in enumerate(tags):
+            if tag in odd:
+                raise DataError(
+                    f"{row.place(place)}: the tag of word {place + 1}, "
+                    f"{shown(row.values[words][place])}, is {shown(tag)}, but most look like "
+                    f"B-TYPE or I-TYPE. Give it a prefix, or O outside all entities.{others}"
+                )
+        return row, tags
+
+    return dataclasses.replace(table, rows=[row for row, _ in rows]).read(regular, malformed)
+
+
 def _misplaced(words: Sequence[str], tags: Sequence[str], place: int) -> str:
     before = f"behind {tags[place - 1]}" if place else "at the start"
     if place == len(tags):
         return f"the sentence ends {before}, which is no entity's end; it is read as one"
     reading = "it is read as the start of an entity" if tags[place] != "O" else "it is read as O"
-    return f"{tags[place]} {before} (word {place + 1}, {words[place]!r}); {reading}"
+    return f"{tags[place]} {before} (word {place + 1}, {shown(words[place])}); {reading}"

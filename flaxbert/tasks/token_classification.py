@@ -26,7 +26,7 @@ from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import labels as names
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
-from flaxbert.tasks.tags import read_tags, read_words, refuse_prose
+from flaxbert.tasks.tags import read_tags, read_words, require_words
 
 log = logging.getLogger("flaxbert")
 
@@ -105,8 +105,7 @@ class TokenClassification:
           DataError: for labels of a model whose own tags are of another scheme, or prose.
         """
         slices = self.data.slices if labelled else None
-        refuse_prose(table)
-        table.require({self.options.tokens: "options.tokens"}, slices=slices)
+        require_words(table, {self.options.tokens: "options.tokens"}, slices=slices)
         if not labelled:
             return table.read(lambda row: self._example(row, None), self.data.malformed)
         tagged, scheme = read_tags(
