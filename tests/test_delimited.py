@@ -132,6 +132,13 @@ def test_a_text_may_hold_what_separates_columns_elsewhere(tmp_path: Path) -> Non
     assert len(values(read(tmp_path / "a.csv", content))) == 3
 
 
+def test_quotes_between_pipes_may_be_text(tmp_path: Path) -> None:
+    content = '1|"open, he said|ham\n2|he, "said"|spam\n3|fine|ham\n'
+    table = read(tmp_path / "a.csv", content, columns=("id", "text", "label"))
+    assert [row["text"] for row in values(table)] == ['"open, he said', 'he, "said"', "fine"]
+    assert any("double quotes are text" in remark for remark in remarks(table))
+
+
 def test_excels_line_about_the_separator_is_read(tmp_path: Path) -> None:
     table = read(tmp_path / "a.csv", "sep=;\nlabel;text\nham;fine\n")
     assert values(table) == [{"label": "ham", "text": "fine"}]

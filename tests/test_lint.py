@@ -515,6 +515,15 @@ LETTERS = ("cut text", "answer in no window", "answer too long", "words that bec
 """What comes of the tiny vocabulary, which spells most words letter by letter, without accents."""
 
 
+def test_how_a_file_is_read_is_a_note_and_no_warning(checkpoint, tmp_path, capsys):
+    found = found_in(checkpoint, tmp_path, "classification", {"train": ("csv", TSV)})
+    assert lint.report(found, [UNUSABLE, MALFORMED], everything=False) == 0
+    told = capsys.readouterr().out
+    assert "note: read as, 1\n" in told
+    assert "tabs separate the columns here, not commas; set --config.data.separator=comma" in told
+    assert told.endswith("0 errors, 0 warnings\n")
+
+
 def test_the_examples_are_clean(checkpoint):
     for file in sorted((ROOT / "examples" / "data").glob("*_train.*")):
         task, options = {

@@ -117,10 +117,11 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
     if data.quoting == "auto" and dialect.quoting != ("no" if separator == "\t" else "yes"):
         how = {
             "yes": "cells stand in double quotes, as a CSV writer leaves them: these are taken off",
+            "no": "double quotes are text: they do not enclose cells",
             "escaped": 'quotes within cells are written \\": the backslashes are taken off',
         }[dialect.quoting]
         other = "no" if separator == "\t" else "yes"
-        option = f"--config.data.quoting={other} if they are text"
+        option = f"--config.data.quoting={other} if that is wrong"
         yield Finding(READ_AS, f"{path}:{first}", f"{how}; set {option}")
     if spaced and dialect.quoting != "no":
         what = f"a space follows each {NAMES.get(separator, separator)} of the first line"
@@ -138,8 +139,8 @@ def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
     width = len(data.columns)
 
     def fits(separator: str) -> bool:
-        quoting = "no" if separator == "\t" or data.quoting == "no" else "yes"
-        return Dialect(separator, quoting).fits(text, path, width)
+        ways = ["yes", "no"] if data.quoting == "auto" else [data.quoting]
+        return any(Dialect(separator, way).fits(text, path, width) for way in ways)
 
     header = text.lstrip("\r\n").partition("\n")[0]
     if usual in header if not width else fits(usual):
@@ -154,9 +155,10 @@ def _quoting(text: str, path: Path, data: DataConfig, separator: str) -> str:
         return data.quoting
     if separator == "\t":
         return "yes" if _is_quoted(text, separator, path) else "no"
-    if '\\"' in text and not _consistent(text, Dialect(separator, "yes"), path):
-        escaped = Dialect(separator, "escaped")
-        return "escaped" if _consistent(text, escaped, path) else "yes"
+    others = ["escaped"] * ('\\"' in text) + ["no"] * (separator != ",")
+    if others and '"' in text and not _consistent(text, Dialect(separator, "yes"), path):
+        fitting = (way for way in others if _consistent(text, Dialect(separator, way), path))
+        return next(fitting, "yes")
     return "yes"
 
 

@@ -59,6 +59,7 @@ MANY_NUMBERS = 10
 """Different numbers that are classes without a doubt."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
 LONG_SENTENCE = 1000
 """Words: sentences this long are files whose blank lines are missing, or whole documents."""
 

@@ -80,7 +80,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
-    refuse_systematic(faults, len(rows) + len(faults), "lines", spec)
+    refuse_systematic(faults, len(rows) + len(faults), "lines")
     table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
     table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
     for each in remarks:

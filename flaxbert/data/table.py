@@ -112,11 +112,11 @@ MOST, MOST_ALIKE, FEW = 0.5, 0.05, 3
 that is known, such as a label; and how many it leaves out whatever their share."""
 
 
-def refuse_systematic(faults: Sequence[DataError], total: int, what: str, source: str) -> None:
+def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> None:
     """Refuse mistakes that are no single ones: to leave them out would change what is learned.
 
     Raises:
-      DataError: naming how many there are, and the first.
+      DataError: the first, with their number.
     """
     causes = collections.Counter(fault.cause for fault in faults if fault.cause)
     for cause, count in [*causes.most_common(1), ("", len(faults))]:
@@ -124,8 +124,8 @@ def refuse_systematic(faults: Sequence[DataError], total: int, what: str, source
             first = next(fault for fault in faults if fault.cause == cause or not cause)
             why = f" for one cause, {cause}" if cause else ""
             raise DataError(
-                f"{source}: {count} of {total} {what} are malformed{why}: too many for "
-                f"data.malformed=skip, which is for single mistakes. The first: {first}"
+                f"{first} {count} of {total} {what} are malformed{why}: too many to be single "
+                "mistakes, which data.malformed=skip is for."
             )
 
 
@@ -188,8 +188,8 @@ class Table:
                 if id(row) not in self.left_out:
                     new.append(Finding(MALFORMED, "", str(error)))
                     self.left_out.add(id(row))
+        refuse_systematic(faults, len(self.rows), "rows")
         self.tell(new, "malformed rows skipped")
-        refuse_systematic(faults, len(self.rows), "rows", self.source)
         if not made:
             raise DataError(f"{self.source}: holds no rows that are well formed.")
         return made
@@ -230,7 +230,7 @@ class Table:
         alike = [name for name in known if name.strip().casefold() == column.strip().casefold()]
         if alike and key:
             return f"Did you mean {alike[0]!r}? --config.{key}={alike[0]}"
-        if self.source.endswith(".txt"):
+        if known == ["text", "file"]:  # of sources._read_txt
             return (
                 "A .txt file is read as prose, for pre-training; a table is read with "
                 "--config.data.format=tsv (or csv), words and tags with --config.data.format=conll."

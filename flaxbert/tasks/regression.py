@@ -7,6 +7,7 @@ squared error.
 import dataclasses
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -150,7 +151,11 @@ def _number(row: Row, options: Options) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= np.finfo(np.float32).max:
-        raise DataError(f"{row.origin}: {options.label} is {shown(value)}; expected a number.")
+        comma = isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value)
+        advice = " Write a point before its decimals." if comma else ""
+        raise DataError(
+            f"{row.origin}: {options.label} is {shown(value)}; expected a number.{advice}"
+        )
     return number
 
 
