@@ -20,6 +20,7 @@ from flaxbert.errors import ConfigError, WorkdirError
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
 from flaxbert.tasks.base import Metrics
+from flaxbert.writer import finite
 
 log = logging.getLogger("flaxbert")
 
@@ -160,7 +161,7 @@ class Store:
         # On a bucket it has its last name at once.
         names = (f"{self._writing}.orbax-checkpoint-tmp*", str(self._writing))
         directory = next(path for name in names for path in self._directory.glob(name))
-        (directory / NOTES).write_text(json.dumps(self._notes, indent=1), encoding="utf-8")
+        (directory / NOTES).write_text(json.dumps(finite(self._notes), indent=1), encoding="utf-8")
         files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != LAST)
         found = {str(path.relative_to(directory)): _digest(path) for path in files}
         (directory / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -244,15 +245,21 @@ class BestParams:
       noted: {metric, step, value} of them, for the notes of the next checkpoint.
     """
 
-    def __init__(self, directory: Path, metric: str, noted: dict[str, Any] | None):
-        """Open; `noted` is what the checkpoint that the run continues from says.
+    def __init__(self, directory: Path, metric: str, noted: dict[str, Any] | None, *, lower: bool):
+        """Open.
+
+        Args:
+          directory: of the weights.
+          metric: that selects them.
+          noted: what the checkpoint that the run continues from says.
+          lower: whether a lower value is better.
 
         What was kept after it is dropped: the run comes to it again. A new metric starts anew.
 
         Raises:
           WorkdirError: if the weights that it speaks of are gone or damaged.
         """
-        self._metric, self._directory = metric, directory
+        self._metric, self._directory, self._lower = metric, directory, lower
         self.noted = noted if noted and noted["metric"] == metric else None
         self._store = Store(directory, max_to_keep=KEEP_BEST, cleanup_tmp_directories=True)
         last = self.noted["step"] if self.noted else NONE
@@ -276,9 +283,9 @@ class BestParams:
                 f"train.keep_best={self._metric!r}: nothing in data.eval has it; the evaluation "
                 f"gave {given}"
             )
-        value, best = metrics[self._metric], self.noted["value"] if self.noted else math.nan
-        low = mode(self._metric) == "min"
-        if math.isnan(best) or (value < best if low else value > best):
+        value, best = metrics[self._metric], self.noted["value"] if self.noted else None
+        # A value that is not finite was noted as null.
+        if best is None or math.isnan(best) or (value < best if self._lower else value > best):
             self.noted = {"metric": self._metric, "step": step, "value": value}
             self._store.save(step, params, self.noted)
             self._store.wait()
@@ -301,12 +308,6 @@ class BestParams:
                 "--force."
             )
         return step
-
-
-def mode(metric: str) -> str:
-    """Whether a metric is better high ("max") or low ("min"): by what its name ends with."""
-    name = metric.split("/")[0]
-    return "min" if name.endswith(("loss", "error", "perplexity")) else "max"
 
 
 def read_newest(directory: Path) -> tuple[int, Notes, dict[str, np.ndarray]]:

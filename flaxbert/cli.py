@@ -26,6 +26,8 @@ class Arguments:
     mode: str
     distributed: str
     force: bool
+    given: frozenset[str]
+    """Keys of the configuration that flags set; all others come from the config file."""
 
 
 class HelpRequested(Exception):  # noqa: N818 (not an error)
@@ -65,7 +67,7 @@ def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arg
     if not path.is_file():
         shipped = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py")))
         raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
-    _check_overrides(argv, config_file)
+    given = _overridden(argv, config_file)
     argv, unset = _take_unset(argv, load_config(config_file))
     argv = _quote_tuples(argv, load_config(config_file))
     config_flags.DEFINE_config_file(
@@ -99,6 +101,7 @@ def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arg
         values["mode"].value,
         values["distributed"].value,
         values["force"].value,
+        given,
     )
 
 
@@ -132,14 +135,20 @@ def load_config(config_file: str) -> Config:
     return config
 
 
-def _check_overrides(argv: Sequence[str], config_file: str) -> None:
-    """Refuse unknown keys with the valid names; config_flags would only say KeyError."""
+def _overridden(argv: Sequence[str], config_file: str) -> frozenset[str]:
+    """Return the keys that flags set.
+
+    Raises:
+      ConfigError: for an unknown key, with the valid ones; config_flags would only say KeyError.
+    """
     config = load_config(config_file)
     known = {name for name, _, _ in fields(config)}
-    for arg in argv:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", arg)
-        if match and match.group(1) not in known:
-            raise unknown_key(match.group(1), config)
+    matches = [re.match(r"--?(?:no)?config\.([^=]+)", arg) for arg in argv]
+    given = [match.group(1) for match in matches if match]
+    for name in given:
+        if name not in known:
+            raise unknown_key(name, config)
+    return frozenset(given)
 
 
 def _take_unset(argv: Sequence[str], config: Config) -> tuple[list[str], list[str]]:

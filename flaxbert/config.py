@@ -22,9 +22,13 @@ SEPARATORS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": 
 """Names of separators, for `data.separator`: a shell swallows some of these characters."""
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and a line for `--help`."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, *, column: bool = False) -> Any:
+    """Return a dataclass field with a default and a line for `--help`.
+
+    `column`: it says how a data file names something. Another file may name it otherwise, so a run
+    can be evaluated with another value.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "column": column})
 
 
 @dataclasses.dataclass
@@ -36,8 +40,14 @@ class ModelConfig:
         "pre-trained weights: hub id, directory, a finished run's workdir, or package://NAME",
     )
     revision: str | None = option(None, "branch, tag or commit of a hub id")
-    dtype: str = option("float32", "arithmetic: float32 or bfloat16")
-    param_dtype: str = option("float32", "parameters and optimizer state: float32 or bfloat16")
+    dtype: str = option(
+        "float32",
+        "matrix products and activations: float32 or bfloat16; parameters, their gradients, the "
+        "optimizer and output layers are float32 in both",
+    )
+    param_dtype: str = option(
+        "float32", "parameters in memory: float32; for --mode=eval and predict also bfloat16"
+    )
     remat: str = option("none", "memory for time in the backward pass: none, dots or full")
     dropout: float | None = option(None, "every dropout rate (default: the checkpoint's)")
     fresh_head: bool = option(False, "start a new output layer even if the checkpoint has one")
@@ -114,7 +124,10 @@ class OptimConfig:
     """AdamW as BERT uses it (see flaxbert/optim.py)."""
 
     learning_rate: float = option(5e-5, "peak learning rate")
-    warmup: float = option(0.1, "linear warm-up: a share of all steps if below 1, else steps")
+    warmup: float = option(
+        0.1,
+        "linear warm-up: a share of all steps if below 1, else steps; it ends before the last step",
+    )
     weight_decay: float = option(0.01, "decoupled; not on biases and LayerNorm")
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping")
     b1: float = option(0.9, "Adam: decay of the first moment")
@@ -183,6 +196,10 @@ def _fits(value: Any, kind: Any) -> bool:
     return kind is Any or isinstance(value, kind)
 
 
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def validate(config: Config, tasks: Mapping[str, Any]) -> None:
     """Check types, ranges and combinations; nothing is loaded.
 
@@ -198,6 +215,8 @@ def validate(config: Config, tasks: Mapping[str, Any]) -> None:
         if not _fits(value, field.type):
             kind = getattr(field.type, "__name__", str(field.type))
             problems.append(f"{name}={value!r}: expected {kind}")
+        elif not all(map(_finite, value if isinstance(value, tuple) else (value,))):
+            problems.append(f"{name}={value!r}: expected a finite number")
     if not problems:
         problems = list(_problems(config, tasks))
     if problems:
@@ -240,7 +259,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("optim.weight_decay", optim.weight_decay, 0),
         ("optim.clip_norm", optim.clip_norm, 0),
     ):
-        if number is not None and not number >= least:
+        if number is not None and number < least:
             yield f"{name}={number!r}: at least {least}"
     if data.separator is not None and len(SEPARATORS.get(data.separator, data.separator)) != 1:
         yield f"data.separator={data.separator!r}: one of {', '.join(SEPARATORS)}, or one character"
@@ -248,7 +267,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.columns={data.columns!r}: each column needs a name of its own"
     if not _is_encoding(data.encoding):
         yield f"data.encoding={data.encoding!r}: an encoding that Python has, such as utf-8, cp1252"
-    if not 0 < train.epochs < math.inf:
+    if not train.epochs > 0:
         yield f"train.epochs={train.epochs!r}: above 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
         if not 0 <= share < 1:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import scipy.stats
 
+from flaxbert.data.table import shortened
 from flaxbert.errors import DivergedError
 from flaxbert.tasks.base import Record
 
@@ -27,10 +29,17 @@ VANISHED = 1e-6
 """Share of the gradient's norm below which the lowest layer learns nothing in float32."""
 
 UNMOVED = 0.98
-"""Share of its first value that a loss should be below when the warm-up is over."""
+"""Share of its first value that a loss should be below when the warm-up is over, or fall."""
 
-NEAR, LINES = 0.02, 3
-"""A loss so near (relatively) to that of guessing, in so many lines running, is guessing."""
+NEAR, LINES = 0.02, 5
+"""A loss so near (relatively) to that of guessing, in so many lines running, is guessing; so many
+lines at least show whether a loss falls."""
+
+RISK = 0.05
+"""Probability that a loss without any trend is taken for one that falls."""
+
+DEVIATIONS = 5
+"""Standard deviations below chance that no accuracy is by accident."""
 
 ANSWERS = ("label", "labels", "tags", "answer")
 """The entries of tasks' records that hold what was predicted."""
@@ -102,8 +111,9 @@ class Watch:
           labels: how many there are to choose one from; 0 or 1: that is not the task.
           active: whether to warn; one of several hosts does.
         """
-        self._first, self._after, self._active = first_loss, after, active
+        self._after, self._active = after, active
         self._chance = math.log(labels) if labels > 1 else math.inf
+        self._losses = [] if first_loss is None else [first_loss]
         self._guessed = 0
         self._warned: set[str] = set()
 
@@ -112,17 +122,18 @@ class Watch:
         if not self._active:
             return
         loss = line["loss"]
-        if self._first is None:
-            self._first = loss
-        elif step >= self._after and "loss" not in self._warned:
+        self._losses.append(loss)
+        enough = step >= self._after and len(self._losses) >= LINES
+        if enough and "loss" not in self._warned:
             self._warned.add("loss")  # looked at once: later it may well stand still
-            if loss > UNMOVED * self._first:
+            if loss > UNMOVED * self._losses[0] and not falls(self._losses):
                 self._warned.add("chance")  # said once is enough
                 log.warning(
                     f"step {step}: the warm-up is over, and the training loss ({loss:.4f}) is "
-                    f"where it began ({self._first:.4f}): nothing is learnt. Lower "
-                    "optim.learning_rate (2e-5 to 5e-5 serve BERT), train longer, or try another "
-                    "train.seed; look whether the labels fit the texts (python -m flaxbert.lint)."
+                    f"where it began ({self._losses[0]:.4f}): nothing is learned so far. If that "
+                    "remains so: another optim.learning_rate (2e-5 to 5e-5 serve BERT), more "
+                    "epochs, or another train.seed; check that the labels fit the texts (python -m "
+                    "flaxbert.lint)."
                 )
         self._guessing(step, loss)
         vanished = line["lowest_grad_norm"] <= VANISHED * line["grad_norm"]
@@ -138,7 +149,8 @@ class Watch:
     def _guessing(self, step: int, loss: float) -> None:
         near = step >= self._after and abs(loss - self._chance) < NEAR * self._chance
         self._guessed = self._guessed + 1 if near else 0
-        if self._guessed == LINES and "chance" not in self._warned:
+        guessing = self._guessed >= LINES and not falls(self._losses[-self._guessed :])
+        if guessing and "chance" not in self._warned:
             self._warned.add("chance")
             log.warning(
                 f"step {step}: the training loss ({loss:.4f}) stays at that of guessing among the "
@@ -162,6 +174,40 @@ class Watch:
                 "If that remains so: train longer, lower optim.learning_rate, try another "
                 "train.seed; for rare labels, options.balanced=true (classification)."
             )
+
+
+def falls(losses: Sequence[float]) -> bool:
+    """Whether losses fall, however slowly: by Kendall's test for a trend, which knows no scale."""
+    order = scipy.stats.kendalltau(range(len(losses)), losses, alternative="less")
+    return bool(order.pvalue < RISK)
+
+
+def worse_than_chance(gold: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> str:
+    """Return a warning if labels are predicted wrong more often than by chance, else "".
+
+    Chance is how often predictions would be right if they were shuffled among the examples.
+    """
+    count = len(gold)
+    shares = [
+        (gold.count(label) / max(1, count), predicted.count(label) / max(1, count))
+        for label in range(len(names))
+    ]
+    chance = sum(truth * guess for truth, guess in shares)
+    hits = sum(g == p for g, p in zip(gold, predicted, strict=True))
+    if hits >= count * chance - DEVIATIONS * math.sqrt(count * chance * (1 - chance)):
+        return ""
+    pairs = collections.Counter(zip(gold, predicted, strict=True))
+    (truth, guess), times = max(
+        (pair for pair in pairs.items() if pair[0][0] != pair[0][1]), key=lambda pair: pair[1]
+    )
+    order = ", ".join(f"{n} = {name}" for n, name in enumerate(shortened(names)))
+    return (
+        f"accuracy {hits / count:.3f} is far below chance ({chance:.3f} for these predictions): "
+        f"{names[truth]!r} is predicted as {names[guess]!r} {times} of {gold.count(truth)} times. "
+        f"Are labels mapped to the wrong names? The output layer's order is {order}: compare it "
+        "with the data's integers and with how the model was trained, and set "
+        "--config.options.labels in that order."
+    )
 
 
 def _single(answer: Any) -> Any:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,13 +16,16 @@ from flaxbert import sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
 from flaxbert.data.table import Table
-from flaxbert.errors import Preempted
+from flaxbert.divergence import worse_than_chance
+from flaxbert.errors import DivergedError, Preempted
 from flaxbert.models.model import Params
 from flaxbert.preemption import Preemption
 from flaxbert.progress import Progress
 from flaxbert.setup import Dataset, Setup
 from flaxbert.step import PredictStep, compile_heights, make_predict_step
 from flaxbert.tasks.base import Metrics, Predictions, Record, Task, score_with_slices
+
+log = logging.getLogger("flaxbert")
 
 ENDS = ("", "/weight")
 """What the names of an objective's two sums end with."""
@@ -32,6 +36,7 @@ class Evaluation:
     """What evaluation gives: one record an example, and metrics where there are labels."""
 
     records: list[Record]
+    """Empty on all hosts but the first where there are no labels."""
     metrics: Metrics
 
 
@@ -42,6 +47,7 @@ def predict(
     mesh: Any,
     progress: Callable[[int], None],
     preemption: Preemption,
+    origin: Callable[[int], str],
 ) -> tuple[Predictions, Metrics]:
     """Outputs of every feature, in the features' order, and the mean loss where there are labels.
 
@@ -52,9 +58,11 @@ def predict(
       mesh: the mesh.
       progress: called after each step with the number of sequences done.
       preemption: asked at each step.
+      origin: where a sequence comes from, such as train.tsv:17.
 
     Raises:
       Preempted: told to stop.
+      DivergedError: for outputs that are not finite.
     """
     features = batches.features
     slots: dict[str, np.ndarray] = {}
@@ -74,6 +82,13 @@ def predict(
                 if name not in store:
                     store[name] = np.zeros((size, *values.shape[2:]), values.dtype)
         for r, row in enumerate(rows):
+            if row and not outputs["finite"][r]:
+                raise DivergedError(
+                    f"{origin(row[0])}: the model's outputs for it, or for a text in the same row, "
+                    "are not finite, so they predict nothing. Try model.dtype=float32; weights "
+                    "that have grown this large must be trained anew, with a lower "
+                    "optim.learning_rate."
+                )
             offset = 0
             for k, sequence in enumerate(row):
                 length, start = int(features.lengths[sequence]), features.starts[sequence]
@@ -116,6 +131,7 @@ class Evaluator:
     def __init__(self, setup: Setup, data: Dataset):
         self._setup, self.data = setup, data
         self._step: PredictStep | None = None
+        self._warned = False
 
     @classmethod
     def open(cls, setup: Setup, table: Table, *, labelled: bool) -> "Evaluator":
@@ -149,6 +165,11 @@ class Evaluator:
         slices = sorted({e.slice for e in self.data.examples if e.slice is not None})
         losses = objective_means({f"{name}{end}": 1 for name in task.objectives for end in ENDS})
         return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether a low value of a metric is a good one; slices are as the whole."""
+        task, name = self._setup.task, metric.partition("/")[0]
+        return name in ("loss", *task.objectives, *task.lower_is_better)
 
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
@@ -186,12 +207,32 @@ class Evaluator:
                 self._setup.mesh,
                 bar.advance,
                 preemption or Preemption(),
+                lambda n: data.examples[data.batches.features.example[n]].origin,
             )
-        records = task.decode(data.examples, data.batches.features, predictions)
+        # Scores are needed on every host, as thresholds and the best weights follow from them;
+        # without labels the records are only written.
+        records: list[Record] = []
+        if data.labelled or active:
+            records = task.decode(data.examples, data.batches.features, predictions)
         metrics: Metrics = {}
         if data.labelled:
             metrics = score_with_slices(task, data.examples, records) | losses
+            if active:
+                self._compare_with_chance(task, records)
         seconds = time.perf_counter() - start
         metrics["perf/eval_seconds"] = seconds
         metrics["perf/eval_examples_per_s"] = len(data.examples) / seconds
         return Evaluation(records, metrics)
+
+    def _compare_with_chance(self, task: Task, records: Sequence[Record]) -> None:
+        """Warn, once, where one label a text is wrong so often that the labels must be mixed up."""
+        labels = [record.get("label") for record in records]
+        names: Sequence[str] = getattr(task, "labels", ())
+        if self._warned or not set(labels) <= set(names):
+            return
+        numbers = {name: number for number, name in enumerate(names)}
+        gold = [example.label for example in self.data.examples]
+        warning = worse_than_chance(gold, [numbers[str(label)] for label in labels], names)
+        if warning:
+            self._warned = True
+            log.warning(f"evaluation: {warning}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from flaxbert import cli
 from flaxbert.config import Config, DataConfig, validate
-from flaxbert.data import findings, sources
+from flaxbert.data import coverage, findings, sources
 from flaxbert.data.findings import MALFORMED, READ_AS, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
@@ -143,12 +143,22 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:
 
 
 def _lost(setup: Setup, table: Table, examples: list[Any], key: str) -> Iterator[Finding]:
-    """What `data.max_length` cuts off, and what is too long for it is malformed."""
+    """What the tokenizer drops, what `data.max_length` cuts off; what is too long is malformed."""
     try:
         examples, features = setup.featurize(examples, table, labelled=key != "predict")
     except UserError as error:
         yield Finding(UNUSABLE, "", str(error))
         return
+    unknown = coverage.unknown(features, setup.tokenizer)
+    if unknown.serious or unknown.lost:
+        yield Finding("unknown words", table.source, unknown.describe(examples))
+    texts = [text for example in examples for text in example.content]
+    if dropped := coverage.vanishing(texts, setup.tokenizer):
+        what = f"the tokenizer drops {coverage.named(dropped)}"
+        yield Finding("characters that vanish", table.source, what)
+    if merged := coverage.merged(texts, setup.tokenizer):
+        what = f"the tokenizer reads {coverage.pairs(merged)}"
+        yield Finding("words that become one", table.source, what)
     length = setup.config.data.max_length
     share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
     for index in features.cut:

@@ -1,7 +1,8 @@
 """What `--mode` selects: train, eval, predict; each prints what it found."""
 
+import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flaxbert import sharding, writer
+from flaxbert import sharding, stored, writer
 from flaxbert.config import Config, validate
 from flaxbert.errors import clip
 from flaxbert.evaluate import Evaluator
@@ -47,50 +48,78 @@ def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool)
         )
 
 
-def evaluate(config: Config, workdir: Path) -> None:
-    """Score `data.eval`; writes eval_results.json and eval_predictions.jsonl."""
-    setup, evaluator, params, left_out = _open_trained(config, workdir, "eval", labelled=True)
-    found = evaluator.run(params)
+def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
+    """Score `data.eval`; writes eval_results.json and what belongs to it.
+
+    Args:
+      config: of the command line.
+      workdir: of a run, or a new one.
+      given: keys that flags set; see `stored.as_trained`.
+    """
+    opened = _open_trained(config, workdir, "eval", given)
+    evaluation = opened.evaluator.run(opened.params)
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        results = found.metrics | {"data/eval/malformed": float(left_out)}
-        results |= evaluator.data.batches.features.counts("eval")
+        results = evaluation.metrics | {"data/eval/malformed": float(opened.malformed)}
+        results |= opened.evaluator.data.batches.features.counts("eval")
+        predictions = opened.write("eval_results", "eval_results_predictions", evaluation.records)
         writer.write_json(workdir / "eval_results.json", results)
-        writer.write_jsonl(workdir / "eval_predictions.jsonl", found.records)
-        show_predictions(setup, evaluator.examples, found.records)
-        show_metrics(results, "eval_results.json")
+        show_predictions(opened.setup, opened.evaluator.examples, evaluation.records)
+        show_metrics(results, f"eval_results.json: {opened.setup.config.data.eval}")
+        print(f"\nFiles in {workdir}: eval_results.json  {predictions}")
 
 
-def predict(config: Config, workdir: Path) -> None:
-    """Write predictions.jsonl for `data.predict`, which needs no labels."""
-    setup, evaluator, params, left_out = _open_trained(config, workdir, "predict", labelled=False)
-    found = evaluator.run(params)
+def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
+    """Write predictions.jsonl for `data.predict`, which needs no labels; else as `evaluate`."""
+    opened = _open_trained(config, workdir, "predict", given)
+    records = opened.evaluator.run(opened.params).records
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        writer.write_jsonl(workdir / "predictions.jsonl", found.records)
-        show_predictions(setup, evaluator.examples, found.records)
-        lacking = f"; {left_out} malformed rows have none" if left_out else ""
-        print(f"\n{len(found.records)} predictions: {workdir / 'predictions.jsonl'}{lacking}")
+        opened.write("predictions", "predictions", records)
+        show_predictions(opened.setup, opened.evaluator.examples, records)
+        lacking = f"; {opened.malformed} malformed rows have none" if opened.malformed else ""
+        print(f"\n{len(records)} predictions: {workdir / 'predictions.jsonl'}{lacking}")
 
 
 MODES = {"eval": evaluate, "predict": predict}
 
 
-def _open_trained(
-    config: Config, workdir: Path, key: str, *, labelled: bool
-) -> tuple[Setup, Evaluator, Any, int]:
-    """The workdir's own model if it holds a run, else `model.init`, which must have a head.
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A trained model, and the data set to apply it to."""
 
-    The last is how many lines, rows and answers are left out.
-    """
-    validate(config, TASKS)
-    ours = (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
+    workdir: Path
+    setup: Setup
+    evaluator: Evaluator
+    params: Any
+    malformed: int
+    """Lines, rows and answers that are left out."""
+
+    def write(self, name: str, predictions: str, records: Sequence[Record]) -> str:
+        """Write predictions, and next to them what they are of; returns the names of both files.
+
+        A run's own results are those of other data: their files have other names.
+        """
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        files = f"{predictions}.jsonl", f"{name}_config.json"
+        writer.write_jsonl(self.workdir / files[0], records)
+        writer.write_json(self.workdir / files[1], self.setup.config.to_dict())
+        return "  ".join(files)
+
+
+def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
+    """Open the workdir's own model if it holds a run, else `model.init`, which must have a head."""
+    ours = stored.holds_run(workdir)
     with sharding.together():
+        if ours:
+            config = stored.as_trained(config, workdir, given)
+        validate(config, TASKS)
+        if not ours:
+            stored.remark(config)
         setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
         table = read_table(config.data, key)
-        evaluator = Evaluator.open(setup, table, labelled=labelled)
+        evaluator = Evaluator.open(setup, table, labelled=key == "eval")
         params = setup.load_params(trained=True)
-    return setup, evaluator, sharding.put_params(params, setup.mesh), table.malformed
+    placed = sharding.put_params(params, setup.mesh)
+    return _Opened(workdir, setup, evaluator, placed, table.malformed)
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:

@@ -21,9 +21,14 @@ Schedule = Callable[[Any], Any]
 
 
 def warmup_steps(config: OptimConfig, total_steps: int) -> int:
-    """Steps of warm-up: a `warmup` below 1 is a share of all steps, rounded up."""
+    """Return the steps of warm-up: a `warmup` below 1 is a share of all steps, rounded up.
+
+    At least the last step has the peak: a run of one step has no warm-up, since its only step
+    would have a rate of 0.
+    """
     share = config.warmup < 1
-    return math.ceil(config.warmup * total_steps) if share else round(config.warmup)
+    wanted = math.ceil(config.warmup * total_steps) if share else round(config.warmup)
+    return min(wanted, max(0, total_steps - 1))
 
 
 def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
@@ -66,10 +71,30 @@ def _adam_without_bias_correction(config: OptimConfig) -> optax.GradientTransfor
     return optax.GradientTransformation(init, update)
 
 
+def _scale_by_rate(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiply by minus the learning rate of `step`, which `update` takes by keyword.
+
+    Optax's own transformation counts its updates instead. A skipped step is no update, so that
+    count would fall behind the step that the run logs and that the schedule ends by.
+    """
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, step: Any, **_: Any
+    ) -> tuple[Any, Any]:
+        del params
+        rate = -schedule(step)
+        return jax.tree.map(lambda u: rate.astype(u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+
+
 def make_optimizer(
     config: OptimConfig, total_steps: int
-) -> tuple[optax.GradientTransformation, Schedule]:
-    """The Optax chain and its learning-rate schedule, for a run of `total_steps`."""
+) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
+    """Return the Optax chain and its learning-rate schedule, for a run of `total_steps`.
+
+    The chain's `update` takes the number of the optimizer step, from 0, as `step=`.
+    """
     schedule = linear_schedule(config, total_steps)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.bias_correction:
@@ -80,7 +105,7 @@ def make_optimizer(
         clip,
         adam,
         optax.add_decayed_weights(config.weight_decay, decay_mask),
-        optax.scale_by_learning_rate(schedule),
+        _scale_by_rate(schedule),
     )
     return chain, schedule
 

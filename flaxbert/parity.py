@@ -6,7 +6,6 @@ rounding, since some gradients are zero in truth (the attention key's bias has n
 Needs torch (extra `torch`).
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from flaxbert.errors import WeightsError
 from flaxbert.models import formats, weights
 from flaxbert.models.model import Model, Params
 from flaxbert.models.pretrained import from_pretrained
+from flaxbert.writer import write_json
 
 log = logging.getLogger("flaxbert")
 
@@ -96,7 +96,7 @@ def certify(
         all(each["relative"] <= OUTPUTS for each in found["outputs"].values())
         and found["gradients"]["relative"] <= GRADIENTS
     )
-    (directory / FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / FILE, found)
     return found
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,11 @@ import jax
 from flaxbert.config import Config
 from flaxbert.data import findings
 from flaxbert.data.batching import Batches
+from flaxbert.data.table import shortened
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models.model import Params
+from flaxbert.optim import warmup_steps
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Dataset, Setup, prepare, read_table
 from flaxbert.tasks.base import Calibrated, Task
@@ -78,6 +80,9 @@ class Plan:
             known = ", ".join(evaluator.metric_names)
             raise ConfigError(f"train.keep_best={wanted!r}: the evaluation gives {known}")
         last = min(steps, config.train.max_steps or steps)
+        if jax.process_index() == 0:
+            for line in doubtful_schedule(config, steps):
+                log.warning(line)
         return cls(setup, data, steps, last, evaluator, calibrator, left_out)
 
     @property
@@ -114,13 +119,40 @@ class Plan:
         return task, self.evaluator.run(params, task, preemption=preemption)
 
 
+def doubtful_schedule(config: Config, steps: int) -> Iterator[str]:
+    """Yield what is probably not meant about the learning rate of a run of `steps`."""
+    optim, stop = config.optim, config.train.max_steps
+    wanted, warmup = round(optim.warmup), warmup_steps(optim, steps)
+    if optim.warmup >= 1 and wanted > warmup:
+        yield (
+            f"optim.warmup={optim.warmup:g} steps, but the run has {steps}: the warm-up ends "
+            f"before the last step, after {warmup}. Give a share of the run, such as "
+            "--config.optim.warmup=0.1."
+        )
+    elif stop and stop <= warmup:
+        yield (
+            f"train.max_steps={stop} stops in the warm-up of {warmup} steps: the learning rate "
+            f"stays below optim.learning_rate={optim.learning_rate:g}. For a short run of its own "
+            "lower train.epochs instead, which the schedule follows."
+        )
+    if stop and stop > steps:
+        yield (
+            f"train.max_steps={stop}, but train.epochs={config.train.epochs:g} gives {steps} "
+            "steps: the run ends there. For a longer one raise train.epochs."
+        )
+
+
 def _remark(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
     """Warn of what is doubtful in examples; to read the files once more is left to the linter."""
     if jax.process_index() != 0:
         return
+    names = getattr(task, "labels", ())
+    if counts := findings.label_counts(train, names):
+        shown = shortened([f"{name} {counts[name]}" for name in names])
+        log.info(f"labels of {len(train)} training examples: {', '.join(shown)}")
     found = [
         *findings.in_examples([*train, *evaluated]),
-        *findings.between(train, evaluated, getattr(task, "labels", ())),
+        *findings.between(train, evaluated, names),
     ]
     for line in findings.summary(found, "python -m flaxbert.lint --config=..."):
         log.warning(line)

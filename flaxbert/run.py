@@ -7,6 +7,7 @@ usage: python -m flaxbert.run --config=configs/NAME.py[:ARG] --workdir=DIR
   eval      score a finished workdir (or, without one, config.model.init) on config.data.eval
   predict   write predictions.jsonl for config.data.predict
 
+eval and predict take lengths, options and thresholds from the run in the workdir.
 A rerun on the same --workdir continues where the last one stopped. SIGTERM and Ctrl-C save first.
 Exit codes: 0 done; 2 bad usage, configuration or data, or an unreachable hub; 3 diverged (a loss or
 gradient that is not finite); 75 told to stop, run the same command again; else a fault.
@@ -91,7 +92,7 @@ def _dispatch(arguments: cli.Arguments, preemption: Preemption) -> None:
     if arguments.mode == "train":
         modes.train(config, workdir, preemption=preemption, force=arguments.force)
     else:
-        modes.MODES[arguments.mode](config, workdir)
+        modes.MODES[arguments.mode](config, workdir, given=arguments.given)
 
 
 def _start_distributed(spec: str) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 
 from flaxbert import sharding
 from flaxbert.config import Config, DataConfig
-from flaxbert.data import sources
+from flaxbert.data import coverage, sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features, fingerprint_of
 from flaxbert.data.order import permutation
 from flaxbert.data.table import Table
-from flaxbert.data.tokenization import Tokenizer, load_tokenizer, reset
+from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer, save
 from flaxbert.data.windows import TooLongError
 from flaxbert.errors import ConfigError, WeightsError, WorkdirError
 from flaxbert.models import formats, weights
@@ -30,7 +30,7 @@ from flaxbert.models.model import Model, Params
 from flaxbert.models.pretrained import other_head
 from flaxbert.models.source import resolve
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Calibrated, Task
+from flaxbert.tasks.base import Calibrated, Scaled, Task
 
 log = logging.getLogger("flaxbert")
 
@@ -115,6 +115,8 @@ class Setup:
                 "train first, or give the --workdir of a finished run."
             )
         log.info(report.describe())
+        if isinstance(self.task, Scaled) and not report.fresh:
+            params = self.task.from_units(params)
         return params
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -147,14 +149,22 @@ class Setup:
 
         Raises:
           DataError: for what is too long, if it is not to be left out.
+          WeightsError: for a token that the model has no embedding for.
         """
         try:
-            return examples, self.task.featurize(examples, self.tokenizer, labelled=labelled)
+            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
         except TooLongError as error:
             if self.config.data.malformed != "skip":
                 raise
             examples = error.leave_out(examples, table)
-        return examples, self.task.featurize(examples, self.tokenizer, labelled=labelled)
+            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+        highest = int(features.tokens["input_ids"].max(initial=0))
+        if highest >= self.model.config.vocab_size:
+            raise WeightsError(
+                f"{self.directory}: the tokenizer gives the id {highest}, but the model knows ids "
+                f"below {self.model.config.vocab_size}; they are not of the same model."
+            )
+        return examples, features
 
     def dataset(
         self,
@@ -192,6 +202,10 @@ class Setup:
                 f"{self.config.data.max_length} tokens"
             )
         log.info(message)
+        unknown = coverage.unknown(features, self.tokenizer)
+        if unknown.share:
+            level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
+            log.log(level, f"{table.source}: {unknown.describe(examples)}")
         return Dataset(examples, batches, labelled)
 
     def export(
@@ -221,9 +235,11 @@ class Setup:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         if params is not None:
-            weights.save(self.model, jax.tree.map(np.asarray, params), partial)
-        reset(self.tokenizer)
-        self.tokenizer.save_pretrained(partial)
+            arrays = jax.tree.map(np.asarray, params)
+            if isinstance(task, Scaled):
+                arrays = task.to_units(arrays)
+            weights.save(self.model, arrays, partial)
+        save(self.tokenizer, partial)
         dropped = (
             *("_name_or_path", "transformers_version", "torch_dtype"),
             *("id2label", "label2id", "problem_type", "flaxbert"),
@@ -297,14 +313,22 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
                 f"not that of --config.task={config.task}; use --config.task={task_name}."
             )
     tokenizer = load_tokenizer(directory)
-    if len(tokenizer) > model_config.vocab_size:
+    ids = id_count(tokenizer)
+    if ids > model_config.vocab_size:
+        doubled = doubled_word(directory)
+        if doubled:
+            raise WeightsError(
+                f"{doubled}, so tokens have ids up to {ids - 1}, but config.json's vocab_size is "
+                f"{model_config.vocab_size}. Remove the line if the model was trained without it; "
+                f"set vocab_size to {ids} if its table of embeddings has that many rows."
+            )
         if not config.model.resize_vocab:
             raise WeightsError(
-                f"{directory}: the tokenizer has {len(tokenizer)} tokens, config.json's vocab_size "
+                f"{directory}: the tokenizer has ids up to {ids - 1}, config.json's vocab_size "
                 f"is {model_config.vocab_size}; they are not of the same model. If tokens were "
                 "added to it: --config.model.resize_vocab=true."
             )
-        model_config = dataclasses.replace(model_config, vocab_size=len(tokenizer))
+        model_config = dataclasses.replace(model_config, vocab_size=ids)
     options = config.options or TASKS[config.task].options_type()
     known = hf_config
     if config.model.fresh_head and train is not None:  # the old output layer's labels go with it

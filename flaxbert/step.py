@@ -74,6 +74,7 @@ def make_train_step(
       log_every: steps that a line of metrics.jsonl sums up.
     """
     loss = make_loss(model, task)
+    update = optax.with_extra_args_support(optimizer).update  # any may be given the step
     shards = sharding.data_shards(mesh)
 
     def gradients(
@@ -106,7 +107,7 @@ def make_train_step(
             shapes = jax.eval_shape(gradients, state.params, one, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         sums |= {
             "grad_norm": global_norm(grads),
@@ -144,12 +145,21 @@ def lowest_layer(grads: Params) -> Params:
 
 
 def make_predict_step(model: Model, task: Task, mesh: Any, *, labelled: bool) -> PredictStep:
-    """Forward step, `(params, batch) -> (task.predict's arrays, task.loss's sums)`, no dropout."""
+    """Forward step, `(params, batch) -> (task.predict's arrays, task.loss's sums)`, no dropout.
+
+    `finite` [R] joins the arrays: whether all outputs of a row are. What a task makes of them,
+    such as the best label, may not show it.
+    """
 
     def predict_step(params: Params, batch: DeviceBatch) -> tuple[Any, Losses]:
         outputs = model(params, batch)
         found = task.loss(outputs, batch) if labelled else {}
-        return task.predict(outputs, batch), found
+        rows = batch["input_ids"].shape[0]
+        finite = jnp.ones(rows, bool)
+        for values in outputs.values():
+            if jnp.issubdtype(values.dtype, jnp.floating):
+                finite &= jnp.isfinite(values).reshape(rows, -1).all(axis=1)
+        return {**task.predict(outputs, batch), "finite": finite}, found
 
     return jax.jit(predict_step, out_shardings=sharding.replicated(mesh))
 

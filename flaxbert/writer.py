@@ -4,11 +4,13 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
+import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 from tensorboardX.event_file_writer import EventsWriter
@@ -17,7 +19,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from flaxbert import sharding
 from flaxbert.config import Config
-from flaxbert.errors import ConfigError, WorkdirError
+from flaxbert.errors import ConfigError, WeightsError, WorkdirError
 
 log = logging.getLogger("flaxbert")
 
@@ -31,24 +33,59 @@ FREE = (
 )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """Open a file that takes its name once all is written: a reader never sees half of it."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that is cut off may keep the name alone
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    with _whole(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # else a machine that is cut off may keep the name and no content
-    os.replace(partial, path)
+
+
+def finite(value: Any) -> Any:
+    """Return a value of JSON's types with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document, indented."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write one JSON document, indented; numbers that are not finite become null."""
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
 
 
-def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, as the records come: all of them never are in memory as text.
+
+    Raises:
+      WeightsError: for a prediction that is not finite; the file stays as it was.
+    """
+    with _whole(path) as file:
+        for number, record in enumerate(records, start=1):
+            try:
+                line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+            except ValueError:
+                raise WeightsError(
+                    f"{path}: prediction {number} holds a number that is not finite: "
+                    f"{textwrap.shorten(str(record), 200)}. The weights are damaged, or their "
+                    "activations overflow: try --config.model.dtype=float32."
+                ) from None
+            file.write(line + "\n")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -133,6 +170,12 @@ def check_same(
     if not found:
         return
     message = f"{workdir} holds a run with another {what}:\n  " + "\n  ".join(found)
+    if old.get("train.epochs", None) != new.get("train.epochs", None):
+        message += (
+            "\nTo train its weights further, start a run from them, with warm-up and decay of its "
+            f"own: --config.model.init={workdir} --workdir=NEW. With --force this run's learning "
+            "rate jumps to what the schedule of the new length has at the next step."
+        )
     if not force:
         raise ConfigError(
             f"{message}\nChoose another --workdir, remove this one to start again, or go on with "
@@ -205,11 +248,12 @@ class MetricsWriter:
         self._board = Board(workdir / "tensorboard", first=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line, and a scalar for each metric."""
+        """Append one line, and a scalar for each metric; null, and none, for what is not finite."""
         if self._active:
-            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            line = {"step": step, **finite(metrics)}
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-            self._board.write(step, metrics)
+            self._board.write(step, {name: v for name, v in metrics.items() if math.isfinite(v)})
 
     def sync(self) -> None:
         """Return once the lines are on the disk."""

@@ -16,7 +16,7 @@ from conftest import ROOT
 from toy import FILLERS, write_lines
 
 import flaxbert
-from flaxbert import checkpoint, cli
+from flaxbert import cli
 from flaxbert.config import DataConfig
 from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
@@ -168,8 +168,8 @@ def test_a_level_off_its_scale_is_named_with_its_line(stars: Any, added: str) ->
     assert f"x.tsv:3: stars is {stars!r}; expected 1 to 5" in str(caught.value)
 
 
-def test_of_errors_the_lowest_is_kept() -> None:
-    assert checkpoint.mode("absolute_error") == checkpoint.mode("absolute_error/en") == "min"
+def test_of_errors_the_lowest_is_kept(added: str) -> None:
+    assert TASKS[added].lower_is_better == ("absolute_error",)
 
 
 def test_a_scale_has_two_levels_or_more(added: str) -> None:

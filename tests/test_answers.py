@@ -19,7 +19,7 @@ def row(answers: Any) -> Row:
     return Row({"context": CONTEXT, "answers": answers}, "dev.csv:2")
 
 
-@pytest.mark.parametrize("form", [dict, json.dumps])
+@pytest.mark.parametrize("form", [dict, json.dumps, repr])
 def test_answers_are_pairs_of_text_and_place(form: Any) -> None:
     assert read_answers(row(form(ANSWERS)), unanswerable=False) == ((("Bob", 17), ("Ann", 0)), [])
 

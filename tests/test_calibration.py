@@ -266,10 +266,12 @@ def test_mode_eval_takes_the_exported_thresholds(
     finished: Run, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished.workdir / "export", tmp_path / "export")
+    shutil.copy(finished.workdir / "config.json", tmp_path)
     modes.evaluate(config, tmp_path)
     capsys.readouterr()
+    records = lines(tmp_path, "eval_results_predictions.jsonl")
     # The test above shows that they are not those of one half.
-    assert [record["labels"] for record in lines(tmp_path)] == [
+    assert [record["labels"] for record in records] == [
         record["labels"] for record in lines(finished.workdir)
     ]
     found, results = (
@@ -280,7 +282,7 @@ def test_mode_eval_takes_the_exported_thresholds(
         assert found[name] == results[name]
     assert config.data.eval is not None
     gold = [row["labels"] for row in lines(Path(config.data.eval).parent, "eval.jsonl")]
-    assert found["f1_macro"] == pytest.approx(f1_macro(lines(tmp_path), gold))
+    assert found["f1_macro"] == pytest.approx(f1_macro(records, gold))
 
 
 # --- which weights and which step the thresholds are of -----------------------------------------

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import math
 import shutil
 import time
@@ -169,15 +170,15 @@ def test_a_save_is_late_by_the_clock(tmp_path, monkeypatch):
 
 
 def best_of(directory, noted) -> tuple[int, float]:
-    best = BestParams(directory, "f1", noted)
+    best = BestParams(directory, "f1", noted, lower=False)
     at, kept = best.restore(params(0.0))
     best.close()
     return at, float(kept["head"]["kernel"][0, 0])
 
 
-def offered(directory, noted, *values: tuple[float, float], metric: str = "f1"):
+def offered(directory, noted, *values: tuple[float, float], metric: str = "f1", lower=False):
     """What is noted after evaluations of (step, value); the parameters are the step."""
-    best = BestParams(directory, metric, noted)
+    best = BestParams(directory, metric, noted, lower=lower)
     for step, value in values:
         best.offer(params(step), int(step), {metric: value})
     best.close()
@@ -191,7 +192,7 @@ def test_the_best_value_is_kept_and_of_equals_the_first(tmp_path):
 
 
 def test_a_metric_that_the_evaluation_did_not_give_is_refused_with_those_it_gave(tmp_path):
-    best = BestParams(tmp_path, "f1/es", None)
+    best = BestParams(tmp_path, "f1/es", None, lower=False)
     with pytest.raises(ConfigError, match=r"keep_best='f1/es'.*gave f1, f1/en$"):
         best.offer(params(1), 1, {"f1": 0.5, "f1/en": 0.5, "perf/eval_seconds": 1.0})
     best.close()
@@ -222,28 +223,36 @@ def test_a_new_run_and_another_metric_forget_the_best_of_before(tmp_path, metric
 @pytest.mark.parametrize("damage", DAMAGES[:6])
 def test_damaged_best_weights_are_not_taken_for_sound(tmp_path, damage):
     noted = offered(tmp_path, None, (1, 0.6))
-    best = BestParams(tmp_path, "f1", noted)
+    best = BestParams(tmp_path, "f1", noted, lower=False)
     damage(tmp_path / "1")
     with pytest.raises(WorkdirError, match="best weights, are damaged"):
         best.restore(params(0.0))
     best.close()
     with pytest.raises(WorkdirError, match="best weights, are damaged"):
-        BestParams(tmp_path, "f1", noted)
+        BestParams(tmp_path, "f1", noted, lower=False)
 
 
 def test_best_weights_that_are_gone_are_told(tmp_path):
     noted = offered(tmp_path, None, (1, 0.6))
     shutil.rmtree(tmp_path / "1")
     with pytest.raises(WorkdirError, match="best weights, are damaged"):
-        BestParams(tmp_path, "f1", noted)
+        BestParams(tmp_path, "f1", noted, lower=False)
 
 
 def test_a_value_that_is_no_number_is_not_the_best(tmp_path):
     assert offered(tmp_path, None, (1, math.nan), (2, 0.3))["step"] == 2
 
 
-def test_a_loss_is_best_low(tmp_path):
-    noted = offered(tmp_path, None, (1, 0.5), (2, 0.2), (3, 0.4), metric="mlm_loss")
+def test_a_value_that_is_not_finite_is_noted_as_null_and_is_not_the_best(tmp_path):
+    noted = offered(tmp_path, None, (1, math.nan))
+    written = (tmp_path / "1" / checkpoint.NOTES).read_text()
+    noted["value"] = json.loads(written, parse_constant=pytest.fail)["value"]
+    assert noted["value"] is None
+    assert offered(tmp_path, noted, (2, 0.3))["step"] == 2
+
+
+def test_where_lower_is_better_the_lowest_is_kept(tmp_path):
+    noted = offered(tmp_path, None, (1, 0.5), (2, 0.2), (3, 0.4), metric="mlm_loss", lower=True)
     assert noted["step"] == 2
 
 

@@ -3,16 +3,20 @@
 import copy
 import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-from toy import make_config
+from toy import LABELS, make_config
 
 import flaxbert
-from flaxbert import checkpoint
+from flaxbert import checkpoint, evaluate
 from flaxbert.data.batching import Batches
-from flaxbert.divergence import Watch
+from flaxbert.divergence import Watch, falls, worse_than_chance
 from flaxbert.errors import DivergedError
+from flaxbert.evaluate import Evaluator
+from flaxbert.setup import prepare, read_table
 
 
 @pytest.fixture(scope="module")
@@ -121,36 +125,110 @@ def line(loss: float, lowest: float = 0.1) -> dict[str, float]:
     return {"loss": loss, "grad_norm": 1.0, "lowest_grad_norm": lowest}
 
 
-def test_a_loss_that_is_where_it_began_is_told_once(caplog):
-    watch = Watch(first_loss=None, after=30)
-    for step, loss in [(10, 0.6931), (20, 0.6935), (30, 0.6929), (40, 0.6940)]:
-        watch.line(step, line(loss))
-    assert [r.getMessage()[:60] for r in caplog.records] == [
-        "step 30: the warm-up is over, and the training loss (0.6929)"
-    ]
-    assert "Lower optim.learning_rate" in caplog.text
+def warnings_of(losses: Sequence[float], caplog: Any, *, labels: int = 3) -> list[str]:
+    """What is logged of a run of 90 steps, of which 9 are warm-up, with a line each 10 steps."""
+    watch = Watch(first_loss=None, after=27, labels=labels)
+    for number, loss in enumerate(losses, start=1):
+        watch.line(10 * number, line(loss))
+    return [record.getMessage() for record in caplog.records]
+
+
+# Losses of the quick start's lines (MiniLM, 552 sentences, three labels), run with other options.
+LEARNS = {
+    # accuracies 0.41, 0.54, 0.69, 0.72, 0.71
+    "learning rate 2e-5": [1.0992, 1.0976, 1.0932, 1.0859, 1.0816, 1.0697, 1.0638, 1.0533, 1.0470],
+    "learning rate 1e-4": [1.0983, 1.0751, 0.9052, 0.7995, 0.6705],
+    # It learns its training examples by heart: what it is worth is the evaluation's to say.
+    "shuffled labels": [1.0992, 1.1026, 1.0825, 1.0743, 1.0303, 0.9711, 0.9134, 0.8111, 0.7927],
+}
+STANDS = {
+    "learning rate 1e-7": [1.0994, 1.1002, 1.1012, 1.0982, 1.1014, 1.0971, 1.1002],
+}
+
+
+@pytest.mark.parametrize("name", LEARNS)
+def test_a_run_that_learns_is_not_warned_about(name, caplog):
+    assert warnings_of(LEARNS[name], caplog) == []
+
+
+@pytest.mark.parametrize("name", STANDS)
+def test_a_run_that_learns_nothing_is_warned_about_once(name, caplog):
+    (warning,) = warnings_of(STANDS[name], caplog)
+    assert "nothing is learned so far" in warning
+    assert "optim.learning_rate" in warning
+
+
+def test_a_loss_without_trend_is_rarely_taken_for_one_that_falls():
+    generator = np.random.default_rng(0)
+    runs = generator.normal(1.0, 0.01, size=(200, 8))
+    assert sum(map(falls, runs.tolist())) < 20
+    slow = runs - 0.02 * np.arange(8)
+    assert sum(map(falls, slow.tolist())) > 190
 
 
 def test_a_loss_that_has_moved_is_not_remarked_on_though_it_stands_still_later(caplog):
     watch = Watch(first_loss=0.69, after=30)
-    for step, loss in [(30, 0.6), (40, 0.69), (50, 0.69)]:
+    for step, loss in [(10, 0.69), (20, 0.66), (25, 0.63), (30, 0.6), (40, 0.69), (50, 0.69)]:
         watch.line(step, line(loss))
     assert not caplog.records
 
 
 def test_a_loss_that_comes_back_to_that_of_guessing_is_told_once(caplog):
     watch = Watch(first_loss=0.8, after=30, labels=2)
+    flat = [0.695, 0.693, 0.696, 0.692, 0.694, 0.695]
     for step, loss in [
-        (20, 0.693),
-        (30, 0.5),
-        (40, 0.69),
-        (50, 0.6),
-        *((n, 0.695) for n in range(60, 120, 10)),
+        *((20, 0.693), (30, 0.5), (40, 0.69), (50, 0.6)),
+        *((60 + 10 * n, loss) for n, loss in enumerate(flat)),
     ]:
         watch.line(step, line(loss))
-    assert [r.getMessage()[:62] for r in caplog.records] == [
-        "step 80: the training loss (0.6950) stays at that of guessing "
+    assert [r.getMessage()[:63] for r in caplog.records] == [
+        "step 100: the training loss (0.6940) stays at that of guessing "
     ]
+
+
+# --- worse than chance ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "warned"),
+    [
+        ([0, 1] * 32, [1, 0] * 32, True),  # 64 of 64 wrong
+        ([0, 1, 2] * 30, [1, 2, 0] * 30, True),  # each class one off
+        ([0, 1] * 32, [0, 1] * 32, False),
+        ([0, 1] * 32, [1, 1] * 32, False),  # one answer for all is another matter
+        ([0] * 64, [1] * 64, False),
+        ([0, 1] * 4, [1, 0] * 4, False),  # too few to tell
+        ([0, 1] * 32, [1, 0, 0, 1] * 16, False),
+        ([0] * 90 + [1] * 10, [0] * 80 + [1] * 20, False),
+        ([], [], False),
+    ],
+)
+def test_accuracies_far_below_chance_are_told_from_bad_ones(gold, predicted, warned):
+    warning = worse_than_chance(gold, predicted, ["bad", "good", "fair"])
+    assert bool(warning) == warned
+    if warned:
+        assert "0 = bad, 1 = good" in warning
+        assert "'bad' is predicted as 'good'" in warning
+
+
+def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
+    one_layer, tmp_path, caplog, monkeypatch
+):
+    config = make_config("classification", one_layer, tmp_path, count=64)
+    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=True)
+    wrong = [{"label": LABELS[1 - example.label]} for example in evaluator.examples]
+    monkeypatch.setattr(type(setup.task), "decode", lambda *_: wrong)
+    monkeypatch.setattr(evaluate, "predict", lambda *_: (None, {}))
+    evaluator._step = lambda *_: None
+    for _ in range(2):
+        assert evaluator.run({}).metrics["accuracy"] == 0
+    assert [r.getMessage()[:40] for r in caplog.records if r.levelname == "WARNING"] == [
+        "evaluation: accuracy 0.000 is far below "
+    ]
+
+
+# --- other signs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lowest", [1e-8, 0.0])

@@ -878,7 +878,7 @@ PLANS: dict[str, Any] = dict(
 def test_an_epoch_is_every_feature_once_however_it_is_cut(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "PROGRAM_ROWS", 0)  # else so few steps share one height
+    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
 
     @for_all(count, **PLANS)
     def _(

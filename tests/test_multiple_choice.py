@@ -55,6 +55,21 @@ def test_a_list_of_choices_and_the_right_ones_number() -> None:
     assert third.label == 1
 
 
+@pytest.mark.parametrize("cell", ["['red', 'blue']", '["red", "blue"]', "['red' 'blue']"])
+def test_a_cell_may_hold_a_printed_list_of_choices(cell: str) -> None:
+    (example,) = read(Options(), plain(cell, "1"))
+    assert (example.choices, example.label) == (("red", "blue"), 1)
+
+
+def test_numbers_that_are_counted_from_1_are_refused() -> None:
+    rows = [plain(label=n) for n in (1, 2, 1)]
+    for malformed in ("error", "skip"):
+        with pytest.raises(DataError, match=r"train\.jsonl: labels are counted from 1 \(1 to 2\)"):
+            read(Options(), *rows, malformed=malformed)
+    named = {"text": ["red", "blue"], "label": ["1", "2"]}
+    assert [e.label for e in read(Options(), *(plain(named, n) for n in (1, 2)))] == [0, 1]
+
+
 def swag(label: Any = 1) -> dict[str, Any]:
     endings = {"ending0": "reads.", "ending1": "was red.", "ending2": "visited paris."}
     return {"sent1": "He read a book.", "sent2": "The king", **endings, "label": label}

@@ -11,7 +11,7 @@ from flaxbert.config import OptimConfig
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
-from flaxbert.optim import decay_mask, linear_schedule, make_optimizer
+from flaxbert.optim import decay_mask, linear_schedule, make_optimizer, warmup_steps
 
 PEAK = 1e-3
 
@@ -37,6 +37,42 @@ def test_without_warm_up_the_first_step_has_the_peak():
     assert [float(rate(step)) / PEAK for step in range(4)] == pytest.approx(
         [1, 3 / 4, 1 / 2, 1 / 4]
     )
+
+
+@pytest.mark.parametrize(
+    ("warmup", "total", "steps"),
+    [
+        (0.1, 1, 0),  # its only step would have a rate of 0
+        (1.0, 1, 0),
+        (0.1, 2, 1),
+        (0.95, 10, 9),
+        (100.0, 10, 9),  # longer than the run
+        (9.0, 10, 9),
+        (8.0, 10, 8),
+    ],
+)
+def test_warm_up_ends_before_the_last_step(warmup, total, steps):
+    config = OptimConfig(learning_rate=PEAK, warmup=warmup)
+    assert warmup_steps(config, total) == steps
+    rate = linear_schedule(config, total)
+    assert max(float(rate(step)) for step in range(total)) == pytest.approx(PEAK)
+
+
+def test_a_skipped_step_does_not_hold_the_schedule_back():
+    # Without a gradient an update is -rate * decay * weight, so it shows the rate.
+    config = OptimConfig(learning_rate=0.1, warmup=0.5, weight_decay=1.0)
+    optimizer, schedule = make_optimizer(config, total_steps=10)
+    params = jax.tree.map(jnp.float32, PARAMS)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = optimizer.init(params)
+    _, state = optimizer.update(zeros, state, params, step=jnp.int32(0))
+    for step in (2, 9):  # the state after step 1 was not kept: step.py skips like that
+        updates, state = optimizer.update(zeros, state, params, step=jnp.int32(step))
+        np.testing.assert_allclose(
+            updates["dense"]["kernel"],
+            -float(schedule(step)) * PARAMS["dense"]["kernel"],
+            rtol=1e-6,
+        )
 
 
 def test_weight_decay_leaves_out_biases_and_layer_norm():
@@ -78,7 +114,7 @@ def run_optax(config: OptimConfig, steps: int) -> dict:
     state = optimizer.init(params)
     for step in range(steps):
         grads = jax.tree.map(jnp.float32, gradient(step))
-        updates, state = optimizer.update(grads, state, params)
+        updates, state = optimizer.update(grads, state, params, step=step)
         params = jax.tree.map(jnp.add, params, updates)
     return params
 
@@ -130,7 +166,7 @@ def test_weight_decay_is_decoupled_from_adam(bias_correction):
     optimizer, _ = make_optimizer(config, total_steps=10)
     params = jax.tree.map(jnp.float32, PARAMS)
     zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params, step=0)
     np.testing.assert_allclose(
         updates["dense"]["kernel"], -0.1 * 0.3 * PARAMS["dense"]["kernel"], rtol=1e-6
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flaxbert.data import batching
-from flaxbert.data.batching import MAX_SHAPES, PROGRAM_ROWS, Batches
+from flaxbert.data.batching import MAX_SHAPES, PROGRAM_TOKENS, Batches
 from flaxbert.data.features import Features
 from flaxbert.data.order import permutation
 from flaxbert.data.packing import choose_row_counts, pack
@@ -201,7 +201,7 @@ def test_a_host_builds_its_own_rows_as_in_the_whole() -> None:
 def test_all_steps_fit_few_heights_of_the_right_multiple(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "PROGRAM_ROWS", 0)  # else so few steps share one height
+    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
     batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, shards=3, seed=seed)
     assert len(batches.row_counts) <= MAX_SHAPES
     assert all(count % 3 == 0 for count in batches.row_counts)
@@ -218,11 +218,34 @@ def test_padding_share_by_hand() -> None:
     assert single.padding_share() == pytest.approx(1 - 15 / 40)
     # Multiples of 1: with K = 2 rows 1 + 1, 20 places. With K = 1 rows 2 + 1, 30 places; but for
     # two steps alone the lower height is not worth a program of its own, and it is 2 + 2 again.
-    for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, 2 * PROGRAM_ROWS + 2, 30)):
+    for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, PROGRAM_TOKENS // 5 + 2, 30)):
         batches = make_batches(
             [5, 5, 5], batch_size=2, row_length=10, shards=1, segments=segments, steps=steps
         )
         assert batches.padding_share() == pytest.approx(1 - 15 / places)
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "batch_size", "row_length", "typical", "most"),
+    [(552, 5, 32, 64, 24, 0.12), (3000, 2, 16, 384, 170, 0.16), (8600, 3, 32, 128, 27, 0.10)],
+    ids=["quick start", "SQuAD", "movie reviews"],
+)
+def test_batch_heights_do_not_cost_padding(
+    examples: int, epochs: int, batch_size: int, row_length: int, typical: int, most: float
+) -> None:
+    """Runs of some minutes, with lengths as those of real data: skewed, cut at a maximum."""
+    chance = np.random.Generator(np.random.Philox(1))
+    lengths = chance.lognormal(np.log(typical), 0.35, examples).astype(int).clip(6, row_length)
+    batches = make_batches(
+        lengths.clip(max=256).tolist(),
+        batch_size=batch_size,
+        row_length=row_length,
+        segments=row_length // 8,
+        shards=1,
+        steps=epochs * -(-examples // batch_size),
+        seed=0,
+    )
+    assert batches.padding_share() <= most
 
 
 def test_a_feature_longer_than_a_row_is_refused() -> None:

@@ -627,6 +627,11 @@ def test_nothing_has_finite_scores() -> None:
     assert create().score([], []) == {"perplexity": 1, "mlm_accuracy": 0, "nsp_accuracy": 0}
 
 
+def test_a_loss_too_high_for_a_perplexity_is_infinite_and_no_crash() -> None:
+    record = {"masked": 1.0, "right": 0.0, "mlm_loss": 1e4}
+    assert create(next_sentence=False).score([], [record])["perplexity"] == math.inf
+
+
 def test_a_line_of_the_table_of_predictions() -> None:
     assert create().show(document("x", "a"), RECORDS[0]) == {
         "document": "a", "masked": "5", "right": "0.400", "perplexity": "2.00"

@@ -1,15 +1,20 @@
 """Regression: numbers as labels, least squares, correlations."""
 
+import json
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from tolerance import assert_close
+from toy import make_config, write_lines
 
+import flaxbert
+from flaxbert import checkpoint
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table
@@ -17,6 +22,7 @@ from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
+from flaxbert.setup import prepare
 from flaxbert.tasks.base import Predictions, score_with_slices
 from flaxbert.tasks.regression import Options, Regression
 
@@ -149,6 +155,93 @@ def test_slices_get_metrics_of_their_own() -> None:
     assert found["pearson/de"] == pytest.approx(-1)
     errors = [found[f"squared_error{part}"] for part in ("", "/en", "/de")]
     assert errors == [0.5, 0, 1]
+
+
+# --- numbers far from 0 ------------------------------------------------------------------------
+
+YEARS = [1900.0, 1950.0, 2000.0, 1950.0]
+
+
+def on(numbers: Sequence[Any], hf: dict[str, Any] | None = None, **data: Any) -> Regression:
+    return Regression.create(DataConfig(**data), Options(), table(numbers), hf or {})
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0.0, 2.5, 5.0], [0.0, 0.2, 1.0], [-1, 1], [3.0, 3.0], [1.0, 5.0, 20.0]]
+)
+def test_numbers_about_0_are_learned_as_they_are(numbers: list[float], caplog: Any) -> None:
+    with caplog.at_level("INFO", "flaxbert"):
+        task = on(numbers)
+    assert (task.mean, task.scale) == (0.0, 1.0)
+    assert "flaxbert" not in task.hf_config()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("numbers", [YEARS, [1e-4, 2e-4], [-1e6, 1e6, 3e6], [99.0, 100.0]])
+def test_other_numbers_are_standardized_and_that_is_logged(
+    numbers: list[float], caplog: Any
+) -> None:
+    with caplog.at_level("INFO", "flaxbert"):
+        task = on(numbers)
+    assert (task.mean, task.scale) == (np.mean(numbers), np.std(numbers))
+    assert f"numbers from {min(numbers):g} to {max(numbers):g} are standardized" in caplog.text
+    again = Regression.create(DataConfig(), Options(), None, task.hf_config())
+    assert (again.mean, again.scale) == (task.mean, task.scale)
+
+
+def test_malformed_rows_do_not_count_in_the_mean() -> None:
+    task = on([*YEARS, "?"], malformed="skip")
+    assert task.mean == 1950
+
+
+def test_the_loss_is_standardized_and_the_prediction_is_not() -> None:
+    task = on(YEARS)
+    outputs = {"logits": np.array([[[0.0], [1.0]]], np.float32)}
+    batch = {"label": np.array([[1950.0, 1950.0]], np.float32), "weight": np.ones((1, 2))}
+    value, weight = jax.jit(task.loss)(outputs, batch)["loss"]
+    assert (value, weight) == (pytest.approx(1), 2)
+    predicted = jax.jit(task.predict)(outputs, batch)["slots"]["value"]
+    assert_close(predicted, np.array([[1950, 1950 + task.scale]], np.float32))
+
+
+def test_weights_go_to_units_and_back() -> None:
+    task, generator = on(YEARS), np.random.default_rng(0)
+    layer = {"kernel": generator.normal(size=(3, 1)), "bias": generator.normal(size=(1,))}
+    layer = {name: array.astype(np.float32) for name, array in layer.items()}
+    params = {"encoder": {}, "head": {"pooler": {}, "classifier": layer}}
+    hidden = generator.normal(size=(5, 3))
+    made = task.to_units(params)["head"]["classifier"]
+    expected = (hidden @ layer["kernel"] + layer["bias"]) * task.scale + task.mean
+    assert_close(hidden @ made["kernel"] + made["bias"], expected)
+    back = task.from_units(task.to_units(params))["head"]["classifier"]
+    assert np.abs(back["kernel"] - layer["kernel"]).max() < 1e-6
+    assert np.abs(back["bias"] - layer["bias"]).max() < 1e-4
+    assert create().to_units(params) is params
+
+
+def test_years_are_predicted_and_the_export_gives_years(
+    one_layer: Any, tmp_path: Any, tokenizer: Any
+) -> None:
+    config = make_config("regression", one_layer, tmp_path, count=16)
+    for path in (config.data.train, config.data.eval):
+        rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        write_lines(Path(path), [row | {"label": 1900 + 100 * row["label"]} for row in rows])
+    results = flaxbert.train(config, tmp_path / "run")
+    assert results["squared_error"] < 50**2  # a prediction of 0 is wrong by 1,900
+    # What transformers reads gives years without knowing of mean and scale.
+    model, params = flaxbert.from_pretrained(str(tmp_path / "run"))
+    record = json.loads((tmp_path / "run" / "eval_predictions.jsonl").read_text().splitlines()[0])
+    encoded = dict(tokenizer(record["text"], record["pair"], return_token_type_ids=True))
+    inputs = {name: [encoded[name]] for name in ("input_ids", "token_type_ids")}
+    assert float(model(params, inputs)["logits"].ravel()[0]) == pytest.approx(
+        record["value"], abs=0.05
+    )
+    # So does evaluation, with the loss of the run.
+    setup = prepare(config, str(tmp_path / "run" / "export"), None)
+    loaded = setup.load_params(trained=True)
+    before = checkpoint.read_newest(tmp_path / "run" / "checkpoints")[2]
+    stored = before["params/head/classifier/kernel"]
+    assert np.abs(loaded["head"]["classifier"]["kernel"] - stored).max() < 1e-5
 
 
 # --- metrics -----------------------------------------------------------------------------------

@@ -137,6 +137,6 @@ def test_a_checkpoint_of_transformers_is_evaluated_without_training(
     evaluate(run_config, tmp_path / "work")
     found = json.loads((tmp_path / "work/eval_results.json").read_text())
     assert {"f1", "f1_LOC", "loss"} <= found.keys()
-    lines = (tmp_path / "work/eval_predictions.jsonl").read_text().splitlines()
+    lines = (tmp_path / "work/eval_results_predictions.jsonl").read_text().splitlines()
     assert len(lines) == 5
     assert {tag for line in lines for tag in json.loads(line)["tags"]} <= set(names)

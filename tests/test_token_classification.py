@@ -1,6 +1,7 @@
 """Token classification, the data side: tags, first pieces, windows merged back, scores."""
 
 import dataclasses
+import json
 import logging
 import random
 from collections.abc import Sequence
@@ -100,6 +101,20 @@ def run(
     return (float(total), float(weight)), Predictions({}, {"tag": flat})
 
 
+@pytest.mark.parametrize("form", [repr, json.dumps])
+def test_cells_of_a_table_may_hold_printed_lists(form: Any) -> None:
+    values = {"tokens": form(["old", "paris"]), "tags": form(["O", "B-LOC"])}
+    task = create(Table("ner.csv", [Row(values, "ner.csv:2")]))
+    (example,) = task.examples(Table("ner.csv", [Row(values, "ner.csv:2")]), labelled=True)
+    assert (example.tokens, example.tags) == (("old", "paris"), ("O", "B-LOC"))
+
+
+def test_integer_tags_that_are_counted_from_1_are_refused() -> None:
+    names = ["O", "B-LOC", "I-LOC"]
+    with pytest.raises(DataError, match=r"hub: labels are counted from 1 \(1 to 3\)"):
+        create(integers([1, 1, 2], [3, 1], names=names))
+
+
 # --- tags --------------------------------------------------------------------------------------
 
 
@@ -123,7 +138,7 @@ def test_without_training_data_tags_are_the_checkpoints() -> None:
     again = create(None, hf=task.hf_config())
     assert again.labels == ("O", "B-LOC", "I-LOC")
     with pytest.raises(ConfigError, match="two labels or more"):
-        create(None, hf={"id2label": {"0": "LABEL_0", "1": "LABEL_1"}})
+        create(None, hf={})
 
 
 def test_the_checkpoints_order_wins_where_it_covers_the_rows() -> None:

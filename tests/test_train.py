@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models import formats
+from flaxbert.tasks import TASKS
 
 LINE = ("step", "loss", "grad_norm", "lowest_grad_norm", "learning_rate", "epoch")
 
@@ -146,7 +148,7 @@ def test_another_configuration_on_a_workdir_is_refused_with_the_difference(finis
 
 
 def test_an_interrupted_run_continues_bit_for_bit(one_layer, tmp_path, monkeypatch):
-    monkeypatch.setattr(batching, "PROGRAM_ROWS", 0)  # else so short a run has one program
+    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so short a run has one program
     config = make_config("classification", one_layer, tmp_path, count=64)
     config.train.epochs = 3.0
     config.train.batch_size = 16  # steps of 8 rows and of 16: two programs
@@ -210,6 +212,30 @@ def test_keep_best_restores_the_weights_that_scored_best(config, tmp_path, monke
     assert results["accuracy"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "lower"),
+    [
+        ("token_classification", "f1_error", False),  # of entities of the type "error"
+        ("token_classification", "precision_loss", False),
+        ("multi_label", "f1_perplexity", False),
+        ("token_classification", "loss", True),
+        ("classification", "accuracy/loss", False),  # of the slice "loss"
+        ("regression", "squared_error", True),
+        ("regression", "squared_error/en", True),
+        ("regression", "pearson", False),
+        ("pretraining", "nsp_loss", True),
+        ("pretraining", "perplexity", True),
+        ("pretraining", "mlm_accuracy", False),
+    ],
+)
+def test_keep_best_goes_by_the_whole_name_of_a_metric(task, metric, lower):
+    made = TASKS[task]
+    if task == "pretraining":  # its objectives depend on the options
+        made = made.create(flaxbert.DataConfig(), made.options_type(), None, {})
+    evaluator = Evaluator(types.SimpleNamespace(task=made), data=None)
+    assert evaluator.lower_is_better(metric) is lower
+
+
 def test_keep_best_with_an_unknown_metric_fails_before_training(config, tmp_path):
     config = copy.deepcopy(config)
     config.train.keep_best = "acuracy"
@@ -231,11 +257,11 @@ def config_file(directory: Path, task: str) -> str:
 
 @pytest.fixture
 def sentiment_flags(config, tmp_path) -> list[str]:
-    return ["run", config_file(tmp_path, "classification"), "--config.data.max_length=32"]
+    return ["run", config_file(tmp_path, "classification")]
 
 
 def test_mode_eval_gives_the_results_of_the_training_run(
-    finished, config, sentiment_flags, tmp_path
+    finished, config, sentiment_flags, tmp_path, capsys
 ):
     shutil.copytree(finished, tmp_path / "run")
     where = [
@@ -244,6 +270,16 @@ def test_mode_eval_gives_the_results_of_the_training_run(
         f"--config.data.eval={config.data.eval}",
     ]
     assert run.main([*sentiment_flags, *where]) == 0
+    run_predictions = (finished / "eval_predictions.jsonl").read_bytes()
+    assert (tmp_path / "run/eval_predictions.jsonl").read_bytes() == run_predictions
+    own = (tmp_path / "run/eval_results_predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in own] == [
+        json.loads(line)["label"] for line in run_predictions.decode().splitlines()
+    ]
+    used = read_results(tmp_path / "run", "eval_results_config.json")["data"]
+    assert (used["max_length"], used["eval"]) == (config.data.max_length, config.data.eval)
+    out = capsys.readouterr().out
+    assert "eval_results.json  eval_results_predictions.jsonl  eval_results_config.json" in out
     found = reproducible(read_results(tmp_path / "run", "eval_results.json"))
     assert found["data/eval/malformed"] == 0
     results = read_results(finished)
@@ -258,6 +294,8 @@ def test_mode_predict_labels_texts_that_have_no_label(finished, sentiment_flags,
     assert run.main(flags) == 0
     records = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(record)["label"] for record in records] == ["positive", "negative"]
+    used = read_results(tmp_path / "run", "predictions_config.json")["data"]
+    assert (used["max_length"], used["predict"]) == (32, str(tmp_path / "texts.tsv"))
 
 
 def test_mode_eval_of_a_model_without_trained_head_is_refused(
@@ -267,6 +305,7 @@ def test_mode_eval_of_a_model_without_trained_head_is_refused(
         f"--config.model.init={checkpoint}",
         f"--workdir={tmp_path / 'none'}",
         "--mode=eval",
+        "--config.data.max_length=32",
         f"--config.data.eval={config.data.eval}",
         "--config.options.labels=negative",
         "--config.options.labels=positive",

@@ -4,6 +4,7 @@ import copy
 import errno
 import itertools
 import json
+import math
 import shlex
 import shutil
 import struct
@@ -18,9 +19,11 @@ from tensorboardX.record_writer import RecordWriter
 from toy import make_config
 
 import flaxbert
-from flaxbert import checkpoint, loop, verify_resume, writer
-from flaxbert.errors import ConfigError, DataError, Preempted, WorkdirError
+from flaxbert import Config, checkpoint, loop, verify_resume, writer
+from flaxbert.errors import ConfigError, DataError, Preempted, WeightsError, WorkdirError
 from flaxbert.models import weights
+from flaxbert.optim import linear_schedule
+from flaxbert.plan import doubtful_schedule
 from flaxbert.preemption import Preemption
 from flaxbert.train import run
 
@@ -189,6 +192,54 @@ def test_a_run_cut_short_has_the_lines_of_one_that_was_short_from_the_start(whol
     assert [(line["step"], "loss" in line) for line in found] == [(1, True), (2, True), (2, False)]
 
 
+def test_more_epochs_on_a_finished_run_are_refused_with_the_choices(whole):
+    config, workdir = copy.deepcopy(whole[0]), whole[1]
+    config.train.epochs = 2.0
+    with pytest.raises(ConfigError) as caught:
+        flaxbert.train(config, workdir)
+    assert "train.epochs: 1.0 there, 2.0 now" in str(caught.value)
+    assert f"--config.model.init={workdir} --workdir=NEW" in str(caught.value)
+    assert "With --force" in str(caught.value)
+
+
+@pytest.mark.slow  # a run more, for one line
+def test_more_epochs_by_force_have_the_learning_rate_of_the_longer_schedule(
+    whole, tmp_path, caplog
+):
+    config, workdir = copy.deepcopy(whole[0]), tmp_path / "run"
+    shutil.copytree(whole[1], workdir)
+    config.train.epochs, config.train.max_steps = 2.0, 5
+    caplog.set_level("INFO", "flaxbert")
+    run(config, workdir, force=True)
+    rate = float(linear_schedule(config.optim, 8)(4))
+    assert rate > 0.5 * config.optim.learning_rate
+    assert f"after step 4 of 5: learning rate {rate:.2g}" in caplog.text
+    logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [x["learning_rate"] for x in logged if x["step"] == 5 and "loss" in x] == [rate]
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"optim.warmup": 1000.0}, "optim.warmup=1000 steps, but the run has 100"),
+        ({"optim.warmup": 100.0}, "ends before the last step, after 99"),
+        ({"train.max_steps": 10}, "train.max_steps=10 stops in the warm-up of 10 steps"),
+        ({"train.max_steps": 101}, "but train.epochs=3 gives 100 steps"),
+        ({"train.max_steps": 11}, None),
+        ({"optim.warmup": 99.0}, None),
+        ({}, None),
+    ],
+)
+def test_a_schedule_that_is_probably_not_meant_is_reported(changes, warning):
+    config = Config()
+    for name, value in changes.items():
+        section, key = name.split(".")
+        setattr(getattr(config, section), key, value)
+    warnings = list(doubtful_schedule(config, 100))
+    assert len(warnings) == (warning is not None)
+    assert warning is None or warning in warnings[0]
+
+
 def test_a_finished_run_whose_checkpoints_are_gone_is_not_started_over(whole, tmp_path):
     config, undisturbed = whole
     shutil.copytree(undisturbed, tmp_path / "run")
@@ -232,6 +283,61 @@ def test_tensorboard_has_every_metric_and_hides_what_comes_again(tmp_path):
     assert line.step == 5
     assert {v.tag: v.simple_value for v in line.summary.value} == {"loss": 0.5, "epoch": 2.0}
     metrics.close()
+
+
+STRICT = {"parse_constant": pytest.fail}
+"""For json.loads, which takes NaN and Infinity for JSON otherwise."""
+
+
+def test_metrics_that_are_not_finite_are_null_and_no_point_of_a_curve(tmp_path):
+    metrics = writer.MetricsWriter(tmp_path, step=0, active=True)
+    metrics.write(1, {"loss": 0.5, "eval/f1": math.nan, "eval/perplexity": math.inf})
+    metrics.close()
+    (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(text, **STRICT) == {
+        "step": 1,
+        "loss": 0.5,
+        "eval/f1": None,
+        "eval/perplexity": None,
+    }
+    (line,) = [event for event in events(tmp_path / "tensorboard") if event.summary.value]
+    assert [value.tag for value in line.summary.value] == ["loss"]
+
+
+def test_a_first_loss_that_is_null_is_none_to_go_by(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": null}\n{"step": 2, "loss": 1}\n')
+    metrics = writer.MetricsWriter(tmp_path, step=2, active=True)
+    metrics.close()
+    assert (metrics.first_loss, metrics.logged) == (None, 2)
+
+
+def test_results_are_json_whatever_they_are(tmp_path):
+    results = {"f1": math.nan, "inner": {"list": [1.5, -math.inf]}, "step": 3.0}
+    writer.write_json(tmp_path / "results.json", results)
+    found = json.loads((tmp_path / "results.json").read_text(), **STRICT)
+    assert found == {"f1": None, "inner": {"list": [1.5, None]}, "step": 3.0}
+
+
+def test_a_prediction_that_is_not_finite_is_refused_and_the_file_stays(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    writer.write_jsonl(path, [{"label": "a"}])
+    with pytest.raises(WeightsError, match=r"predictions\.jsonl: prediction 2 .*not finite"):
+        writer.write_jsonl(path, [{"p": 0.5}, {"id": "x", "p": {"a": math.nan}}])
+    assert path.read_text() == '{"label": "a"}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_predictions_are_written_one_by_one(tmp_path):
+    path, written = tmp_path / "predictions.jsonl", []
+
+    def records():
+        for number in range(3):
+            yield {"number": number, "text": "x" * 100_000}
+            written.append((tmp_path / ".predictions.jsonl.partial").stat().st_size)
+
+    writer.write_jsonl(path, records())
+    assert written[-1] > 100_000  # the file grows while they come
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1, 2]
 
 
 def test_tensorboard_on_a_full_disk_is_an_error_and_no_wait(tmp_path, monkeypatch):

@@ -16,12 +16,15 @@ from flaxbert.data.packing import Row, choose_row_counts, pack
 
 Batch = dict[str, np.ndarray]
 
-MAX_SHAPES = 3
-"""Compiled batch heights for training, and again for evaluation: six programs at most."""
+MAX_SHAPES = 4
+"""Compiled batch heights for training, and again for evaluation: eight programs at most."""
 
-PROGRAM_ROWS = 1000
-"""Rows that a further program must save to be worth compiling. Low: two CPU cores compute a tenth
-of them while they compile one, an accelerator many times as many."""
+PROGRAM_TOKENS = 2500
+"""Token places that a further program must save to be worth compiling: it keeps runs of a few
+seconds to one program. Two CPU cores compute about as many while they compile it."""
+
+PROGRAM_SHARE = 0.01
+"""Share of a run's rows that a further program must save as well."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +95,8 @@ class Batches:
         """The batch heights (R) in use, ascending."""
         needed = [self.parts * max(map(len, self._part_rows(step))) for step in range(self.steps)]
         multiple = self.shards * self.parts
-        return choose_row_counts(needed or [1], multiple, MAX_SHAPES, PROGRAM_ROWS)
+        price = max(PROGRAM_TOKENS / self.row_length, PROGRAM_SHARE * sum(needed))
+        return choose_row_counts(needed or [1], multiple, MAX_SHAPES, price)
 
     def full_rows(self, step: int) -> list[Row]:
         """The rows of a step, with the empty ones that make up its height (R).

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from flaxbert.data.masking import CONTINUATION, START
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.tokenization import Tokenizer, needs_blank
 from flaxbert.errors import DataError
 
 log = logging.getLogger("flaxbert")
@@ -84,9 +84,14 @@ def sentence_ends(lengths: Sequence[int], longest: int) -> list[int]:
 def tokenize(
     paragraphs: Sequence[str], tokenizer: Tokenizer, *, lines: bool, longest: int
 ) -> Document:
-    """The tokens of a document; `lines`: each line is a sentence, else paragraphs are split."""
+    """Return the tokens of a document: those of its sentences, with a blank between them.
+
+    With `lines` each line is a sentence, else paragraphs are split.
+    """
     split = str.splitlines if lines else split_sentences
-    sentences = [each for paragraph in paragraphs for each in split(paragraph)]
+    sentences = [text for paragraph in paragraphs for text in split(paragraph) if text.strip()]
+    if needs_blank(tokenizer):
+        sentences = sentences[:1] + [f" {text.lstrip()}" for text in sentences[1:]]
     ids: list[int] = []
     kinds: list[int] = []
     lengths = []

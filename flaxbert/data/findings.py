@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,20 @@ CONTROL = re.compile("[\x80-\x9f]")
 
 LONG_SENTENCE = 1000
 """Words: sentences this long are files whose blank lines are missing, or whole documents."""
+
+SENTINELS = {
+    *("nan", "null", "none", "nil", "na", "n/a", "#n/a", "<na>", "-1", "-", "?"),
+    *("unknown", "undefined", "missing", "empty", "tbd", "todo"),
+}
+"""What stands where a value is missing, in lower case."""
+
+FEW_EXAMPLES = 3
+"""A label with fewer is hardly learned."""
+
+MANY_NUMBERS = 10
+"""Different numbers that are classes without a doubt."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 LONG_TEXT = 1_000_000
 """Characters: a text this long is a file read as one, or a line end that is missing."""
@@ -170,6 +185,7 @@ def between(
     yield from _twins(evaluated)
     yield from _leaks(train, evaluated)
     known = _first_places(train, names)
+    yield from _doubtful_labels(train, names, known)
     types = {name.removeprefix("B-").removeprefix("I-") for name in known}
     for name in names if known else ():
         if name not in known and name.removeprefix("B-").removeprefix("I-") not in types:
@@ -183,7 +199,7 @@ def between(
     for name, origin in known.items():
         same = "".join(filter(str.isprintable, name)).strip().casefold()
         if (other := spelt.setdefault(same, name)) != name:
-            what = f"label {name!r} beside {other!r}: is it one, spelt in two ways?"
+            what = f"label {name!r} next to {other!r}: is it one, spelled in two ways?"
             yield Finding("labels alike", origin, what)
 
 
@@ -234,10 +250,47 @@ def _first_places(examples: Iterable[Comparable], names: Sequence[str]) -> dict[
     for example in examples:
         for label in example.labels:
             first.setdefault(label, example.origin)
-    return {
-        names[label] if names and isinstance(label, int) else str(label): origin
-        for label, origin in first.items()
-    }
+    return {_name(label, names): origin for label, origin in first.items()}
+
+
+def _name(label: int | str, names: Sequence[str]) -> str:
+    return names[label] if names and isinstance(label, int) else str(label)
+
+
+def label_counts(examples: Iterable[Comparable], names: Sequence[str]) -> collections.Counter[str]:
+    """Count how often each label is given."""
+    given = itertools.chain.from_iterable(example.labels for example in examples)
+    numbers = collections.Counter(given)
+    return collections.Counter({_name(label, names): n for label, n in numbers.items()})
+
+
+def _doubtful_labels(
+    train: Sequence[Comparable], names: Sequence[str], first: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Labels that may be none: missing values, single mistakes, numbers to be predicted."""
+    counts = label_counts(train, names)
+    for name, count in counts.items():
+        if name.strip().casefold() in SENTINELS:
+            what = f"label {name!r} ({count} times) is a class of its own: is it a missing value?"
+            yield Finding("missing label", first[name], f"{what} Then remove its rows")
+        elif count < FEW_EXAMPLES and len(train) >= 20 * len(counts):
+            what = f"label {name!r} is given {count} times: too few to learn it; a mistake?"
+            yield Finding("rare label", first[name], what)
+    single = all(len(example.labels) == 1 for example in train)
+    if single and (numbers := _numbers(counts)):
+        fractions = [name for name in numbers if "." in name or "e" in name.lower()]
+        many = len(numbers) > MANY_NUMBERS and 10 * len(numbers) > len(train)
+        if fractions or many:
+            name = fractions[0] if fractions else max(numbers, key=float)
+            what = f"{len(numbers)} different numbers, such as {name}, are classes here"
+            mend = "to predict numbers, set --config.task=regression"
+            yield Finding("numbers as labels", first[name], f"{what}; {mend}")
+
+
+def _numbers(names: Iterable[str]) -> list[str]:
+    """The names if all of them are numbers, sentinels left out; else none."""
+    numbers = [name for name in names if name.strip().casefold() not in SENTINELS]
+    return numbers if all(map(NUMBER.fullmatch, numbers)) else []
 
 
 def _quoted(example: Comparable) -> str:

@@ -39,7 +39,7 @@ def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[Row]:
 
 
 def choose_row_counts(
-    needed: Sequence[int], multiple: int, limit: int, price: int = 0
+    needed: Sequence[int], multiple: int, limit: int, price: float = 0.0
 ) -> list[int]:
     """Choose at most `limit` batch heights (R) so that the least is computed in vain.
 

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -36,36 +37,25 @@ LIST = re.compile(r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", re.DOTALL)
 """What a printed list looks like, or a set of texts."""
 
 
-def printed(text: str) -> Any:
-    """Read a cell that holds a printed value: JSON, or what Python and numpy print.
-
-    Raises:
-      ValueError: if it is none.
-    """
-    text = text.strip()
+def unprinted(value: Any) -> Any:
+    """Return the list that a cell's text prints, such as ['a', 'b'] or ["a"]; else the value."""
+    if not isinstance(value, str) or not LIST.fullmatch(value):
+        return value
+    text = value.strip()
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if text[:1] + text[-1:] in ("[]", "()", "{}") and PRINTED.fullmatch(text[1:-1]):
-        return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
     try:
-        return ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            # Without commas Python would join texts: 'a' 'b' is 'ab'.
+            if PRINTED.fullmatch(text[1:-1]):
+                return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
+            read = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        raise ValueError(f"{shown(text)} is neither JSON nor printed by Python") from None
-
-
-def unprinted(value: Any) -> Any:
-    """The list that a cell's text prints, such as ['a', 'b'] or ["a"]; else the value itself."""
-    if isinstance(value, str) and re.fullmatch(
-        r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", value, re.DOTALL
-    ):
-        try:
-            read = printed(value)
-        except ValueError:
-            return value
-        return read if isinstance(read, list) else sorted(read) if isinstance(read, set) else value
-    return value
+        return value
+    return read if isinstance(read, list) else value
 
 
 def shown(value: Any) -> str:

@@ -1,9 +1,11 @@
 """Tokenizers: the one that belongs to the checkpoint, through Hugging Face transformers."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+from flaxbert.data import probe
 from flaxbert.errors import WeightsError
 
 Tokenizer = Any
@@ -23,10 +25,11 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     """Load a checkpoint's tokenizer, with any truncation and padding stored in it reset.
 
     Such settings (sentence-transformers stores "128 tokens, padded") would cut every text in
-    silence; the task decides both. And "[SEP]" or "[MASK]" written in a text is text.
+    silence; the task decides both. And "[SEP]" or "[MASK]" written in a text is text. Where there
+    is a tokenizer.json, texts get the tokens of that file.
 
     Raises:
-      WeightsError: without tokenizer files, or if the tokenizer gives no character offsets.
+      WeightsError: without tokenizer files, or for a tokenizer that `probe.check` refuses.
     """
     from transformers import AutoTokenizer, BertTokenizerFast
 
@@ -39,31 +42,117 @@ def load_tokenizer(directory: Path) -> Tokenizer:
             )
         else:  # google-research/bert's form, a vocabulary alone
             tokenizer = BertTokenizerFast.from_pretrained(directory, **_case(directory))
+        tokenizer = _as_stored(tokenizer, directory)
     except Exception as error:  # transformers and tokenizers raise many types, bare Exception too
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
         raise WeightsError(f"{directory}: no fast tokenizer (tokenizer.json), so no offsets.")
     # Its warning of long texts is for those who feed them to a model uncut.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
-    reset(tokenizer)
     _split_special_tokens(tokenizer)
+    reset(tokenizer)
+    probe.check(tokenizer, directory)
+    reset(tokenizer)
     return tokenizer
 
 
+SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+    "add_prefix_space": "add_prefix_space",
+}
+"""Keys of tokenizer_config.json that change a step of tokenizer.json, and their names there."""
+
+
+def _as_stored(tokenizer: Tokenizer, directory: Path) -> Tokenizer:
+    """Return a tokenizer that gives the tokens of tokenizer.json, where there is that file.
+
+    Most classes of transformers 5 take only the vocabulary from it and rebuild the rest by their
+    own defaults: a cased tokenizer.json becomes uncased, other steps vanish. What
+    tokenizer_config.json says of `SETTINGS` is kept.
+    """
+    from tokenizers import Tokenizer as Backend
+    from transformers import PreTrainedTokenizerFast
+
+    file, config_file = directory / "tokenizer.json", directory / "tokenizer_config.json"
+    if not file.is_file() or not tokenizer.is_fast:
+        return tokenizer
+    stored = Backend.from_file(str(file))
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    for step in ("normalizer", "pre_tokenizer"):
+        part = getattr(stored, step)
+        for key, name in SETTINGS.items():
+            if config.get(key) is not None and hasattr(part, name):
+                setattr(part, name, config[key])
+        if part is not None:
+            setattr(stored, step, part)
+    reset(tokenizer)
+    stored.no_truncation()
+    stored.no_padding()
+    if probe.same(tokenizer.backend_tokenizer, stored):
+        return tokenizer
+    kept = {
+        key: value
+        for key, value in tokenizer.init_kwargs.items()
+        if key not in ("tokenizer_file", "vocab_file", "merges_file", "vocab", "merges", *SETTINGS)
+    }
+    return PreTrainedTokenizerFast(
+        **kept
+        | {"name_or_path": tokenizer.name_or_path, "tokenizer_object": stored}
+        | dict(tokenizer.special_tokens_map)
+        | {"model_input_names": tokenizer.model_input_names}
+    )
+
+
 def _case(directory: Path) -> dict[str, bool]:
-    """Whether to lower case, where only the words of a vocabulary tell."""
+    """Whether to lower case and to strip accents, where only the words of a vocabulary say so."""
     if (directory / "tokenizer.json").is_file() or not (directory / "vocab.txt").is_file():
         return {}
     file = directory / "tokenizer_config.json"
     if file.is_file() and "do_lower_case" in json.loads(file.read_text(encoding="utf-8")):
         return {}
-    return {"do_lower_case": _is_uncased(directory / "vocab.txt")}
+    words = [
+        word
+        for word in (directory / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        if not word.startswith("[")  # special tokens
+    ]
+    if any(word != word.lower() for word in words):
+        return {"do_lower_case": False}
+    accents = any(
+        unicodedata.combining(char) for word in words for char in unicodedata.normalize("NFD", word)
+    )
+    return {"do_lower_case": True} | ({"strip_accents": False} if accents else {})
 
 
-def _is_uncased(vocabulary: Path) -> bool:
-    """Whether no word of a vocabulary, special tokens aside, has a capital letter."""
-    words = vocabulary.read_text(encoding="utf-8").splitlines()
-    return all(word == word.lower() for word in words if not word.startswith("["))
+def id_count(tokenizer: Tokenizer) -> int:
+    """Return the number of rows that a tokenizer needs in the table of embeddings.
+
+    It is the highest id + 1: more than the number of tokens where ids are left out.
+    """
+    return int(max(tokenizer.get_vocab().values())) + 1
+
+
+def doubled_word(directory: Path) -> str:
+    """Return the first word that vocab.txt holds twice, with its lines; "" if there is none."""
+    file = directory / "vocab.txt"
+    lines: dict[str, int] = {}
+    words = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+    for number, word in enumerate(filter(None, words), 1):
+        if (first := lines.setdefault(word, number)) != number:
+            return f"{file}:{number}: {word!r} is in line {first} too"
+    return ""
+
+
+def needs_blank(tokenizer: Tokenizer) -> bool:
+    """Return whether a text needs a blank before it to get the tokens that it has in a longer text.
+
+    Byte-level BPE (RoBERTa, ModernBERT) knows a word's beginning by the blank before it.
+    """
+    alone, behind, longer = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", " a", "a a")
+    )
+    return bool(longer != [*alone, *alone] and longer == [*alone, *behind])
 
 
 def expect_words(tokenizer: Tokenizer) -> None:
@@ -119,9 +208,45 @@ def _split_special_tokens(tokenizer: Tokenizer) -> None:
         tokenizer.split_special_tokens = True
 
 
+def mask_id(tokenizer: Tokenizer) -> int:
+    """Return the id of the mask token.
+
+    Raises:
+      WeightsError: if there is none.
+    """
+    if tokenizer.mask_token_id is None:
+        raise WeightsError(
+            f"{tokenizer.name_or_path}: the tokenizer has no mask token, which pre-training puts "
+            "where words are to be guessed. If the model has one, name it in "
+            'tokenizer_config.json ("mask_token": "[MASK]"); else take another checkpoint.'
+        )
+    return int(tokenizer.mask_token_id)
+
+
 def reset(tokenizer: Tokenizer) -> None:
     """Take out truncation and padding, which each call leaves behind in the tokenizer."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    for key in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
+    tokenizer.truncation_side = tokenizer.padding_side = "right"
+    for key in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of",
+                "truncation_side", "padding_side"):  # fmt: skip
         tokenizer.init_kwargs.pop(key, None)
+
+
+def save(tokenizer: Tokenizer, directory: Path) -> None:
+    """Write a tokenizer so that transformers 4.55 and 5 both read it with the same tokens."""
+    reset(tokenizer)
+    tokenizer.save_pretrained(directory)
+    file = directory / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config = {
+        key: value
+        for key, value in config.items()
+        if key[0] != "_" and key not in ("backend", "is_local", "local_files_only")
+    }
+    if config.get("tokenizer_class") == "TokenizersBackend":  # transformers 5's name for it
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):  # a dict in transformers 4
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, TypeVar
 
 from flaxbert.config import DataConfig
@@ -107,10 +107,11 @@ def offsets(encoded: Any) -> tuple[list[list[int]], list[list[int]]]:
 def extend_ends(
     texts: Sequence[str], owner: Sequence[int], starts: list[list[int]], ends: list[list[int]]
 ) -> list[list[int]]:
-    """Move the end of each token up to the next token, or to a blank before it.
+    """Move the end of each token past the marks that belong to its last letter.
 
     An uncased tokenizer drops combining marks, and its offsets leave out those behind a token's
-    last letter. They belong to that token: the answer would lose them.
+    last letter: the answer would lose them. Other characters that a tokenizer drops, such as
+    private-use ones, belong to no token.
 
     Args:
       texts: the windowed ones.
@@ -127,9 +128,19 @@ def extend_ends(
 
 
 def _extend(text: str, end: int, taken: set[int]) -> int:
-    while 0 <= end < len(text) and end not in taken and not _blank(text[end]):
+    while 0 <= end < len(text) and end not in taken and _joins(text[end]):
         end += 1
     return end
+
+
+def _joins(char: str) -> bool:
+    """Return whether a character is part of the letter or emoji before it."""
+    return (
+        unicodedata.category(char)[0] == "M"  # variation selectors too
+        or char in JOINERS
+        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= char <= "\U000e007f"  # tags, which spell out a flag's region
+    )
 
 
 def _blank(char: str) -> bool:
@@ -137,13 +148,26 @@ def _blank(char: str) -> bool:
     return char.isspace() or (unicodedata.category(char) in ("Cc", "Cf") and char not in JOINERS)
 
 
-def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[int, int]:
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span without the blanks at its ends, which byte-level tokens may begin with."""
+    while start < end and _blank(text[start]):
+        start += 1
+    while start < end and _blank(text[end - 1]):
+        end -= 1
+    return start, end
+
+
+def span(
+    answer: tuple[str, int], starts: list[int], ends: list[int], dropped: Set[int] = frozenset()
+) -> tuple[int, int]:
     """First and last token that hold some of the answer, less the blanks at both its ends.
 
-    (0, 0), [CLS], if it is not all inside the window. Ends are those of `extend_ends`.
+    (0, 0), [CLS], if it is not all inside the window. Ends are those of `extend_ends`; `dropped`
+    are characters that no token of any window holds, which count as blanks.
     """
     text, begin = answer
     visible = [begin + n for n, char in enumerate(text) if not _blank(char)]
+    visible = [place for place in visible if place not in dropped]
     inside = [token for token, start in enumerate(starts) if start >= 0]
     if not visible or not inside:
         return 0, 0
@@ -153,6 +177,17 @@ def span(answer: tuple[str, int], starts: list[int], ends: list[int]) -> tuple[i
     start = min(token for token in inside if ends[token] > first)
     end = max(token for token in inside if starts[token] < last)
     return (start, end) if start <= end else (0, 0)  # in a gap that no token covers
+
+
+def _dropped(answer: tuple[str, int], starts: list[list[int]], ends: list[list[int]]) -> Set[int]:
+    """Return the places of an answer's characters that no token of a text's windows holds."""
+    text, begin = answer
+    places = set(range(begin, begin + len(text)))
+    for window_starts, window_ends in zip(starts, ends, strict=True):
+        for start, end in zip(window_starts, window_ends, strict=True):
+            if start < begin + len(text) and end > begin:
+                places.difference_update(range(start, end))
+    return places
 
 
 def gold_spans(
@@ -168,14 +203,19 @@ def gold_spans(
 
     Args:
       answers: of each text, with its origin.
-      owner: the text of each window.
+      owner: the text of each window, ascending.
       starts: first character of each token in each window.
       ends: those of `extend_ends`.
     """
     spans = []
-    for window, text in enumerate(owner):
-        answer, _ = answers[text]
-        spans.append(span(answer, starts[window], ends[window]) if answer else (0, 0))
+    for text, group in itertools.groupby(range(len(owner)), owner.__getitem__):
+        windows, (answer, _) = list(group), answers[text]
+        if answer is None:
+            spans += [(0, 0)] * len(windows)
+            continue
+        here = [starts[window] for window in windows], [ends[window] for window in windows]
+        dropped = _dropped(answer, *here)
+        spans += [span(answer, *window, dropped) for window in zip(*here, strict=True)]
     whole = {text for text, found in zip(owner, spans, strict=True) if found != (0, 0)}
     lost = {n: origin for n, (answer, origin) in enumerate(answers) if answer and n not in whole}
     if lost:

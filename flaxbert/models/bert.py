@@ -72,18 +72,16 @@ class Embeddings(nnx.Module):
         projected = config.embedding_size is not None
         self.project = dense(config, width, config.hidden_size, rngs) if projected else None
         self.first_position = config.first_position
-        self.types = types
         self.rate = config.hidden_dropout_prob
 
     def __call__(
         self, input_ids: Array, token_type_ids: Array, position_ids: Array, key: Array | None
     ) -> Array:
         """[R, T] ids -> [R, T, D]."""
-        x = self.word(input_ids)
+        x = self.word(input_ids)  # float32 up to the norm
         if self.token_type is not None:
             # RoBERTa has a table of one row: both texts of a pair are of the same kind.
-            kinds = token_type_ids if self.types > 1 else jnp.zeros_like(token_type_ids)
-            x += self.token_type(kinds)
+            x += self.token_type.select(token_type_ids)
         x += self.position(position_ids + self.first_position)
         x = dropout(self.norm(x), self.rate, key)
         return x if self.project is None else self.project(x)

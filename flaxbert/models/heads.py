@@ -17,6 +17,7 @@ from jax import Array
 
 from flaxbert.models.layers import (
     ACTIVATIONS,
+    Embedding,
     EncoderConfig,
     dense,
     dropout,
@@ -29,17 +30,23 @@ Outputs = dict[str, Array]
 
 
 def gather(values: Array, positions: Array) -> Array:
-    """Pick `values` [R, T, D] at `positions` [R, K] of their own row -> [R, K, D]."""
-    return jnp.take_along_axis(values, positions[..., None], axis=1)
+    """Pick `values` [R, T, D] at `positions` [R, K] of their own row -> [R, K, D], in float32.
+
+    Float32 for the gradient: several slots of a row may add to one place.
+    """
+    return jnp.take_along_axis(values.astype(jnp.float32), positions[..., None], axis=1)
 
 
 def segment_means(values: Array, segment_ids: Array, count: int) -> Array:
-    """Mean of `values` [R, T, D] over each of `count` segments -> [R, K, D]; 0 for empty ones."""
+    """Mean of `values` [R, T, D] over each of `count` segments -> [R, K, D], float32.
+
+    Empty segments give 0.
+    """
     own = segment_ids[:, None, :] == jnp.arange(1, count + 1)[:, None]  # [R, K, T]
     sizes = jnp.sum(own, axis=-1, keepdims=True)
     own = own.astype(values.dtype)
     sums = jnp.einsum("rkt,rtd->rkd", own, values, preferred_element_type=jnp.float32)
-    return (sums / jnp.maximum(sizes, 1)).astype(values.dtype)
+    return sums / jnp.maximum(sizes, 1)
 
 
 class Transform(nnx.Module):
@@ -109,7 +116,9 @@ class SequenceClassificationHead(Head):
     ):
         """A new layer's logits begin about `start`."""
         self.pooler = pooler(config, rngs)
-        self.classifier = dense(config, config.hidden_size, num_labels, rngs, start=start)
+        self.classifier = dense(
+            config, config.hidden_size, num_labels, rngs, start=start, last=True
+        )
         self.rate = config.sequence_rate
         self.first_rate = self.rate if config.pooler_dropout else 0.0
         self.pooling = config.pooling
@@ -124,7 +133,7 @@ class SequenceClassificationHead(Head):
             pooled = gather(hidden, anchors)  # [R, K, D]
         pooled = self.pooler(dropout(pooled, self.first_rate, first_key))
         logits = self.classifier(dropout(pooled, self.rate, last_key))
-        return {"logits": logits.astype(jnp.float32)}
+        return {"logits": logits}
 
 
 class NextSentenceHead(SequenceClassificationHead):
@@ -152,13 +161,13 @@ class TokenHead(Head):
 
     def __init__(self, config: EncoderConfig, outputs: int, rate: float, rngs: nnx.Rngs):
         self.transform = pooler(config, rngs) if config.transform_tokens else None
-        self.classifier = dense(config, config.hidden_size, outputs, rngs)
+        self.classifier = dense(config, config.hidden_size, outputs, rngs, last=True)
         self.rate = rate
 
     def scores(self, hidden: Array, key: Array | None) -> Array:
         """Hidden [R, T, D] -> [R, T, outputs], float32."""
         x = hidden if self.transform is None else self.transform(hidden)
-        return self.classifier(dropout(x, self.rate, key)).astype(jnp.float32)
+        return self.classifier(dropout(x, self.rate, key))
 
 
 class SpanHead(TokenHead):
@@ -198,11 +207,11 @@ class ReplacedTokenHead(Head):
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.transform = Transform(config, config.hidden_act, rngs, norm=False)
-        self.classifier = dense(config, config.hidden_size, 1, rngs)
+        self.classifier = dense(config, config.hidden_size, 1, rngs, last=True)
 
     def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
         """Hidden [R, T, D] -> logits [R, T] of "was replaced", float32."""
-        return {"logits": self.classifier(self.transform(hidden))[..., 0].astype(jnp.float32)}
+        return {"logits": self.classifier(self.transform(hidden))[..., 0]}
 
 
 class PreTrainingHead(Head):
@@ -226,12 +235,12 @@ class PreTrainingHead(Head):
         own = not config.tie_word_embeddings
         self.decoder = embed(config, config.vocab_size, words, rngs) if own else None
         self.mask_rate = rate
-        self.next_sentence = dense(config, width, 2, rngs) if next_sentence else None
+        self.next_sentence = dense(config, width, 2, rngs, last=True) if next_sentence else None
         self.pooler = pooler(config, rngs) if next_sentence else None
         self.kind = "ForPreTraining" if next_sentence else "ForMaskedLM"
 
     def __call__(
-        self, hidden: Array, batch: Mapping[str, Array], key: Array | None, words: nnx.Embed
+        self, hidden: Array, batch: Mapping[str, Array], key: Array | None, words: Embedding
     ) -> Outputs:
         """Score masked words and, with it, the next sentence.
 
@@ -253,13 +262,13 @@ class PreTrainingHead(Head):
         masked = batch.get("masked", jnp.ones(hidden.shape[:2], jnp.int32))
         _, places = jax.lax.top_k(masked, most)  # ties: the first place first
         table = words if self.decoder is None else self.decoder
-        logits = table.attend(self.transform(gather(hidden, places))).astype(jnp.float32)
+        logits = table.attend(self.transform(gather(hidden, places)))
         if self.word_bias is not None:
             logits += self.word_bias
         outputs = {"places": places, "word_logits": logits}
         if self.next_sentence is not None and self.pooler is not None:
             pooled = self.pooler(gather(hidden, batch["anchor"]))
-            outputs["next_logits"] = self.next_sentence(pooled).astype(jnp.float32)
+            outputs["next_logits"] = self.next_sentence(pooled)
         return outputs
 
 

@@ -39,9 +39,10 @@ REMAT: dict[str, Callable[..., Any] | None] = {
 class EncoderConfig:
     """What every encoder has and output layers ask for; BERT's values are the defaults.
 
-    Names are those of a Hugging Face `config.json`, where it has them. `dtype` is what the
-    arithmetic runs in (scores, softmax, LayerNorm statistics and logits stay float32),
-    `param_dtype` what the parameters are stored and updated in, `remat` a key of `REMAT`.
+    Names are those of a Hugging Face `config.json`, where it has them. `dtype` is what matrices are
+    multiplied and activations kept in; attention scores, softmax, LayerNorm, biases, output layers
+    and the gradients of all parameters are float32 whatever it is. `param_dtype` is what the
+    parameters are stored in, `remat` a key of `REMAT`.
     """
 
     model_type: str = "bert"
@@ -131,6 +132,66 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(bits >= round(rate * 65536), x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def matmul(x: Array, kernel: Array, out_dtype: Any, transposed: bool = False) -> Array:
+    """Multiply by a parameter, with operands in `x.dtype` and sums in float32.
+
+    Differentiating `x @ kernel.astype(x.dtype)` rounds the kernel's gradient to `x.dtype` on each
+    device, before devices and micro-batches add theirs up. Here it leaves the product in float32.
+
+    Args:
+      x: [..., A].
+      kernel: [A, B].
+      out_dtype: of the result; its gradient is narrowed to `x.dtype` too.
+      transposed: whether the kernel is stored as [B, A].
+
+    Returns:
+      [..., B].
+    """
+    dims = ((x.ndim - 1,), (int(transposed),)), ((), ())
+    return jax.lax.dot_general(x, kernel.astype(x.dtype), dims, preferred_element_type=out_dtype)
+
+
+def _matmul_forward(
+    x: Array, kernel: Array, out_dtype: Any, transposed: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    return matmul(x, kernel, out_dtype, transposed), (x, kernel)
+
+
+def _matmul_backward(
+    out_dtype: Any, transposed: bool, saved: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    grad = grad.astype(x.dtype)
+    leading = tuple(range(x.ndim - 1))
+    # Not a product that is transposed afterwards: XLA cannot run that in bfloat16 on CPUs.
+    first, second = (grad, x) if transposed else (x, grad)
+    kernel_grad = jax.lax.dot_general(
+        first, second, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
+    )
+    return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+class Dense(nnx.Linear):
+    """A dense layer that multiplies in `dtype`; its bias is added, and so its gradient, in float32.
+
+    A bias that was narrowed before the addition would have a gradient summed in bfloat16, which
+    stops growing at 256 times its increment.
+    """
+
+    # Flax's own methods take arguments that nothing here uses: hence the ignored overrides.
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """[..., A] -> [..., B]."""
+        x = x.astype(self.dtype)
+        y = matmul(x, self.kernel[...], x.dtype)
+        if self.bias is not None:
+            y = (y.astype(jnp.float32) + self.bias[...]).astype(x.dtype)
+        return y
+
+
 def dense(
     config: EncoderConfig,
     features_in: int,
@@ -139,17 +200,27 @@ def dense(
     *,
     bias: bool = True,
     start: float = 0.0,
-) -> nnx.Linear:
-    """A dense layer initialised as transformers does: normal, bias zero (or `start`).
+    last: bool = False,
+) -> Dense:
+    """Build a dense layer initialized as transformers does: normal, bias zero (or `start`).
 
     The original truncates at two standard deviations, which makes the spread 12 % smaller, and the
     start of fine-tuning slower: the gradient that reaches the encoder is that much smaller.
+
+    Args:
+      config: dtypes and the spread of the kernel.
+      features_in: A, width of the input.
+      features_out: B, width of the output.
+      rngs: for the kernel.
+      bias: whether there is one.
+      start: initial value of the bias.
+      last: whether its outputs are logits: computed in float32, so that close scores do not tie.
     """
-    return nnx.Linear(
+    return Dense(
         features_in,
         features_out,
         use_bias=bias,
-        dtype=jnp.dtype(config.dtype),
+        dtype=jnp.float32 if last else jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
         kernel_init=nnx.initializers.normal(config.initializer_range),
         bias_init=nnx.initializers.constant(start),
@@ -157,9 +228,38 @@ def dense(
     )
 
 
-def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
-    """A table of embeddings, [rows, width]."""
-    return nnx.Embed(
+class Embedding(nnx.Embed):
+    """A table of embeddings; rows are looked up in float32, and the sum of several is narrowed.
+
+    A table that was narrowed first would have a gradient scattered in bfloat16, in which a row that
+    occurs often stops growing.
+    """
+
+    def __call__(self, ids: Array) -> Array:  # type: ignore[override]
+        """[...] ids -> [..., width], float32; an id out of range gives NaN."""
+        return jnp.take(self.embedding[...], ids, axis=0).astype(jnp.float32)
+
+    def select(self, ids: Array) -> Array:
+        """Look up in a table of few rows by selection, whose gradient is a sum, not a scatter.
+
+        All tokens of a batch add to the same two or three rows, which a scatter does one by one. An
+        id out of range gives row 0.
+        """
+        table = self.embedding[...]
+        rows = jnp.broadcast_to(table[0], (*ids.shape, table.shape[1]))
+        for number in range(1, len(table)):
+            rows = jnp.where(ids[..., None] == number, table[number], rows)
+        return rows.astype(jnp.float32)
+
+    def attend(self, query: Array) -> Array:  # type: ignore[override]
+        """Score every row: [..., width] -> [..., rows], summed up and left in float32."""
+        query = query.astype(self.dtype)
+        return matmul(query, self.embedding[...], jnp.float32, True)
+
+
+def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embedding:
+    """Build a table of embeddings, [rows, width]."""
+    return Embedding(
         rows,
         width,
         dtype=jnp.dtype(config.dtype),
@@ -169,15 +269,33 @@ def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> nnx.E
     )
 
 
-def layer_norm(config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None) -> nnx.LayerNorm:
-    """LayerNorm with the checkpoint's epsilon and two-pass variance; statistics in float32."""
-    return nnx.LayerNorm(
+class LayerNorm(nnx.LayerNorm):
+    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) in float32, whatever it is given and returns.
+
+    Two passes for the variance: E[x^2] - E[x]^2 cancels, and is too coarse for the 1e-5 parity.
+    Flax's own narrows scale and bias first, and sums their gradients in bfloat16.
+    """
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """[..., width] -> [..., width], in `dtype`."""
+        assert self.scale is not None
+        x = x.astype(jnp.float32)
+        x -= jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        y = x * (jax.lax.rsqrt(variance + self.epsilon) * self.scale[...])
+        if self.bias is not None:
+            y += self.bias[...]
+        return y.astype(self.dtype)
+
+
+def layer_norm(config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None) -> LayerNorm:
+    """Build LayerNorm with the checkpoint's epsilon."""
+    return LayerNorm(
         width or config.hidden_size,
         epsilon=config.layer_norm_eps,
         use_bias=config.norm_bias,
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
-        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels: too coarse for the 1e-5 parity
         rngs=rngs,
     )
 

@@ -16,6 +16,7 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.models.heads import MakeHead, Outputs
+from flaxbert.models.model import Params
 
 Metrics = dict[str, float]
 Record = dict[str, Any]
@@ -76,6 +77,11 @@ class Task(Protocol):
 
     options_type: ClassVar[type]
     """Dataclass of this task's own configuration, `config.options`."""
+    lower_is_better: ClassVar[Sequence[str]]
+    """Names of the metrics of which `train.keep_best` keeps the lowest, as it does of all losses.
+
+    These are whole names: a metric `f1_error`, of entities of the type "error", is another one.
+    """
 
     @classmethod
     def create(
@@ -144,6 +150,21 @@ class Calibrated(Protocol):
     @property
     def calibration(self) -> dict[str, Any]:
         """The thresholds, of JSON's types. `create` finds them in `hf_config["flaxbert"]`."""
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """What a task has besides whose model computes in other units than those of its labels.
+
+    Checkpoints hold weights as they are trained; exports and pre-trained weights are in the labels'
+    units, so that transformers' models give the same numbers.
+    """
+
+    def to_units(self, params: Params) -> Params:
+        """Return weights whose outputs are in the labels' units."""
+
+    def from_units(self, params: Params) -> Params:
+        """Return weights whose outputs are in the units of training."""
 
 
 def score_with_slices(

@@ -31,7 +31,7 @@ from flaxbert.tasks.texts import TextExample
 class Options(texts.TextOptions):
     """Columns and labels."""
 
-    label: str = option("label", "column of the label: a name, or an integer")
+    label: str = option("label", "column of the label: a name, or an integer", column=True)
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
     positive: str | None = option(None, "of two labels, the one that `f1` is of (default: the 2nd)")
     class_weights: tuple[float, ...] = option(
@@ -46,6 +46,7 @@ class Classification:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options

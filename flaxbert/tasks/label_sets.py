@@ -17,10 +17,12 @@ from flaxbert.tasks import texts
 class LabelSetOptions(texts.TextOptions):
     """Columns of the text and of the labels."""
 
-    label: str = option("labels", "column of the labels: a list, or a text with a separator")
-    separator: str = option(",", "between labels where the column is text")
+    label: str = option(
+        "labels", "column of the labels: a list, or a text with a separator", column=True
+    )
+    separator: str = option(",", "between labels where the column is text", column=True)
     label_columns: tuple[str, ...] = option(
-        (), "columns of 0 and 1, one a label, in place of the column of labels"
+        (), "columns of 0 and 1, one a label, in place of the column of labels", column=True
     )
 
     @property

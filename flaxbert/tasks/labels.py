@@ -163,7 +163,7 @@ def refuse_from_one(numbers: Collection[int], names: Sequence[str], source: str)
     if len(numbers) > 1 and min(numbers) >= 1 and max(numbers) == count:
         meaning = ", ".join(f"{i} = {name}" for i, name in enumerate(shortened(names)))
         raise DataError(
-            f"{source}: integer labels are counted from 1 (1 to {count}), but stand for the "
+            f"{source}: labels are counted from 1 (1 to {count}), but integers stand for "
             f"{count} names counted from 0 ({meaning}). Write the names in place of the integers, "
             "or subtract 1."
         )

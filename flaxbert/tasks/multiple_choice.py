@@ -5,6 +5,7 @@ give one score each, and a softmax over the choices of the question. Questions m
 numbers of choices. A question is one feature of several sequences, which may lie in any rows.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -15,26 +16,34 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table, shown
+from flaxbert.data.table import Row, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import group_log_softmax, group_sum, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
-from flaxbert.tasks.labels import whole
+from flaxbert.tasks.labels import refuse_from_one, whole
 
 
 @dataclasses.dataclass
 class Options:
     """Columns."""
 
-    question: str = option("question", "column of the question or the text to continue")
-    prefix: str | None = option(None, "column of words that begin every choice (SWAG's sent2)")
-    choices: tuple[str, ...] = option(
-        ("choices",), "column with a list of choices, or a column for each (the last may be empty)"
+    question: str = option(
+        "question", "column of the question or the text to continue", column=True
     )
-    label: str = option("label", "column of the right choice: its number from 0, or its name")
+    prefix: str | None = option(
+        None, "column of words that begin every choice (SWAG's sent2)", column=True
+    )
+    choices: tuple[str, ...] = option(
+        ("choices",),
+        "column with a list of choices, or a column for each (the last may be empty)",
+        column=True,
+    )
+    label: str = option(
+        "label", "column of the right choice: its number from 0, or its name", column=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +73,7 @@ class MultipleChoice:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options
@@ -91,7 +101,22 @@ class MultipleChoice:
         if labelled:
             columns[options.label] = "options.label"
         table.require(columns, slices=self.data.slices if labelled else None)
+        if labelled:
+            self._check_numbers(table)
         return table.read(lambda row: self._example(row, labelled), self.data.malformed)
+
+    def _check_numbers(self, table: Table) -> None:
+        """Refuse numbers that are counted from 1, where choices have no names."""
+        numbers, most = set[int](), 0
+        for row in table.rows:
+            with contextlib.suppress(DataError):  # reading reports it
+                names = self._choices(row)[1]
+                value = str(whole(row.values.get(self.options.label)))
+                if names != [str(n) for n in range(len(names))] or not value.isdecimal():
+                    return
+                numbers.add(int(value))
+                most = max(most, len(names))
+        refuse_from_one(numbers, [f"choice {n + 1}" for n in range(most)], table.source)
 
     def _example(self, row: Row, labelled: bool) -> Example:
         choices, names = self._choices(row)
@@ -114,7 +139,7 @@ class MultipleChoice:
             while choices and choices[-1] in (None, ""):  # a question with fewer than the others
                 choices.pop()
         else:
-            choices = row.values.get(columns[0])
+            choices = unprinted(row.values.get(columns[0]))
             if isinstance(choices, dict):
                 choices, names = choices.get("text"), choices.get("label")
         if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):

@@ -20,7 +20,7 @@ from flaxbert.data import documents, masking
 from flaxbert.data.features import Features
 from flaxbert.data.order import uniform
 from flaxbert.data.table import Row, Table
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
@@ -31,9 +31,11 @@ from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predicti
 class Options:
     """Texts and the two tasks."""
 
-    text: str = option("text", "column of the text")
+    text: str = option("text", "column of the text", column=True)
     document: str | None = option(
-        "file", "column that is equal within a document; none, or no column 'file': each row is one"
+        "file",
+        "column that is equal within a document; none, or absent: each row is one",
+        column=True,
     )
     sentences: str = option("split", "split paragraphs into sentences, or a line is one")
     next_sentence: bool = option(True, "next sentence prediction beside masked words")
@@ -62,6 +64,7 @@ class PreTraining:
     """Masked language model and next sentence prediction."""
 
     options_type: ClassVar[type] = Options
+    lower_is_better: ClassVar[Sequence[str]] = ("perplexity",)
 
     data: DataConfig
     options: Options
@@ -116,7 +119,7 @@ class PreTraining:
         Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
         are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
         """
-        options = self.options
+        options, mask = self.options, mask_id(tokenizer)
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
         texts = [
@@ -161,20 +164,14 @@ class PreTraining:
                 uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
                 rate=options.mask_rate,
                 whole_words=options.whole_words,
-                mask_id=tokenizer.mask_token_id,
+                mask_id=mask,
                 vocab_size=tokenizer.vocab_size,
             )
             return {"input_ids": chosen, "masked": masked}
 
-        blank = [[0] * len(row) for row in ids]
+        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
         return Features.build(
-            {
-                "input_ids": ids,
-                "token_type_ids": types,
-                "label": ids,
-                "kind": kinds,
-                "masked": blank,
-            },
+            tokens | {"masked": [[0] * len(row) for row in ids]},
             example=[pair.first.document for pair in pairs],
             slots={"follows": [int(not pair.follows) for pair in pairs]},
             draw=draw,
@@ -228,7 +225,7 @@ class PreTraining:
         names = ("masked", "right", "mlm_loss", "next_right", "sequences")
         total = {name: sum(record.get(name, 0.0) for record in records) for name in names}
         masked, sequences = max(1.0, total["masked"]), max(1.0, total["sequences"])
-        found = {"perplexity": math.exp(total["mlm_loss"] / masked)}
+        found = {"perplexity": _perplexity(total["mlm_loss"] / masked)}
         found["mlm_accuracy"] = total["right"] / masked
         if self.options.next_sentence:
             found["nsp_accuracy"] = total["next_right"] / sequences
@@ -245,8 +242,12 @@ class PreTraining:
             "document": example.name,
             "masked": f"{record['masked']:.0f}",
             "right": f"{record['right'] / masked:.3f}",
-            "perplexity": f"{math.exp(record['mlm_loss'] / masked):.2f}",
+            "perplexity": f"{_perplexity(record['mlm_loss'] / masked):.2f}",
         }
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf  # math.exp raises where it overflows
 
 
 def _words(outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array, Array]:

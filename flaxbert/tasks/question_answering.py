@@ -75,6 +75,7 @@ class QuestionAnswering:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options
@@ -221,6 +222,7 @@ class QuestionAnswering:
 
     def _record(self, example: Example, span: tuple[float, int, int], null: float) -> Record:
         score, start, end = span
+        start, end = windows.trim(example.context, start, end)
         text = example.context[start:end]
         record: Record = {"id": example.id, "question": example.question, "answer": text}
         record |= {"start": start, "end": end, "score": score if np.isfinite(score) else None}

@@ -5,6 +5,7 @@ squared error.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -21,16 +22,24 @@ from flaxbert.errors import DataError
 from flaxbert.losses import pool, weighted_sum
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.models.model import Params
 from flaxbert.tasks import texts
 from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
 from flaxbert.tasks.texts import TextExample
+
+log = logging.getLogger("flaxbert")
+
+FAR, NARROW, WIDE = 10.0, 0.1, 10.0
+"""Largest mean, and smallest and largest standard deviation, of numbers that are learned as they
+are, such as the 0 to 5 of STS-B. A new output layer begins near 0, and its bias moves by a learning
+rate a step: others are not reached."""
 
 
 @dataclasses.dataclass
 class Options(texts.TextOptions):
     """Columns."""
 
-    label: str = option("label", "column of the number")
+    label: str = option("label", "column of the number", column=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +48,13 @@ class Regression:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ("squared_error",)
 
     data: DataConfig
     options: Options
+    mean: float = 0.0
+    scale: float = 1.0
+    """The model's outputs, times `scale` plus `mean`, are the numbers to predict."""
 
     @classmethod
     def create(
@@ -51,25 +64,28 @@ class Regression:
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
-        """Check the options."""
+        """Check the options; numbers that a new output layer cannot reach are standardized."""
         options.check(data)
-        return cls(data, options)
+        if train is None:
+            stored = hf_config.get("flaxbert", {})
+            return cls(data, options, stored.get("mean", 0.0), stored.get("scale", 1.0))
+        texts.require(train, options, data, labelled=True)
+        numbers = np.array(train.read(lambda row: _number(row, options), data.malformed))
+        mean, scale = float(numbers.mean()), float(numbers.std())
+        if (abs(mean) <= FAR and NARROW <= scale <= WIDE) or not 0 < scale < math.inf:
+            return cls(data, options)
+        log.info(
+            f"{train.source}: numbers from {numbers.min():g} to {numbers.max():g} are standardized "
+            f"for training (mean {mean:.6g}, standard deviation {scale:.6g}), as is the loss; "
+            "predictions and the export are in their own units"
+        )
+        return cls(data, options, mean, scale)
 
     def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
         """Rows -> examples."""
-        return texts.read(table, self.options, self.data, self._number if labelled else None)
-
-    def _number(self, row: Row) -> float:
-        value = row.values.get(self.options.label)
-        try:
-            number = math.nan if isinstance(value, bool) or value is None else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not abs(number) <= np.finfo(np.float32).max:
-            raise DataError(
-                f"{row.origin}: {self.options.label} is {shown(value)}; expected a number."
-            )
-        return number
+        options = self.options
+        label = (lambda row: _number(row, options)) if labelled else None
+        return texts.read(table, options, self.data, label)
 
     def featurize(
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
@@ -83,13 +99,15 @@ class Regression:
         return lambda config, rngs: SequenceClassificationHead(config, 1, rngs)
 
     def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
-        """Squared error: logits [R, K, 1] against label [R, K]."""
-        error = pool(outputs["logits"], batch)[..., 0] - batch["label"]
+        """Squared error: logits [R, K, 1] against label [R, K], as standardized."""
+        label = (batch["label"] - self.mean) / self.scale
+        error = pool(outputs["logits"], batch)[..., 0] - label
         return {"loss": weighted_sum(jnp.square(error), batch["weight"])}
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """The number, [R, K]."""
-        return {"slots": {"value": pool(outputs["logits"], batch)[..., 0]}, "tokens": {}}
+        value = pool(outputs["logits"], batch)[..., 0] * self.scale + self.mean
+        return {"slots": {"value": value}, "tokens": {}}
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: Predictions
@@ -107,9 +125,41 @@ class Regression:
 
     def hf_config(self) -> dict[str, Any]:
         """As transformers marks a regression."""
-        return {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}
+        result: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}
+        own = {"mean": self.mean, "scale": self.scale}
+        return result | ({} if (self.mean, self.scale) == (0.0, 1.0) else {"flaxbert": own})
+
+    def to_units(self, params: Params) -> Params:
+        """Give the output layer the numbers' own scale and mean."""
+        return _rescaled(params, self.scale, self.mean)
+
+    def from_units(self, params: Params) -> Params:
+        """Take scale and mean from the output layer."""
+        return _rescaled(params, 1 / self.scale, -self.mean / self.scale)
 
     def show(self, example: TextExample, record: Record) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = "" if example.label is None else f"{example.label:g}"
         return {**example.record(), "label": gold, "predicted": f"{record['value']:.2f}"}
+
+
+def _number(row: Row, options: Options) -> float:
+    value = row.values.get(options.label)
+    try:
+        number = math.nan if isinstance(value, bool) or value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) <= np.finfo(np.float32).max:
+        raise DataError(f"{row.origin}: {options.label} is {shown(value)}; expected a number.")
+    return number
+
+
+def _rescaled(params: Params, scale: float, mean: float) -> Params:
+    """Return weights whose outputs are `scale` times those of `params`, plus `mean`."""
+    if (scale, mean) == (1.0, 0.0):
+        return params
+    layer = params["head"]["classifier"]
+    kernel = (layer["kernel"] * scale).astype(layer["kernel"].dtype)
+    bias = (layer["bias"] * scale + mean).astype(layer["bias"].dtype)
+    head = params["head"] | {"classifier": layer | {"kernel": kernel, "bias": bias}}
+    return params | {"head": head}

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from flaxbert.data import conll
 from flaxbert.data.findings import READ_AS, Finding
-from flaxbert.data.table import Row, Table, shown
+from flaxbert.data.table import Row, Table, shown, unprinted
 from flaxbert.errors import DataError, some
+from flaxbert.tasks.labels import refuse_from_one
 
 
 def require_words(table: Table, columns: Mapping[str, str], *, slices: str | None = None) -> None:
@@ -54,7 +55,7 @@ def read_words(row: Row, column: str) -> list[str]:
     Raises:
       DataError: if they are no list of texts, or none.
     """
-    value = row.values.get(column)
+    value = unprinted(row.values.get(column))
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
         raise DataError(f"{row.origin}: {column} is {shown(value)}; expected a list of texts.")
     if not value:
@@ -79,9 +80,12 @@ def read_tags(
     """
     require_words(table, {words: "options.tokens", column: "options.tags"})
     known = table.label_names.get(column, labels)
+    cells = (unprinted(row.values.get(column)) for row in table.rows)
+    integers = {t for tags in cells if isinstance(tags, list) for t in tags if type(t) is int}
+    refuse_from_one(integers, known, table.source)
 
     def tagged(row: Row) -> tuple[Row, list[str]]:
-        tags, tokens = row.values.get(column), read_words(row, words)
+        tags, tokens = unprinted(row.values.get(column)), read_words(row, words)
         if isinstance(tags, list):
             tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
         if not isinstance(tags, list) or not all(tag and isinstance(tag, str) for tag in tags):
@@ -116,7 +120,7 @@ def read_tags(
             Finding(
                 "invalid tag sequence",
                 row.place(min(place, len(tags) - 1)),
-                _misplaced(row.values[words], tags, place),
+                _misplaced(read_words(row, words), tags, place),
             )
             for row, tags in rows
             for place in conll.misplaced(tags, scheme)
@@ -150,7 +154,7 @@ def _without_odd(
             if tag in odd:
                 raise DataError(
                     f"{row.place(place)}: the tag of word {place + 1}, "
-                    f"{shown(row.values[words][place])}, is {shown(tag)}, but most look like "
+                    f"{shown(read_words(row, words)[place])}, is {shown(tag)}, but most look like "
                     f"B-TYPE or I-TYPE. Give it a prefix, or O outside all entities.{others}"
                 )
         return row, tags

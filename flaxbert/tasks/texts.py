@@ -18,9 +18,9 @@ LONG = ("head", "head_tail", "windows")
 class TextOptions:
     """Columns, and what becomes of long texts."""
 
-    text: str = option("text", "column of the text")
-    pair: str | None = option(None, "column of the second text, for sentence pairs")
-    label: str = option("label", "column of the label")
+    text: str = option("text", "column of the text", column=True)
+    pair: str | None = option(None, "column of the second text, for sentence pairs", column=True)
+    label: str = option("label", "column of the label", column=True)
     long: str = option(
         "head",
         "texts over max_length: head keeps the start; head_tail a quarter of the start and three "

@@ -35,8 +35,8 @@ log = logging.getLogger("flaxbert")
 class Options:
     """Columns and tags."""
 
-    tokens: str = option("tokens", "column of the list of words")
-    tags: str = option("tags", "column of the list of tags: names, or integers")
+    tokens: str = option("tokens", "column of the list of words", column=True)
+    tags: str = option("tags", "column of the list of tags: names, or integers", column=True)
     labels: tuple[str, ...] = option((), "tag names in order (default: from the training data)")
 
 
@@ -71,6 +71,7 @@ class TokenClassification:
 
     options_type: ClassVar[type] = Options
     objectives: ClassVar[Sequence[str]] = ("loss",)
+    lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
     options: Options

@@ -1,0 +1,119 @@
+"""What of the texts a tokenizer cannot tell the model: unknown words, characters that it drops."""
+
+import collections
+import dataclasses
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxbert.data.features import Features
+
+SERIOUS = 0.1
+"""Share of [UNK] tokens from which a vocabulary does not fit."""
+
+SHOWN = 10
+"""Characters that a message names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """How much of a data set's texts is [UNK]."""
+
+    token: str
+    share: float
+    """Of all tokens but special ones."""
+    lost: list[int]
+    """Examples with a text that is nothing else."""
+
+    @property
+    def serious(self) -> bool:
+        """Whether the vocabulary does not fit the texts: some words are unknown to most."""
+        return self.share > SERIOUS
+
+    def describe(self, examples: Sequence[Any]) -> str:
+        """Return a line for people about the examples of a data set."""
+        line = f"{self.share:.1%} of the tokens are {self.token}"
+        if self.lost:
+            first = examples[self.lost[0]].origin
+            line += (
+                f"; {len(self.lost)} of {len(examples)} examples have a text that is nothing else, "
+                f"the first {first}"
+            )
+        if self.serious:
+            line += ". Take a checkpoint for the language and script of the texts"
+        return line + "."
+
+
+def unknown(features: Features, tokenizer: Any) -> Unknown:
+    """Return the share of [UNK] tokens, and the examples with a text of nothing else."""
+    unk, ids = tokenizer.unk_token_id, features.tokens["input_ids"]
+    if unk is None or not len(ids):
+        return Unknown("", 0.0, [])
+    special = np.isin(ids, [number for number in tokenizer.all_special_ids if number != unk])
+    begins = np.zeros(len(ids), bool)
+    begins[features.starts[:-1]] = True
+    text = np.cumsum(special | begins)  # special tokens part a sequence into its texts
+    words = np.bincount(text[~special], minlength=text[-1] + 1)
+    strange = np.bincount(text[~special & (ids == unk)], minlength=len(words))
+    owner = np.repeat(features.example, features.lengths)
+    lost = owner[~special & ((words > 0) & (words == strange))[np.where(special, 0, text)]]
+    share = float(strange.sum() / max(1, words.sum()))
+    return Unknown(tokenizer.unk_token, share, np.unique(lost).tolist())
+
+
+def vanishing(texts: Iterable[str], tokenizer: Any) -> dict[str, int]:
+    """Return the characters that get no token, and how often each occurs.
+
+    Blanks are not counted, nor what `findings.in_examples` reports as damage.
+    """
+    counts = collections.Counter[str]()
+    for text in texts:
+        if not text.isascii():
+            counts.update(text)
+    backend = tokenizer.backend_tokenizer
+    return {
+        char: count
+        for char, count in counts.most_common()
+        if not (char.isascii() or char.isspace() or char in "\ufffd\ufeff")
+        and unicodedata.category(char) != "Cc"
+        and not backend.encode(char, add_special_tokens=False).ids
+    }
+
+
+def merged(texts: Iterable[str], tokenizer: Any) -> dict[str, str]:
+    """Return words of the texts that become another word of theirs: "schön" that is "schon".
+
+    Capital letters aside.
+    """
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    if normalizer is None:
+        return {}
+    words = {word for text in texts for word in text.lower().split()}
+    marked = sorted(
+        word
+        for word in words
+        if not word.isascii() and all(unicodedata.category(char)[0] in "LM" for char in word)
+    )
+    return {
+        word: other
+        for word in marked
+        if (other := normalizer.normalize_str(word).strip()) in words
+        and other != unicodedata.normalize("NFC", word)
+        and other != word
+    }
+
+
+def pairs(words: dict[str, str]) -> str:
+    """Return the words that `merged` found, for a message."""
+    shown = [f"{word!r} as {other!r}" for word, other in list(words.items())[:SHOWN]]
+    more = len(words) - SHOWN
+    return ", ".join([*shown, *([f"{more} more words"] if more > 0 else [])])
+
+
+def named(characters: dict[str, int]) -> str:
+    """Return characters for a message, most frequent first."""
+    shown = [f"U+{ord(c):04X} ({n} times)" for c, n in list(characters.items())[:SHOWN]]
+    more = len(characters) - SHOWN
+    return ", ".join([*shown, *([f"{more} more characters"] if more > 0 else [])])

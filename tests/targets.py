@@ -1,0 +1,102 @@
+"""Compile a training step for a TPU slice or a GPU that is not here, and read the program."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from flaxbert import sharding, state
+from flaxbert.config import OptimConfig
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
+from flaxbert.optim import make_optimizer
+from flaxbert.step import make_train_step
+
+H100 = Path(__file__).parent / "golden/h100_target.txtpb"
+
+
+def v5e_devices() -> list[Any]:
+    """Eight chips of a TPU v5e; needs libtpu."""
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    return list(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices)
+
+
+def h100_devices() -> list[Any]:
+    """Eight H100 of one host; needs jax's plugin for CUDA 12."""
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    topology = topologies.get_topology_desc(
+        platform="cuda", topology_name="1x1x8", topology="1x1x8", target_config=H100.read_text()
+    )
+    return list(topology.devices)
+
+
+BY_TOKEN = ("input_ids", "token_type_ids", "position_ids", "segment_ids")
+BY_SEGMENT = ("anchor",)
+
+
+def compiled_step(
+    task: Any,
+    config: dict[str, Any],
+    devices: list[Any],
+    *,
+    by_token: tuple[str, ...] = (),
+    by_segment: tuple[str, ...] = (),
+    rows: int = 32,
+    length: int = 384,
+    segments: int = 8,
+) -> str:
+    """Optimized HLO of the training step in bfloat16, with the model's dropout.
+
+    Args:
+      task: gives output layer and loss.
+      config: a config.json.
+      devices: they share the rows.
+      by_token: names of the task's own arrays [R, T].
+      by_segment: names of the task's own arrays [R, K].
+      rows: R, over all devices.
+      length: T.
+      segments: K.
+    """
+    mesh = sharding.make_mesh(devices)
+    model = Model.create(read_config(config, dtype="bfloat16"), task.make_head)
+    optimizer, _ = make_optimizer(OptimConfig(), 100)
+    now = state.shapes(model.shapes, optimizer, mesh, task.objectives)
+    step = make_train_step(model, task, optimizer, now, mesh, accumulate=1, seed=0, log_every=10)
+
+    def array(size: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding.by_rows(mesh))
+
+    batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
+    batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
+    batch["weight"] = array(segments, jnp.float32)
+    program: str = step.lower(now, batch).compile().as_text()
+    return program
+
+
+def bfloat16_sums(program: str) -> list[str]:
+    """Lines of optimized HLO that add up in bfloat16: over places, tokens or devices.
+
+    A maximum, as that of a softmax, is none.
+    """
+    adders = {
+        name
+        for name, body in re.findall(r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}", program, re.M | re.S)
+        if re.search(r"ROOT [^\n]* add\(", body)
+    }
+    operation = re.compile(
+        r"= \(?[^=\n]*?bf16[^=\n]*? (?:scatter|reduce|all-reduce|reduce-scatter|all-reduce-start)"
+        r"\([^\n]*to_apply=%?([\w.-]+)"
+    )
+    return [
+        line.strip()
+        for line in program.splitlines()
+        if (match := operation.search(line)) and match.group(1) in adders
+    ]

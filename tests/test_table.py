@@ -1,0 +1,38 @@
+"""Cells that hold printed lists: what Python, numpy and JSON print is read, all else is text."""
+
+from typing import Any
+
+import pytest
+
+from flaxbert.data.table import unprinted
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("['joy', 'love']", ["joy", "love"]),
+        ('["joy", "love"]', ["joy", "love"]),
+        ("['joy' 'love']", ["joy", "love"]),
+        ("['joy'\n 'love']", ["joy", "love"]),
+        ("[1, 0, 1]", [1, 0, 1]),
+        ("[1. 0. 1.]", [1.0, 0.0, 1.0]),
+        ("[]", []),
+        ("['it\\'s', \"that's\"]", ["it's", "that's"]),
+        ('["caf\\u00e9"]', ["café"]),
+        ("['a, b']", ["a, b"]),
+        ("{'joy'}", ["joy"]),
+        ("  ['joy']\n", ["joy"]),
+        ("[['a', 'b'], ['c']]", [["a", "b"], ["c"]]),
+    ],
+)
+def test_printed_lists_are_read(text: str, value: Any) -> None:
+    assert unprinted(text) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["joy", "[joy]", "[sic] he said", "['a' ... 'z']", "[", "{}", "{joy}", "['a", "['\\x']", "",
+     "(1)", "a ['b']", None, 1, ["joy"], "[" * 9999 + "]" * 9999],
+)  # fmt: skip
+def test_all_else_is_left_as_it_is(value: Any) -> None:
+    assert unprinted(value) == value
