@@ -2,10 +2,11 @@
 
     python benchmarks/step_time.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
 
-Needs the extra `parity` (pip install -e '.[parity]'). Both sides fine-tune the same checkpoint in
-float32 on this machine's CPU or accelerator with AdamW, clipping and dropout. PyTorch runs the
-model of transformers on batches padded to their longest text, as its Trainer does. Blocks of steps
-alternate, A B A B, so that a noisy machine slows both; the ratio of the medians is the result.
+Needs the extra `parity` (pip install -e '.[parity]'). Both sides fine-tune the same checkpoint on
+this machine's CPU or accelerator with AdamW, clipping and dropout, in float32 or, with
+model.dtype=bfloat16, PyTorch under autocast. PyTorch runs the model of transformers on batches
+padded to their longest text, as its Trainer does. Blocks of steps alternate, A B A B, so that a
+noisy machine slows both; the ratio of the medians is the result.
 """
 
 import sys
@@ -109,6 +110,7 @@ def torch_step(setup: Setup, features: Any) -> Callable[[np.ndarray], None]:
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, eps=settings.eps)
     spans = "start" in features.positions
+    narrow = setup.config.model.dtype == "bfloat16"
 
     def run(members: np.ndarray) -> None:
         width = int(features.lengths[members].max())
@@ -127,7 +129,9 @@ def torch_step(setup: Setup, features: Any) -> Callable[[np.ndarray], None]:
         else:
             arrays["labels"] = features.slots["label"][members].astype(np.int64)
         inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-        model(**inputs).loss.backward()
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            loss = model(**inputs).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
         optimizer.zero_grad()

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from flaxbert.config import Config
 from flaxbert.models.model import Model
@@ -19,13 +20,19 @@ PIPELINES = {
 """Hugging Face's names of tasks, by which its hub files models."""
 
 
-def model_card(config: Config, model: Model, results: Mapping[str, float]) -> str:
+def model_card(
+    config: Config,
+    model: Model,
+    results: Mapping[str, float],
+    commits: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The text of README.md, with the hub's metadata in front.
 
     Args:
       config: the run's.
       model: encoder and output layer.
       results: of the run; what depends on the clock is left out.
+      commits: {config key: commit} of what is from the hub.
     """
     metadata = {"library_name": "transformers", "tags": ["flaxbert", config.task]}
     if model.kind in PIPELINES:
@@ -38,9 +45,9 @@ def model_card(config: Config, model: Model, results: Mapping[str, float]) -> st
     recipe = config.to_dict()
     optim, train, data = recipe["optim"], recipe["train"], recipe["data"]
     rows = {
-        "from": config.model.init,
-        "trained on": data["train"],
-        "evaluated on": data["eval"] or "nothing",
+        "from": _at(config.model.init, commits.get("model.init")),
+        "trained on": _at(data["train"], commits.get("data.train")),
+        "evaluated on": _at(data["eval"] or "nothing", commits.get("data.eval")),
         "epochs": train["epochs"],
         "batch size": train["batch_size"],
         "peak learning rate": optim["learning_rate"],
@@ -84,6 +91,10 @@ def model_card(config: Config, model: Model, results: Mapping[str, float]) -> st
             "",
         ]
     )
+
+
+def _at(source: str, commit: str | None) -> str:
+    return f"{source} (commit {commit})" if commit else source
 
 
 def _table(head: tuple[str, str], rows: Mapping[str, object]) -> list[str]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flaxbert import sharding
+from flaxbert import memory, sharding
 from flaxbert.errors import ConfigError, WorkdirError
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
@@ -57,6 +57,8 @@ class Notes:
     """The run's configuration, but for what may change (see `writer.settled`)."""
     best: dict[str, Any] | None
     """{metric, step, value} of the best evaluation so far; None without `train.keep_best`."""
+    weights: str | None = None
+    """Digest of the pre-trained encoder that the run began with; older checkpoints have none."""
 
 
 class Store:
@@ -76,6 +78,8 @@ class Store:
                 item_handlers=ocp.StandardCheckpointHandler(),  # else `shapes` finds nothing
                 options=ocp.CheckpointManagerOptions(async_options=sealed, **options),
             )
+        # Hosts would wait for each other where they save, restore or delete what only one sees.
+        sharding.agree({str(directory): self.steps()})
 
     def steps(self) -> list[int]:
         """Steps that there are checkpoints of, ascending."""
@@ -97,6 +101,8 @@ class Store:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # Orbax and TensorStore raise many types
+            if memory.exhausted(error):
+                raise
             raise WorkdirError(
                 f"{self._directory / str(step)}: its files are as they were written, but they do "
                 f"not fit this run's model ({error}). Take the configuration that it was made "
@@ -171,6 +177,8 @@ class Store:
         try:
             yield
         except Exception as error:  # as in `restore`
+            if memory.exhausted(error):  # of the steps that led to what is saved
+                raise
             raise WorkdirError(
                 f"{self._directory}: a checkpoint could not be written ({error}). Those written "
                 "before it are whole: make room or mend the place, and run the same command again."
@@ -203,12 +211,14 @@ class Checkpoints:
         return bool(sharding.from_chief(int(time.monotonic() - self._saved >= 60 * minutes)))
 
     def newest(self) -> int | None:
-        """Step of the newest sound checkpoint; None if there is none at all. Deletes damaged ones.
+        """Step of the newest intact checkpoint; None if there is none at all.
 
         Raises:
           WorkdirError: if all are damaged. To start again would lose work in silence.
         """
-        found = sharding.from_chief(self._newest() if jax.process_index() == 0 else NONE)
+        with sharding.together():
+            found = self._newest() if jax.process_index() == 0 else NONE
+        found = int(sharding.exchange(str(found))[0])
         steps = self._store.steps()
         if found == NONE and steps:
             raise WorkdirError(
@@ -216,9 +226,12 @@ class Checkpoints:
                 "tells what is wrong with each). Bring a copy back, or remove the directory to "
                 "start again."
             )
-        for damaged in [step for step in steps if step > found]:
-            self._store.delete(damaged)  # the run comes to this step again
         return None if found == NONE else found
+
+    def delete_after(self, step: int) -> None:
+        """Delete damaged checkpoints newer than `step`: the run comes to their steps again."""
+        for damaged in [kept for kept in self._store.steps() if kept > step]:
+            self._store.delete(damaged)
 
     def _newest(self) -> int:
         for step in reversed(self._store.steps()):

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from flaxbert.config import Config, fields, unknown_key
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, check_local
 
 MODES = ("train", "eval", "predict")
 HELP = ("-h", "-help", "--help", "--helpfull")
@@ -90,11 +90,7 @@ def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arg
     if workdir and not values["workdir"].value:
         raise ConfigError("no --workdir=DIR: where should this run's files go?")
     chosen = values["workdir"].value or ""
-    if "://" in chosen:
-        raise ConfigError(
-            f"--workdir={chosen}: a directory of this machine is needed; mount the bucket "
-            "(gcsfuse for gs://) and give the mount."
-        )
+    check_local("--workdir", chosen)
     return Arguments(
         config,
         Path(chosen).expanduser(),
@@ -103,6 +99,14 @@ def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arg
         values["force"].value,
         given,
     )
+
+
+def distributed(argv: Sequence[str]) -> str:
+    """Return --distributed of a command line that cannot be parsed; "" without it."""
+    for i, arg in enumerate(argv):
+        if match := re.fullmatch(r"--?distributed(?:=(.*))?", arg):
+            return match.group(1) or (argv[i + 1 : i + 2] or [""])[0]
+    return ""
 
 
 def _config_file(argv: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, url_problem
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "conll", "parquet", "txt")
 """The forms of local files, values of `data.format` besides "auto"."""
@@ -63,7 +63,9 @@ class ModelConfig:
 class DataConfig:
     """Which data, and how texts become rows of tokens."""
 
-    train: str | None = option(None, "file, or hub data set ID[:CONFIG][@SPLIT] (split train)")
+    train: str | None = option(
+        None, "file, or hub data set ID[:CONFIG][@SPLIT][#REVISION] (split train)"
+    )
     eval: str | None = option(None, "the same for evaluation (split validation)")
     predict: str | None = option(None, "the same for --mode=predict; needs no labels (split test)")
     slices: str | None = option(None, "column whose values get metrics of their own (accuracy/en)")
@@ -267,6 +269,14 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.columns={data.columns!r}: each column needs a name of its own"
     if not _is_encoding(data.encoding):
         yield f"data.encoding={data.encoding!r}: an encoding that Python has, such as utf-8, cp1252"
+    for name, path in (
+        ("model.init", model.init.removeprefix("package://")),
+        ("data.train", data.train),
+        ("data.eval", data.eval),
+        ("data.predict", data.predict),
+    ):
+        if problem := url_problem(name, path):
+            yield problem
     if not train.epochs > 0:
         yield f"train.epochs={train.epochs!r}: above 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):

@@ -30,7 +30,7 @@ from rich.text import Text
 from flaxbert import parity
 from flaxbert.checkpoint import read_newest
 from flaxbert.data.tokenization import has_tokenizer, load_tokenizer, save
-from flaxbert.errors import UserError, WeightsError
+from flaxbert.errors import UserError, WeightsError, check_local
 from flaxbert.models import formats, weights
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
@@ -100,9 +100,11 @@ def convert(
     """Write `source` as a Hugging Face directory.
 
     Raises:
+      ConfigError: if the destination is a URL.
       WeightsError: if the destination holds something, or a tensor is missing or does not fit.
       OSError: if the destination cannot be written.
     """
+    check_local("DEST", destination)
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, hf_config, model):
         destination = destination.resolve()

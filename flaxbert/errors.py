@@ -1,5 +1,6 @@
 """Errors that a user can mend: each ends a command with one message and its exit code."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -58,6 +59,18 @@ class WorkdirError(UserError):
     """A workdir that is in use, cannot be written, or holds no sound checkpoint any more."""
 
 
+class HostsError(UserError):
+    """Hosts of one run that differ, or another host that has stopped."""
+
+    def __init__(self, message: str, code: int = UserError.exit_code):
+        super().__init__(message)
+        self.exit_code = code
+
+
+class OutOfMemoryError(UserError):
+    """A device that has too little memory for a batch."""
+
+
 class DivergedError(UserError):
     """Training has come to a loss or a gradient that is not finite."""
 
@@ -69,3 +82,39 @@ class Preempted(UserError):  # noqa: N818 (not an error: the same command contin
 
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a process that an error ends; 1 for a fault of the program."""
+    if isinstance(error, UserError):
+        return error.exit_code
+    return UserError.exit_code if isinstance(error, OSError) and error.strerror else 1
+
+
+def describe(error: BaseException) -> str:
+    """Return the message of an error, for the hosts that did not meet it."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return text if len(text) <= 2000 else f"{text[:2000]} ..."
+
+
+def url_problem(name: str, path: object) -> str:
+    """Return what is wrong with a URL where a path belongs; "" for a path.
+
+    A URL is gs://bucket/run and the like, and what pathlib makes of it, gs:/bucket/run.
+    """
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        return ""
+    return (
+        f"{name}={path}: a path of this machine is needed, not a URL. Mount the bucket (gcsfuse "
+        "for gs://) or copy the files, and give that path; give a hub id without its address"
+    )
+
+
+def check_local(name: str, path: object) -> None:
+    """Check that a path is one of this machine.
+
+    Raises:
+      ConfigError: for a URL.
+    """
+    if problem := url_problem(name, path):
+        raise ConfigError(f"{problem}.")

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxbert import sharding
+from flaxbert import memory, sharding
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import Row
 from flaxbert.data.table import Table
@@ -174,12 +174,14 @@ class Evaluator:
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
         setup, batches = self._setup, self.data.batches
-        self._step = compile_heights(
-            make_predict_step(setup.model, setup.task, setup.mesh, labelled=self.data.labelled),
-            params,
-            batches.row_counts,
-            lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
-        )
+        step = make_predict_step(setup.model, setup.task, setup.mesh, labelled=self.data.labelled)
+        with memory.explained("compiling an evaluation", memory.EVALUATION, batches):
+            self._step = compile_heights(
+                step,
+                params,
+                batches.row_counts,
+                lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
+            )
 
     def run(
         self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
@@ -199,7 +201,8 @@ class Evaluator:
         start = time.perf_counter()
         active = jax.process_index() == 0
         bar = Progress("evaluate", len(data.batches.features.lengths), active=active)
-        with contextlib.closing(bar):
+        explained = memory.explained("evaluating", memory.EVALUATION, data.batches)
+        with explained, contextlib.closing(bar):
             predictions, losses = predict(
                 self._step,
                 params,

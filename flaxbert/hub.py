@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 log = logging.getLogger("flaxbert")
 
@@ -18,6 +20,11 @@ def fetching(what: str) -> Iterator[None]:
         yield
     finally:
         client.setLevel(level)
+
+
+def commit_of(directory: Path) -> str | None:
+    """Return the commit that a directory of the client's cache is named by; None elsewhere."""
+    return directory.name if re.fullmatch("[0-9a-f]{40}", directory.name) else None
 
 
 def reason(error: Exception) -> str:

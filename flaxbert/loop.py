@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from flaxbert import sharding, writer
+from flaxbert import memory, sharding, writer
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.divergence import Flight, Watch
 from flaxbert.errors import Preempted
@@ -94,6 +94,7 @@ class Loop:
         )
         # First in, last out: whatever ends this, what is being written is written to its end.
         with (
+            memory.explained("training", memory.TRAINING, self._plan.batches),
             contextlib.closing(self._checkpoints),
             self._preemption.holding(),
             contextlib.closing(metrics),

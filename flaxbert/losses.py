@@ -51,10 +51,19 @@ def group_sum(values: Array, batch: Mapping[str, Array]) -> Array:
     `batch["group"]` [R, K] is equal for the sequences of a feature, wherever they lie in the batch:
     only what is added crosses rows. Empty slots add nothing.
     """
+    group = _groups(batch)
+    sums = jax.ops.segment_sum(values.reshape(len(group), -1), group, len(group))
+    return sums[batch["group"].reshape(-1)].reshape(values.shape)
+
+
+def _groups(batch: Mapping[str, Array]) -> Array:
+    """Return the group of each slot, [R * K]; empty ones have a number out of range.
+
+    Segment operations drop these. Were they in a group, the zeros of thousands of empty slots would
+    be added to one place, one after the other.
+    """
     group, filled = batch["group"].reshape(-1), batch["weight"].reshape(-1) > 0
-    flat = values.reshape(len(group), -1)
-    flat = jnp.where(filled[:, None], flat, 0.0)
-    return jax.ops.segment_sum(flat, group, len(group))[group].reshape(values.shape)
+    return jnp.where(filled, group, len(group))
 
 
 def group_log_softmax(scores: Array, batch: Mapping[str, Array]) -> Array:
@@ -63,10 +72,10 @@ def group_log_softmax(scores: Array, batch: Mapping[str, Array]) -> Array:
     Finite but meaningless for empty slots.
     """
     group, filled = batch["group"].reshape(-1), batch["weight"].reshape(-1) > 0
-    flat = jnp.where(filled, scores.reshape(-1), jnp.finfo(scores.dtype).min)
+    flat = scores.reshape(-1)
     # The largest score is taken off for safety alone: no gradient need pass through it.
-    top = jax.lax.stop_gradient(jax.ops.segment_max(flat, group, len(group)))[group]
-    shifted = jnp.where(filled, scores.reshape(-1) - top, 0.0).reshape(scores.shape)
+    top = jax.lax.stop_gradient(jax.ops.segment_max(flat, _groups(batch), len(group)))[group]
+    shifted = jnp.where(filled, flat - top, 0.0).reshape(scores.shape)
     return shifted - jnp.log(jnp.maximum(group_sum(jnp.exp(shifted), batch), 1e-30))
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flaxbert import sharding, stored, writer
+from flaxbert import memory, sharding, stored, writer
 from flaxbert.config import Config, validate
-from flaxbert.errors import clip
+from flaxbert.errors import check_local, clip
 from flaxbert.evaluate import Evaluator
+from flaxbert.models import weights
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Setup, prepare, read_table
 from flaxbert.tasks import TASKS
@@ -61,6 +62,7 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
     if jax.process_index() == 0:
         results = evaluation.metrics | {"data/eval/malformed": float(opened.malformed)}
         results |= opened.evaluator.data.batches.features.counts("eval")
+        results |= opened.evaluator.data.batches.features.counts("eval")
         predictions = opened.write("eval_results", "eval_results_predictions", evaluation.records)
         writer.write_json(workdir / "eval_results.json", results)
         show_predictions(opened.setup, opened.evaluator.examples, evaluation.records)
@@ -92,6 +94,8 @@ class _Opened:
     params: Any
     malformed: int
     """Lines, rows and answers that are left out."""
+    commits: dict[str, str]
+    """{config key: commit} of what is from the hub."""
 
     def write(self, name: str, predictions: str, records: Sequence[Record]) -> str:
         """Write predictions, and next to them what they are of; returns the names of both files.
@@ -101,12 +105,15 @@ class _Opened:
         self.workdir.mkdir(parents=True, exist_ok=True)
         files = f"{predictions}.jsonl", f"{name}_config.json"
         writer.write_jsonl(self.workdir / files[0], records)
-        writer.write_json(self.workdir / files[1], self.setup.config.to_dict())
+        writer.write_config(self.workdir / files[1], self.setup.config, self.commits)
         return "  ".join(files)
 
 
 def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
     """Open the workdir's own model if it holds a run, else `model.init`, which must have a head."""
+    sharding.check_started()
+    sharding.agree(writer.command(config, key))
+    check_local("workdir", workdir)
     ours = stored.holds_run(workdir)
     with sharding.together():
         if ours:
@@ -114,12 +121,24 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
         validate(config, TASKS)
         if not ours:
             stored.remark(config)
-        setup = prepare(config, str(workdir) if ours else config.model.init, train=None)
+        init = str(workdir) if ours else config.model.init
+        setup = prepare(config, init, train=None)
         table = read_table(config.data, key)
         evaluator = Evaluator.open(setup, table, labelled=key == "eval")
         params = setup.load_params(trained=True)
-    placed = sharding.put_params(params, setup.mesh)
-    return _Opened(workdir, setup, evaluator, placed, table.malformed)
+    if sharding.several_hosts():
+        labels = getattr(setup.task, "labels", ())
+        sharding.agree(
+            {"model": init, "labels": list(labels)}
+            | {f"weights, {part}": digest for part, digest in weights.digests(params).items()}
+            | {"examples": evaluator.data.fingerprint(labels)}
+            | {"rows of a step": list(evaluator.data.batches.row_counts)}
+        )
+    with memory.explained("placing the parameters", memory.PARAMETERS):
+        placed = sharding.put_params(params, setup.mesh)
+    commits = {"model.init": setup.commit, f"data.{key}": table.commit}
+    known = {name: commit for name, commit in commits.items() if commit}
+    return _Opened(workdir, setup, evaluator, placed, table.malformed, known)
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:

@@ -14,6 +14,7 @@ from flaxbert.data.batching import Batches
 from flaxbert.data.table import shortened
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.evaluate import Evaluation, Evaluator
+from flaxbert.models import weights
 from flaxbert.models.model import Params
 from flaxbert.optim import warmup_steps
 from flaxbert.preemption import Preemption
@@ -39,6 +40,8 @@ class Plan:
     left_out: dict[str, float]
     """Lines, rows and answers left out of each data set (`data.malformed=skip`), and questions that
     no prediction can answer."""
+    commits: dict[str, str]
+    """{config key: commit} of what is from the hub, where data may change under the same name."""
 
     @classmethod
     def make(cls, config: Config, init: str) -> "Plan":
@@ -66,12 +69,14 @@ class Plan:
         if held_out:
             apart = dataclasses.replace(table, source=f"{table.source}, held out")
             calibrator = Evaluator.of(setup, held_out, apart, labelled=True)
+        commits = {"model.init": setup.commit, "data.train": table.commit}
         left_out = {"data/train/malformed": float(table.malformed)}
         left_out |= data.batches.features.counts("train")
         evaluator = None
         if config.data.eval:
             evaluated = read_table(config.data, "eval")
             evaluator = Evaluator.open(setup, evaluated, labelled=True)
+            commits["data.eval"] = evaluated.commit
             left_out["data/eval/malformed"] = float(evaluated.malformed)
             left_out |= evaluator.data.batches.features.counts("eval")
         _remark(setup.task, examples, evaluator.examples if evaluator else ())
@@ -83,7 +88,8 @@ class Plan:
         if jax.process_index() == 0:
             for line in doubtful_schedule(config, steps):
                 log.warning(line)
-        return cls(setup, data, steps, last, evaluator, calibrator, left_out)
+        pinned = {key: commit for key, commit in commits.items() if commit}
+        return cls(setup, data, steps, last, evaluator, calibrator, left_out, pinned)
 
     @property
     def batches(self) -> Batches:
@@ -97,6 +103,18 @@ class Plan:
         parts |= {"held out": self.calibrator.data} if self.calibrator else {}
         labels = getattr(self.setup.task, "labels", ())
         return {name: data.fingerprint(labels) for name, data in parts.items()}
+
+    def compared(self, params: Params | None) -> dict[str, Any]:
+        """Return what must be the same on all hosts; `params` are those of a new run."""
+        parts = {f"examples, {name}": digest for name, digest in self.fingerprints().items()}
+        digests = {} if params is None else weights.digests(params)
+        return {
+            "labels": list(getattr(self.setup.task, "labels", ())),
+            **parts,
+            **{f"weights, {part}": digest for part, digest in digests.items()},
+            "steps": (self.steps, self.last),
+            "rows of a step": list(self.batches.row_counts),
+        }
 
     def evaluation_due(self, step: int) -> bool:
         """Whether there is an evaluation after `step`."""

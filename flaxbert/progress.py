@@ -1,5 +1,6 @@
 """What a person sees while a run works, and how fast it goes."""
 
+import io
 import logging
 import sys
 import time
@@ -10,6 +11,30 @@ import rich.console
 import rich.progress
 
 log = logging.getLogger("flaxbert")
+
+
+class _Lasting(io.FileIO):
+    """A file descriptor that drops what cannot be written, as when its terminal is gone."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def lasting(number: int) -> io.TextIOWrapper:
+    """Return stdout (1) or stderr (2) as a stream that outlives its reader: so does the run."""
+    raw = io.BufferedWriter(_Lasting(number, "w", closefd=False))
+    now = sys.__stderr__ if number == 2 else sys.__stdout__
+    encoding = now.encoding if now is not None else "utf-8"
+    return io.TextIOWrapper(
+        raw,
+        encoding,
+        errors="backslashreplace",
+        line_buffering=number == 2 or raw.isatty(),
+        write_through=number == 2,
+    )
 
 
 class Progress:

@@ -8,22 +8,22 @@ usage: python -m flaxbert.run --config=configs/NAME.py[:ARG] --workdir=DIR
   predict   write predictions.jsonl for config.data.predict
 
 eval and predict take lengths, options and thresholds from the run in the workdir.
-A rerun on the same --workdir continues where the last one stopped. SIGTERM and Ctrl-C save first.
+A rerun on the same --workdir continues where the last one stopped. SIGTERM, SIGHUP and Ctrl-C save
+first. Several hosts (--distributed) end together, with one exit code.
 Exit codes: 0 done; 2 bad usage, configuration or data, or an unreachable hub; 3 diverged (a loss or
 gradient that is not finite); 75 told to stop, run the same command again; else a fault.
 """
 
+import contextlib
 import logging
-import os
 import sys
-import time
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
-from flaxbert import cli
-from flaxbert.errors import ConfigError, Preempted, UserError, clip
+from flaxbert import cli, sharding
+from flaxbert.errors import Preempted, UserError, clip, describe, exit_code
 from flaxbert.preemption import Preemption
+from flaxbert.progress import lasting
 
 log = logging.getLogger("flaxbert")
 
@@ -33,26 +33,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     preemption = Preemption()
     preemption.listen()  # before all that takes time
     _log_to_stderr()
+    argv = sys.argv if argv is None else argv
     try:
-        arguments = cli.parse(sys.argv if argv is None else argv, __doc__ or "")
-        _dispatch(arguments, preemption)
+        _dispatch(cli.parse(argv, __doc__ or ""), preemption)
     except cli.HelpRequested as text:
         print(text)
-    except Preempted as told:
-        print(told, file=sys.stderr)
-        return told.exit_code
-    except UserError as error:
+    except Exception as error:
+        if not isinstance(error, Preempted):
+            preemption.leaving()
+        _report(error)
+        _connect(argv)  # the other hosts wait, though this one could not read its command line
+        return preemption.leave(exit_code(error), describe(error))
+    return preemption.leave(0, "")
+
+
+def _report(error: Exception) -> None:
+    """Print one message for what a user can fix, else a traceback."""
+    if isinstance(error, Preempted):
+        print(error, file=sys.stderr)
+    elif isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        # A full disk is told where a file is written, and then without its name.
-        print(
-            f"error: {error.filename or 'writing to --workdir'}: {error.strerror}", file=sys.stderr
-        )
-        return UserError.exit_code
-    return 0
+    elif isinstance(error, OSError) and error.strerror is not None:
+        # A full disk is reported where a file is written, and then without its name.
+        where = error.filename or "writing to --workdir"
+        print(f"error: {where}: {error.strerror}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+
+
+def _connect(argv: Sequence[str]) -> None:
+    import jax
+
+    if not jax.distributed.is_initialized() and (spec := cli.distributed(argv)):
+        with contextlib.suppress(Exception):  # it would be another message about the same command
+            sharding.start(spec, seconds=30)
 
 
 def _log_to_stderr() -> None:
@@ -80,7 +94,7 @@ def _in_callback(fault: "sys.UnraisableHookArgs") -> None:
 
 def _dispatch(arguments: cli.Arguments, preemption: Preemption) -> None:
     if arguments.distributed:  # before anything asks JAX for devices
-        _start_distributed(arguments.distributed)
+        sharding.start(arguments.distributed)
         preemption.share()
     import jax
 
@@ -95,43 +109,7 @@ def _dispatch(arguments: cli.Arguments, preemption: Preemption) -> None:
         modes.MODES[arguments.mode](config, workdir, given=arguments.given)
 
 
-def _start_distributed(spec: str) -> None:
-    import jax
-
-    if spec == "auto":
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:
-            raise ConfigError(
-                f"--distributed=auto: JAX finds no cluster here ({error}). On one host leave the "
-                "flag out; on others give HOST:PORT,COUNT,INDEX."
-            ) from None
-        return
-    parts = spec.split(",")
-    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
-        raise ConfigError(
-            f"--distributed={spec!r}: 'auto', or HOST:PORT,COUNT,INDEX such as 10.0.0.2:1234,4,0"
-        )
-    jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit; an error of one host of several without JAX's wait of minutes for the others."""
-    import jax
-
-    if code not in (0, Preempted.exit_code) and jax.distributed.is_initialized():
-        if jax.process_index() == 0:
-            time.sleep(2)  # it serves the others, which would be aborted without it
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    try:
-        code = main()
-    except Exception:  # a fault, and told as one
-        traceback.print_exc()
-        code = 1
-    _leave(code)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        setattr(sys, name, lasting(number))
+    sys.exit(main())

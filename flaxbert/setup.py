@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxbert import sharding
+from flaxbert import hub, sharding
 from flaxbert.config import Config, DataConfig
 from flaxbert.data import coverage, sources
 from flaxbert.data.batching import Batches
@@ -74,6 +74,11 @@ class Setup:
     mesh: Any
 
     @property
+    def commit(self) -> str | None:
+        """Of a model of the hub."""
+        return hub.commit_of(self.directory)
+
+    @property
     def row_length(self) -> int:
         """Tokens of a row (T)."""
         return self.config.data.row_length or self.config.data.max_length
@@ -92,6 +97,18 @@ class Setup:
         Raises:
           WeightsError: see `weights.load`; with `trained` also for another task's output layer.
         """
+        params, report = self.read_params(trained=trained)
+        log.info(report.describe())
+        if self.hf_config.get("model_type") == "albert" and self.model.kind == "ForPreTraining":
+            log.warning(
+                "ALBERT's second output was made to tell the order of two texts; here it learns "
+                "whether one text follows another, and is evaluated on that. To leave it out: "
+                "--config.options.next_sentence=false."
+            )
+        return params
+
+    def read_params(self, *, trained: bool = False) -> tuple[Params, weights.LoadReport]:
+        """Read the weights without a report in the log; see `load_params`."""
         config = self.config
         other = other_head(self.hf_config, self.model.kind)
         if other and trained:
@@ -114,10 +131,9 @@ class Setup:
                 f"{self.directory}: has no trained output layer (no {', '.join(report.fresh)}); "
                 "train first, or give the --workdir of a finished run."
             )
-        log.info(report.describe())
         if isinstance(self.task, Scaled) and not report.fresh:
             params = self.task.from_units(params)
-        return params
+        return params, report
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
         """Training examples, and those kept out (`data.calibration`) to fit thresholds on.
@@ -239,6 +255,8 @@ class Setup:
             if isinstance(task, Scaled):
                 arrays = task.to_units(arrays)
             weights.save(self.model, arrays, partial)
+        # By it transformers' pipelines cut texts; the table may have been changed since.
+        self.tokenizer.model_max_length = self.model.config.positions
         save(self.tokenizer, partial)
         dropped = (
             *("_name_or_path", "transformers_version", "torch_dtype"),
@@ -284,7 +302,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
     Raises:
       ConfigError, DataError, WeightsError, HubError: see the parts.
     """
-    directory = resolve(init, config.model.revision)
+    directory = resolve(init, config.model.revision if init == config.model.init else None)
     hf_config = formats.read_config(directory)
     model_config = read_config(
         hf_config,

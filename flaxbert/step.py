@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from flaxbert import sharding
+from flaxbert import memory, sharding
 from flaxbert.models.model import Model, Params
 from flaxbert.optim import global_norm
 from flaxbert.state import Sums, TrainState
@@ -179,4 +179,5 @@ def compile_heights(
       The step, which picks its program by the batch's height and never compiles again.
     """
     programs = {rows: step.lower(first, make_batch(rows)).compile() for rows in heights}
+    memory.report(programs[max(heights)], max(heights))
     return lambda first, batch: programs[batch["input_ids"].shape[0]](first, batch)

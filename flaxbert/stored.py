@@ -66,13 +66,13 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
         config.options = TASKS[config.task].options_type()
     differing = list(_differences(config, stored))
     refused = [
-        f"{name}: {old!r} there, {now!r} now"
+        f"{name}: {old!r} in the run, {now!r} in the flag"
         for name, old, now, loose in differing
         if name in given and not loose
     ]
     if refused:
         raise ConfigError(
-            f"{workdir} holds a run with other values than these flags:\n  "
+            f"{workdir} holds a run that these flags contradict:\n  "
             + "\n  ".join(refused)
             + f"\nLeave the flags out to take the run's. To try others with its weights, give "
             f"--config.model.init={workdir} and another --workdir."

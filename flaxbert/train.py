@@ -1,5 +1,6 @@
 """Training: from a configuration to a directory of results."""
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -9,12 +10,14 @@ from typing import Any
 
 import jax
 
-from flaxbert import sharding, state, writer
+from flaxbert import memory, sharding, state, writer
 from flaxbert.card import model_card
 from flaxbert.checkpoint import BestParams, Checkpoints, Notes
 from flaxbert.config import Config, validate
-from flaxbert.errors import ConfigError, HubError, WeightsError
+from flaxbert.errors import ConfigError, HubError, WeightsError, check_local
 from flaxbert.loop import Loop
+from flaxbert.models import weights
+from flaxbert.models.model import Params
 from flaxbert.models.source import SKELETON, resolve
 from flaxbert.optim import make_optimizer
 from flaxbert.plan import Plan, calibration_of
@@ -65,6 +68,8 @@ def run(
       Preempted: told to stop; what was done is saved.
       UserError: for a configuration, data or weights that the user can mend.
     """
+    sharding.check_started()
+    sharding.agree(writer.command(config, "train") | {"force": force})
     validate(config, TASKS)
     if config.model.param_dtype != "float32":
         raise ConfigError(
@@ -72,6 +77,7 @@ def run(
             "AdamW is smaller than half the spacing of bfloat16, so most parameters would never "
             "change. For arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
         )
+    check_local("workdir", workdir)
     with writer.claimed(Path(workdir)):
         return _run(config, Path(workdir), preemption or Preemption(), force)
 
@@ -80,17 +86,21 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     checkpoints = Checkpoints(workdir / "checkpoints")
     newest = checkpoints.newest()
     with sharding.together():
-        plan, notes = _prepare(config, workdir, checkpoints, newest, force)
-        fresh = plan.setup.load_params() if newest is None else None
+        plan, notes, fresh = _prepare(config, workdir, checkpoints, newest, force)
     setup, chief = plan.setup, jax.process_index() == 0
+    if sharding.several_hosts():
+        sharding.agree(plan.compared(fresh))
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
     parts = optimizer, setup.mesh, setup.task.objectives
-    if fresh is not None:
-        now = state.create(fresh, *parts)
-        del fresh
-    else:
-        assert newest is not None
-        now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
+    with memory.explained("placing parameters and optimizer state", memory.PARAMETERS):
+        if fresh is not None:
+            now = state.create(fresh, *parts)
+            del fresh
+        else:
+            assert newest is not None
+            checkpoints.delete_after(newest)
+            now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
+    if newest is not None:
         left = f"learning rate {float(schedule(newest)):.2g}"
         left = left if newest < plan.last else "nothing left to train"
         log.info(f"resuming {workdir} after step {newest} of {plan.last}: {left}")
@@ -100,9 +110,12 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
         best = BestParams(workdir / "best", wanted, notes.best, lower=lower)
     if best is not None and best.noted is None:  # it may be wanted only now
         notes = dataclasses.replace(notes, evaluated=False)
+    commits = plan.commits
+    if setup.directory == workdir / SKELETON:  # a copy, which does not know where it is from
+        commits = writer.read_commits(workdir / "config.json") | commits
     with sharding.together():
         if chief:  # not before it is known that the run can go on
-            writer.write_json(workdir / "config.json", config.to_dict())
+            writer.write_config(workdir / "config.json", config, commits)
             if setup.directory != workdir / SKELETON:  # what a checkpoint lacks to be a model
                 setup.export(None, workdir / SKELETON)
 
@@ -141,7 +154,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
     with sharding.together():
         if chief:
-            card = model_card(config, setup.model, results)
+            card = model_card(config, setup.model, results, commits)
             setup.export(params, workdir / "export", task, card)
             if final is not None:
                 writer.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
@@ -152,20 +165,32 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
 
 def _prepare(
     config: Config, workdir: Path, checkpoints: Checkpoints, newest: int | None, force: bool
-) -> tuple[Plan, Notes]:
-    """Read model and data; a run that continues must be of the same ones."""
+) -> tuple[Plan, Notes, Params | None]:
+    """Read model, data and, for a new run, weights; one that continues must be of the same ones."""
     settled = writer.settled(config)
     if newest is None:
         writer.check_unfinished(workdir, force=force)
         plan = Plan.make(config, config.model.init)
         calibration = calibration_of(plan.setup.task)
-        return plan, Notes(calibration, False, plan.fingerprints(), settled, best=None)
+        params = plan.setup.load_params()
+        encoder = weights.digests(params)["encoder"]
+        data = plan.fingerprints()
+        return plan, Notes(calibration, False, data, settled, None, encoder), params
     before = checkpoints.notes(newest)
     writer.check_same("configuration", before.config, settled, workdir, force=force)
-    plan = Plan.make(config, _source(config, workdir))
+    source = _source(config, workdir)
+    plan = Plan.make(config, source)
     data = plan.fingerprints()
+    for line in writer.moved(writer.read_commits(workdir / "config.json"), plan.commits):
+        log.warning(line)
     writer.check_same("data", before.data, data, workdir, force=force)
-    return plan, dataclasses.replace(before, data=data, config=settled)
+    if before.weights and source == config.model.init:
+        with contextlib.suppress(WeightsError):  # weights may be gone: those of the run are kept
+            params, _ = plan.setup.read_params()
+            found = {config.model.init: weights.digests(params)["encoder"]}
+            old = {config.model.init: before.weights}
+            writer.check_same("pre-trained model", old, found, workdir, force=force)
+    return plan, dataclasses.replace(before, data=data, config=settled), None
 
 
 def _source(config: Config, workdir: Path) -> str:
@@ -197,9 +222,10 @@ def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:
     for each in (plan.evaluator, plan.calibrator):
         if each is not None:
             each.compile(now.params)
-    return compile_heights(
-        step,
-        now,
-        batches.row_counts,
-        lambda rows: sharding.put_rows([[]] * rows, batches.build, mesh),
-    )
+    with memory.explained("compiling the training step", memory.TRAINING, batches):
+        return compile_heights(
+            step,
+            now,
+            batches.row_counts,
+            lambda rows: sharding.put_rows([[]] * rows, batches.build, mesh),
+        )

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flaxbert import cli
-from flaxbert.errors import UserError
+from flaxbert.errors import UserError, check_local
 
 STEPS, KILLS = 20, 3
 
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: no --workdir=DIR: where should the two runs go?", file=sys.stderr)
         return 2
     try:
+        check_local("--workdir", workdir)
         config = cli.parse(["verify_resume", *arguments], __doc__ or "", workdir=False).config
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

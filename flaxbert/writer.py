@@ -1,13 +1,16 @@
 """The files of a run, each written whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import math
 import os
+import shutil
 import textwrap
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +22,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from flaxbert import sharding
 from flaxbert.config import Config
-from flaxbert.errors import ConfigError, WeightsError, WorkdirError
+from flaxbert.errors import ConfigError, DivergedError, WorkdirError
 
 log = logging.getLogger("flaxbert")
 
@@ -69,18 +72,42 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_config(path: Path, config: Config, commits: Mapping[str, str]) -> None:
+    """Write a configuration, and the commits of what it names on the hub, {key: commit}."""
+    write_json(path, config.to_dict() | ({"commits": dict(commits)} if commits else {}))
+
+
+def read_commits(path: Path) -> dict[str, str]:
+    """Return the commits in a run's config.json; none if there are none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["commits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def moved(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is at another commit of the hub than when the run began, and how to get it."""
+    for key, commit in now.items():
+        if then.get(key, commit) != commit:
+            sign = "--config.model.revision=" if key == "model.init" else f"{key} with #"
+            yield (
+                f"{key}: commit {then[key]} when the run began, {commit} now; for the former, "
+                f"{sign}{then[key]} and --force"
+            )
+
+
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, as the records come: all of them never are in memory as text.
 
     Raises:
-      WeightsError: for a prediction that is not finite; the file stays as it was.
+      DivergedError: for a prediction that is not finite; the file stays as it was.
     """
     with _whole(path) as file:
         for number, record in enumerate(records, start=1):
             try:
                 line = json.dumps(record, ensure_ascii=False, allow_nan=False)
             except ValueError:
-                raise WeightsError(
+                raise DivergedError(
                     f"{path}: prediction {number} holds a number that is not finite: "
                     f"{textwrap.shorten(str(record), 200)}. The weights are damaged, or their "
                     "activations overflow: try --config.model.dtype=float32."
@@ -102,18 +129,89 @@ def settled(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
 
 
+def command(config: Config, mode: str) -> dict[str, Any]:
+    """Return what a command asks for, to be the same on all hosts."""
+    return {"mode": mode, "jax": jax.__version__} | flat(config.to_dict())
+
+
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Iterator[None]:
     """Take a directory for a run, alone; it is made if it does not exist.
 
     Raises:
-      WorkdirError: if another process has it, or it cannot be written.
+      WorkdirError: if another process has it, it cannot be written, it is of no use for a run, or
+        not all hosts share it.
     """
     with contextlib.ExitStack() as stack:
         with sharding.together():
             if jax.process_index() == 0:
                 stack.enter_context(_locked(workdir))
+                _check_renames(workdir)
+        if sharding.several_hosts():
+            _check_shared(workdir)
         yield
+
+
+BUCKET = (
+    "gcloud storage buckets create gs://NAME --location=LOCATION --uniform-bucket-level-access "
+    "--enable-hierarchical-namespace"
+)
+"""Makes a bucket in which a mount can rename directories."""
+
+
+def _check_renames(workdir: Path) -> None:
+    """Check that a directory with content can be renamed: so checkpoints and exports come whole."""
+    probe, renamed = workdir / ".probe.partial", workdir / ".probe"
+    for path in (probe, renamed):  # of a process that was killed here
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        (probe / "inner").mkdir(parents=True)
+        (probe / "inner" / "file").write_text("probe", encoding="utf-8")
+        os.replace(probe, renamed)
+        if not (renamed / "inner" / "file").is_file():
+            raise OSError(errno.EIO, "the file in it is gone")
+    except OSError as error:
+        raise WorkdirError(
+            f"{workdir}: a directory in it could not be renamed ({error.strerror or error}), and a "
+            "run renames its checkpoints and its export when they are complete. A mounted Google "
+            f"Cloud Storage bucket can do so if it was made like this:\n  {BUCKET}\nUse such a "
+            "bucket, or another --workdir."
+        ) from None
+    finally:
+        for path in (probe, renamed):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+VISIBLE_SECONDS = 5.0
+"""Time that a file of one host may take to be seen by another one, through a mount."""
+
+
+def _check_shared(workdir: Path) -> None:
+    """Check that all hosts see a file that the first one writes."""
+    chief = jax.process_index() == 0
+    token = workdir / f".shared-{uuid.uuid4().hex}"
+    with sharding.together():
+        if chief:
+            write_text(token, "")
+    name = sharding.exchange(token.name)[0]
+    limit = time.monotonic() + VISIBLE_SECONDS
+    while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
+        time.sleep(0.2)
+    answers = [
+        json.loads(answer)
+        for answer in sharding.exchange(
+            json.dumps([seen, f"{workdir.absolute()} on {sharding.this_host()}"])
+        )
+    ]
+    if chief:
+        token.unlink(missing_ok=True)
+    if lacking := [place for seen, place in answers if not seen]:
+        rest = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise WorkdirError(
+            "--workdir is not shared by all hosts: a file written to "
+            f"{answers[0][1]} is not seen in {', '.join(lacking[:3])}{rest}. Give a directory that "
+            "all hosts share: a mounted bucket or Filestore."
+        )
 
 
 @contextlib.contextmanager
@@ -133,7 +231,7 @@ def _locked(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise WorkdirError(
                 f"{workdir}: another run is working in it; wait for its end, or choose another "
-                "--workdir."
+                "--workdir. If they are hosts of one run: --distributed=auto."
             ) from None
         except OSError as error:  # not every mounted bucket knows locks
             log.warning(f"{path}: no lock ({error.strerror}); do not run twice in {workdir}")

@@ -1,5 +1,6 @@
 """Tokenizers of every kind that encoders come with, trained on a small corpus of many scripts."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -142,15 +143,21 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...], Callable[[], Tokenizer]]] = {
 """Name -> (model_type, class in tokenizer_config.json, special tokens, how it is made)."""
 
 
+@functools.cache
+def _stored(name: str) -> str:
+    """A kind's tokenizer.json; trained once, since no two trainings give the same pieces."""
+    *_, special, make = KINDS[name]
+    built = make()
+    if special is FAIRSEQ:
+        built.add_special_tokens([AddedToken(special[-1], lstrip=True, special=True)])
+    return built.to_str()
+
+
 def write_tokenizer(name: str, directory: Path, **settings: Any) -> Path:
     """Write a kind's tokenizer.json, tokenizer_config.json and a config.json beside them."""
-    model_type, class_name, special, make = KINDS[name]
-    built = make()
-    mask = special[-1]
-    if special is FAIRSEQ:
-        built.add_special_tokens([AddedToken(mask, lstrip=True, special=True)])
+    model_type, class_name, special, _ = KINDS[name]
     directory.mkdir(parents=True, exist_ok=True)
-    built.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(_stored(name))
     roles = dict(zip(ROLES[special], special, strict=True))
     if special is FAIRSEQ:
         roles |= {"bos_token": "<s>", "eos_token": "</s>"}

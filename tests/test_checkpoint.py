@@ -111,6 +111,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, caplog, damage)
     assert f"{saved / '2'} is damaged" in caplog.text
     assert int(checkpoints.restore(1, state_at(0)).step) == 1
     # The run comes to step 2 again, and its checkpoint has to be written.
+    checkpoints.delete_after(1)
     checkpoints.save(state_at(2), 2, notes())
     checkpoints.close()
     assert Checkpoints(saved).newest() == 2

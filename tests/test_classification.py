@@ -480,6 +480,43 @@ def test_scores_of_no_examples_are_numbers() -> None:
     assert metrics.wilson(0, 0) == (0, 1)
 
 
+class Counted(str):
+    """A label that counts how often it is looked at."""
+
+    looks = 0
+
+    def isdecimal(self) -> bool:
+        Counted.looks += 1
+        return super().isdecimal()
+
+    def __eq__(self, other: object) -> bool:
+        Counted.looks += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_row_does_not_look_at_all_labels() -> None:
+    # A thousand labels and a million rows are common.
+    labels = tuple(Counted(f"label {n}") for n in range(100))
+    train = table([f"label {n % 100}" for n in range(1000)])
+    task = create(train, Options(labels=labels))
+    Counted.looks = 0
+    examples = task.examples(train, labelled=True)
+    task.score(examples, [{"label": f"label {n % 100}"} for n in range(1000)])
+    assert [example.label for example in examples[:3]] == [0, 1, 2]
+    assert Counted.looks < 10 * 1000  # a few a row and a few a label
+
+
+def test_labels_are_found_as_in_a_tuple() -> None:
+    labels = names.Labels(("b", "a", "7"))
+    assert labels == ("b", "a", "7")
+    assert (labels.index("a"), "a" in labels, "c" in labels) == (1, True, False)
+    assert labels.numbered
+    with pytest.raises(ValueError, match="not in tuple"):
+        labels.index("c")
+
+
 def test_a_label_that_is_the_rest_of_a_file_is_shown_by_its_beginning() -> None:
     # As behind a quote that is closed many lines too late.
     with pytest.raises(DataError, match=r"train\.csv:1: label 'good.*\.\.\. is none of") as caught:

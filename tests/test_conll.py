@@ -317,7 +317,8 @@ def test_named_columns_are_those_that_are_read(tmp_path: Path) -> None:
         (
             "d1 0 Anna B-PER\nd1 1 saw O\n\n" * 5,
             [],
-            r":1: the first column has one value a sentence.*=column1,column2,word,tag",
+            r":1: the first column has one value a sentence, such as 'd1'"
+            r".*=column1,column2,word,tag",
         ),
         ("Anna B-PER\n", ["index", "word", "tag"], ":1: columns: 2, but data.columns names 3"),
         ("Anna B-PER\n", ["text", "label"], "names no column 'word'"),

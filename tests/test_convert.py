@@ -190,11 +190,13 @@ def test_a_model_card_is_read_by_the_hubs_library(
     model = Model.create(read_config({"model_type": "bert", **zoo.SIZES}), PoolerHead)
     command = ["python", "-m", "flaxbert.run", "--config=configs/sst2.py", "--workdir=my run"]
     monkeypatch.setattr(sys, "orig_argv", command)
-    card = ModelCard(model_card(config, model, {"accuracy": 0.875, "perf/step_seconds": 1.0}))
+    results = {"accuracy": 0.875, "perf/step_seconds": 1.0}
+    card = ModelCard(model_card(config, model, results, {"data.eval": "0123abc"}))
     assert card.data.base_model == "google-bert/bert-base-uncased"
     assert card.data.tags == ["flaxbert", "classification"]
     assert "| accuracy | 0.875 |" in card.text
     assert "| trained on | a&#124;b.tsv |" in card.text
+    assert "| evaluated on | e.tsv (commit 0123abc) |" in card.text
     assert "python -m flaxbert.run --config=configs/sst2.py '--workdir=my run'" in card.text
     assert "perf/" not in card.text
 

@@ -11,7 +11,7 @@ import pytest
 from toy import LABELS, make_config
 
 import flaxbert
-from flaxbert import checkpoint, evaluate
+from flaxbert import checkpoint, evaluate, sharding
 from flaxbert.data.batching import Batches
 from flaxbert.divergence import Watch, falls, worse_than_chance
 from flaxbert.errors import DivergedError
@@ -278,3 +278,17 @@ def test_of_several_hosts_one_warns(caplog):
     watch.line(10, line(1.0, lowest=0.0))
     watch.records(10, [{"label": "ham"}] * 3)
     assert not caplog.records
+
+
+def test_predictions_that_are_not_finite_are_none(one_layer, tmp_path):
+    # The best tag among NaN is the first: nothing that leaves the device shows it.
+    config = make_config("token_classification", one_layer, tmp_path, count=8)
+    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=False)
+    params = setup.load_params()
+    table = params["encoder"]["embeddings"]["word"]["embedding"]
+    king = setup.tokenizer.convert_tokens_to_ids("king")
+    spoilt = np.where(np.arange(len(table))[:, None] == king, np.float32("nan"), table)
+    params["encoder"]["embeddings"]["word"]["embedding"] = spoilt
+    with pytest.raises(DivergedError, match=r"eval.conll:\d+: the model's outputs .* not finite"):
+        evaluator.run(sharding.put_params(params, setup.mesh))

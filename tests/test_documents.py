@@ -3,8 +3,10 @@
 import itertools
 import math
 import random
+from pathlib import Path
 from typing import Any
 
+import kinds
 import pytest
 
 from flaxbert.data.documents import (
@@ -19,6 +21,7 @@ from flaxbert.data.documents import (
     tokenize,
 )
 from flaxbert.data.masking import CONTINUATION, START
+from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import DataError
 
 # --- sentences ---------------------------------------------------------------------------------
@@ -142,6 +145,27 @@ def test_the_same_piece_twice_is_two_words(tokenizer: Any) -> None:
 def test_sentences_over_the_longest_are_divided(tokenizer: Any) -> None:
     document = tokenize(["a a a a a. The king"], tokenizer, lines=False, longest=4)
     assert document.ends == [4, 6, 8]
+
+
+PARAGRAPHS = [
+    "There was a king.  The queen loved him! He went",
+    "",
+    "Away, (he said).\nThe end.",
+]
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+@pytest.mark.parametrize(("lines", "sentences"), [(False, 5), (True, 3)])
+def test_a_document_has_the_tokens_of_its_text(
+    name: str, lines: bool, sentences: int, tmp_path: Path
+) -> None:
+    loaded = load_tokenizer(kinds.write_tokenizer(name, tmp_path))
+    document = tokenize(PARAGRAPHS, loaded, lines=lines, longest=50)
+    text = " ".join(" ".join(PARAGRAPHS).split())
+    if lines:  # whose own blanks are kept
+        text = text.replace("king. ", "king.  ")
+    assert document.ids == loaded(text, add_special_tokens=False)["input_ids"]
+    assert len(document.ends) == sentences
 
 
 @pytest.mark.parametrize("paragraphs", [[], [""], ["\n", " "]])

@@ -171,27 +171,3 @@ def test_each_device_gets_its_rows_however_the_hosts_are_scattered(tmp_path):
     )
     assert "right rows on [0, 6]" in logs[0].read_text()
     assert "right rows on [2, 4]" in logs[1].read_text()
-
-
-@pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_of_one_host_ends_all_at_once(runs, tmp_path, failing):
-    config = runs[0].parent / "config.py"
-    settings = json.loads((runs[0] / "config.json").read_text())
-    data = settings["data"]
-    spec = f"127.0.0.1:{free_port()},2"
-    processes = []
-    for index in range(2):
-        flags = [
-            *("-m", "flaxbert.run", f"--config={config}", f"--workdir={tmp_path / 'run'}"),
-            f"--config.model.init={settings['model']['init']}",
-            f"--config.data.train={'absent.jsonl' if index == failing else data['train']}",
-            *(f"--config.data.eval={data['eval']}", "--config.data.max_length=32"),
-            f"--distributed={spec},{index}",
-        ]
-        log = tmp_path / f"{index}.log"
-        processes.append((start(flags, log, devices=1), log))
-    codes = [process.wait(60) for process, _ in processes]
-    assert codes == [2, 2]
-    texts = [log.read_text() for _, log in processes]
-    assert "absent.jsonl: no such file" in texts[failing]
-    assert "another host has stopped; its message tells why" in texts[1 - failing]

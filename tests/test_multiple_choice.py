@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tolerance import assert_close
@@ -334,6 +335,29 @@ def test_the_loss_is_the_cross_entropy_of_each_question_alone(seed: int) -> None
     assert_close(value, expected)
     assert_close(weight, len(groups))
     assert_close(gradient, slopes)  # and so none in empty slots
+
+
+def test_empty_slots_are_added_to_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Zeros for thousands of empty slots, all added to group 0, would wait for one another.
+    batch, _ = batch_of(COUNTS)
+    places: dict[str, np.ndarray] = {}
+    for name in ("segment_sum", "segment_max"):
+        operation = getattr(jax.ops, name)
+
+        def spied(data: Any, ids: Any, count: int, name: str = name, run: Any = operation) -> Any:
+            places[name] = np.asarray(ids).reshape(batch["weight"].shape)
+            return run(data, ids, count)
+
+        monkeypatch.setattr(jax.ops, name, spied)
+    scores = np.full(batch["weight"].shape, np.nan, np.float32)
+    filled = batch["weight"] > 0
+    scores[filled] = 1.0
+    log_probs = np.asarray(group_log_softmax(jnp.asarray(scores), batch))
+    assert np.isfinite(log_probs[filled]).all()
+    assert places.keys() == {"segment_sum", "segment_max"}
+    for ids in places.values():
+        assert (ids[filled] == batch["group"][filled]).all()
+        assert (ids[~filled] >= ids.size).all()  # out of range, so dropped
 
 
 def test_one_sequence_a_row_gives_the_same_loss() -> None:

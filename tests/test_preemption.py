@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def listener(how: str) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number):
     process = listener("idle")
     start = time.monotonic()
@@ -73,6 +74,25 @@ def test_what_must_be_saved_is_saved_and_a_second_signal_ends_the_process_at_onc
         "stopping as soon as this step is saved (a second signal: at once)",
         "stopped (at once); the same command continues",
     ]
+
+
+def test_signals_count_though_nobody_reads_stderr_any_more():
+    process = listener("holding")
+    process.stderr.close()  # as after a lost connection
+    process.send_signal(signal.SIGTERM)
+    assert [process.stdout.readline() for _ in range(2)] == ["asked\n", "ready\n"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 75
+    process.stdout.close()
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch):
+    taken = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: taken.append(number))
+    monkeypatch.setattr(signal, "set_wakeup_fd", lambda number, **_: os.close(number))
+    Preemption().listen()
+    assert taken == [signal.SIGINT, signal.SIGTERM]
 
 
 class Told(Preemption):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ import pytest
 from conftest import SIZES
 from flax import nnx
 
-from flaxbert.config import DataConfig
+from flaxbert.config import Config, DataConfig
 from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.masking import CONTINUATION, SPECIAL, START, mask
 from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
+from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig
+from flaxbert.setup import Setup
 from flaxbert.tasks.base import Predictions, score_with_slices
 from flaxbert.tasks.pretraining import Example, Options, PreTraining
 
@@ -636,3 +639,26 @@ def test_a_line_of_the_table_of_predictions() -> None:
     assert create().show(document("x", "a"), RECORDS[0]) == {
         "document": "a", "masked": "5", "right": "0.400", "perplexity": "2.00"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "warned"),
+    [
+        ("albert", "ForPreTraining", True),
+        ("albert", "ForMaskedLM", False),  # next_sentence=false
+        ("bert", "ForPreTraining", False),
+    ],
+)
+def test_a_warning_says_what_albert_s_second_output_is_trained_for(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    family: str,
+    kind: str,
+    warned: bool,
+) -> None:
+    report = types.SimpleNamespace(fresh=(), describe=lambda: "all loaded")
+    monkeypatch.setattr(weights, "load", lambda *_, **__: ({}, report))
+    config, model = Config(task="pretraining"), types.SimpleNamespace(kind=kind)
+    hf_config = {"model_type": family, "vocab_size": 30, "embedding_size": 8, **SIZES}
+    Setup(config, Path(), hf_config, None, create(), model, None).load_params()
+    assert ("order of two texts" in caplog.text) is warned

@@ -2,8 +2,13 @@
 
 import dataclasses
 import logging
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from flaxbert import modes, progress, run
 from flaxbert.errors import DataError
@@ -72,6 +77,54 @@ def test_brackets_in_a_text_are_shown_and_harmless(capsys):
     modes.show_predictions(Shown(), texts, ["good", "bad"])  # type: ignore[arg-type]
     printed = capsys.readouterr().out
     assert all(text in printed for text in texts)
+
+
+def test_a_stream_outlives_its_reader():
+    reading, writing = os.pipe()
+    stream = progress.lasting(writing)
+    print("heard", file=stream, flush=True)
+    assert os.read(reading, 100) == b"heard\n"
+    os.close(reading)
+    print("not heard", file=stream, flush=True)  # EPIPE
+    stream.close()
+    os.close(writing)
+
+
+# What people see is printed in several ways, and a run goes on without all of them.
+SPEAKING = """
+import logging, sys, time
+from flaxbert import progress, run
+for number, name in ((1, "stdout"), (2, "stderr")):
+    setattr(sys, name, progress.lasting(number))
+run._log_to_stderr()
+bar = progress.Progress("train", 3)
+sys.stdin.readline()
+for _ in range(3):
+    bar.advance()
+bar.close()
+logging.getLogger("flaxbert").warning("a warning")
+print("a result " * 10_000)
+print("an error", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+def test_a_process_whose_terminal_is_gone_goes_on_to_its_end():
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SPEAKING],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    assert os.read(ours, 1)  # the bar
+    os.close(ours)
+    process.stdout.close()
+    process.stdin.write(b"go on\n")
+    process.stdin.close()
+    assert process.wait(60) == 7
 
 
 def test_nothing_that_is_shown_is_longer_than_a_screen(capsys, caplog):

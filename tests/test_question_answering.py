@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import kinds
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from flaxbert.data import sources
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table
+from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.data.windows import NOWHERE
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError
@@ -444,6 +446,12 @@ def test_a_decoded_gold_span_scores_100(tokenizer: Any) -> None:
         ("the old king ", "old king ", "old king"),
         (" the old king", " the", "the"),
         ("the old king", " old ", "old"),
+        # Private-use characters, and what stands for a lost one, are no marks.
+        ("i saw paris\uf0b7 today", "paris", "paris"),
+        ("i saw paris\uf0b7 today", "paris\uf0b7", "paris"),
+        ("i saw paris\uf0b7", "saw paris\uf0b7", "saw paris"),
+        ("\uf0b7paris today", "\uf0b7paris", "paris"),
+        ("the king\ufffd was", "king", "king"),
     ],
 )
 def test_a_decoded_gold_span_is_the_answer_with_its_marks(
@@ -456,6 +464,22 @@ def test_a_decoded_gold_span_is_the_answer_with_its_marks(
     (record,) = task.decode(examples, features, predictions_of(task, features, start, end))
     assert record["answer"] == decoded
     assert context[record["start"] : record["end"]] == decoded
+
+
+def test_an_answer_of_tokens_with_blanks_is_without_them(tmp_path: Path) -> None:
+    modern = load_tokenizer(kinds.write_tokenizer("modernbert", tmp_path))
+    task = create_v2(max_length=48)
+    context = "there was a\u00a0 little  boy\n"
+    examples = examples_of(task, row(context, answer="little"))
+    features = task.featurize(examples, modern, labelled=True)
+    tokens = [t for t in context_tokens(windows(features)[0]) if context[slice(*t)].strip()]
+    assert any(context[start].isspace() for start, _ in tokens)  # else it shows nothing
+    start, end = ({int(features.positions[side][0]): 5.0} for side in ("start", "end"))
+    for last in (end, {int(features.lengths[0]) - 2: 5.0}):  # to the answer's, the text's end
+        predictions = predictions_of(task, features, [start], [last])
+        (record,) = task.decode(examples, features, predictions)
+        assert record["answer"] == record["span"] == context[record["start"] : record["end"]]
+        assert record["answer"] == ("little" if last is end else "little  boy")
 
 
 @pytest.mark.parametrize("overlap", [0, 3])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -510,6 +511,80 @@ def test_without_network_a_hub_data_set_points_to_local_files(spec: str, split: 
     ):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of each call of the hub's library; its cache is named by the commit."""
+    import datasets
+
+    cached = tmp_path / "squad" / "0.0.0" / COMMIT / "squad-train.arrow"
+    cached.parent.mkdir(parents=True)
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "saved")
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    arrow.rename(cached)
+    calls: list[dict[str, Any]] = []
+
+    def load_dataset(repo: str, config: str | None, **arguments: Any) -> datasets.Dataset:
+        calls.append({"repo": repo, "config": config, **arguments})
+        return datasets.Dataset.from_file(str(cached))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("spec", "config", "split", "revision"),
+    [
+        ("some/data", None, "train", None),
+        ("some/data#v1.1", None, "train", "v1.1"),
+        ("some/data:plain@test[:10]#refs/pr/1", "plain", "test[:10]", "refs/pr/1"),
+        (f"some/data:plain#{COMMIT}", "plain", "train", COMMIT),
+    ],
+)
+def test_a_hub_data_set_may_name_a_revision_and_the_commit_is_known(
+    hub_data: list[dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+    spec: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+) -> None:
+    caplog.set_level("INFO", "flaxbert")
+    table = sources.read(spec, DataConfig(), split="train")
+    assert hub_data == [
+        {"repo": "some/data", "config": config, "split": split, "revision": revision}
+    ]
+    assert values(table) == [{"text": "a"}, {"text": "b"}]
+    assert table.commit == COMMIT
+    assert f"commit {COMMIT}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["there.tsv", "absent.csv", "there"])
+def test_a_revision_of_a_file_is_refused(
+    hub_data: list[dict[str, Any]], tmp_path: Path, name: str
+) -> None:
+    for file in ("there.tsv", "there"):
+        (tmp_path / file).write_text("text\na\n")
+    with pytest.raises(DataError, match=r"#main: only data sets of the hub.* leave #main out"):
+        sources.read(f"{tmp_path / name}#main", DataConfig(), split="train")
+    assert not hub_data
+
+
+def test_a_revision_that_is_not_named_is_refused(hub_data: list[dict[str, Any]]) -> None:
+    with pytest.raises(DataError, match="no branch, tag or commit behind the #"):
+        sources.read("some/data#", DataConfig(), split="train")
+    assert not hub_data
+
+
+def test_a_file_may_have_the_sign_of_a_revision_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "data#1.tsv").write_text("text\na\n")
+    table = sources.read(str(tmp_path / "data#1.tsv"), DataConfig(), split="train")
+    assert values(table) == [{"text": "a"}]
+    assert table.commit is None
 
 
 # --- plain text --------------------------------------------------------------------------------

@@ -61,13 +61,17 @@ def test_options_that_are_not_set_are_those_of_the_run(workdir):
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("data.max_length", 64, "data.max_length: 384 there, 64 now"),
-        ("data.overlap", 10, "data.overlap: 100 there, 10 now"),
-        ("options.long", "head", "options.long: 'windows' there, 'head' now"),
-        ("options.pair", "other", "options.pair: None there, 'other' now"),  # no other name: a pair
-        ("options.labels", ("good", "bad"), "options.labels: ['bad', 'good'] there, ['good'"),
-        ("model.init", "other", "model.init: 'tiny' there, 'other' now"),
-        ("model.positions", 1024, "model.positions: None there, 1024 now"),
+        ("data.max_length", 64, "data.max_length: 384 in the run, 64 in the flag"),
+        ("data.overlap", 10, "data.overlap: 100 in the run, 10 in the flag"),
+        ("options.long", "head", "options.long: 'windows' in the run, 'head' in the flag"),
+        (
+            "options.pair",
+            "other",
+            "options.pair: None in the run, 'other' in the flag",
+        ),  # no other name: a pair
+        ("options.labels", ("good", "bad"), "options.labels: ['bad', 'good'] in the run, ['good'"),
+        ("model.init", "other", "model.init: 'tiny' in the run, 'other' in the flag"),
+        ("model.positions", 1024, "model.positions: None in the run, 1024 in the flag"),
     ],
 )
 def test_a_flag_that_contradicts_the_run_names_both_values(workdir, name, value, told):

@@ -19,6 +19,7 @@ from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
 from flaxbert.models import formats
+from flaxbert.setup import prepare, read_table
 from flaxbert.tasks import TASKS
 
 LINE = ("step", "loss", "grad_norm", "lowest_grad_norm", "learning_rate", "epoch")
@@ -116,6 +117,22 @@ def test_the_exported_tokenizer_cuts_nothing(finished):
     stored = json.loads((finished / "export" / "tokenizer.json").read_text())
     assert stored["truncation"] is None
     assert stored["padding"] is None
+
+
+@pytest.mark.parametrize("positions", [None, 128, 32])
+def test_the_exported_tokenizer_takes_as_many_tokens_as_the_model(config, tmp_path, positions):
+    config = copy.deepcopy(config)
+    config.model.positions = positions
+    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    setup.export(None, tmp_path / "export")
+    taken, table = (
+        formats.read_json(tmp_path / "export" / file)[key]
+        for file, key in [
+            ("tokenizer_config.json", "model_max_length"),
+            ("config.json", "max_position_embeddings"),
+        ]
+    )
+    assert taken == table == (positions or 64)
 
 
 def test_a_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):

@@ -874,6 +874,12 @@ def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any)
     assert list(formats._read_pytorch(Path("pytorch_model.bin"))) == [("a.weight", "values")]
 
 
+@pytest.mark.parametrize("init", ["package://tiny_bert", "{}"])
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(init: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"only models of the hub .* leave revision 'v1' out"):
+        resolve(init.format(tmp_path), "v1")
+
+
 def test_without_network_a_hub_id_points_to_local_files() -> None:
     with pytest.raises(HubError) as caught:
         resolve("nobody/absent-model")

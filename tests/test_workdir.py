@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import math
+import os
 import shlex
 import shutil
 import struct
@@ -20,7 +21,7 @@ from toy import make_config
 
 import flaxbert
 from flaxbert import Config, checkpoint, loop, verify_resume, writer
-from flaxbert.errors import ConfigError, DataError, Preempted, WeightsError, WorkdirError
+from flaxbert.errors import ConfigError, DataError, DivergedError, Preempted, WorkdirError
 from flaxbert.models import weights
 from flaxbert.optim import linear_schedule
 from flaxbert.plan import doubtful_schedule
@@ -110,6 +111,70 @@ def test_a_workdir_that_cannot_be_written_is_told_before_anything_is_read(whole,
     config.data.train = "absent.tsv"
     with pytest.raises(WorkdirError, match=r"cannot be written \(.*choose another --workdir"):
         flaxbert.train(config, place.format(tmp_path))
+
+
+def without_directory_renames(monkeypatch) -> None:
+    """As a bucket without hierarchical namespace that gcsfuse has mounted."""
+
+    def refusing(rename):
+        def renamed(old, new, **options):
+            if Path(old).is_dir() and any(Path(old).iterdir()):
+                raise OSError(errno.EMFILE, "Too many open files", str(old))
+            return rename(old, new, **options)
+
+        return renamed
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+
+def test_a_workdir_that_cannot_rename_directories_is_refused_first(whole, tmp_path, monkeypatch):
+    config = copy.deepcopy(whole[0])
+    config.data.train = "absent.tsv"
+    without_directory_renames(monkeypatch)
+    with pytest.raises(WorkdirError, match="could not be renamed") as raised:
+        flaxbert.train(config, tmp_path)
+    assert writer.BUCKET in str(raised.value)
+    assert "--enable-hierarchical-namespace" in writer.BUCKET
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_killed_probe_does_not_stop_the_next_run(tmp_path):
+    for name in (".probe", ".probe.partial"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    with writer.claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_other_weights_under_the_same_name_are_refused(whole, tmp_path, caplog):
+    config = copy.deepcopy(whole[0])
+    model = tmp_path / "model"
+    shutil.copytree(config.model.init, model)
+    config.model.init = str(model)
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(2))
+    shutil.rmtree(model)
+    write_checkpoint(model, num_hidden_layers=1, seed=1)
+    with pytest.raises(ConfigError, match="another pre-trained model") as raised:
+        flaxbert.train(config, tmp_path / "run")
+    assert str(model) in str(raised.value)
+    (model / "model.safetensors").unlink()  # config and tokenizer are enough to go on
+    run(config, tmp_path / "run")
+
+
+def test_a_run_that_is_refused_keeps_its_damaged_checkpoint(whole, tmp_path):
+    config = copy.deepcopy(whole[0])
+    config.train.save_every = 1
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(3))
+    newest = tmp_path / "run" / "checkpoints" / "3"
+    for file in newest.rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    before = sorted(newest.rglob("*"))
+    config.train.batch_size = 4
+    with pytest.raises(ConfigError, match="another configuration"):
+        flaxbert.train(config, tmp_path / "run")
+    assert sorted(newest.rglob("*")) == before
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, tmp_path):
@@ -311,6 +376,28 @@ def test_a_first_loss_that_is_null_is_none_to_go_by(tmp_path):
     assert (metrics.first_loss, metrics.logged) == (None, 2)
 
 
+def test_a_configuration_is_written_with_the_commits_that_it_stands_for(tmp_path):
+    path, commits = tmp_path / "config.json", {"data.train": "0123abc"}
+    assert writer.read_commits(path) == {}
+    writer.write_config(path, Config(task="classification"), {})
+    assert json.loads(path.read_text()) == Config(task="classification").to_dict()
+    assert writer.read_commits(path) == {}
+    writer.write_config(path, Config(task="classification"), commits)
+    assert writer.read_commits(path) == commits
+
+
+def test_what_has_moved_on_the_hub_since_the_run_began_is_reported_with_its_old_commit():
+    then = {"model.init": "aa", "data.train": "bb", "data.eval": "cc"}
+    lines = list(writer.moved(then, {"model.init": "a1", "data.train": "b1", "data.eval": "cc"}))
+    assert [line.split(";")[0] for line in lines] == [
+        "model.init: commit aa when the run began, a1 now",
+        "data.train: commit bb when the run began, b1 now",
+    ]
+    assert "--config.model.revision=aa" in lines[0]
+    assert "data.train with #bb" in lines[1]
+    assert not list(writer.moved({}, then))
+
+
 def test_results_are_json_whatever_they_are(tmp_path):
     results = {"f1": math.nan, "inner": {"list": [1.5, -math.inf]}, "step": 3.0}
     writer.write_json(tmp_path / "results.json", results)
@@ -321,7 +408,7 @@ def test_results_are_json_whatever_they_are(tmp_path):
 def test_a_prediction_that_is_not_finite_is_refused_and_the_file_stays(tmp_path):
     path = tmp_path / "predictions.jsonl"
     writer.write_jsonl(path, [{"label": "a"}])
-    with pytest.raises(WeightsError, match=r"predictions\.jsonl: prediction 2 .*not finite"):
+    with pytest.raises(DivergedError, match=r"predictions\.jsonl: prediction 2 .*not finite"):
         writer.write_jsonl(path, [{"p": 0.5}, {"id": "x", "p": {"a": math.nan}}])
     assert path.read_text() == '{"label": "a"}\n'
     assert list(tmp_path.iterdir()) == [path]

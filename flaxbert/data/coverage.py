@@ -55,10 +55,11 @@ def unknown(features: Features, tokenizer: Any) -> Unknown:
     begins = np.zeros(len(ids), bool)
     begins[features.starts[:-1]] = True
     text = np.cumsum(special | begins)  # special tokens part a sequence into its texts
-    words = np.bincount(text[~special], minlength=text[-1] + 1)
-    strange = np.bincount(text[~special & (ids == unk)], minlength=len(words))
+    count = int(text[-1]) + 1
+    words = np.bincount(text[~special], minlength=count)
+    strange = np.bincount(text[~special & (ids == unk)], minlength=count)
     owner = np.repeat(features.example, features.lengths)
-    lost = owner[~special & ((words > 0) & (words == strange))[np.where(special, 0, text)]]
+    lost = owner[~special & (words == strange)[text]]
     share = float(strange.sum() / max(1, words.sum()))
     return Unknown(tokenizer.unk_token, share, np.unique(lost).tolist())
 

@@ -46,9 +46,6 @@ letters, typographic quotes, Cyrillic, Chinese or Japanese, and emoji."""
 CONTROL = re.compile("[\x80-\x9f]")
 """What cp1252 gives where it is read as latin-1: its quotes and dashes."""
 
-LONG_SENTENCE = 1000
-"""Words: sentences this long are files whose blank lines are missing, or whole documents."""
-
 SENTINELS = {
     *("nan", "null", "none", "nil", "na", "n/a", "#n/a", "<na>", "-1", "-", "?"),
     *("unknown", "undefined", "missing", "empty", "tbd", "todo"),
@@ -62,6 +59,8 @@ MANY_NUMBERS = 10
 """Different numbers that are classes without a doubt."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+LONG_SENTENCE = 1000
+"""Words: sentences this long are files whose blank lines are missing, or whole documents."""
 
 LONG_TEXT = 1_000_000
 """Characters: a text this long is a file read as one, or a line end that is missing."""

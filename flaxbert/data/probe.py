@@ -67,6 +67,11 @@ def _check_ends(tokenizer: Any, directory: Path) -> None:
             f"{directory}: the tokenizer puts no special token between two texts, such as [SEP]. "
             "Its tokenizer.json needs a post_processor whose pair has one."
         )
+    if max(pair.type_ids) > 1:
+        raise WeightsError(
+            f"{directory}: the tokenizer gives token types up to {max(pair.type_ids)}; the models "
+            "know 0 and 1. Its tokenizer.json needs another post_processor."
+        )
     for role, token in (("cls", single.tokens[0]), ("sep", single.tokens[-1])):
         named = getattr(tokenizer, f"{role}_token")
         if named is None:  # tokenizer.json alone says it

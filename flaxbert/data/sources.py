@@ -3,7 +3,8 @@
 A local file is recognized by its ending (see ENDINGS), or `data.format` names its form. A .json may
 be a list of objects or a SQuAD file as published, a .txt is plain text, a row a paragraph. A
 pattern such as `books/*.txt` is all files that it matches, in order. Anything else is a hub data
-set, `ID[:CONFIG][@SPLIT]`, such as `nyu-mll/glue:sst2@validation` or `...@train[:100]`.
+set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation`, `...@train[:100]` or
+`...#v1.1`, a branch, tag or commit.
 """
 
 import collections
@@ -33,7 +34,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
     """Read local files or a hub data set.
 
     Args:
-      spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT]`.
+      spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT][#REVISION]`.
       data: how files are written (`format`, `columns`, `separator`, `quoting`, `encoding`), and
         whether malformed lines are an error (`malformed`).
       split: of a hub data set whose specification names none.
@@ -287,20 +288,31 @@ ENDINGS = {
 def _read_hub(spec: str, split: str) -> Table:
     import datasets
 
-    name, _, chosen = spec.partition("@")
+    source, sign, revision = spec.partition("#")
+    name, _, chosen = source.partition("@")
     repo, _, config = name.partition(":")
     chosen = chosen or split
+    if sign and (Path(source).expanduser().exists() or Path(source).suffix.lower() in ENDINGS):
+        raise DataError(
+            f"{spec}: only data sets of the hub have revisions, and {source} is a file; leave "
+            f"#{revision} out."
+        )
+    if sign and not revision:
+        raise DataError(f"{spec}: no branch, tag or commit behind the #.")
     mend = (
         "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
         f"({', '.join(ENDINGS)})."
     )
     try:
         with hub.fetching(spec):
-            data = datasets.load_dataset(repo, config or None, split=chosen)
+            data = datasets.load_dataset(
+                repo, config or None, split=chosen, revision=revision or None
+            )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        at = f", revision {revision}" if revision else ""
         raise HubError(
-            f"{spec!r} is no local file, and as a hub data set (split {chosen}) it could not be "
-            f"fetched ({hub.reason(error)}). {mend}"
+            f"{spec!r} is no local file, and as a hub data set (split {chosen}{at}) it could not "
+            f"be fetched ({hub.reason(error)}). {mend}"
         ) from None
     names = {
         column: list(label.names)
@@ -309,4 +321,8 @@ def _read_hub(spec: str, split: str) -> Table:
         if isinstance(label := getattr(feature, "feature", feature), datasets.ClassLabel)
     }
     rows = [Row(dict(record), f"{spec}: row {n}") for n, record in enumerate(data, start=1)]
-    return Table(spec, rows, names)
+    cached = [Path(file["filename"]).parent for file in data.cache_files]
+    commit = hub.commit_of(cached[0]) if cached else None
+    if commit:
+        log.info(f"{source}: commit {commit}; #{commit[:12]} behind it always gives this one")
+    return Table(spec, rows, names, commit=commit)

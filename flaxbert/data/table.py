@@ -144,6 +144,8 @@ class Table:
     """What was left out or is doubtful, and how often; reading twice finds nothing new."""
     left_out: set[int] = dataclasses.field(default_factory=set, compare=False)
     """Each malformed row's `id`: read for its label, then for its text, it is one row."""
+    commit: str | None = None
+    """Of a data set of the hub."""
 
     @property
     def malformed(self) -> int:

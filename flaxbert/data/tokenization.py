@@ -43,6 +43,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         else:  # google-research/bert's form, a vocabulary alone
             tokenizer = BertTokenizerFast.from_pretrained(directory, **_case(directory))
         tokenizer = _as_stored(tokenizer, directory)
+        _name_token_types(tokenizer, directory)
     except Exception as error:  # transformers and tokenizers raise many types, bare Exception too
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
@@ -105,6 +106,18 @@ def _as_stored(tokenizer: Tokenizer, directory: Path) -> Tokenizer:
     )
 
 
+def _name_token_types(tokenizer: Tokenizer, directory: Path) -> None:
+    """Let what is exported give token types to a model that has them.
+
+    Of transformers 5's classes ALBERT's does not, and pairs would be one text.
+    """
+    file, names = directory / "config.json", tokenizer.model_input_names
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if config.get("type_vocab_size", 0) > 1 and "token_type_ids" not in names:
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+
+
 def _case(directory: Path) -> dict[str, bool]:
     """Whether to lower case and to strip accents, where only the words of a vocabulary say so."""
     if (directory / "tokenizer.json").is_file() or not (directory / "vocab.txt").is_file():
@@ -120,7 +133,9 @@ def _case(directory: Path) -> dict[str, bool]:
     if any(word != word.lower() for word in words):
         return {"do_lower_case": False}
     accents = any(
-        unicodedata.combining(char) for word in words for char in unicodedata.normalize("NFD", word)
+        unicodedata.category(char) == "Mn"  # what stripping takes
+        for word in words
+        for char in unicodedata.normalize("NFD", word)
     )
     return {"do_lower_case": True} | ({"strip_accents": False} if accents else {})
 
@@ -149,10 +164,11 @@ def needs_blank(tokenizer: Tokenizer) -> bool:
 
     Byte-level BPE (RoBERTa, ModernBERT) knows a word's beginning by the blank before it.
     """
+    backend = tokenizer.backend_tokenizer
     alone, behind, longer = (
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", " a", "a a")
+        backend.encode(text, add_special_tokens=False).ids for text in ("a", " a", "a a")
     )
-    return bool(longer != [*alone, *alone] and longer == [*alone, *behind])
+    return bool(longer != alone + alone and longer == alone + behind)
 
 
 def expect_words(tokenizer: Tokenizer) -> None:

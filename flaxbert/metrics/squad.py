@@ -7,8 +7,8 @@ Version 2.0, some without answer (`evaluate-v2.0.py`): Rajpurkar, Jia and Liang,
 Don't Know: Unanswerable Questions for SQuAD" (2018), arXiv:1806.03822. Names ending in `_v2` are of
 this version alone; normalisation and exact match are the same in both.
 
-Words are what stands between blanks. In scripts that write none (Chinese, Japanese, Thai) an
-answer is one word, so F1 is 0 or 1; MLQA and CMRC count characters there, which is another metric.
+Words are what stands between blanks. In scripts that write none (Chinese, Japanese, Thai) an answer
+is one word, so F1 is 0 or 1; MLQA and CMRC count characters there, which is another metric.
 """
 
 import collections

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from flaxbert import hub
-from flaxbert.errors import HubError, WeightsError
+from flaxbert.errors import HubError, WeightsError, check_local
 from flaxbert.models import formats, unsupported
 
 log = logging.getLogger("flaxbert")
@@ -37,12 +37,19 @@ def resolve(init: str, revision: str | None = None) -> Path:
       revision: branch, tag or commit of a hub id.
 
     Raises:
-      WeightsError: for a directory or package that does not exist or holds no model.
+      ConfigError: for another URL.
+      WeightsError: for a directory or package that does not exist or holds no model, or that is
+        given a revision.
       HubError: if the hub cannot be reached or does not know the id.
     """
+    path = Path(init).expanduser()
+    if revision and (init.startswith(PACKAGE) or path.is_dir()):
+        raise WeightsError(
+            f"{init}: only models of the hub have revisions; leave revision {revision!r} out."
+        )
     if init.startswith(PACKAGE):
         return _package(init.removeprefix(PACKAGE))
-    path = Path(init).expanduser()
+    check_local("model.init", init)
     if init and path.is_dir():  # Path("") is the current directory
         if (path / "export" / "config.json").is_file():
             if step := step_beyond_export(path):

@@ -7,6 +7,7 @@ told in one report, and nothing is re-initialised in silence.
 
 import collections
 import dataclasses
+import hashlib
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -345,6 +346,18 @@ def _by_kind(problems: Sequence[str]) -> Iterator[str]:
         else:
             texts = [problem.removeprefix(f"{kind}: ") for problem in several]
             yield f"{kind}, {len(several)} tensors: {some(texts, 3)}"
+
+
+def digests(params: Params) -> dict[str, str]:
+    """Return the SHA-256 of the tensors of each part, encoder and head, in hexadecimal."""
+    result = {}
+    for part in params:
+        digest = hashlib.sha256()
+        for path, array in flatten({part: params[part]}).items():
+            digest.update(f"{path} {array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        result[part] = digest.hexdigest()
+    return result
 
 
 def save(model: Model, params: Params, directory: Path) -> None:

@@ -1,5 +1,6 @@
 """Label names: where they come from, and how a row's value is read as one of them."""
 
+import functools
 import logging
 import math
 import re
@@ -12,12 +13,33 @@ from flaxbert.errors import ConfigError, DataError
 log = logging.getLogger("flaxbert")
 
 
+class Labels(tuple[str, ...]):
+    """Label names in order, found by name at once: they are asked for in every row."""
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self)}
+
+    @functools.cached_property
+    def numbered(self) -> bool:
+        """Whether some are numbers themselves."""
+        return any(name.isdecimal() for name in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def index(self, name: Any, *bounds: Any) -> int:
+        """Return the place of a name, as `tuple.index` does."""
+        place = None if bounds else self._places.get(name)
+        return super().index(name, *bounds) if place is None else place
+
+
 def choose(
     given: Sequence[str],
     names: Sequence[str] | None,
     seen: Iterable[str] | None,
     hf_config: Mapping[str, Any],
-) -> tuple[str, ...]:
+) -> Labels:
     """Label names in order: from the options, the data set, the checkpoint, or the training rows.
 
     A checkpoint's trained output layer has an order. Unless the options say otherwise it is taken
@@ -58,7 +80,7 @@ def choose(
             "order. Leave --config.options.labels out to take these; in training, "
             "--config.model.fresh_head=true starts a new output layer."
         )
-    return labels
+    return Labels(labels)
 
 
 def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -102,6 +124,7 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
     Raises:
       DataError: for anything else.
     """
+    labels = labels if isinstance(labels, Labels) else Labels(labels)
     value = single(value)
     name = str(value) if isinstance(value, str | int) else ""
     number = _number(name)
@@ -109,8 +132,7 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
         name, number = names[number], None
     if name in labels:
         return labels.index(name)
-    numbered = any(label.isdecimal() for label in labels)
-    if number is not None and not numbered and number < len(labels):
+    if number is not None and not labels.numbered and number < len(labels):
         return number
     if name == "-1":
         advice = "Test sets are published with -1 for labels that are withheld: take another split."

@@ -3,6 +3,7 @@
     pytest -m slow -n 2 --dist load -rP tests/chaos     a line of the table a run, 20 minutes
 
 MiniLM-L6 on the spam examples in one process, a tiny model in two processes of two devices each.
+Then: workdirs that two hosts do not share, stores that rename no directories, closed terminals.
 """
 
 import json
@@ -140,25 +141,32 @@ def free_port() -> int:
 
 
 def start_two(
-    flags: list[str], workdir: Path, *, when: Moment | None = None, number: int = signal.SIGKILL
+    flags: list[str],
+    workdir: Path,
+    *,
+    when: Moment | None = None,
+    number: int = signal.SIGKILL,
+    other: Path | None = None,
 ) -> list[int]:
     """Exit codes of two processes, of which the second one is struck.
 
-    The one that is left is killed soon after, as a cluster's scheduler does.
+    The one that is left is killed soon after, as a cluster's scheduler does. `other` is the second
+    one's workdir, if that is another.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     spec = f"127.0.0.1:{free_port()},2"
     struck = False
-    with (workdir / ".log").open("ab") as log, (workdir / ".log2").open("ab") as other:
+    with (workdir / ".log").open("ab") as log, (workdir / ".log2").open("ab") as second:
         begun = log.tell()
         both = [
             subprocess.Popen(
-                [sys.executable, "-m", "flaxbert.run", *flags, f"--workdir={workdir}",
+                [sys.executable, "-m", "flaxbert.run", *flags,
+                 f"--workdir={other if index and other else workdir}",
                  f"--distributed={spec},{index}"],
                 cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
             )
-            for index, out in enumerate((log, other))
+            for index, out in enumerate((log, second))
         ]  # fmt: skip
         limit = time.monotonic() + 300
         while any(process.poll() is None for process in both) and time.monotonic() < limit:
@@ -202,7 +210,8 @@ def by_two(quick_compiler, tmp_path_factory) -> tuple[list[str], Path]:
 
 # SIGTERM while there is a second left, which JAX takes to tell both.
 @pytest.mark.parametrize(
-    ("number", "name"), [*((n, "SIGKILL") for n in range(10)), (31, "SIGTERM"), (34, "SIGTERM")]
+    ("number", "name"),
+    [*((n, "SIGKILL") for n in range(10)), *((n, "SIGTERM") for n in (31, 34, 30, 33, 36))],
 )
 def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_path, number, name):
     flags, undisturbed = by_two
@@ -214,9 +223,112 @@ def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_pat
     verdict = "identical" if not found else found[0]
     print(f"{number:2} {name} one of two, {moment.struck:13} exits {codes}, "
           f"checkpoints {kept}: {verdict}")  # fmt: skip
-    if name == "SIGTERM" and moment.struck in ("training", "evaluating", "saving"):
+    if name == "SIGTERM" and moment.struck not in ("starting", "printing"):
         assert codes == [75, 75]
     assert moment.struck != "after its end"
     assert again == [0, 0], (tmp_path / ".log").read_text()[-3000:]
     assert not kept or b"resuming" in (tmp_path / ".log").read_bytes()
     assert found == []
+
+
+def test_two_processes_with_separate_directories_are_refused_and_lose_nothing(by_two, tmp_path):
+    flags, undisturbed = by_two
+    moment = Moment(31, tmp_path, pace=0.1)
+    assert start_two(flags, tmp_path, when=moment, number=signal.SIGTERM) == [75, 75]
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    first = time.monotonic()
+    codes = start_two(flags, tmp_path, other=tmp_path / "elsewhere")
+    print(f"separate directories: exits {codes} after {time.monotonic() - first:.1f} s")
+    assert codes == [2, 2]
+    for log in (".log", ".log2"):
+        assert "--workdir is not shared by all hosts" in (tmp_path / log).read_text()
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before
+    assert start_two(flags, tmp_path) == [0, 0]
+    assert list(differences(undisturbed, tmp_path)) == []
+
+
+# --- where runs live -----------------------------------------------------------------------------
+
+# A bucket without hierarchical namespace, as gcsfuse mounts it, for as long as a file exists.
+NO_RENAMES = """
+import errno, os
+def refusing(rename):
+    def renamed(old, new, **options):
+        if os.path.exists(os.environ["NO_RENAMES"]) and os.path.isdir(old) and os.listdir(old):
+            raise OSError(errno.EMFILE, "Too many open files", str(old))
+        return rename(old, new, **options)
+    return renamed
+for name in ("rename", "replace"):
+    setattr(os, name, refusing(getattr(os, name)))
+"""
+
+
+@pytest.fixture
+def no_renames(tmp_path_factory, monkeypatch) -> Path:
+    """A file; while it exists, no process that a test starts can rename directories."""
+    directory = tmp_path_factory.mktemp("patched")
+    (directory / "sitecustomize.py").write_text(NO_RENAMES)
+    paths = [str(directory), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("NO_RENAMES", str(directory / "on"))
+    return directory / "on"
+
+
+def test_a_store_that_renames_no_directories_is_refused_first(undisturbed, tmp_path, no_renames):
+    no_renames.touch()
+    ended = start(FLAGS, tmp_path)
+    text = (tmp_path / ".log").read_text()
+    print(f"no renames: exit {ended.code} after {ended.seconds:.1f} s")
+    assert ended.code == 2
+    assert "gcloud storage buckets create" in text
+    assert "features" not in text  # before any data was read
+    no_renames.unlink()
+    assert start(FLAGS, tmp_path).code == 0
+    assert list(differences(undisturbed, tmp_path)) == []
+
+
+def test_a_store_that_stops_renaming_costs_no_finished_checkpoint(
+    undisturbed, tmp_path, no_renames
+):
+    def after_a_save(phase: str) -> bool:
+        if any(path.name.isdecimal() for path in (tmp_path / "checkpoints").glob("*")):
+            no_renames.touch()
+        return False
+
+    ended = start(FLAGS, tmp_path, when=after_a_save)
+    text = (tmp_path / ".log").read_text()
+    assert ended.code == 2
+    assert text.count("error: ") == 1
+    assert "Traceback" not in text
+    no_renames.unlink()
+    assert start(FLAGS, tmp_path).code == 0
+    assert b"resuming" in (tmp_path / ".log").read_bytes()
+    assert list(differences(undisturbed, tmp_path)) == []
+
+
+# --- nobody listens ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_whose_terminal_is_gone_goes_on(undisturbed, tmp_path, number):
+    command = [sys.executable, "-m", "flaxbert.run", *FLAGS, f"--workdir={tmp_path}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while "compiled for" not in process.stderr.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    process.stderr.close()
+    if number is None:
+        assert process.wait(120) == 0
+    else:
+        limit = time.monotonic() + 120
+        while not list((tmp_path / "checkpoints").glob("[0-9]*")) and time.monotonic() < limit:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(120) == 75
+        assert list((tmp_path / "checkpoints").glob("[0-9]*"))
+        assert start(FLAGS, tmp_path).code == 0
+    assert list(differences(undisturbed, tmp_path)) == []

@@ -1,0 +1,136 @@
+"""Error of gradients in bfloat16: every tensor's, beside what matrix products alone cost.
+
+    python benchmarks/gradients.py --config=configs/squad.py [--config.KEY=VALUE ...]
+
+Computes the gradient of the task's loss on a batch of real data twice, in float32 at full precision
+and with model.dtype=bfloat16, without dropout, on one device: for one step of `train.batch_size`
+features, and for as many features as hold 24,000 tokens. On the latter the other families of
+encoders are measured too, with new weights and the checkpoint's sizes. For each group of tensors
+the largest |bfloat16 - float32| / |float32| (Euclidean norms) is printed with its tensor's name. A
+tensor passes if its error is at most twice the largest of any kernel. The key's bias is left out:
+its true gradient is zero.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxbert import cli
+from flaxbert.config import validate
+from flaxbert.models.families import FAMILIES, read_config
+from flaxbert.models.model import Model, Params
+from flaxbert.setup import Setup, prepare, read_table
+from flaxbert.step import make_loss
+from flaxbert.tasks import TASKS
+
+TOKENS = 24_000
+GROUPS = ("word", "position", "token_type", "bias", "scale", "kernel", "head")
+
+
+def main() -> None:
+    """Print a table for each encoder and batch; exit with 1 if a tensor's error is too large."""
+    arguments = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
+    config = arguments.config
+    validate(config, TASKS)
+    table = read_table(config.data, "train")
+    setup = prepare(config, config.model.init, table)
+    examples = setup.task.examples(table, labelled=True)
+    device = jax.devices()[0]
+    print(f"jax {jax.__version__}, {device.platform}, {device.device_kind}")
+    failed = False
+    batches = {}
+    for tokens in (0, TOKENS):
+        batch = make_batch(setup, examples, table, tokens)
+        batches[f"{int((batch['segment_ids'] > 0).sum())} tokens"] = batch
+    encoders: dict[str, tuple[Any, Params]] = {
+        f"{setup.model.config.model_type}, {config.model.init}": (
+            setup.hf_config,
+            setup.load_params(),
+        )
+    }
+    for name in FAMILIES:
+        if name not in ("xlm-roberta", setup.model.config.model_type):  # roberta by another name
+            hf_config = sized(name, setup.model.config)
+            model = Model.create(read_config(hf_config), setup.task.make_head)
+            encoders[f"{name}, new weights"] = hf_config, model.init(0)
+    for number, (encoder, (hf_config, params)) in enumerate(encoders.items()):
+        for size, batch in list(batches.items())[number > 0 :]:
+            print(f"\n{encoder}: rows {batch['input_ids'].shape}, {size}")
+            failed |= not report(errors(setup, hf_config, params, batch))
+    sys.exit(int(failed))
+
+
+def sized(name: str, like: Any) -> dict[str, Any]:
+    """The config.json of another family with the same sizes."""
+    sizes = {
+        "vocab_size": like.vocab_size,
+        "hidden_size": like.hidden_size,
+        "num_hidden_layers": like.num_hidden_layers,
+        "num_attention_heads": like.num_attention_heads,
+        "intermediate_size": like.intermediate_size,
+        "max_position_embeddings": like.max_position_embeddings + 2,
+    }
+    narrow = {"embedding_size": 128} if name in ("albert", "electra") else {}
+    theirs = {
+        "distilbert": {
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+        }
+    }.get(name, {})
+    return {"model_type": name, **{theirs.get(k, k): v for k, v in sizes.items()}, **narrow}
+
+
+def make_batch(setup: Setup, examples: Any, table: Any, tokens: int) -> dict[str, np.ndarray]:
+    """One step's arrays: `train.batch_size` features, or those that hold `tokens` tokens."""
+    size = setup.config.train.batch_size
+    if tokens:
+        _, features = setup.featurize(examples, table, labelled=True)
+        size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
+    data = setup.dataset(examples, table, batch_size=size, labelled=True, training=True)
+    rows = dataclasses.replace(data.batches, steps=1, shards=1)
+    return rows.build(rows.full_rows(0))
+
+
+def errors(
+    setup: Setup, hf_config: Any, params: Params, batch: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Relative error of each tensor's gradient, by its path."""
+    gradients = []
+    for dtype in ("float32", "bfloat16"):
+        model = Model.create(read_config(hf_config, dtype=dtype), setup.task.make_head)
+        gradient = jax.jit(jax.grad(make_loss(model, setup.task), has_aux=True))
+        with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
+            gradients.append(jax.device_get(gradient(params, batch, None)[0]))
+    exact, rounded = map(jax.tree_util.tree_leaves_with_path, gradients)
+    norm = np.sqrt(sum(np.sum(array.astype(np.float64) ** 2) for _, array in exact))
+    result = {}
+    for (path, array), (_, other) in zip(exact, rounded, strict=True):
+        size = np.linalg.norm(array.astype(np.float64))
+        if size > 1e-6 * norm:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            result[name] = float(np.linalg.norm(other.astype(np.float64) - array) / size)
+    return result
+
+
+def report(found: dict[str, float]) -> bool:
+    """Print the worst of each group; whether every tensor's error is near the kernels'."""
+    groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for name in found:
+        parts = name.split("/")
+        groups[next(g for g in GROUPS[::-1] if g in parts)].append(name)
+    kernels = max(found[name] for name in groups["kernel"])
+    for group, names in groups.items():
+        if names:
+            worst = max(names, key=lambda name: found[name])
+            mark = "" if found[worst] <= 2 * kernels else "  <- more than twice a kernel's"
+            print(f"  {group:10} {found[worst]:.4f}  {worst}{mark}")
+    return max(found.values()) <= 2 * kernels
+
+
+if __name__ == "__main__":
+    main()
