@@ -264,7 +264,8 @@ def test_a_tensor_next_to_the_wrapped_model_is_the_only_problem(
 ) -> None:
     directory = edited(stored["span"], tmp_path / "lightning", wrapped("model.", odd=1))
     message = refusal(directory, SpanHead)
-    assert message.endswith("1 problems with the checkpoint's tensors:\n  unexpected: metric.0 [2]")
+    assert "1 problems with the checkpoint's tensors:\n  unexpected: metric.0 [2]\n" in message
+    assert "delete these from the file if they are not the model's" in message
 
 
 def test_problems_with_one_cause_are_one_line(stored: dict[str, Path], tmp_path: Path) -> None:

@@ -314,6 +314,11 @@ def load(
     problems = [entry.problem for entry in entries if entry.problem]
     if problems:
         lines = list(_by_kind(problems))
+        if all(problem.startswith("unexpected") for problem in problems):
+            lines.append(
+                "(all else fits: delete these from the file if they are not the model's, such as "
+                "a loss or a metric of the training code; else correct config.json)"
+            )
         if any("mis-shaped: classifier" in problem for problem in problems):
             lines.append(
                 "(a classifier for other labels? --config.model.fresh_head=true starts a new one)"
