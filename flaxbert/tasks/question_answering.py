@@ -113,8 +113,7 @@ class QuestionAnswering:
         examples = table.read(lambda row: self._example(row, labelled, skipped), malformed)
         table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
         table.tell(doubtful(table.rows, unanswerable=self.options.unanswerable), "odd questions")
-        answers, origins = [e.answers for e in examples], [e.origin for e in examples]
-        for finding in unspaced(answers, origins):
+        for finding in unspaced([e.answers for e in examples], [e.origin for e in examples]):
             table.remark(finding)
         return examples
 
