@@ -276,6 +276,12 @@ def test_words_that_are_numbers_stay(content: str, tmp_path: Path) -> None:
     assert not remarks
 
 
+def test_numbered_words_without_tags_are_read(tmp_path: Path) -> None:
+    found, (remark,) = conll.sentences(write(tmp_path, "1 Anna\n2 saw\n\n1 Good\n"))
+    assert [s.values() for s in found] == [{"tokens": ["Anna", "saw"]}, {"tokens": ["Good"]}]
+    assert "numbers the words" in str(remark)
+
+
 CONLLU = """# newdoc id = a
 # text = Vámonos al mar
 1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
@@ -319,6 +325,11 @@ def test_named_columns_are_those_that_are_read(tmp_path: Path) -> None:
             [],
             r":1: the first column has one value a sentence, such as 'd1'"
             r".*=column1,column2,word,tag",
+        ),
+        (  # where words begin in the text
+            "0 Anna B-PER\n5 saw O\n9 Bob B-PER\n\n" * 4,
+            [],
+            r":1: the first column has numbers, such as '0'.*=column1,word,tag\.",
         ),
         ("Anna B-PER\n", ["index", "word", "tag"], ":1: columns: 2, but data.columns names 3"),
         ("Anna B-PER\n", ["text", "label"], "names no column 'word'"),

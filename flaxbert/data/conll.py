@@ -197,7 +197,9 @@ def _layout(
         remark += f"; {left_out} lines of several words or none are left out" if left_out else ""
         return Layout(CONLLU, f"{remark} (others: --config.data.columns)", conllu=True)
     named = (WORD, *(f"column{n}" for n in range(2, width)), TAG)[:width]
-    if _counts(places) and (width > 2 or sum(map(len, places)) >= SURE):
+    behind = [cells[-1] for record in records for _, cells in record]
+    words = len(behind) >= SURE or len(set(behind)) == len(behind)  # of two columns: no tags
+    if _counts(places) and (width > 2 or words):
         remark = "the first column numbers the words and is left out"
         named = ("", *(WORD, *(f"column{n}" for n in range(3, width)), TAG)[: width - 1])
         return Layout(named, f"{remark} (if it is not so: --config.data.columns)")
@@ -205,6 +207,9 @@ def _layout(
         _check_order(records, places, first, path)
     return Layout(named)
 
+
+MOST = 0.9
+"""Share of the sentences, or the words, by which a column is known."""
 
 SURE = 10
 """Words of a file by which it is told that its first column numbers them, or holds no words."""
@@ -248,16 +253,19 @@ def _check_order(
             f"expected; {fix.format(named)}"
         )
     several = [cells for cells in places if len(cells) > 1]
-    alike = sum(len(set(cells)) == 1 for cells in several)
-    if width > 2 and sum(map(len, several)) >= SURE and alike >= 0.9 * len(several):
+    flat = list(itertools.chain.from_iterable(several))
+    alike = sum(len(set(cells)) == 1 for cells in several) >= MOST * len(several)
+    numbers = sum(map(str.isdecimal, flat)) >= MOST * len(flat)
+    if width > 2 and len(flat) >= SURE and (alike or numbers):
         values = [{cells[n] for record in records for _, cells in record} for n in range(width - 1)]
         texts = [len(v) if not all(map(str.isdecimal, v)) else 0 for v in values]
         names = [*(f"column{n}" for n in range(1, width)), "tag"]
         names[texts.index(max(texts))] = "word"
         named = ",".join(names)
+        what = "numbers" if numbers else "one value a sentence"
         raise DataError(
-            f"{path}:{number}: the first column has one value a sentence, such as "
-            f"{shown(several[0][0])}, where words are expected; {fix.format(named)}"
+            f"{path}:{number}: the first column has {what}, such as {shown(flat[0])}, where words "
+            f"are expected; {fix.format(named)}"
         )
 
 
