@@ -62,7 +62,6 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
     if jax.process_index() == 0:
         results = evaluation.metrics | {"data/eval/malformed": float(opened.malformed)}
         results |= opened.evaluator.data.batches.features.counts("eval")
-        results |= opened.evaluator.data.batches.features.counts("eval")
         predictions = opened.write("eval_results", "eval_results_predictions", evaluation.records)
         writer.write_json(workdir / "eval_results.json", results)
         show_predictions(opened.setup, opened.evaluator.examples, evaluation.records)
