@@ -163,7 +163,7 @@ def test_columns_without_a_name_are_left_out_and_counted(tmp_path: Path) -> None
     assert values(table)[:2] == [{"v1": "ham", "v2": "Go"}, {"v1": "spam", "v2": "Free"}]
     assert len(table.rows) == 4
     (remark,) = remarks(table)
-    assert "3 columns without a name are left out; 1 rows hold something there" in remark
+    assert "3 columns without a name left out; rows with something there: 1, " in remark
     assert "spam.csv:3" in remark
 
 
@@ -171,7 +171,7 @@ def test_columns_without_a_name_are_left_out_and_counted(tmp_path: Path) -> None
 def test_an_index_of_pandas_is_left_out(name: str, tmp_path: Path) -> None:
     table = read(tmp_path / "a.csv", f"{name},text\n0,fine\n1,good\n2,old\n")
     assert values(table) == [{"text": t} for t in ("fine", "good", "old")]
-    assert remarks(table) == [f"{tmp_path}/a.csv:1: 1 columns without a name are left out"]
+    assert remarks(table) == [f"{tmp_path}/a.csv:1: 1 column without a name left out"]
 
 
 def test_row_names_of_r_are_left_out(tmp_path: Path) -> None:

@@ -317,9 +317,10 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
             values = zip(header.names, whole, strict=True)
             yield Row({name: value for name, value in values if name}, origin)
     if nameless and not header.index:
-        what = f"{len(nameless)} columns without a name are left out"
+        count = len(nameless)
+        what = f"{count} {'column' if count == 1 else 'columns'} without a name left out"
         if filled and not _numbered(header, sample, nameless):
-            what += f"; {len(filled)} rows hold something there, the first: {filled[0]}"
+            what += f"; rows with something there: {len(filled)}, the first {filled[0]}"
         yield Finding(READ_AS, place, what)
 
 
