@@ -112,7 +112,7 @@ class _Opened:
 def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
     """Open the workdir's own model if it holds a run, else `model.init`, which must have a head."""
     sharding.check_started()
-    sharding.agree(writer.command(config, key))
+    sharding.agree(writer.command(config, key) | {"flags": sorted(given)})
     check_local("workdir", workdir)
     ours = stored.holds_run(workdir)
     with sharding.together():

@@ -131,10 +131,12 @@ def test_an_export_holds_the_tensors_that_came_in(case: str, tmp_path: Path) -> 
     before, after = (load_file(each / "model.safetensors") for each in (directory, out))
     first = {canonical(name, model): value for name, value in before.items()}
     again = {canonical(name, model): value for name, value in after.items()}
-    assert again.keys() <= first.keys()
+    # Where nothing is tied, transformers 5 has a second bias that it does not use, and transformers
+    # 4 reads that alone.
+    if "untied" in case:
+        first["cls.predictions.bias"] = first["cls.predictions.decoder.bias"]
+    assert again.keys() == first.keys()
     assert all(np.array_equal(first[name], value) for name, value in again.items())
-    # Where nothing is tied, transformers has a second bias that it does not use.
-    assert set(first) - set(again) <= {"cls.predictions.bias"}
 
 
 def test_an_untied_decoder_finds_its_bias_where_transformers_4_stored_it(tmp_path: Path) -> None:

@@ -120,6 +120,10 @@ def test_arguments_and_the_exit_code_pass_through(launch, tmp_path):
     command = next(argument for argument in calls[-1] if argument.startswith("--command="))
     lines = [line.strip() for line in command.splitlines()]
     words = shlex.split(next(line for line in lines if "-m flaxbert.run" in line))
-    assert words[3:] == ["--config.data.train=a b's.tsv", "--workdir=~/x", "--distributed=auto"]
+    assert words[words.index("flaxbert.run") + 1 :] == [
+        "--config.data.train=a b's.tsv",
+        "--workdir=~/x",
+        "--distributed=auto",
+    ]
     assert lines.index("(mount the bucket)") < lines.index("tar xzf flaxbert.tar.gz && cd flaxbert")
     assert not any(call[0] == "create" for call in calls)

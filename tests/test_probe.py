@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,12 @@ def test_windows_that_leave_text_out_are_refused(tmp_path: Path) -> None:
     probe.check(tokenizer, tmp_path)
     with pytest.raises(WeightsError, match=r"windows of a long text do not cover it .* installed"):
         probe.check(Losing(), tmp_path)
+
+
+def test_releases_whose_windows_leave_text_out_are_not_installed() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    (bound,) = [each for each in project["dependencies"] if each.startswith("tokenizers")]
+    assert {"!=0.23.1", "!=0.23.2"} <= set(bound.removeprefix("tokenizers").split(","))
 
 
 @pytest.mark.parametrize("name", kinds.KINDS)

@@ -466,6 +466,13 @@ def test_a_decoded_gold_span_is_the_answer_with_its_marks(
     assert context[record["start"] : record["end"]] == decoded
 
 
+def test_an_answer_that_ends_in_a_dropped_character_is_in_a_window(tokenizer: Any) -> None:
+    task = create(max_length=32)
+    (example,) = examples_of(task, row("i saw paris\uf0b7", answer="paris\uf0b7"))
+    features = task.featurize([example], tokenizer, labelled=True)
+    assert not any(features.lost.values())
+
+
 def test_an_answer_of_tokens_with_blanks_is_without_them(tmp_path: Path) -> None:
     modern = load_tokenizer(kinds.write_tokenizer("modernbert", tmp_path))
     task = create_v2(max_length=48)

@@ -179,6 +179,14 @@ def span(
     return (start, end) if start <= end else (0, 0)  # in a gap that no token covers
 
 
+def _spans(
+    answer: tuple[str, int], starts: list[list[int]], ends: list[list[int]]
+) -> list[tuple[int, int]]:
+    """Return the `span` of an answer in each window of its text."""
+    dropped = _dropped(answer, starts, ends)
+    return [span(answer, *window, dropped) for window in zip(starts, ends, strict=True)]
+
+
 def _dropped(answer: tuple[str, int], starts: list[list[int]], ends: list[list[int]]) -> Set[int]:
     """Return the places of an answer's characters that no token of a text's windows holds."""
     text, begin = answer
@@ -213,9 +221,7 @@ def gold_spans(
         if answer is None:
             spans += [(0, 0)] * len(windows)
             continue
-        here = [starts[window] for window in windows], [ends[window] for window in windows]
-        dropped = _dropped(answer, *here)
-        spans += [span(answer, *window, dropped) for window in zip(*here, strict=True)]
+        spans += _spans(answer, [starts[w] for w in windows], [ends[w] for w in windows])
     whole = {text for text, found in zip(owner, spans, strict=True) if found != (0, 0)}
     lost = {n: origin for n, (answer, origin) in enumerate(answers) if answer and n not in whole}
     if lost:
@@ -241,15 +247,16 @@ def out_of_reach(
 
     Args:
       answers: all reference answers of each text, with its origin.
-      owner: the text of each window.
+      owner: the text of each window, ascending.
       starts: first character of each token in each window.
       ends: those of `extend_ends`.
       longest: tokens that a predicted answer may have (`options.max_answer_length`).
     """
     least: dict[int, float] = {}  # text -> tokens of its shortest answer, inf if none is whole
-    for window, text in enumerate(owner):
-        for answer in answers[text][0]:
-            first, last = span(answer, starts[window], ends[window])
+    for text, group in itertools.groupby(range(len(owner)), owner.__getitem__):
+        windows = list(group)
+        here = [starts[w] for w in windows], [ends[w] for w in windows]
+        for first, last in itertools.chain(*(_spans(a, *here) for a in answers[text][0])):
             size = last - first + 1 if (first, last) != (0, 0) else math.inf
             least[text] = min(least.get(text, math.inf), size)
     share = len(least)

@@ -371,4 +371,8 @@ def save(model: Model, params: Params, directory: Path) -> None:
         if model.kind == "Model":  # the bare encoder is stored without its prefix
             name = name.removeprefix(f"{family.prefix}.")
         tensors[name] = np.ascontiguousarray(array)
+        # The bias of an untied decoder: transformers 4 reads it under its other name alone.
+        twin = family.tied.get(name)
+        if twin is not None and twin not in names.values():
+            tensors[twin] = tensors[name].copy()
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

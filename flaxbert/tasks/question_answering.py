@@ -113,8 +113,7 @@ class QuestionAnswering:
         examples = table.read(lambda row: self._example(row, labelled, skipped), malformed)
         table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
         table.tell(doubtful(table.rows, unanswerable=self.options.unanswerable), "odd questions")
-        answers, origins = [e.answers for e in examples], [e.origin for e in examples]
-        for finding in unspaced(answers, origins):
+        for finding in unspaced([e.answers for e in examples], [e.origin for e in examples]):
             table.remark(finding)
         return examples
 
@@ -221,8 +220,7 @@ class QuestionAnswering:
         ]
 
     def _record(self, example: Example, span: tuple[float, int, int], null: float) -> Record:
-        score, start, end = span
-        start, end = windows.trim(example.context, start, end)
+        score, (start, end) = span[0], windows.trim(example.context, *span[1:])
         text = example.context[start:end]
         record: Record = {"id": example.id, "question": example.question, "answer": text}
         record |= {"start": start, "end": end, "score": score if np.isfinite(score) else None}

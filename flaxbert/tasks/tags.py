@@ -154,7 +154,7 @@ def _without_odd(
             if tag in odd:
                 raise DataError(
                     f"{row.place(place)}: the tag of word {place + 1}, "
-                    f"{shown(row.values[words][place])}, is {shown(tag)}, but most look like "
+                    f"{shown(read_words(row, words)[place])}, is {shown(tag)}, but most look like "
                     f"B-TYPE or I-TYPE. Give it a prefix, or O outside all entities.{others}"
                 )
         return row, tags
