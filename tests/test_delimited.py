@@ -82,6 +82,11 @@ def test_quotes_that_no_csv_writer_leaves_are_text(cells: list[str], tmp_path: P
     assert not remarks(table)
 
 
+def test_two_quotes_in_two_cells_enclose_no_tab(tmp_path: Path) -> None:
+    table = read(tmp_path / "a.tsv", 'text\tlabel\n"\t"\n')
+    assert values(table) == [{"text": '"', "label": '"'}]
+
+
 def test_how_cells_are_quoted_may_be_told(tmp_path: Path) -> None:
     content = 'text\tlabel\n"both"\tgood\nnone\tbad\n'
     assert values(read(tmp_path / "a.tsv", content, quoting="yes"))[0]["text"] == "both"

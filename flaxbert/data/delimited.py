@@ -191,11 +191,13 @@ def _is_quoted(text: str, separator: str, path: Path) -> bool:
         return False
     if any(isinstance(cells, str) for cells in records):
         return False
-    width = max(map(len, records), default=0)
+    width = max(map(len, records))
+    if any(cells and len(cells) != width for cells in records):
+        return False
     texts = [
         column
         for column in range(width)
-        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if len(cells) == width)
+        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if cells)
     ]
     content = text.replace("\r\n", "\n").rstrip("\n")
     return any(  # quoted where needed; all cells; all that are no numbers
