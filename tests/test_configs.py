@@ -112,7 +112,11 @@ def make_task(config: Config):
     options = config.options
     names = {"multi_label": [["no"], ["yes"]], "token_classification": [["B-X"], ["O"]]}
     column = options.tags if hasattr(options, "tags") else getattr(options, "label", None)
-    rows = [{column: name, "tokens": ["word"]} for name in names.get(config.task, ["no", "yes"])]
+    texts = {getattr(options, name, None): "word" for name in ("text", "pair")}
+    rows = [
+        {**texts, column: name, "tokens": ["word"]}
+        for name in names.get(config.task, ["no", "yes"])
+    ]
     table = Table("made up", [Row(row, "here") for row in rows])
     return TASKS[config.task].create(config.data, options, table, {})
 

@@ -82,6 +82,11 @@ def test_quotes_that_no_csv_writer_leaves_are_text(cells: list[str], tmp_path: P
     assert not remarks(table)
 
 
+def test_two_quotes_in_two_cells_enclose_no_tab(tmp_path: Path) -> None:
+    table = read(tmp_path / "a.tsv", 'text\tlabel\n"\t"\n')
+    assert values(table) == [{"text": '"', "label": '"'}]
+
+
 def test_how_cells_are_quoted_may_be_told(tmp_path: Path) -> None:
     content = 'text\tlabel\n"both"\tgood\nnone\tbad\n'
     assert values(read(tmp_path / "a.tsv", content, quoting="yes"))[0]["text"] == "both"
@@ -163,7 +168,7 @@ def test_columns_without_a_name_are_left_out_and_counted(tmp_path: Path) -> None
     assert values(table)[:2] == [{"v1": "ham", "v2": "Go"}, {"v1": "spam", "v2": "Free"}]
     assert len(table.rows) == 4
     (remark,) = remarks(table)
-    assert "3 columns without a name are left out; 1 rows hold something there" in remark
+    assert "3 columns without a name left out; rows with something there: 1, " in remark
     assert "spam.csv:3" in remark
 
 
@@ -171,7 +176,7 @@ def test_columns_without_a_name_are_left_out_and_counted(tmp_path: Path) -> None
 def test_an_index_of_pandas_is_left_out(name: str, tmp_path: Path) -> None:
     table = read(tmp_path / "a.csv", f"{name},text\n0,fine\n1,good\n2,old\n")
     assert values(table) == [{"text": t} for t in ("fine", "good", "old")]
-    assert remarks(table) == [f"{tmp_path}/a.csv:1: 1 columns without a name are left out"]
+    assert remarks(table) == [f"{tmp_path}/a.csv:1: 1 column without a name left out"]
 
 
 def test_row_names_of_r_are_left_out(tmp_path: Path) -> None:

@@ -191,11 +191,13 @@ def _is_quoted(text: str, separator: str, path: Path) -> bool:
         return False
     if any(isinstance(cells, str) for cells in records):
         return False
-    width = max(map(len, records), default=0)
+    width = max(map(len, records))
+    if any(cells and len(cells) != width for cells in records):
+        return False
     texts = [
         column
         for column in range(width)
-        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if len(cells) == width)
+        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if cells)
     ]
     content = text.replace("\r\n", "\n").rstrip("\n")
     return any(  # quoted where needed; all cells; all that are no numbers
@@ -317,9 +319,10 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
             values = zip(header.names, whole, strict=True)
             yield Row({name: value for name, value in values if name}, origin)
     if nameless and not header.index:
-        what = f"{len(nameless)} columns without a name are left out"
+        count = len(nameless)
+        what = f"{count} {'column' if count == 1 else 'columns'} without a name left out"
         if filled and not _numbered(header, sample, nameless):
-            what += f"; {len(filled)} rows hold something there, the first: {filled[0]}"
+            what += f"; rows with something there: {len(filled)}, the first {filled[0]}"
         yield Finding(READ_AS, place, what)
 
 
