@@ -19,6 +19,7 @@ from flaxbert import Config, DataConfig, TrainConfig, modes, sharding
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.evaluate import Evaluation, Evaluator
+from flaxbert.models.weights import LoadReport
 from flaxbert.setup import Setup
 from flaxbert.state import TrainState
 from flaxbert.tasks import TASKS
@@ -324,10 +325,11 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
         ]
         return Evaluation(records, {"f1_macro": 1 / steps})
 
-    def zeros(self: Setup) -> Any:
-        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.model.shapes)
+    def zeros(self: Setup, *, trained: bool = False) -> Any:
+        params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.model.shapes)
+        return params, LoadReport("zeros", ())
 
-    monkeypatch.setattr(Setup, "load_params", zeros)
+    monkeypatch.setattr(Setup, "read_params", zeros)
     monkeypatch.setattr(sys.modules["flaxbert.train"], "compile_heights", compile_heights)
     monkeypatch.setattr(Evaluator, "compile", lambda self, params: None)
     monkeypatch.setattr(Evaluator, "run", run)
