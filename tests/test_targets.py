@@ -1,7 +1,7 @@
 """What the compilers for a TPU v5e and an H100 make of a training step in bfloat16.
 
-The programs are compiled, not run: neither machine is needed. For the TPU `pip install libtpu`, for
-the GPU `pip install "jax-cuda12-plugin[with-cuda]"` of jax's version (several gigabytes).
+The programs are compiled, not run: neither machine is needed. Both compilers come with
+`pip install -e '.[targets]'` (several gigabytes); what is not installed is skipped.
 """
 
 import re
