@@ -61,6 +61,18 @@ class Notes:
     """Digest of the pre-trained encoder that the run began with; older checkpoints have none."""
 
 
+class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
+    """Orbax's manager, without its questions about preemption.
+
+    It asks JAX with the number of the step, also in a thread, and JAX takes that for the count of
+    `Preemption.asked`. Hosts would then be told to stop at different places.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Return False: the loop decides when a run stops."""
+        return False
+
+
 class Store:
     """A directory of Orbax checkpoints, each with the checksums of its files.
 
@@ -73,7 +85,7 @@ class Store:
         self._writing, self._notes = NONE, dict[str, Any]()
         sealed = ocp.AsyncOptions(post_finalization_callback=self._seal)
         with self._told_if_failing():
-            self._manager = ocp.CheckpointManager(
+            self._manager = _Manager(
                 self._directory,
                 item_handlers=ocp.StandardCheckpointHandler(),  # else `shapes` finds nothing
                 options=ocp.CheckpointManagerOptions(async_options=sealed, **options),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import multihost_utils
 
 from flaxbert import checkpoint, sharding, state
 from flaxbert.checkpoint import CHECKSUMS, NOTES, BestParams, Checkpoints, Notes
@@ -266,3 +267,13 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(saved, monkeypa
         Checkpoints(saved).newest()
     monkeypatch.undo()
     assert Checkpoints(saved).newest() == 2
+
+
+def test_saving_does_not_count_as_a_question_about_preemption(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1), 1, notes())
+    checkpoints.close()
+    assert checkpoints.newest() == 1
+    assert asked == []  # the loop counts, and JAX takes any number for its count

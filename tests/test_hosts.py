@@ -182,7 +182,7 @@ def test_a_file_that_becomes_visible_late_is_waited_for(hosts, tmp_path, monkeyp
 def test_hosts_that_see_different_checkpoints_are_refused(hosts, tmp_path, monkeypatch):
     from flaxbert import checkpoint
 
-    monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", lambda *args, **options: None)
+    monkeypatch.setattr(checkpoint, "_Manager", lambda *args, **options: None)
     monkeypatch.setattr(
         checkpoint.Store, "steps", lambda self: [2, 4][: 1 + sharding._state().process_id]
     )
