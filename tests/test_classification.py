@@ -64,6 +64,33 @@ def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices
     assert gold(task, train) == indices
 
 
+@pytest.mark.parametrize("one", ["1.0", 1.0, ["1.0"], "['1.0']"])
+def test_labels_with_decimals_are_names_and_no_indices(one: Any, caplog: Any) -> None:
+    labels = ("1.0", "1.5", "2.0")
+    rows = table([one, "1.5", "2.0"])
+    trained = create(rows, Options(labels=labels))
+    assert gold(trained, rows) == [0, 1, 2]
+    checkpoint = trained.hf_config()
+    assert gold(create(None, hf=checkpoint), rows) == [0, 1, 2]
+    again = create(rows, hf=checkpoint)
+    assert again.labels == labels
+    assert gold(again, rows) == [0, 1, 2]
+    with pytest.raises(DataError, match="label '0' is none of"):
+        gold(again, table(["0"]))
+    assert not caplog.messages
+
+
+def test_labels_with_decimals_are_not_refused_as_counted_from_1() -> None:
+    task = create(None, Options(labels=("1.0", "2.0")))
+    assert gold(task, table(["1.0", "2.0"])) == [0, 1]
+
+
+def test_an_option_that_is_not_set_is_not_named() -> None:
+    with pytest.raises(ConfigError, match="fresh_head") as caught:
+        create(table(["bad", "new"]), hf=CHECKPOINT)
+    assert "options.labels" not in str(caught.value)
+
+
 @pytest.mark.parametrize("null", [None, math.nan])
 def test_a_null_among_floats_is_no_label(null: Any) -> None:
     train = table([1.0, 0.0, null])

@@ -92,6 +92,15 @@ def test_integers_without_names_are_labels() -> None:
     assert flags(task, train) == [(0, 1, 1), (1, 0, 0)]
 
 
+@pytest.mark.parametrize("cells", [["1.0,1.5", "2.0"], [["1.0", "1.5"], [2.0]]])
+def test_labels_with_decimals_are_names_and_no_indices(cells: Any) -> None:
+    rows = table(cells)
+    task = create(rows, Options(labels=("1.0", "1.5", "2.0")))
+    again = create(rows, hf=task.hf_config())
+    assert again.labels == task.labels
+    assert flags(task, rows) == flags(again, rows) == [(1, 1, 0), (0, 0, 1)]
+
+
 def test_the_options_give_labels_and_their_order() -> None:
     train = table([["joy"], ["love"]])
     task = create(train, Options(labels=("love", "joy", "fear")))

@@ -3,10 +3,11 @@
 import collections
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 MALFORMED = "malformed"
 """The kind of what cannot be used: an error, or left out and counted (`data.malformed=skip`)."""
@@ -57,8 +58,6 @@ FEW_EXAMPLES = 3
 
 MANY_NUMBERS = 10
 """Different numbers that are classes without a doubt."""
-
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 LONG_SENTENCE = 1000
 """Words: sentences this long are files whose blank lines are missing, or whole documents."""
@@ -277,7 +276,8 @@ def _doubtful_labels(
             what = f"label {name!r} is given {count} times: too few to learn it; a mistake?"
             yield Finding("rare label", first[name], what)
     single = all(len(example.labels) == 1 for example in train)
-    if single and (numbers := _numbers(counts)):
+    numbers = [name for name in counts if name.strip().casefold() not in SENTINELS]
+    if single and numbers and all(map(is_number, numbers)):
         fractions = [name for name in numbers if "." in name or "e" in name.lower()]
         many = len(numbers) > MANY_NUMBERS and 10 * len(numbers) > len(train)
         if fractions or many:
@@ -287,10 +287,12 @@ def _doubtful_labels(
             yield Finding("numbers as labels", first[name], f"{what}; {mend}")
 
 
-def _numbers(names: Iterable[str]) -> list[str]:
-    """The names if all of them are numbers, sentinels left out; else none."""
-    numbers = [name for name in names if name.strip().casefold() not in SENTINELS]
-    return numbers if all(map(NUMBER.fullmatch, numbers)) else []
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, or a text that writes one."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _quoted(example: Comparable) -> str:

@@ -5,13 +5,12 @@ import collections
 import dataclasses
 import json
 import logging
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.findings import MALFORMED, Finding, is_number
 from flaxbert.errors import DataError
 
 log = logging.getLogger("flaxbert")
@@ -253,7 +252,11 @@ class Table:
         ):
             return None
         texts: dict[str, list[str]] = {name: list(map(str, values[name])) for name in known}
-        labels = [name for name in known if name in texts[name] or _numbers([name, *texts[name]])]
+        labels = [
+            name
+            for name in known
+            if name in texts[name] or all(map(is_number, [name, *texts[name]]))
+        ]
         if not labels:
             return None
         label = min(labels, key=lambda name: (name not in texts[name], len(set(texts[name]))))
@@ -264,11 +267,3 @@ class Table:
         if len(wanted) < len(needed):
             roles[label] = next(column for column in columns if column not in wanted)
         return [roles.get(name, f"column{number}") for number, name in enumerate(known, start=1)]
-
-
-def _numbers(texts: Iterable[str]) -> bool:
-    """Whether all texts are numbers."""
-    try:
-        return all(math.isfinite(float(text)) for text in texts)
-    except ValueError:
-        return False

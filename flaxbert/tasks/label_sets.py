@@ -127,9 +127,9 @@ def _values(row: Row, options: LabelSetOptions) -> list[Any]:
                     f"be read. Write the labels with {options.separator!r} between them."
                 )
             value = bare[1]
-        return [names.whole(p.strip()) for p in value.split(options.separator) if p.strip()]
-    values = list(map(names.whole, value)) if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(v, str | int) for v in values):
+        return [part.strip() for part in value.split(options.separator) if part.strip()]
+    values = list(value) if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(names.whole(v), str | int) for v in values):
         raise DataError(
             f"{row.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
             f"text with {options.separator!r} between them."
@@ -143,7 +143,7 @@ def _no_flags(row: Row, values: Sequence[Any], options: LabelSetOptions) -> list
     Raises:
       DataError: for flags in a row, but not in all.
     """
-    numbers = [str(value) for value in values if str(value).isdecimal()]
+    numbers = [name for name in map(str, map(names.whole, values)) if name.isdecimal()]
     if any(isinstance(value, bool) for value in values) or len(set(numbers)) < len(numbers):
         raise DataError(
             f"{row.origin}: {options.label} is {shown(row.values.get(options.label))}, with a "
