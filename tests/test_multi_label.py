@@ -130,6 +130,9 @@ def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
         "{joy,love}",  # a database
         '["joy", "love"]  ',
         ("joy", "love"),
+        "('joy', 'love')",
+        "array(['joy', 'love'], dtype=object)",
+        "[np.str_('joy'), np.str_('love')]",
     ],
 )
 def test_a_printed_list_is_read_as_a_list(value: Any) -> None:
@@ -139,9 +142,24 @@ def test_a_printed_list_is_read_as_a_list(value: Any) -> None:
     assert flags(task, train) == [(0, 1, 1), (1, 0, 0), (0, 0, 0)]
 
 
-def test_a_list_that_is_printed_in_part_is_refused() -> None:
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['joy' 'love' ... 'fear']",
+        "[joy love ... fear]",
+        "array(['joy', 'love'",
+        "Index(['joy', 'love'], dtype='object')",
+        "('joy', 'love'",
+        "('joy')",
+    ],
+)
+def test_a_list_that_is_printed_in_part_is_refused(cell: str) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl:1: labels is .* cannot be read\. Write"):
-        create(table(["['joy' 'love' ... 'fear']", "fear"]))
+        create(table([cell, "fear"]))
+
+
+def test_labels_may_have_brackets() -> None:
+    assert create(table(["(a), b(c)", "d (e)"])).labels == ("(a)", "b(c)", "d (e)")
 
 
 def test_quotes_within_a_printed_label_are_part_of_it() -> None:

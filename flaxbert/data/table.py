@@ -32,29 +32,58 @@ PRINTED = re.compile(rf"\s*(?:{ITEM})?(?:(?:\s*,\s*|\s+)(?:{ITEM}))*\s*,?\s*")
 """The inside of a list as Python or numpy prints it: the latter without commas."""
 
 
-LIST = re.compile(r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", re.DOTALL)
-"""What a printed list looks like, or a set of texts."""
+LIST = re.compile(
+    r"\s*(\[.*\]|\{\s*['\"].*['\")]\s*\}|\(.*\)|[a-zA-Z.]+\(\s*([\[({].*)?\))\s*", re.DOTALL
+)
+"""What a printed list looks like, a set of texts, a tuple, or a call such as array([...])."""
+
+CALL = re.compile(r"(?:np\.|numpy\.)?(?:array|str_|bool_|u?int\d+|float\d+)|set|frozenset")
+"""Functions by which Python and NumPy print their types."""
 
 
 def unprinted(value: Any) -> Any:
-    """Return the list that a cell's text prints, such as ['a', 'b'] or ["a"]; else the value."""
+    """Return the list that a cell's text prints, such as ['a'] or array(['a']); else the value.
+
+    Tuples and sets of texts become lists.
+    """
     if not isinstance(value, str) or not LIST.fullmatch(value):
         return value
     text = value.strip()
+    inside = text[1:-1]
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
-            # Without commas Python would join texts: 'a' 'b' is 'ab'.
-            if PRINTED.fullmatch(text[1:-1]):
-                return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
-            read = ast.literal_eval(text)
+        # NumPy prints no commas, and Python would join texts without them: 'a' 'b' is 'ab'.
+        if text[0] in "[{" and PRINTED.fullmatch(inside):
+            text = f"[{', '.join(re.findall(ITEM, inside))}]"
+        read = parsed(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return value
-    return read if isinstance(read, list) else value
+    return list(read) if isinstance(read, list | tuple) else value
+
+
+def parsed(text: str) -> Any:
+    """Return the value that a text writes: JSON, or what Python or NumPy prints.
+
+    Raises:
+      ValueError, SyntaxError, RecursionError, MemoryError, TypeError: for anything else.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return ast.literal_eval(_Plain().visit(ast.parse(text.strip(), mode="eval")))
+
+
+class _Plain(ast.NodeTransformer):
+    """Turns array([...], dtype=...), np.str_('a') and sets into lists and values."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if not CALL.fullmatch(ast.unparse(node.func)) or len(node.args) > 1:
+            return node
+        return self.visit(node.args[0]) if node.args else ast.List([], ast.Load())
+
+    def visit_Set(self, node: ast.Set) -> ast.AST:
+        return self.visit(ast.List(node.elts, ast.Load()))
 
 
 def shown(value: Any) -> str:

@@ -36,6 +36,11 @@ class LabelSetOptions(texts.TextOptions):
 BARE = re.compile(r"\s*[\[{](.*)[\]}]\s*", re.DOTALL)
 """A list whose elements are not quoted, as databases print it: [joy, love], {joy,love}."""
 
+BROKEN = re.compile(
+    r"[\[{].*(['\"]|\.\.\.).*[\]}]|(\w+\()?[\[({]+\s*['\"].*|\w+\([\[({].*", re.DOTALL
+)
+"""What a list, tuple, set or array looks like that is printed in part, or in another way."""
+
 
 def reader(
     table: Table, options: LabelSetOptions, labels: Sequence[str] | None
@@ -120,13 +125,13 @@ def _values(row: Row, options: LabelSetOptions) -> list[Any]:
     """The labels of a row, as they stand there."""
     value = unprinted(row.values.get(options.label))
     if isinstance(value, str):
-        if bare := BARE.fullmatch(value):
-            if re.search("['\"]", bare[1]):
-                raise DataError(
-                    f"{row.origin}: {options.label} is {shown(value)}: a printed list that cannot "
-                    f"be read. Write the labels with {options.separator!r} between them."
-                )
-            value = bare[1]
+        if BROKEN.fullmatch(value.strip()):
+            raise DataError(
+                f"{row.origin}: {options.label} is {shown(value)}: a printed list that cannot be "
+                f"read. Write the labels with {options.separator!r} between them."
+            )
+        bare = BARE.fullmatch(value)
+        value = bare[1] if bare else value
         return [part.strip() for part in value.split(options.separator) if part.strip()]
     values = list(value) if isinstance(value, list | tuple) else [None]
     if not all(isinstance(names.whole(v), str | int) for v in values):
