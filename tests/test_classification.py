@@ -296,6 +296,30 @@ def test_a_class_that_is_unknown_is_not_skipped() -> None:
         assert part in str(caught.value)
 
 
+def test_a_rare_class_that_is_unknown_is_not_skipped() -> None:
+    known = tuple(f"c{n}" for n in range(29))
+    task = create(None, Options(labels=known), malformed="skip")
+    rows = table([*known, "c29"] * 4)
+    with pytest.raises(DataError, match=r"4 of 120 rows are malformed for one cause, label 'c29'"):
+        task.examples(rows, labelled=True)
+
+
+def test_several_unknown_labels_are_counted_together() -> None:
+    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    odd = [f"odd {n}" for n in range(6)]
+    with pytest.raises(DataError, match=r":82: label 'odd 0' .*6 of 86 rows.* unknown or missing"):
+        task.examples(table(["ham", "spam"] * 40 + odd), labelled=True)
+    assert len(task.examples(table(["ham", "spam"] * 60 + odd), labelled=True)) == 120
+
+
+def test_a_few_missing_labels_are_skipped_but_not_many() -> None:
+    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    rows = table(["ham", "spam"] * 60 + [None, "", math.nan] * 2)
+    assert len(task.examples(rows, labelled=True)) == 120
+    with pytest.raises(DataError, match=r"6 of 46 rows .* unknown or missing labels"):
+        task.examples(table(["ham", "spam"] * 20 + [None, "", math.nan] * 2), labelled=True)
+
+
 def test_rows_that_are_malformed_for_the_most_part_are_not_skipped() -> None:
     task = create(None, Options(labels=("ham", "spam")), malformed="skip")
     rows = table(["ham"] * 9, text=["film"] * 4 + [None] * 5)

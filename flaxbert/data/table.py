@@ -135,9 +135,13 @@ class Row:
         return None if value is None else str(value)
 
 
-MOST, MOST_ALIKE, FEW = 0.5, 0.05, 3
-"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for one cause
-that is known, such as a label; and how many it leaves out whatever their share."""
+MOST, MOST_LABELS, FEW = 0.5, 0.05, 3
+"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for labels that
+are unknown or missing; and how many it leaves out whatever their share. One label that is unknown
+in more rows is a class, however rare it is."""
+
+MISSING = "a missing label"
+"""The cause of the rows without a label, which are no class."""
 
 
 def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> None:
@@ -147,14 +151,25 @@ def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> Non
       DataError: the first, with their number.
     """
     causes = collections.Counter(fault.cause for fault in faults if fault.cause)
-    for cause, count in [*causes.most_common(1), ("", len(faults))]:
-        if count > FEW and count > (MOST_ALIKE if cause else MOST) * total:
-            first = next(fault for fault in faults if fault.cause == cause or not cause)
-            why = f" for one cause, {cause}" if cause else ""
-            raise DataError(
-                f"{first} {count} of {total} {what} are malformed{why}: too many to be single "
-                "mistakes, which data.malformed=skip is for."
-            )
+    label, count = max(
+        ((cause, count) for cause, count in causes.items() if cause != MISSING),
+        key=lambda pair: pair[1],
+        default=("", 0),
+    )
+    if count > FEW:
+        alike = [fault for fault in faults if fault.cause == label]
+        why = f" for one cause, {label}"
+    elif causes.total() > max(FEW, MOST_LABELS * total):
+        alike = [fault for fault in faults if fault.cause]
+        why = " for unknown or missing labels"
+    elif len(faults) > max(FEW, MOST * total):
+        alike, why = list(faults), ""
+    else:
+        return
+    raise DataError(
+        f"{alike[0]} {len(alike)} of {total} {what} are malformed{why}: too many to be single "
+        "mistakes, which data.malformed=skip is for."
+    )
 
 
 Found = Iterator[Row | DataError | Finding]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flaxbert.data.findings import is_number
-from flaxbert.data.table import Table, shortened, shown, unprinted
+from flaxbert.data.table import MISSING, Table, shortened, shown, unprinted
 from flaxbert.errors import ConfigError, DataError
 
 log = logging.getLogger("flaxbert")
@@ -142,19 +142,20 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
         return labels.index(name)
     if number is not None and not labels.numbered and number < len(labels):
         return number
+    cause = f"label {shown(value)}"
     if name == "-1":
         advice = "Test sets are published with -1 for labels that are withheld: take another split."
     elif isinstance(value, list | tuple | dict):
         advice = "Several labels a row: --config.task=multi_label."
     elif value is None or value == "" or value != value:
-        advice = "The label is missing: fill it in, or remove the row."
+        advice, cause = "The label is missing: fill it in, or remove the row.", MISSING
     else:
         advice = "Fix the row, or list all labels with --config.options.labels."
         if number is None and is_number(value):
             advice += " Numbers to predict: --config.task=regression."
     raise DataError(
         f"{origin}: label {shown(value)} is none of {shortened(labels)}. {advice}",
-        cause=f"label {shown(value)}",
+        cause=cause,
     )
 
 
