@@ -10,13 +10,13 @@ import dataclasses
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flaxbert.config import SEPARATORS, DataConfig
 from flaxbert.data import conll
 from flaxbert.data.encodings import codec
-from flaxbert.data.findings import READ_AS, Finding
+from flaxbert.data.findings import READ_AS, Finding, is_number
 from flaxbert.data.table import Found, Row, shortened
 from flaxbert.errors import DataError
 
@@ -35,8 +35,6 @@ Records = Iterator[tuple[int, Cells]]
 NAMES = {separator: name for name, separator in SEPARATORS.items() if name.isalpha()}
 UNNAMED = re.compile(r"|Unnamed: \d+")
 """What stands for the name of a column without one; the latter if pandas has read it once."""
-
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +121,13 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
         other = "no" if separator == "\t" else "yes"
         option = f"--config.data.quoting={other} if that is wrong"
         yield Finding(READ_AS, f"{path}:{first}", f"{how}; set {option}")
+    if data.quoting == "auto" and dialect.quoting == "no" and separator == "\t":
+        count, line = _enclosed(text)
+        if count:
+            cells = "cell begins and ends" if count == 1 else "cells begin and end"
+            what = f"{count} {cells} with a double quote, which is text here; if quotes enclose"
+            option = "--config.data.quoting=yes"
+            yield Finding(READ_AS, f"{path}:{line + first - 1}", f"{what} cells, set {option}")
     if spaced and dialect.quoting != "no":
         what = f"a space follows each {NAMES.get(separator, separator)} of the first line"
         yield Finding(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
@@ -154,7 +159,9 @@ def _quoting(text: str, path: Path, data: DataConfig, separator: str) -> str:
     if data.quoting != "auto":
         return data.quoting
     if separator == "\t":
-        return "yes" if _is_quoted(text, separator, path) else "no"
+        ways = ["yes"] + ["escaped"] * ('\\"' in text) if re.search(r'(^|\t)"', text, re.M) else []
+        named = not data.columns
+        return next((way for way in ways if _is_quoted(text, separator, way, named=named)), "no")
     others = ["escaped"] * ('\\"' in text) + ["no"] * (separator != ",")
     if others and '"' in text and not _consistent(text, Dialect(separator, "yes"), path):
         fitting = (way for way in others if _consistent(text, Dialect(separator, way), path))
@@ -177,49 +184,70 @@ def _consistent(text: str, dialect: Dialect, path: Path) -> bool:
     return len({len(each) if isinstance(each, list) else -1 for each in cells}) == 1
 
 
-def _is_quoted(text: str, separator: str, path: Path) -> bool:
-    """Whether a CSV writer has written a file: it would write the very same again.
+def _is_quoted(text: str, separator: str, quoting: str, *, named: bool) -> bool:
+    """Whether quotes enclose cells: each cell is whole in quotes or has none, and some need them.
 
-    A file whose quotes are characters, such as GLUE's, is written otherwise: cells with a quote
-    would stand in quotes, and those that need none would not.
+    In files whose quotes are characters, such as GLUE's, some stand within cells or alone.
+
+    Args:
+      text: of the file.
+      separator: of the columns.
+      quoting: how quotes within quotes are written, "yes" or "escaped".
+      named: whether the first line names the columns.
     """
-    if not re.search(rf'(^|{re.escape(separator)})"', text, re.MULTILINE):
+    records = _cells(text, separator, quoting)
+    if not records or len({len(cells) for cells in records[1:]} | {len(records[-1])}) > 1:
         return False
-    try:
-        records = [cells for _, cells in Dialect(separator, "yes").records(text, path)]
-    except DataError:
+    width = len(records[-1])
+    # R names no column for the numbers of its rows.
+    if len(records[0]) not in ((width, width - 1) if named else (width,)):
         return False
-    if any(isinstance(cells, str) for cells in records):
-        return False
-    width = max(map(len, records))
-    if any(cells and len(cells) != width for cells in records):
-        return False
+    if named and all(quoted for quoted, _ in records[0]):
+        return True
+    lines = [line.count(separator) for line in text.split("\n") if line.strip("\r")]
+    special = ['\\"' if quoting == "escaped" else '""']
+    if len(set(lines)) > 1:  # else a quote in one line may only happen to close that in another
+        special += [separator, "\n"]
+    inside = [value for cells in records for quoted, value in cells if quoted]
+    if any(mark in value for value in inside for mark in special):
+        return True
+    rows = records[1:] if named else records
+    columns = list(zip(*rows, strict=True))
     texts = [
-        column
-        for column in range(width)
-        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if cells)
+        [quoted for quoted, _ in column]
+        for column in columns
+        if not all(not value or is_number(value) for _, value in column)
     ]
-    content = text.replace("\r\n", "\n").rstrip("\n")
-    return any(  # quoted where needed; all cells; all that are no numbers
-        content == _written(records, separator, forced) for forced in ((), range(width), texts)
-    )
+    return len(rows) > 1 and len(texts) > 1 and all(map(all, texts))
 
 
-def _written(records: Sequence[Cells], separator: str, forced: Collection[int]) -> str:
-    """A file as a CSV writer writes it, the columns `forced` and the header always in quotes."""
-    special = re.compile(rf'[\r\n"{re.escape(separator)}]')
+def _cells(text: str, separator: str, quoting: str) -> list[list[tuple[bool, str]]] | None:
+    """Return each record's cells, whether in quotes and their content; None if a quote is stray."""
+    content = {"yes": r'[^"]*(?:""[^"]*)*', "escaped": r'[^"\\]*(?:\\.[^"\\]*)*'}[quoting]
+    mark = re.escape(separator)
+    cell = re.compile(rf'(?:"({content})"\r?|([^"{mark}\n]*))({mark}|\n|\Z)', re.DOTALL)
+    records: list[list[tuple[bool, str]]] = [[]]
+    place = 0
+    while place < len(text):
+        match = cell.match(text, place)
+        if match is None:
+            return None
+        quoted = match[1] is not None
+        records[-1].append((quoted, match[1] if quoted else match[2]))
+        if match[3] == "\n":
+            records.append([])
+        place = match.end()
+    return [cells for cells in records if cells and cells not in BLANK]
 
-    def cell(number: int, column: int, value: str) -> str:
-        always = column in forced or (forced and number == 0)
-        if not (always or special.search(value)):
-            return value
-        return '"' + value.replace('"', '""') + '"'
 
-    lines = (
-        separator.join(cell(number, column, value) for column, value in enumerate(cells))
-        for number, cells in enumerate(records)
-    )
-    return "\n".join(lines).replace("\r\n", "\n").rstrip("\n")
+BLANK = ([(False, "")], [(False, "\r")])
+"""Cells of an empty line."""
+
+
+def _enclosed(text: str) -> tuple[int, int]:
+    """Return how many cells between tabs stand in double quotes, and the line of the first."""
+    matches = list(re.finditer(r'(?:^|\t)"[^\t\n]*"(?=\t|\r?$)', text, re.MULTILINE))
+    return len(matches), text.count("\n", 0, matches[0].end()) + 1 if matches else 0
 
 
 def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Records:
@@ -243,8 +271,8 @@ def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Recor
             if "new-line" not in str(error):  # a quote: the lines behind it may be cells
                 raise DataError(
                     f"{path}:{begin}: {error}: a cell begins with a double quote, but does not end "
-                    'with one. Write quotes within quotes twice (""), or, if quotes are text here, '
-                    "set --config.data.quoting=no."
+                    'with one. Write quotes within quotes twice (""). If they are written \\", set '
+                    "--config.data.quoting=escaped; if quotes are text, --config.data.quoting=no."
                 ) from None
             yield begin, conll.LONE_RETURN
 
@@ -365,7 +393,10 @@ def _other_width(width: int, header: Header, dialect: Dialect) -> str:
     names = header.names
     told = f"{width} columns, but {header.source} {len(names)} ({', '.join(shortened(names))})."
     if dialect.quoting == "no":
-        return f"{told} Quotes are text here; if they enclose cells, set --config.data.quoting=yes."
+        return (
+            f"{told} Quotes are text here; if they enclose cells, set --config.data.quoting=yes, "
+            'or escaped if those within cells are written \\".'
+        )
     if width > len(names):
         separators = f"{NAMES.get(dialect.separator, 'separator')}s"
         return f"{told} A cell that holds {separators} must stand in double quotes."
