@@ -183,6 +183,47 @@ def test_a_text_may_hold_what_separates_columns_elsewhere(tmp_path: Path) -> Non
     assert len(values(read(tmp_path / "a.csv", content))) == 3
 
 
+@pytest.mark.parametrize(
+    ("content", "columns", "row"),
+    [
+        (
+            "id;text (raw, unclean);label\n1;fine;ham\n2;a, b, c;spam\n",
+            (),
+            {"id": "1", "text (raw, unclean)": "fine", "label": "ham"},
+        ),
+        ('"text, raw";label\nfine;ham\nold;spam\n', (), {"text, raw": "fine", "label": "ham"}),
+        ("hi, there;pos\nfine;neg\n", ("text", "label"), {"text": "hi, there", "label": "pos"}),
+        ("hi;1,5\nfine;2\n", ("text", "label"), {"text": "hi", "label": "1,5"}),
+        ("hi, there\tpos\nfine\tneg\n", ("text", "label"), {"text": "hi, there", "label": "pos"}),
+    ],
+)
+def test_the_separator_is_the_one_that_gives_all_rows_as_many_columns(
+    content: str, columns: tuple[str, ...], row: dict, tmp_path: Path
+) -> None:
+    table = read(tmp_path / "a.csv", content, columns=columns)
+    assert values(table)[0] == row
+    assert "If that is wrong, set --config.data.separator=comma" in remarks(table)[0]
+
+
+def test_separators_that_fit_alike_are_refused_with_the_option(tmp_path: Path) -> None:
+    content, columns = "hi, there;pos\nso, then;neg\n", ("text", "label")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "a.csv", content, columns=columns)
+    for part in ("a.csv: commas or semicolons may", "--config.data.separator=comma or =semicolon"):
+        assert part in str(caught.value)
+    table = read(tmp_path / "a.csv", content, columns=columns, separator="semicolon")
+    assert values(table)[1] == {"text": "so, then", "label": "neg"}
+    # A tab in every row is no part of the texts.
+    table = read(tmp_path / "a.tsv", content.replace(";", "\t"), columns=columns)
+    assert values(table)[1] == {"text": "so, then", "label": "neg"}
+
+
+def test_a_malformed_row_does_not_change_the_separator(tmp_path: Path) -> None:
+    content = "label;text\n" + "ham;fine, good\n" * 9 + "ham;one;more\n"
+    with pytest.raises(DataError, match=r"a\.csv:11: 3 columns.* semicolons must stand"):
+        read(tmp_path / "a.csv", content)
+
+
 def test_quotes_between_pipes_may_be_text(tmp_path: Path) -> None:
     content = '1|"open, he said|ham\n2|he, "said"|spam\n3|fine|ham\n'
     table = read(tmp_path / "a.csv", content, columns=("id", "text", "label"))

@@ -58,6 +58,15 @@ class Dialect:
             return _raw_records(lines, self.separator)
         return _quoted_records(lines, self, path)
 
+    def widths(self, text: str, path: Path) -> list[int]:
+        """Return how many columns each of the first records has, -1 if malformed; [] if unknown."""
+        try:
+            sample = list(itertools.islice(self.records(text, path), SAMPLE))
+        except DataError:
+            return []
+        records = [cells for _, cells in sample[_leading(sample) :] if cells]
+        return [-1 if isinstance(cells, str) else len(cells) for cells in records]
+
     def fits(self, text: str, path: Path, width: int) -> bool:
         """Whether most of the first records have as many columns, two or more.
 
@@ -66,11 +75,7 @@ class Dialect:
           path: of the file.
           width: the number of columns; 0: that of the first record.
         """
-        try:
-            sample = itertools.islice(self.records(text, path), SAMPLE)
-            widths = [len(cells) for _, cells in sample if cells and not isinstance(cells, str)]
-        except DataError:
-            return False
+        widths = self.widths(text, path)
         width = width or (widths[0] if widths else 0)
         return width > 1 and 2 * widths.count(width) > len(widths)
 
@@ -110,8 +115,8 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
     dialect = Dialect(separator, _quoting(text, path, data, separator), spaced)
     if data.separator is None and separator != usual:
         what = f"{NAMES[separator]}s separate the columns here, not {NAMES[usual]}s"
-        option = f"--config.data.separator={NAMES[usual]} if they do not"
-        yield Finding(READ_AS, f"{path}:{first}", f"{what}; set {option}")
+        fix = f"If that is wrong, set --config.data.separator={NAMES[usual]}"
+        yield Finding(READ_AS, f"{path}:{first}", f"{what}. {fix}")
     if data.quoting == "auto" and dialect.quoting != ("no" if separator == "\t" else "yes"):
         how = {
             "yes": "cells stand in double quotes, as a CSV writer leaves them: these are taken off",
@@ -136,21 +141,46 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
 
 
 def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
-    """The separator that is set; else the usual one, unless another alone makes columns of it."""
+    """Return the separator that is set; else the one that gives all records as many columns.
+
+    Where there is none, records are malformed: the usual one, unless another alone fits most.
+
+    Raises:
+      DataError: if there are several.
+    """
     if data.separator is not None:
         return SEPARATORS.get(data.separator, data.separator)
     if len(data.columns) == 1:
         return usual
     width = len(data.columns)
 
-    def fits(separator: str) -> bool:
-        ways = ["yes", "no"] if data.quoting == "auto" else [data.quoting]
-        return any(Dialect(separator, way).fits(text, path, width) for way in ways)
+    def dialects(separator: str) -> list[Dialect]:
+        # Quotes between commas always enclose cells.
+        ways = ["yes", "escaped", *["no"] * (separator != ",")]
+        return [Dialect(separator, w) for w in (ways if data.quoting == "auto" else [data.quoting])]
 
-    header = text.lstrip("\r\n").partition("\n")[0]
-    if usual in header if not width else fits(usual):
+    def fits_all(separator: str) -> bool:
+        counts = [set(dialect.widths(text, path)) for dialect in dialects(separator)]
+        return any(len(n) == 1 and max(n) > 1 and max(n) == (width or max(n)) for n in counts)
+
+    def fits_most(separator: str) -> bool:
+        return any(dialect.fits(text, path, width) for dialect in dialects(separator))
+
+    matches = [separator for separator in NAMES if separator in text and fits_all(separator)]
+    if usual == "\t" and usual in matches:  # no text has one in every row
         return usual
-    others = [other for other in NAMES if other != usual and other in header and fits(other)]
+    if len(matches) > 1:
+        named = [NAMES[separator] for separator in matches]
+        raise DataError(
+            f"{path}: {' or '.join(f'{name}s' for name in named)} may separate the columns: all of "
+            f"the first rows have as many. Set --config.data.separator={' or ='.join(named)}."
+        )
+    if matches:
+        return matches[0]
+    header = text.lstrip("\r\n").partition("\n")[0]
+    if usual in header if not width else fits_most(usual):
+        return usual
+    others = [other for other in NAMES if other != usual and other in header and fits_most(other)]
     return others[0] if len(others) == 1 else usual
 
 
