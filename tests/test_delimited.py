@@ -377,6 +377,22 @@ def test_a_table_whose_labels_look_like_tags_is_a_table(tmp_path: Path) -> None:
     assert len(values(read(tmp_path / "a.tsv", content))) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.xlsx", {}),
+        ("a.zip", {}),
+        ("a.csv", {"encoding": "latin1"}),
+        ("b.dat", {"format": "tsv"}),
+    ],
+)
+def test_an_archive_is_named_whatever_its_ending(name: str, options: dict, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{name}: not text but a ZIP .* save the sheet as CSV"):
+        read(tmp_path / name, b"PK\x03\x04\x14\x00\x06\x00", **options)
+    with pytest.raises(DataError, match=rf"{name}\.gz: not text but compressed by gzip; unpack"):
+        read(tmp_path / f"{name}.gz", b"\x1f\x8b\x08\x00\x00", **options)
+
+
 @pytest.mark.parametrize("content", ["some prose\nof two lines\n", "", "\0\1\2"])
 def test_a_form_that_is_not_certain_is_asked_for(content: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
