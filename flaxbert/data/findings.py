@@ -102,20 +102,28 @@ class Comparable(Protocol):
         """Its labels."""
 
 
-def in_file(path: Path, *, quoted: bool) -> Iterator[Finding]:
-    """What the bytes of a text file show; `quoted`: cells in quotes may hold line breaks."""
+def in_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Finding]:
+    """What a text file shows before it is read.
+
+    Args:
+      path: of the file.
+      encoding: Python's codec.
+      quoted: whether cells in quotes may hold line breaks.
+    """
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
         yield Finding("byte-order mark", f"{path}:1", "is left out; save the file without it")
-    if quoted:  # spreadsheets write \n in a cell, and \r\n behind a row
-        content = re.sub(rb'"[^"]*"', lambda cell: b'"' * len(cell[0]), content)
-    patterns = {"\\r\\n": rb"\r\n", "\\n": rb"(?<!\r)\n", "\\r": rb"\r(?!\n)"}
-    counts = {end: len(re.findall(pattern, content)) for end, pattern in patterns.items()}
+    text = content.decode(encoding, "replace")  # its reader reports what cannot be decoded
+    outside = text
+    if quoted:  # spreadsheets write \n in a cell, and \r\n after a row
+        outside = re.sub('"[^"]*"', lambda cell: '"' * len(cell[0]), text)
+    patterns = {"\\r\\n": r"\r\n", "\\n": r"(?<!\r)\n", "\\r": r"\r(?!\n)"}
+    counts = {end: len(re.findall(pattern, outside)) for end, pattern in patterns.items()}
     used = {end: count for end, count in counts.items() if count}
     if len(used) > 1:
         rarest = min(used, key=lambda end: used[end])
-        first = next(re.finditer(patterns[rarest], content)).start()
-        line = path.read_bytes().count(b"\n", 0, first) + 1
+        first = next(re.finditer(patterns[rarest], outside)).start()
+        line = text.count("\n", 0, first) + 1
         told = ", ".join(f"{count} {end}" for end, count in used.items())
         yield Finding("mixed line ends", f"{path}:{line}", f"{told}; write them all alike")
 
