@@ -342,6 +342,51 @@ def test_a_row_of_another_width_than_the_names_told_is_malformed(tmp_path: Path)
         read(tmp_path / "a.tsv", "ham\tfine\nham\tfine\told\n", columns=("label", "text"))
 
 
+def test_a_header_of_other_names_than_those_told_is_reported(tmp_path: Path) -> None:
+    content = "class\tbody\n" + "ham\tfine\nspam\tbuy\n" * 4
+    table = read(tmp_path / "a.tsv", content, columns=("label", "text"))
+    assert len(table.rows) == 9
+    (remark,) = remarks(table)
+    assert remark.startswith(f"{tmp_path}/a.tsv:1: label is 'class' in this row alone: if it names")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ham\tone\n" + "ham\tfine\nspam\tbuy\n" * 4,
+        "rare\tone\n" + "ham\tfine\nspam\tbuy\n" * 400 + "rare\ttwo\n",
+        "2\tone\n" + "0\ttwo\n1\ttwo\n" * 4,
+        "ham\tone\nspam\ttwo\nham\tthree\n",
+    ],
+)
+def test_a_first_row_like_the_others_is_no_header(content: str, tmp_path: Path) -> None:
+    content = "".join(f"{line}{n}\n" for n, line in enumerate(content.splitlines()))
+    assert not remarks(read(tmp_path / "a.tsv", content, columns=("label", "text")))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("| text | label |\n|------|:-----:|\n| fine | ham |\n| old | spam |\n", 2),
+        ("+------+-------+\n| text | label |\n+------+-------+\n| fine | ham |\n", 1),
+        (" text | label \n------+-------\n fine | ham\n old | spam\n", 2),
+    ],
+)
+def test_a_table_drawn_with_dashes_is_refused(
+    content: str, line: int, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name, content)
+    expected = f"{name}:{line}: a line of dashes, as below the header of a Markdown table. Remove"
+    assert expected in str(caught.value)
+
+
+def test_a_markdown_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.md:2: a line of dashes"):
+        read(tmp_path / "a.md", "| text | label |\n|------|-------|\n| fine | ham |\n")
+
+
 # --- forms by content --------------------------------------------------------------------------
 
 WORDS = "Anna\tB-PER\nsaw\tO\n\nParis\tB-LOC\n"

@@ -17,7 +17,7 @@ from flaxbert.config import SEPARATORS, DataConfig
 from flaxbert.data import conll
 from flaxbert.data.encodings import codec
 from flaxbert.data.findings import READ_AS, Finding, is_number
-from flaxbert.data.table import Found, Row, shortened
+from flaxbert.data.table import Found, Row, shortened, shown
 from flaxbert.errors import DataError
 
 LARGEST_CELL = 2**31 - 1
@@ -35,6 +35,10 @@ Records = Iterator[tuple[int, Cells]]
 NAMES = {separator: name for name, separator in SEPARATORS.items() if name.isalpha()}
 UNNAMED = re.compile(r"|Unnamed: \d+")
 """What stands for the name of a column without one; the latter if pandas has read it once."""
+
+
+DRAWN = re.compile(r"((?:[^\n]*\n){0,2}?)(?=[^\n]*--)(?=[^\n]*[|+])[-:|+ ]+\r?(?:\n|\Z)")
+"""A line of dashes among the first three, as in tables of Markdown and of databases' consoles."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +114,12 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
     if told := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
         data = dataclasses.replace(data, separator=data.separator or told[1])
         text, first = text[told.end() :], 2
+    if drawn := re.match(DRAWN, text):
+        line = text.count("\n", 0, drawn.end(1)) + first
+        raise DataError(
+            f"{path}:{line}: a line of dashes, as below the header of a Markdown table. Remove it "
+            "and the pipes around the rows, or save the table as CSV."
+        )
     separator = _separator(text, path, data, usual)
     spaced = _is_spaced(text, separator)
     dialect = Dialect(separator, _quoting(text, path, data, separator), spaced)
@@ -340,12 +350,15 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
     del sample[:comments]
     begin, first = sample[0] if sample else (1, list[str]())
     place = f"{path}:{begin}"
+    once: dict[int, str] = {}
     if data.columns:
         header = Header(list(data.columns), "data.columns names")
         if first == header.names:
             del sample[0]
             what = "the first line names the columns as data.columns does; it is no row"
             yield Finding(READ_AS, place, what)
+        else:
+            once = _only_in_first([cells for _, cells in sample], len(header.names))
     elif isinstance(first, str):
         raise DataError(f"{place}: {first}.")
     else:
@@ -360,7 +373,7 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
     nameless = [column for column, name in enumerate(header.names) if not name]
     filled: list[str] = []
     blank: list[Row] = []
-    for begin, cells in itertools.chain(sample, records):
+    for number, (begin, cells) in enumerate(itertools.chain(sample, records)):
         origin = f"{path}:{begin}"
         if not cells:
             # In one column an empty text, or the rows behind it would shift; not at the end.
@@ -373,15 +386,43 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
         elif len(whole := header.cells(cells)) != len(header.names):
             yield DataError(f"{origin}: {_other_width(len(cells), header, dialect)}")
         else:
+            if once and number:
+                once = {column: cell for column, cell in once.items() if whole[column] != cell}
             filled += [origin] if any(whole[column].strip() for column in nameless) else []
             values = zip(header.names, whole, strict=True)
             yield Row({name: value for name, value in values if name}, origin)
+    if once:
+        column, cell = min(once.items())
+        what = (
+            f"{header.names[column]} is {shown(cell)} in this row alone: if it names the columns, "
+            "remove it, or leave --config.data.columns out"
+        )
+        yield Finding(READ_AS, place, what)
     if nameless and not header.index:
         count = len(nameless)
         what = f"{count} {'column' if count == 1 else 'columns'} without a name left out"
         if filled and not _numbered(header, sample, nameless):
             what += f"; rows with something there: {len(filled)}, the first {filled[0]}"
         yield Finding(READ_AS, place, what)
+
+
+def _only_in_first(sample: Sequence[Cells], width: int) -> dict[int, str]:
+    """Return cells of the first row that may be names: {column: cell}.
+
+    They are in columns whose values recur, but do not recur themselves, and are no numbers.
+    """
+    whole = [cells for cells in sample if isinstance(cells, list) and len(cells) == width]
+    if not whole or whole[0] is not sample[0]:
+        return {}
+    first, *rows = whole
+    columns = [[cells[column] for cells in rows] for column in range(width)]
+    return {
+        column: first[column]
+        for column, values in enumerate(columns)
+        if 1 < 2 * len(set(values)) <= len(values)
+        and first[column] not in values
+        and not is_number(first[column])
+    }
 
 
 def _leading(sample: Sequence[tuple[int, Cells]]) -> int:
