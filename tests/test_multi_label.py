@@ -158,6 +158,29 @@ def test_a_list_that_is_printed_in_part_is_refused(cell: str) -> None:
         create(table([cell, "fear"]))
 
 
+@pytest.mark.parametrize(
+    ("cells", "fix"),
+    [
+        (["1 0 0", "0 1 1"], r"--config\.options\.separator=' '"),
+        (["1|0|0", "1|1|1", ""], r"--config\.options\.separator='\|'"),
+        (["100", "011"], "write commas between them"),
+    ],
+)
+def test_flags_with_another_separator_are_no_labels(cells: list[str], fix: str) -> None:
+    with pytest.raises(DataError, match=rf"train\.jsonl:1: labels is .* flags of 0 and 1.*{fix}"):
+        create(table(cells))
+
+
+def test_flags_with_the_separator_are_read() -> None:
+    options = Options(separator=" ", labels=("joy", "love", "fear"))
+    assert flags(create(None, options), table(["1 0 0", "0 1 1"])) == [(1, 0, 0), (0, 1, 1)]
+
+
+@pytest.mark.parametrize("cells", [["10", "11"], ["1 0", "1 2"], ["0", "1"], ["01", "011"]])
+def test_numbers_of_labels_are_no_flags(cells: list[str]) -> None:
+    assert len(create(table(cells)).labels) == 2
+
+
 def test_labels_may_have_brackets() -> None:
     assert create(table(["(a), b(c)", "d (e)"])).labels == ("(a)", "b(c)", "d (e)")
 

@@ -59,6 +59,7 @@ def reader(
         return lambda row: _named_flags(row, options.label_columns)
     width = 0 if options.label in table.label_names else _width_of_flags(table, options)
     if not width:
+        _refuse_joined_flags(table, options)
         return lambda row: _no_flags(row, _values(row, options), options)
     place = f"{table.rows[0].origin}: {options.label}"
     if not labels:
@@ -119,6 +120,35 @@ def _width_of_flags(table: Table, options: LabelSetOptions) -> int:
             "of both labels? List the labels that apply by name."
         )
     return 0
+
+
+JOINED = re.compile(r"[01]{2,}|[01]([^\w\s]|\s+)[01](?:\1[01])*")
+"""Flags in a text, with a separator between them or none."""
+
+
+def _refuse_joined_flags(table: Table, options: LabelSetOptions) -> None:
+    """Refuse flags with another separator than the labels', or without any.
+
+    Raises:
+      DataError: if all texts are such flags, as many in each.
+    """
+    cells = [row.values.get(options.label) for row in table.rows]
+    texts = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+    if any(cell is not None and not isinstance(cell, str) for cell in cells):
+        return
+    matches = [JOINED.fullmatch(text) for text in texts]
+    marks = {match and match[1] for match in matches}
+    if None in matches or len(marks) != 1 or len(set(map(len, texts))) != 1:
+        return
+    (mark,) = marks
+    # Without a zero in front 10 and 11 may be numbers of labels.
+    if mark == options.separator or (mark is None and all(text[0] == "1" for text in texts)):
+        return
+    fix = f"set --config.options.separator={mark!r}" if mark else "write commas between them"
+    raise DataError(
+        f"{table.rows[0].origin}: {options.label} is {shown(cells[0])}; all rows have as many "
+        f"flags of 0 and 1. To read each as a label's, {fix}."
+    )
 
 
 def _values(row: Row, options: LabelSetOptions) -> list[Any]:
