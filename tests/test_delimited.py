@@ -55,7 +55,7 @@ def test_tabs_and_quotes_of_a_csv_writer_are_read_as_written(
     table = read(tmp_path / "a.tsv", written(TABLE, "\t", quoting, end))
     assert values(table) == ROWS
     (remark,) = remarks(table)
-    assert remark.startswith(f"{tmp_path}/a.tsv:1: cells stand in double quotes")
+    assert remark.startswith(f"{tmp_path}/a.tsv:1: double quotes enclose cells")
     assert "--config.data.quoting=no" in remark
 
 
@@ -125,7 +125,7 @@ def test_quotes_that_no_csv_writer_leaves_are_text(cells: list[str], tmp_path: P
     lines = ["text\tlabel", *(f"{cell}\t{n}" for n, cell in enumerate(cells))]
     table = read(tmp_path / "a.tsv", "\n".join(lines) + "\n")
     assert [row["text"] for row in values(table)] == cells
-    assert not any("stand in double quotes" in remark for remark in remarks(table))
+    assert not any("double quotes enclose cells" in remark for remark in remarks(table))
 
 
 def test_two_quotes_in_two_cells_enclose_no_tab(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_broken_line_of_a_raw_table_names_the_option_for_quotes(tmp_path: Path
 def test_quotes_escaped_by_backslashes_are_read(tmp_path: Path) -> None:
     table = read(tmp_path / "a.csv", 'text,label\n"he said \\"hi, you\\"",good\nfine,bad\n')
     assert values(table)[0] == {"text": 'he said "hi, you"', "label": "good"}
-    assert "the backslashes are taken off" in remarks(table)[0]
+    assert "the backslashes are removed" in remarks(table)[0]
     # Backslashes of a file that is well formed without this are text.
     table = read(tmp_path / "a.csv", 'text,label\n"C:\\",good\nfine,bad\n')
     assert values(table)[0] == {"text": "C:\\", "label": "good"}

@@ -129,13 +129,13 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
         yield Finding(READ_AS, f"{path}:{first}", f"{what}. {fix}")
     if data.quoting == "auto" and dialect.quoting != ("no" if separator == "\t" else "yes"):
         how = {
-            "yes": "cells stand in double quotes, as a CSV writer leaves them: these are taken off",
+            "yes": "double quotes enclose cells, as a CSV writer leaves them: these are removed",
             "no": "double quotes are text: they do not enclose cells",
-            "escaped": 'quotes within cells are written \\": the backslashes are taken off',
+            "escaped": 'quotes within cells are written \\": the backslashes are removed',
         }[dialect.quoting]
         other = "no" if separator == "\t" else "yes"
-        option = f"--config.data.quoting={other} if that is wrong"
-        yield Finding(READ_AS, f"{path}:{first}", f"{how}; set {option}")
+        fix = f"If that is wrong, set --config.data.quoting={other}"
+        yield Finding(READ_AS, f"{path}:{first}", f"{how}. {fix}")
     if data.quoting == "auto" and dialect.quoting == "no" and separator == "\t":
         count, line = _enclosed(text)
         if count:

@@ -196,6 +196,6 @@ def remark_separators(labels: set[str], options: LabelSetOptions, table: Table) 
         if several and (len(set(parts)) < len(parts) or not labels.isdisjoint(parts)):
             what = (
                 f"label {shown(min(several))} seems to be several: --config.options.separator="
-                f"{separator!r} parts them"
+                f"{separator!r} splits them"
             )
             table.remark(Finding("separator", table.source, what))
