@@ -205,6 +205,11 @@ def test_the_separator_is_the_one_that_gives_all_rows_as_many_columns(
     assert "If that is wrong, set --config.data.separator=comma" in remarks(table)[0]
 
 
+def test_a_separator_within_quotes_separates_no_columns(tmp_path: Path) -> None:
+    table = read(tmp_path / "a.csv", '"a;b",x\n"c;d",y\n', columns=("text", "label"))
+    assert values(table)[0] == {"text": "a;b", "label": "x"}
+
+
 def test_separators_that_fit_alike_are_refused_with_the_option(tmp_path: Path) -> None:
     content, columns = "hi, there;pos\nso, then;neg\n", ("text", "label")
     with pytest.raises(DataError) as caught:
@@ -216,6 +221,9 @@ def test_separators_that_fit_alike_are_refused_with_the_option(tmp_path: Path) -
     # A tab in every row is no part of the texts.
     table = read(tmp_path / "a.tsv", content.replace(";", "\t"), columns=columns)
     assert values(table)[1] == {"text": "so, then", "label": "neg"}
+    stray = 'he, "\tpos\n"so, then\tneg\n'
+    table = read(tmp_path / "a.tsv", stray, columns=columns)
+    assert values(table)[1] == {"text": '"so, then', "label": "neg"}
 
 
 def test_a_malformed_row_does_not_change_the_separator(tmp_path: Path) -> None:

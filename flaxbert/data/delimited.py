@@ -164,21 +164,22 @@ def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
         return usual
     width = len(data.columns)
 
-    def dialects(separator: str) -> list[Dialect]:
-        # Quotes between commas always enclose cells.
-        ways = ["yes", "escaped", *["no"] * (separator != ",")]
+    def dialects(separator: str, ways: Sequence[str]) -> list[Dialect]:
         return [Dialect(separator, w) for w in (ways if data.quoting == "auto" else [data.quoting])]
 
-    def fits_all(separator: str) -> bool:
-        counts = [set(dialect.widths(text, path)) for dialect in dialects(separator)]
+    def fits_all(separator: str, ways: Sequence[str]) -> bool:
+        counts = (set(dialect.widths(text, path)) for dialect in dialects(separator, ways))
         return any(len(n) == 1 and max(n) > 1 and max(n) == (width or max(n)) for n in counts)
 
     def fits_most(separator: str) -> bool:
-        return any(dialect.fits(text, path, width) for dialect in dialects(separator))
+        return any(each.fits(text, path, width) for each in dialects(separator, ["yes", "no"]))
 
-    matches = [separator for separator in NAMES if separator in text and fits_all(separator)]
-    if usual == "\t" and usual in matches:  # no text has one in every row
+    if usual == "\t" and fits_all(usual, ["no", "yes", "escaped"]):  # no text has one in every row
         return usual
+    present = [separator for separator in NAMES if separator in text]
+    matches = [separator for separator in present if fits_all(separator, ["yes", "escaped"])]
+    # Quotes may be text, but not between commas.
+    matches = matches or [mark for mark in present if mark != "," and fits_all(mark, ["no"])]
     if len(matches) > 1:
         named = [NAMES[separator] for separator in matches]
         raise DataError(
