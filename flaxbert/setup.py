@@ -219,7 +219,7 @@ class Setup:
             )
         log.info(message)
         unknown = coverage.unknown(features, self.tokenizer)
-        if unknown.share:
+        if unknown.lost or unknown.share >= 0.001:
             level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
             log.log(level, f"{table.source}: {unknown.describe(examples)}")
         return Dataset(examples, batches, labelled)
