@@ -68,6 +68,7 @@ def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arg
         shipped = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py")))
         raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
     given = _overridden(argv, config_file)
+    argv = _joined(argv, load_config(config_file))
     argv, unset = _take_unset(argv, load_config(config_file))
     argv = _quote_tuples(argv, load_config(config_file))
     config_flags.DEFINE_config_file(
@@ -155,6 +156,18 @@ def _overridden(argv: Sequence[str], config_file: str) -> frozenset[str]:
     return frozenset(given)
 
 
+def _joined(argv: Sequence[str], config: Config) -> list[str]:
+    """Write `--config.KEY VALUE` as `--config.KEY=VALUE`; a switch has no VALUE."""
+    valued = {name for name, field, _ in fields(config) if field.type is not bool}
+    joined: list[str] = []
+    rest = iter(argv)
+    for arg in rest:
+        match = re.fullmatch(r"--?config\.([^=]+)", arg)
+        value = next(rest, None) if match and match.group(1) in valued else None
+        joined.append(arg if value is None else f"{arg}={value}")
+    return joined
+
+
 def _take_unset(argv: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
     """Take `--config.KEY=none` of optional keys out of `argv`; config_flags has no word for it."""
     optional = {name for name, field, _ in fields(config) if "None" in str(field.type)}
@@ -175,7 +188,7 @@ def _quote_tuples(argv: Sequence[str], config: Config) -> list[str]:
     for arg in argv:
         match = re.fullmatch(r"(--?config\.([^=]+)=)([^(\['\"].*)", arg)
         if match and match.group(2) in tuples:
-            arg = f"{match.group(1)}{tuple(match.group(3).split(','))!r}"
+            arg = f"{match.group(1)}{tuple(map(str.strip, match.group(3).split(',')))!r}"
         quoted.append(arg)
     return quoted
 

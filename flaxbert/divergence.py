@@ -177,7 +177,7 @@ class Watch:
 
 
 def falls(losses: Sequence[float]) -> bool:
-    """Whether losses fall, however slowly: by Kendall's test for a trend, which knows no scale."""
+    """Whether losses fall, however slowly: by Kendall's test, which does not depend on scale."""
     order = scipy.stats.kendalltau(range(len(losses)), losses, alternative="less")
     return bool(order.pvalue < RISK)
 
@@ -188,11 +188,8 @@ def worse_than_chance(gold: Sequence[int], predicted: Sequence[int], names: Sequ
     Chance is how often predictions would be right if they were shuffled among the examples.
     """
     count = len(gold)
-    shares = [
-        (gold.count(label) / max(1, count), predicted.count(label) / max(1, count))
-        for label in range(len(names))
-    ]
-    chance = sum(truth * guess for truth, guess in shares)
+    truths, guesses = collections.Counter(gold), collections.Counter(predicted)
+    chance = sum(truths[label] * guesses[label] for label in truths) / max(1, count) ** 2
     hits = sum(g == p for g, p in zip(gold, predicted, strict=True))
     if hits >= count * chance - DEVIATIONS * math.sqrt(count * chance * (1 - chance)):
         return ""
@@ -203,7 +200,7 @@ def worse_than_chance(gold: Sequence[int], predicted: Sequence[int], names: Sequ
     order = ", ".join(f"{n} = {name}" for n, name in enumerate(shortened(names)))
     return (
         f"accuracy {hits / count:.3f} is far below chance ({chance:.3f} for these predictions): "
-        f"{names[truth]!r} is predicted as {names[guess]!r} {times} of {gold.count(truth)} times. "
+        f"{names[truth]!r} is predicted as {names[guess]!r} {times} of {truths[truth]} times. "
         f"Are labels mapped to the wrong names? The output layer's order is {order}: compare it "
         "with the data's integers and with how the model was trained, and set "
         "--config.options.labels in that order."

@@ -19,6 +19,7 @@ from typing import Any
 from flaxbert import cli
 from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import coverage, findings, sources
+from flaxbert.data.encodings import codec
 from flaxbert.data.findings import MALFORMED, READ_AS, UNUSABLE, Finding
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
@@ -107,7 +108,7 @@ def _in_files(spec: str, data: DataConfig) -> Iterator[Finding]:
             with contextlib.suppress(OSError, DataError):  # its reader reports it
                 form, _ = sources.form_of(path, data)
                 if form != "parquet":
-                    yield from findings.in_file(path, quoted=form == "csv")
+                    yield from findings.in_file(path, codec(data.encoding), quoted=form == "csv")
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:

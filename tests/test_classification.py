@@ -64,6 +64,33 @@ def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices
     assert gold(task, train) == indices
 
 
+@pytest.mark.parametrize("one", ["1.0", 1.0, ["1.0"], "['1.0']"])
+def test_labels_with_decimals_are_names_and_no_indices(one: Any, caplog: Any) -> None:
+    labels = ("1.0", "1.5", "2.0")
+    rows = table([one, "1.5", "2.0"])
+    trained = create(rows, Options(labels=labels))
+    assert gold(trained, rows) == [0, 1, 2]
+    checkpoint = trained.hf_config()
+    assert gold(create(None, hf=checkpoint), rows) == [0, 1, 2]
+    again = create(rows, hf=checkpoint)
+    assert again.labels == labels
+    assert gold(again, rows) == [0, 1, 2]
+    with pytest.raises(DataError, match="label '0' is none of"):
+        gold(again, table(["0"]))
+    assert not caplog.messages
+
+
+def test_labels_with_decimals_are_not_refused_as_counted_from_1() -> None:
+    task = create(None, Options(labels=("1.0", "2.0")))
+    assert gold(task, table(["1.0", "2.0"])) == [0, 1]
+
+
+def test_an_option_that_is_not_set_is_not_named() -> None:
+    with pytest.raises(ConfigError, match="fresh_head") as caught:
+        create(table(["bad", "new"]), hf=CHECKPOINT)
+    assert "options.labels" not in str(caught.value)
+
+
 @pytest.mark.parametrize("null", [None, math.nan])
 def test_a_null_among_floats_is_no_label(null: Any) -> None:
     train = table([1.0, 0.0, null])
@@ -267,6 +294,30 @@ def test_a_class_that_is_unknown_is_not_skipped() -> None:
         task.examples(table(["ham", "spam"] * 20 + ["eggs"] * 4), labelled=True)
     for part in ("train.tsv:42: label 'eggs' is none", "4 of 44 rows are malformed for one cause"):
         assert part in str(caught.value)
+
+
+def test_a_rare_class_that_is_unknown_is_not_skipped() -> None:
+    known = tuple(f"c{n}" for n in range(29))
+    task = create(None, Options(labels=known), malformed="skip")
+    rows = table([*known, "c29"] * 4)
+    with pytest.raises(DataError, match=r"4 of 120 rows are malformed for one cause, label 'c29'"):
+        task.examples(rows, labelled=True)
+
+
+def test_several_unknown_labels_are_counted_together() -> None:
+    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    odd = [f"odd {n}" for n in range(6)]
+    with pytest.raises(DataError, match=r":82: label 'odd 0' .*6 of 86 rows.* unknown or missing"):
+        task.examples(table(["ham", "spam"] * 40 + odd), labelled=True)
+    assert len(task.examples(table(["ham", "spam"] * 60 + odd), labelled=True)) == 120
+
+
+def test_a_few_missing_labels_are_skipped_but_not_many() -> None:
+    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    rows = table(["ham", "spam"] * 60 + [None, "", math.nan] * 2)
+    assert len(task.examples(rows, labelled=True)) == 120
+    with pytest.raises(DataError, match=r"6 of 46 rows .* unknown or missing labels"):
+        task.examples(table(["ham", "spam"] * 20 + [None, "", math.nan] * 2), labelled=True)
 
 
 def test_rows_that_are_malformed_for_the_most_part_are_not_skipped() -> None:

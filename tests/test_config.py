@@ -310,6 +310,9 @@ def test_an_override_arrives_with_its_type(argument: str, value: object) -> None
         ["--config.options.labels=('bad', 'good')"],
         ["--config.options.labels=bad", "--config.options.labels=good"],
         ["--config.options.labels=bad,good"],
+        ["--config.options.labels=bad, good"],
+        ["--config.options.labels", "bad,good"],
+        ["--config.options.labels", "('bad', 'good')"],
     ],
 )
 def test_a_tuple_is_given_whole_or_by_repetition(arguments: list[str]) -> None:
@@ -323,6 +326,11 @@ def test_a_tuple_of_numerals_holds_texts() -> None:
 
 def test_the_value_may_be_an_argument_of_its_own() -> None:
     assert parse("--config.data.slices", "lang").data.slices == "lang"
+    assert parse("--config.data.slices", "NONE").data.slices is None
+    switched = parse("--config.data.packing", "--config.train.epochs", "3")
+    assert (switched.data.packing, switched.train.epochs) == (True, 3.0)
+    assert "unexpected arguments: no" in refusal("--config.data.packing", "no")
+    assert "--config.data.slices" in refusal("--config.data.slices")
 
 
 def test_the_file_may_take_an_argument(tmp_path: Path) -> None:

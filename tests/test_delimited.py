@@ -55,13 +55,59 @@ def test_tabs_and_quotes_of_a_csv_writer_are_read_as_written(
     table = read(tmp_path / "a.tsv", written(TABLE, "\t", quoting, end))
     assert values(table) == ROWS
     (remark,) = remarks(table)
-    assert remark.startswith(f"{tmp_path}/a.tsv:1: cells stand in double quotes")
+    assert remark.startswith(f"{tmp_path}/a.tsv:1: double quotes enclose cells")
     assert "--config.data.quoting=no" in remark
 
 
 def test_tabs_with_quotes_around_all_but_numbers_are_read_as_written(tmp_path: Path) -> None:
     table = read(tmp_path / "a.tsv", '"text"\t"label"\n"one"\t1\n"two ""2"""\t0\n')
     assert values(table) == [{"text": "one", "label": "1"}, {"text": 'two "2"', "label": "0"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (  # Excel's tab-delimited text: quotes around a cell with a comma too
+            'text\tlabel\n"Hello, world"\tpos\nplain\tneg\n"he said ""good"" twice"\tpos\n',
+            ["Hello, world", "plain", 'he said "good" twice'],
+        ),
+        ('text\tlabel\n"Hello, world"\tpos\n"a\ttab"\tneg\n', ["Hello, world", "a\ttab"]),
+        ('"text"\t"label"\n"one"\t1\n"two"\t""\n', ["one", "two"]),  # pandas, NaN
+        ('text\tlabel\n"one"\t"pos"\n"two"\t"neg"\n', ["one", "two"]),
+        (  # R's write.table
+            '"text"\t"label"\n"1"\t"he said \\"good\\""\t"pos"\n"2"\t"fine"\t"neg"\n',
+            ['he said "good"', "fine"],
+        ),
+        ('text\tlabel\n"he said \\"good\\""\tpos\nfine\tneg\n', ['he said "good"', "fine"]),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tabs_and_quotes_around_some_cells_are_read_as_written(
+    content: str, texts: list[str], end: str, tmp_path: Path
+) -> None:
+    table = read(tmp_path / "a.tsv", content.replace("\n", end))
+    assert [row["text"] for row in values(table)] == texts
+    assert any("--config.data.quoting=no" in remark for remark in remarks(table))
+
+
+def test_cells_in_quotes_that_need_none_are_counted(tmp_path: Path) -> None:
+    table = read(tmp_path / "a.tsv", 'text\tlabel\nplain\tx\n"both"\tx\n"a" or "b"\tx\n')
+    assert [row["text"] for row in values(table)] == ["plain", '"both"', '"a" or "b"']
+    assert remarks(table) == [
+        f"{tmp_path}/a.tsv:3: 2 cells begin and end with a double quote, which is text here; if "
+        "quotes enclose cells, set --config.data.quoting=yes"
+    ]
+
+
+def test_a_quote_that_happens_to_close_another_lines_is_text(tmp_path: Path) -> None:
+    table = read(tmp_path / "a.tsv", 'label\ttext\n1\t"open\n0\tclosed"\n1\tfine\n')
+    assert [row["text"] for row in values(table)] == ['"open', 'closed"', "fine"]
+
+
+@pytest.mark.parametrize("quoting", ["yes", "no"])
+def test_quotes_that_cannot_be_read_name_all_ways(quoting: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="escaped"):
+        read(tmp_path / "a.tsv", 'text\tlabel\n"a \\"b\\" \tc"\tx\n', quoting=quoting)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +125,7 @@ def test_quotes_that_no_csv_writer_leaves_are_text(cells: list[str], tmp_path: P
     lines = ["text\tlabel", *(f"{cell}\t{n}" for n, cell in enumerate(cells))]
     table = read(tmp_path / "a.tsv", "\n".join(lines) + "\n")
     assert [row["text"] for row in values(table)] == cells
-    assert not remarks(table)
+    assert not any("double quotes enclose cells" in remark for remark in remarks(table))
 
 
 def test_two_quotes_in_two_cells_enclose_no_tab(tmp_path: Path) -> None:
@@ -105,7 +151,7 @@ def test_a_broken_line_of_a_raw_table_names_the_option_for_quotes(tmp_path: Path
 def test_quotes_escaped_by_backslashes_are_read(tmp_path: Path) -> None:
     table = read(tmp_path / "a.csv", 'text,label\n"he said \\"hi, you\\"",good\nfine,bad\n')
     assert values(table)[0] == {"text": 'he said "hi, you"', "label": "good"}
-    assert "the backslashes are taken off" in remarks(table)[0]
+    assert "the backslashes are removed" in remarks(table)[0]
     # Backslashes of a file that is well formed without this are text.
     table = read(tmp_path / "a.csv", 'text,label\n"C:\\",good\nfine,bad\n')
     assert values(table)[0] == {"text": "C:\\", "label": "good"}
@@ -135,6 +181,47 @@ def test_a_text_may_hold_what_separates_columns_elsewhere(tmp_path: Path) -> Non
     ]
     content = "text\nfine; good\nold | new\nbuy; or; not\n"
     assert len(values(read(tmp_path / "a.csv", content))) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "row"),
+    [
+        (
+            "id;text (raw, unclean);label\n1;fine;ham\n2;a, b, c;spam\n",
+            (),
+            {"id": "1", "text (raw, unclean)": "fine", "label": "ham"},
+        ),
+        ('"text, raw";label\nfine;ham\nold;spam\n', (), {"text, raw": "fine", "label": "ham"}),
+        ("hi, there;pos\nfine;neg\n", ("text", "label"), {"text": "hi, there", "label": "pos"}),
+        ("hi;1,5\nfine;2\n", ("text", "label"), {"text": "hi", "label": "1,5"}),
+        ("hi, there\tpos\nfine\tneg\n", ("text", "label"), {"text": "hi, there", "label": "pos"}),
+    ],
+)
+def test_the_separator_is_the_one_that_gives_all_rows_as_many_columns(
+    content: str, columns: tuple[str, ...], row: dict, tmp_path: Path
+) -> None:
+    table = read(tmp_path / "a.csv", content, columns=columns)
+    assert values(table)[0] == row
+    assert "If that is wrong, set --config.data.separator=comma" in remarks(table)[0]
+
+
+def test_separators_that_fit_alike_are_refused_with_the_option(tmp_path: Path) -> None:
+    content, columns = "hi, there;pos\nso, then;neg\n", ("text", "label")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "a.csv", content, columns=columns)
+    for part in ("a.csv: commas or semicolons may", "--config.data.separator=comma or =semicolon"):
+        assert part in str(caught.value)
+    table = read(tmp_path / "a.csv", content, columns=columns, separator="semicolon")
+    assert values(table)[1] == {"text": "so, then", "label": "neg"}
+    # A tab in every row is no part of the texts.
+    table = read(tmp_path / "a.tsv", content.replace(";", "\t"), columns=columns)
+    assert values(table)[1] == {"text": "so, then", "label": "neg"}
+
+
+def test_a_malformed_row_does_not_change_the_separator(tmp_path: Path) -> None:
+    content = "label;text\n" + "ham;fine, good\n" * 9 + "ham;one;more\n"
+    with pytest.raises(DataError, match=r"a\.csv:11: 3 columns.* semicolons must stand"):
+        read(tmp_path / "a.csv", content)
 
 
 def test_quotes_between_pipes_may_be_text(tmp_path: Path) -> None:
@@ -255,6 +342,51 @@ def test_a_row_of_another_width_than_the_names_told_is_malformed(tmp_path: Path)
         read(tmp_path / "a.tsv", "ham\tfine\nham\tfine\told\n", columns=("label", "text"))
 
 
+def test_a_header_of_other_names_than_those_told_is_reported(tmp_path: Path) -> None:
+    content = "class\tbody\n" + "ham\tfine\nspam\tbuy\n" * 4
+    table = read(tmp_path / "a.tsv", content, columns=("label", "text"))
+    assert len(table.rows) == 9
+    (remark,) = remarks(table)
+    assert remark.startswith(f"{tmp_path}/a.tsv:1: label is 'class' in this row alone: if it names")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ham\tone\n" + "ham\tfine\nspam\tbuy\n" * 4,
+        "rare\tone\n" + "ham\tfine\nspam\tbuy\n" * 400 + "rare\ttwo\n",
+        "2\tone\n" + "0\ttwo\n1\ttwo\n" * 4,
+        "ham\tone\nspam\ttwo\nham\tthree\n",
+    ],
+)
+def test_a_first_row_like_the_others_is_no_header(content: str, tmp_path: Path) -> None:
+    content = "".join(f"{line}{n}\n" for n, line in enumerate(content.splitlines()))
+    assert not remarks(read(tmp_path / "a.tsv", content, columns=("label", "text")))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("| text | label |\n|------|:-----:|\n| fine | ham |\n| old | spam |\n", 2),
+        ("+------+-------+\n| text | label |\n+------+-------+\n| fine | ham |\n", 1),
+        (" text | label \n------+-------\n fine | ham\n old | spam\n", 2),
+    ],
+)
+def test_a_table_drawn_with_dashes_is_refused(
+    content: str, line: int, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name, content)
+    expected = f"{name}:{line}: a line of dashes, as below the header of a Markdown table. Remove"
+    assert expected in str(caught.value)
+
+
+def test_a_markdown_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.md:2: a line of dashes"):
+        read(tmp_path / "a.md", "| text | label |\n|------|-------|\n| fine | ham |\n")
+
+
 # --- forms by content --------------------------------------------------------------------------
 
 WORDS = "Anna\tB-PER\nsaw\tO\n\nParis\tB-LOC\n"
@@ -288,6 +420,22 @@ def test_a_name_without_an_ending_is_no_hindrance(content: str, form: str, tmp_p
 def test_a_table_whose_labels_look_like_tags_is_a_table(tmp_path: Path) -> None:
     content = "text\tlabel\nfine\tB-1\nold\tO\n"
     assert len(values(read(tmp_path / "a.tsv", content))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.xlsx", {}),
+        ("a.zip", {}),
+        ("a.csv", {"encoding": "latin1"}),
+        ("b.dat", {"format": "tsv"}),
+    ],
+)
+def test_an_archive_is_named_whatever_its_ending(name: str, options: dict, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{name}: not text but a ZIP .* save the sheet as CSV"):
+        read(tmp_path / name, b"PK\x03\x04\x14\x00\x06\x00", **options)
+    with pytest.raises(DataError, match=rf"{name}\.gz: not text but compressed by gzip; unpack"):
+        read(tmp_path / f"{name}.gz", b"\x1f\x8b\x08\x00\x00", **options)
 
 
 @pytest.mark.parametrize("content", ["some prose\nof two lines\n", "", "\0\1\2"])

@@ -212,6 +212,30 @@ def test_accuracies_far_below_chance_are_told_from_bad_ones(gold, predicted, war
         assert "'bad' is predicted as 'good'" in warning
 
 
+class Passes(list):
+    """A list that counts how often it is read whole."""
+
+    passes = 0
+
+    def count(self, value: object) -> int:
+        Passes.passes += 1
+        return super().count(value)
+
+    def __iter__(self):
+        Passes.passes += 1
+        return super().__iter__()
+
+
+def test_labels_are_counted_in_one_pass_however_many_there_are():
+    labels = range(1000)
+    shifted = [*labels[1:], 0]
+    names = [f"c{label}" for label in labels]
+    warning = worse_than_chance(Passes([*labels] * 40), Passes([*shifted] * 40), names)
+    assert "accuracy 0.000 is far below chance (0.001" in warning
+    assert "of 40 times" in warning
+    assert Passes.passes < 10
+
+
 def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
     one_layer, tmp_path, caplog, monkeypatch
 ):

@@ -1,13 +1,14 @@
 """Labels that may be none: what a look at their names and counts shows."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from toy import make_config
 
 from flaxbert import Config
-from flaxbert.data.findings import between, label_counts
+from flaxbert.data.findings import between, in_file, label_counts
 from flaxbert.plan import Plan
 from flaxbert.tasks.texts import TextExample
 
@@ -49,6 +50,17 @@ def test_many_numbers_hint_at_regression_but_classes_by_number_do_not() -> None:
     assert ("numbers as labels", "a:41") in kinds(range(40), names)
     assert kinds([n % 40 for n in range(4000)], names) == []
     assert kinds([n % 10 for n in range(40)], names[:10]) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
+def test_line_ends_are_those_of_the_decoded_text(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('text\r\n"two\nlines"\r\nfine\r\n'.encode(encoding))
+    found = {finding.kind for finding in in_file(path, encoding, quoted=True)}
+    assert found <= {"byte-order mark"}
+    path.write_bytes('text\r\n"two\nlines"\r\nfine\n'.encode(encoding))
+    (mixed,) = [f for f in in_file(path, encoding, quoted=True) if f.kind == "mixed line ends"]
+    assert str(mixed) == f"{path}:4: 2 \\r\\n, 1 \\n; write them all alike"
 
 
 def test_sets_of_labels_and_texts_without_any_are_counted() -> None:

@@ -520,7 +520,7 @@ def test_how_a_file_is_read_is_a_note_and_no_warning(checkpoint, tmp_path, capsy
     assert lint.report(found, [UNUSABLE, MALFORMED], everything=False) == 0
     told = capsys.readouterr().out
     assert "note: read as, 1\n" in told
-    assert "tabs separate the columns here, not commas; set --config.data.separator=comma" in told
+    assert "tabs separate the columns here, not commas. If that is wrong, set --config." in told
     assert told.endswith("0 errors, 0 warnings\n")
 
 

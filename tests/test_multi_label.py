@@ -92,6 +92,15 @@ def test_integers_without_names_are_labels() -> None:
     assert flags(task, train) == [(0, 1, 1), (1, 0, 0)]
 
 
+@pytest.mark.parametrize("cells", [["1.0,1.5", "2.0"], [["1.0", "1.5"], [2.0]]])
+def test_labels_with_decimals_are_names_and_no_indices(cells: Any) -> None:
+    rows = table(cells)
+    task = create(rows, Options(labels=("1.0", "1.5", "2.0")))
+    again = create(rows, hf=task.hf_config())
+    assert again.labels == task.labels
+    assert flags(task, rows) == flags(again, rows) == [(1, 1, 0), (0, 0, 1)]
+
+
 def test_the_options_give_labels_and_their_order() -> None:
     train = table([["joy"], ["love"]])
     task = create(train, Options(labels=("love", "joy", "fear")))
@@ -121,6 +130,9 @@ def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
         "{joy,love}",  # a database
         '["joy", "love"]  ',
         ("joy", "love"),
+        "('joy', 'love')",
+        "array(['joy', 'love'], dtype=object)",
+        "[np.str_('joy'), np.str_('love')]",
     ],
 )
 def test_a_printed_list_is_read_as_a_list(value: Any) -> None:
@@ -130,9 +142,47 @@ def test_a_printed_list_is_read_as_a_list(value: Any) -> None:
     assert flags(task, train) == [(0, 1, 1), (1, 0, 0), (0, 0, 0)]
 
 
-def test_a_list_that_is_printed_in_part_is_refused() -> None:
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['joy' 'love' ... 'fear']",
+        "[joy love ... fear]",
+        "array(['joy', 'love'",
+        "Index(['joy', 'love'], dtype='object')",
+        "('joy', 'love'",
+        "('joy')",
+    ],
+)
+def test_a_list_that_is_printed_in_part_is_refused(cell: str) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl:1: labels is .* cannot be read\. Write"):
-        create(table(["['joy' 'love' ... 'fear']", "fear"]))
+        create(table([cell, "fear"]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "fix"),
+    [
+        (["1 0 0", "0 1 1"], r"--config\.options\.separator=' '"),
+        (["1|0|0", "1|1|1", ""], r"--config\.options\.separator='\|'"),
+        (["100", "011"], "write commas between them"),
+    ],
+)
+def test_flags_with_another_separator_are_no_labels(cells: list[str], fix: str) -> None:
+    with pytest.raises(DataError, match=rf"train\.jsonl:1: labels is .* flags of 0 and 1.*{fix}"):
+        create(table(cells))
+
+
+def test_flags_with_the_separator_are_read() -> None:
+    options = Options(separator=" ", labels=("joy", "love", "fear"))
+    assert flags(create(None, options), table(["1 0 0", "0 1 1"])) == [(1, 0, 0), (0, 1, 1)]
+
+
+@pytest.mark.parametrize("cells", [["10", "11"], ["1 0", "1 2"], ["0", "1"], ["01", "011"]])
+def test_numbers_of_labels_are_no_flags(cells: list[str]) -> None:
+    assert len(create(table(cells)).labels) == 2
+
+
+def test_labels_may_have_brackets() -> None:
+    assert create(table(["(a), b(c)", "d (e)"])).labels == ("(a)", "b(c)", "d (e)")
 
 
 def test_quotes_within_a_printed_label_are_part_of_it() -> None:

@@ -23,6 +23,20 @@ from flaxbert.data.table import unprinted
         ("{'joy'}", ["joy"]),
         ("  ['joy']\n", ["joy"]),
         ("[['a', 'b'], ['c']]", [["a", "b"], ["c"]]),
+        ("('joy', 'love')", ["joy", "love"]),
+        ("('joy',)", ["joy"]),
+        ("()", []),
+        ("(1, 0)", [1, 0]),
+        ("array(['joy', 'love'], dtype=object)", ["joy", "love"]),
+        ("array(['joy',\n       'love'], dtype='<U4')", ["joy", "love"]),
+        ("array([], dtype=object)", []),
+        ("np.array([1., 0.])", [1.0, 0.0]),
+        ("[np.str_('joy'), np.str_('love')]", ["joy", "love"]),
+        ("[np.int64(1), np.int64(0)]", [1, 0]),
+        ("[array(['a', 'b'], dtype=object), array(['c'], dtype=object)]", [["a", "b"], ["c"]]),
+        ("set()", []),
+        ("frozenset({'joy'})", ["joy"]),
+        ("{'joy', np.str_('love')}", ["joy", "love"]),
     ],
 )
 def test_printed_lists_are_read(text: str, value: Any) -> None:
@@ -32,7 +46,9 @@ def test_printed_lists_are_read(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     ["joy", "[joy]", "[sic] he said", "['a' ... 'z']", "[", "{}", "{joy}", "['a", "['\\x']", "",
-     "(1)", "a ['b']", None, 1, ["joy"], "[" * 9999 + "]" * 9999],
+     "(1)", "a ['b']",
+     "('joy')", "(joy, love)", "open('a')", "array(joy)", "list(['a'])", "f()", "{'a': 'b'}",
+     None, 1, ["joy"], "[" * 9999 + "]" * 9999],
 )  # fmt: skip
 def test_all_else_is_left_as_it_is(value: Any) -> None:
     assert unprinted(value) == value

@@ -1,15 +1,12 @@
 """Answers in SQuAD's form, checked against their context."""
 
-import ast
 import difflib
-import json
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flaxbert.data.findings import RARE, Finding
-from flaxbert.data.table import Row, shown
+from flaxbert.data.table import Row, parsed, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
@@ -61,7 +58,7 @@ def _pairs(row: Row) -> tuple[tuple[object, object], ...]:
     impossible = _impossible(row)
     try:
         if isinstance(answers, str):  # a cell of a .tsv or .csv
-            answers = _parsed(answers)
+            answers = parsed(answers)
         if answers == {} or (answers is None and impossible):
             return ()
         if isinstance(answers, list):  # of objects, as in the nested form
@@ -95,28 +92,6 @@ def _whole(start: object) -> object:
     if isinstance(start, str) and start.strip().isdecimal() and len(start) < 20:
         return int(start)
     return int(start) if isinstance(start, float) and start.is_integer() else start
-
-
-def _parsed(cell: str) -> Any:
-    """A cell's value: JSON, or what Python or NumPy prints, as pandas writes it into a .csv.
-
-    Raises:
-      ValueError, SyntaxError: for anything else.
-    """
-    try:
-        return json.loads(cell)
-    except ValueError:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in texts
-            return ast.literal_eval(_Unarrayed().visit(ast.parse(cell.strip(), mode="eval")))
-
-
-class _Unarrayed(ast.NodeTransformer):
-    """Turns array([...], dtype=...) into [...]."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        array = isinstance(node.func, ast.Name) and node.func.id == "array" and len(node.args) == 1
-        return self.visit(node.args[0]) if array else node
 
 
 def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:

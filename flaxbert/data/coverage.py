@@ -1,4 +1,4 @@
-"""What of the texts a tokenizer cannot tell the model: unknown words, characters that it drops."""
+"""Parts of texts that a tokenizer loses: unknown words, characters that it drops."""
 
 import collections
 import dataclasses

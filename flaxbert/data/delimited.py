@@ -10,14 +10,14 @@ import dataclasses
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flaxbert.config import SEPARATORS, DataConfig
 from flaxbert.data import conll
 from flaxbert.data.encodings import codec
-from flaxbert.data.findings import READ_AS, Finding
-from flaxbert.data.table import Found, Row, shortened
+from flaxbert.data.findings import READ_AS, Finding, is_number
+from flaxbert.data.table import Found, Row, shortened, shown
 from flaxbert.errors import DataError
 
 LARGEST_CELL = 2**31 - 1
@@ -36,7 +36,9 @@ NAMES = {separator: name for name, separator in SEPARATORS.items() if name.isalp
 UNNAMED = re.compile(r"|Unnamed: \d+")
 """What stands for the name of a column without one; the latter if pandas has read it once."""
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|")
+
+DRAWN = re.compile(r"((?:[^\n]*\n){0,2}?)(?=[^\n]*--)(?=[^\n]*[|+])[-:|+ ]+\r?(?:\n|\Z)")
+"""A line of dashes among the first three, as in tables of Markdown and of databases' consoles."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,15 @@ class Dialect:
             return _raw_records(lines, self.separator)
         return _quoted_records(lines, self, path)
 
+    def widths(self, text: str, path: Path) -> list[int]:
+        """Return how many columns each of the first records has, -1 if malformed; [] if unknown."""
+        try:
+            sample = list(itertools.islice(self.records(text, path), SAMPLE))
+        except DataError:
+            return []
+        records = [cells for _, cells in sample[_leading(sample) :] if cells]
+        return [-1 if isinstance(cells, str) else len(cells) for cells in records]
+
     def fits(self, text: str, path: Path, width: int) -> bool:
         """Whether most of the first records have as many columns, two or more.
 
@@ -68,11 +79,7 @@ class Dialect:
           path: of the file.
           width: the number of columns; 0: that of the first record.
         """
-        try:
-            sample = itertools.islice(self.records(text, path), SAMPLE)
-            widths = [len(cells) for _, cells in sample if cells and not isinstance(cells, str)]
-        except DataError:
-            return False
+        widths = self.widths(text, path)
         width = width or (widths[0] if widths else 0)
         return width > 1 and 2 * widths.count(width) > len(widths)
 
@@ -107,22 +114,35 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
     if told := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
         data = dataclasses.replace(data, separator=data.separator or told[1])
         text, first = text[told.end() :], 2
+    if drawn := re.match(DRAWN, text):
+        line = text.count("\n", 0, drawn.end(1)) + first
+        raise DataError(
+            f"{path}:{line}: a line of dashes, as below the header of a Markdown table. Remove it "
+            "and the pipes around the rows, or save the table as CSV."
+        )
     separator = _separator(text, path, data, usual)
     spaced = _is_spaced(text, separator)
     dialect = Dialect(separator, _quoting(text, path, data, separator), spaced)
     if data.separator is None and separator != usual:
         what = f"{NAMES[separator]}s separate the columns here, not {NAMES[usual]}s"
-        option = f"--config.data.separator={NAMES[usual]} if they do not"
-        yield Finding(READ_AS, f"{path}:{first}", f"{what}; set {option}")
+        fix = f"If that is wrong, set --config.data.separator={NAMES[usual]}"
+        yield Finding(READ_AS, f"{path}:{first}", f"{what}. {fix}")
     if data.quoting == "auto" and dialect.quoting != ("no" if separator == "\t" else "yes"):
         how = {
-            "yes": "cells stand in double quotes, as a CSV writer leaves them: these are taken off",
+            "yes": "double quotes enclose cells, as a CSV writer leaves them: these are removed",
             "no": "double quotes are text: they do not enclose cells",
-            "escaped": 'quotes within cells are written \\": the backslashes are taken off',
+            "escaped": 'quotes within cells are written \\": the backslashes are removed',
         }[dialect.quoting]
         other = "no" if separator == "\t" else "yes"
-        option = f"--config.data.quoting={other} if that is wrong"
-        yield Finding(READ_AS, f"{path}:{first}", f"{how}; set {option}")
+        fix = f"If that is wrong, set --config.data.quoting={other}"
+        yield Finding(READ_AS, f"{path}:{first}", f"{how}. {fix}")
+    if data.quoting == "auto" and dialect.quoting == "no" and separator == "\t":
+        count, line = _enclosed(text)
+        if count:
+            cells = "cell begins and ends" if count == 1 else "cells begin and end"
+            what = f"{count} {cells} with a double quote, which is text here; if quotes enclose"
+            option = "--config.data.quoting=yes"
+            yield Finding(READ_AS, f"{path}:{line + first - 1}", f"{what} cells, set {option}")
     if spaced and dialect.quoting != "no":
         what = f"a space follows each {NAMES.get(separator, separator)} of the first line"
         yield Finding(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
@@ -131,21 +151,46 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
 
 
 def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
-    """The separator that is set; else the usual one, unless another alone makes columns of it."""
+    """Return the separator that is set; else the one that gives all records as many columns.
+
+    Where there is none, records are malformed: the usual one, unless another alone fits most.
+
+    Raises:
+      DataError: if there are several.
+    """
     if data.separator is not None:
         return SEPARATORS.get(data.separator, data.separator)
     if len(data.columns) == 1:
         return usual
     width = len(data.columns)
 
-    def fits(separator: str) -> bool:
-        ways = ["yes", "no"] if data.quoting == "auto" else [data.quoting]
-        return any(Dialect(separator, way).fits(text, path, width) for way in ways)
+    def dialects(separator: str) -> list[Dialect]:
+        # Quotes between commas always enclose cells.
+        ways = ["yes", "escaped", *["no"] * (separator != ",")]
+        return [Dialect(separator, w) for w in (ways if data.quoting == "auto" else [data.quoting])]
 
-    header = text.lstrip("\r\n").partition("\n")[0]
-    if usual in header if not width else fits(usual):
+    def fits_all(separator: str) -> bool:
+        counts = [set(dialect.widths(text, path)) for dialect in dialects(separator)]
+        return any(len(n) == 1 and max(n) > 1 and max(n) == (width or max(n)) for n in counts)
+
+    def fits_most(separator: str) -> bool:
+        return any(dialect.fits(text, path, width) for dialect in dialects(separator))
+
+    matches = [separator for separator in NAMES if separator in text and fits_all(separator)]
+    if usual == "\t" and usual in matches:  # no text has one in every row
         return usual
-    others = [other for other in NAMES if other != usual and other in header and fits(other)]
+    if len(matches) > 1:
+        named = [NAMES[separator] for separator in matches]
+        raise DataError(
+            f"{path}: {' or '.join(f'{name}s' for name in named)} may separate the columns: all of "
+            f"the first rows have as many. Set --config.data.separator={' or ='.join(named)}."
+        )
+    if matches:
+        return matches[0]
+    header = text.lstrip("\r\n").partition("\n")[0]
+    if usual in header if not width else fits_most(usual):
+        return usual
+    others = [other for other in NAMES if other != usual and other in header and fits_most(other)]
     return others[0] if len(others) == 1 else usual
 
 
@@ -154,7 +199,9 @@ def _quoting(text: str, path: Path, data: DataConfig, separator: str) -> str:
     if data.quoting != "auto":
         return data.quoting
     if separator == "\t":
-        return "yes" if _is_quoted(text, separator, path) else "no"
+        ways = ["yes"] + ["escaped"] * ('\\"' in text) if re.search(r'(^|\t)"', text, re.M) else []
+        named = not data.columns
+        return next((way for way in ways if _is_quoted(text, separator, way, named=named)), "no")
     others = ["escaped"] * ('\\"' in text) + ["no"] * (separator != ",")
     if others and '"' in text and not _consistent(text, Dialect(separator, "yes"), path):
         fitting = (way for way in others if _consistent(text, Dialect(separator, way), path))
@@ -177,49 +224,70 @@ def _consistent(text: str, dialect: Dialect, path: Path) -> bool:
     return len({len(each) if isinstance(each, list) else -1 for each in cells}) == 1
 
 
-def _is_quoted(text: str, separator: str, path: Path) -> bool:
-    """Whether a CSV writer has written a file: it would write the very same again.
+def _is_quoted(text: str, separator: str, quoting: str, *, named: bool) -> bool:
+    """Whether quotes enclose cells: each cell is whole in quotes or has none, and some need them.
 
-    A file whose quotes are characters, such as GLUE's, is written otherwise: cells with a quote
-    would stand in quotes, and those that need none would not.
+    In files whose quotes are characters, such as GLUE's, some stand within cells or alone.
+
+    Args:
+      text: of the file.
+      separator: of the columns.
+      quoting: how quotes within quotes are written, "yes" or "escaped".
+      named: whether the first line names the columns.
     """
-    if not re.search(rf'(^|{re.escape(separator)})"', text, re.MULTILINE):
+    records = _cells(text, separator, quoting)
+    if not records or len({len(cells) for cells in records[1:]} | {len(records[-1])}) > 1:
         return False
-    try:
-        records = [cells for _, cells in Dialect(separator, "yes").records(text, path)]
-    except DataError:
+    width = len(records[-1])
+    # R names no column for the numbers of its rows.
+    if len(records[0]) not in ((width, width - 1) if named else (width,)):
         return False
-    if any(isinstance(cells, str) for cells in records):
-        return False
-    width = max(map(len, records))
-    if any(cells and len(cells) != width for cells in records):
-        return False
+    if named and all(quoted for quoted, _ in records[0]):
+        return True
+    lines = [line.count(separator) for line in text.split("\n") if line.strip("\r")]
+    special = ['\\"' if quoting == "escaped" else '""']
+    if len(set(lines)) > 1:  # else a quote in one line may only happen to close that in another
+        special += [separator, "\n"]
+    inside = [value for cells in records for quoted, value in cells if quoted]
+    if any(mark in value for value in inside for mark in special):
+        return True
+    rows = records[1:] if named else records
+    columns = list(zip(*rows, strict=True))
     texts = [
-        column
-        for column in range(width)
-        if not all(NUMBER.fullmatch(cells[column]) for cells in records[1:] if cells)
+        [quoted for quoted, _ in column]
+        for column in columns
+        if not all(not value or is_number(value) for _, value in column)
     ]
-    content = text.replace("\r\n", "\n").rstrip("\n")
-    return any(  # quoted where needed; all cells; all that are no numbers
-        content == _written(records, separator, forced) for forced in ((), range(width), texts)
-    )
+    return len(rows) > 1 and len(texts) > 1 and all(map(all, texts))
 
 
-def _written(records: Sequence[Cells], separator: str, forced: Collection[int]) -> str:
-    """A file as a CSV writer writes it, the columns `forced` and the header always in quotes."""
-    special = re.compile(rf'[\r\n"{re.escape(separator)}]')
+def _cells(text: str, separator: str, quoting: str) -> list[list[tuple[bool, str]]] | None:
+    """Return each record's cells, whether in quotes and their content; None if a quote is stray."""
+    content = {"yes": r'[^"]*(?:""[^"]*)*', "escaped": r'[^"\\]*(?:\\.[^"\\]*)*'}[quoting]
+    mark = re.escape(separator)
+    cell = re.compile(rf'(?:"({content})"\r?|([^"{mark}\n]*))({mark}|\n|\Z)', re.DOTALL)
+    records: list[list[tuple[bool, str]]] = [[]]
+    place = 0
+    while place < len(text):
+        match = cell.match(text, place)
+        if match is None:
+            return None
+        quoted = match[1] is not None
+        records[-1].append((quoted, match[1] if quoted else match[2]))
+        if match[3] == "\n":
+            records.append([])
+        place = match.end()
+    return [cells for cells in records if cells and cells not in BLANK]
 
-    def cell(number: int, column: int, value: str) -> str:
-        always = column in forced or (forced and number == 0)
-        if not (always or special.search(value)):
-            return value
-        return '"' + value.replace('"', '""') + '"'
 
-    lines = (
-        separator.join(cell(number, column, value) for column, value in enumerate(cells))
-        for number, cells in enumerate(records)
-    )
-    return "\n".join(lines).replace("\r\n", "\n").rstrip("\n")
+BLANK = ([(False, "")], [(False, "\r")])
+"""Cells of an empty line."""
+
+
+def _enclosed(text: str) -> tuple[int, int]:
+    """Return how many cells between tabs stand in double quotes, and the line of the first."""
+    matches = list(re.finditer(r'(?:^|\t)"[^\t\n]*"(?=\t|\r?$)', text, re.MULTILINE))
+    return len(matches), text.count("\n", 0, matches[0].end()) + 1 if matches else 0
 
 
 def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Records:
@@ -243,8 +311,8 @@ def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Recor
             if "new-line" not in str(error):  # a quote: the lines behind it may be cells
                 raise DataError(
                     f"{path}:{begin}: {error}: a cell begins with a double quote, but does not end "
-                    'with one. Write quotes within quotes twice (""), or, if quotes are text here, '
-                    "set --config.data.quoting=no."
+                    'with one. Write quotes within quotes twice (""). If they are written \\", set '
+                    "--config.data.quoting=escaped; if quotes are text, --config.data.quoting=no."
                 ) from None
             yield begin, conll.LONE_RETURN
 
@@ -282,12 +350,15 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
     del sample[:comments]
     begin, first = sample[0] if sample else (1, list[str]())
     place = f"{path}:{begin}"
+    once: dict[int, str] = {}
     if data.columns:
         header = Header(list(data.columns), "data.columns names")
         if first == header.names:
             del sample[0]
             what = "the first line names the columns as data.columns does; it is no row"
             yield Finding(READ_AS, place, what)
+        else:
+            once = _only_in_first([cells for _, cells in sample], len(header.names))
     elif isinstance(first, str):
         raise DataError(f"{place}: {first}.")
     else:
@@ -302,7 +373,7 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
     nameless = [column for column, name in enumerate(header.names) if not name]
     filled: list[str] = []
     blank: list[Row] = []
-    for begin, cells in itertools.chain(sample, records):
+    for number, (begin, cells) in enumerate(itertools.chain(sample, records)):
         origin = f"{path}:{begin}"
         if not cells:
             # In one column an empty text, or the rows behind it would shift; not at the end.
@@ -315,15 +386,43 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
         elif len(whole := header.cells(cells)) != len(header.names):
             yield DataError(f"{origin}: {_other_width(len(cells), header, dialect)}")
         else:
+            if once and number:
+                once = {column: cell for column, cell in once.items() if whole[column] != cell}
             filled += [origin] if any(whole[column].strip() for column in nameless) else []
             values = zip(header.names, whole, strict=True)
             yield Row({name: value for name, value in values if name}, origin)
+    if once:
+        column, cell = min(once.items())
+        what = (
+            f"{header.names[column]} is {shown(cell)} in this row alone: if it names the columns, "
+            "remove it, or leave --config.data.columns out"
+        )
+        yield Finding(READ_AS, place, what)
     if nameless and not header.index:
         count = len(nameless)
         what = f"{count} {'column' if count == 1 else 'columns'} without a name left out"
         if filled and not _numbered(header, sample, nameless):
             what += f"; rows with something there: {len(filled)}, the first {filled[0]}"
         yield Finding(READ_AS, place, what)
+
+
+def _only_in_first(sample: Sequence[Cells], width: int) -> dict[int, str]:
+    """Return cells of the first row that may be names: {column: cell}.
+
+    They are in columns whose values recur, but do not recur themselves, and are no numbers.
+    """
+    whole = [cells for cells in sample if isinstance(cells, list) and len(cells) == width]
+    if not whole or whole[0] is not sample[0]:
+        return {}
+    first, *rows = whole
+    columns = [[cells[column] for cells in rows] for column in range(width)]
+    return {
+        column: first[column]
+        for column, values in enumerate(columns)
+        if 1 < 2 * len(set(values)) <= len(values)
+        and first[column] not in values
+        and not is_number(first[column])
+    }
 
 
 def _leading(sample: Sequence[tuple[int, Cells]]) -> int:
@@ -365,7 +464,10 @@ def _other_width(width: int, header: Header, dialect: Dialect) -> str:
     names = header.names
     told = f"{width} columns, but {header.source} {len(names)} ({', '.join(shortened(names))})."
     if dialect.quoting == "no":
-        return f"{told} Quotes are text here; if they enclose cells, set --config.data.quoting=yes."
+        return (
+            f"{told} Quotes are text here; if they enclose cells, set --config.data.quoting=yes, "
+            'or escaped if those within cells are written \\".'
+        )
     if width > len(names):
         separators = f"{NAMES.get(dialect.separator, 'separator')}s"
         return f"{told} A cell that holds {separators} must stand in double quotes."

@@ -13,11 +13,13 @@ SHOWN = 4
 AROUND = 30
 """Bytes of a line that a message shows, before and after the first that is wrong."""
 
-FORMATS = {
+ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive, such as an Excel workbook; unpack it, or save the sheet as CSV",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
-    b"PAR1": "Parquet; set --config.data.format=parquet",
 }
+"""First bytes of files that no reader can use."""
+
+FORMATS = ARCHIVES | {b"PAR1": "Parquet; set --config.data.format=parquet"}
 """First bytes of files that are no text."""
 
 MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}

@@ -3,10 +3,11 @@
 import collections
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 MALFORMED = "malformed"
 """The kind of what cannot be used: an error, or left out and counted (`data.malformed=skip`)."""
@@ -58,8 +59,6 @@ FEW_EXAMPLES = 3
 MANY_NUMBERS = 10
 """Different numbers that are classes without a doubt."""
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
 LONG_SENTENCE = 1000
 """Words: sentences this long are files whose blank lines are missing, or whole documents."""
 
@@ -103,20 +102,28 @@ class Comparable(Protocol):
         """Its labels."""
 
 
-def in_file(path: Path, *, quoted: bool) -> Iterator[Finding]:
-    """What the bytes of a text file show; `quoted`: cells in quotes may hold line breaks."""
+def in_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Finding]:
+    """What a text file shows before it is read.
+
+    Args:
+      path: of the file.
+      encoding: Python's codec.
+      quoted: whether cells in quotes may hold line breaks.
+    """
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
         yield Finding("byte-order mark", f"{path}:1", "is left out; save the file without it")
-    if quoted:  # spreadsheets write \n in a cell, and \r\n behind a row
-        content = re.sub(rb'"[^"]*"', lambda cell: b'"' * len(cell[0]), content)
-    patterns = {"\\r\\n": rb"\r\n", "\\n": rb"(?<!\r)\n", "\\r": rb"\r(?!\n)"}
-    counts = {end: len(re.findall(pattern, content)) for end, pattern in patterns.items()}
+    text = content.decode(encoding, "replace")  # its reader reports what cannot be decoded
+    outside = text
+    if quoted:  # spreadsheets write \n in a cell, and \r\n after a row
+        outside = re.sub('"[^"]*"', lambda cell: '"' * len(cell[0]), text)
+    patterns = {"\\r\\n": r"\r\n", "\\n": r"(?<!\r)\n", "\\r": r"\r(?!\n)"}
+    counts = {end: len(re.findall(pattern, outside)) for end, pattern in patterns.items()}
     used = {end: count for end, count in counts.items() if count}
     if len(used) > 1:
         rarest = min(used, key=lambda end: used[end])
-        first = next(re.finditer(patterns[rarest], content)).start()
-        line = path.read_bytes().count(b"\n", 0, first) + 1
+        first = next(re.finditer(patterns[rarest], outside)).start()
+        line = text.count("\n", 0, first) + 1
         told = ", ".join(f"{count} {end}" for end, count in used.items())
         yield Finding("mixed line ends", f"{path}:{line}", f"{told}; write them all alike")
 
@@ -277,7 +284,8 @@ def _doubtful_labels(
             what = f"label {name!r} is given {count} times: too few to learn it; a mistake?"
             yield Finding("rare label", first[name], what)
     single = all(len(example.labels) == 1 for example in train)
-    if single and (numbers := _numbers(counts)):
+    numbers = [name for name in counts if name.strip().casefold() not in SENTINELS]
+    if single and numbers and all(map(is_number, numbers)):
         fractions = [name for name in numbers if "." in name or "e" in name.lower()]
         many = len(numbers) > MANY_NUMBERS and 10 * len(numbers) > len(train)
         if fractions or many:
@@ -287,10 +295,12 @@ def _doubtful_labels(
             yield Finding("numbers as labels", first[name], f"{what}; {mend}")
 
 
-def _numbers(names: Iterable[str]) -> list[str]:
-    """The names if all of them are numbers, sentinels left out; else none."""
-    numbers = [name for name in names if name.strip().casefold() not in SENTINELS]
-    return numbers if all(map(NUMBER.fullmatch, numbers)) else []
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, or a text that writes one."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _quoted(example: Comparable) -> str:

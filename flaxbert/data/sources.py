@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from flaxbert import hub
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import conll, delimited, json_rows
-from flaxbert.data.encodings import codec, undecodable
+from flaxbert.data.encodings import ARCHIVES, codec, undecodable
 from flaxbert.data.findings import MALFORMED, READ_AS, Finding
 from flaxbert.data.json_rows import as_list
 from flaxbert.data.table import Found, Row, Table, refuse_systematic
@@ -92,15 +92,18 @@ def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
     """The form of a local file, one of FORMATS, and a finding if its content decides.
 
     Raises:
-      DataError: if neither `data.format`, the file's ending nor its content says it.
+      DataError: for an archive; if neither `data.format`, the ending nor the content says it.
     """
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    for begin, what in ARCHIVES.items():
+        if head.startswith(begin):
+            raise DataError(f"{path}: not text but {what}.")
     if data.format != "auto":
         return data.format, None
     form = ENDINGS.get(path.suffix.lower())
     if form not in (None, "csv", "tsv"):
         return form, None
-    with path.open("rb") as file:
-        head = file.read(HEAD)
     by_content = _form_of_content(head, path, data, named=form is not None)
     if by_content is None and form is None:
         raise DataError(

@@ -5,13 +5,12 @@ import collections
 import dataclasses
 import json
 import logging
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.findings import MALFORMED, Finding, is_number
 from flaxbert.errors import DataError
 
 log = logging.getLogger("flaxbert")
@@ -33,29 +32,58 @@ PRINTED = re.compile(rf"\s*(?:{ITEM})?(?:(?:\s*,\s*|\s+)(?:{ITEM}))*\s*,?\s*")
 """The inside of a list as Python or numpy prints it: the latter without commas."""
 
 
-LIST = re.compile(r"\s*(\[.*\]|\{\s*['\"].*['\"]\s*\})\s*", re.DOTALL)
-"""What a printed list looks like, or a set of texts."""
+LIST = re.compile(
+    r"\s*(\[.*\]|\{\s*['\"].*['\")]\s*\}|\(.*\)|[a-zA-Z.]+\(\s*([\[({].*)?\))\s*", re.DOTALL
+)
+"""What a printed list looks like, a set of texts, a tuple, or a call such as array([...])."""
+
+CALL = re.compile(r"(?:np\.|numpy\.)?(?:array|str_|bool_|u?int\d+|float\d+)|set|frozenset")
+"""Functions by which Python and NumPy print their types."""
 
 
 def unprinted(value: Any) -> Any:
-    """Return the list that a cell's text prints, such as ['a', 'b'] or ["a"]; else the value."""
+    """Return the list that a cell's text prints, such as ['a'] or array(['a']); else the value.
+
+    Tuples and sets of texts become lists.
+    """
     if not isinstance(value, str) or not LIST.fullmatch(value):
         return value
     text = value.strip()
+    inside = text[1:-1]
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
-            # Without commas Python would join texts: 'a' 'b' is 'ab'.
-            if PRINTED.fullmatch(text[1:-1]):
-                return [ast.literal_eval(item) for item in re.findall(ITEM, text[1:-1])]
-            read = ast.literal_eval(text)
+        # NumPy prints no commas, and Python would join texts without them: 'a' 'b' is 'ab'.
+        if text[0] in "[{" and PRINTED.fullmatch(inside):
+            text = f"[{', '.join(re.findall(ITEM, inside))}]"
+        read = parsed(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return value
-    return read if isinstance(read, list) else value
+    return list(read) if isinstance(read, list | tuple) else value
+
+
+def parsed(text: str) -> Any:
+    """Return the value that a text writes: JSON, or what Python or NumPy prints.
+
+    Raises:
+      ValueError, SyntaxError, RecursionError, MemoryError, TypeError: for anything else.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return ast.literal_eval(_Plain().visit(ast.parse(text.strip(), mode="eval")))
+
+
+class _Plain(ast.NodeTransformer):
+    """Turns array([...], dtype=...), np.str_('a') and sets into lists and values."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if not CALL.fullmatch(ast.unparse(node.func)) or len(node.args) > 1:
+            return node
+        return self.visit(node.args[0]) if node.args else ast.List([], ast.Load())
+
+    def visit_Set(self, node: ast.Set) -> ast.AST:
+        return self.visit(ast.List(node.elts, ast.Load()))
 
 
 def shown(value: Any) -> str:
@@ -107,9 +135,13 @@ class Row:
         return None if value is None else str(value)
 
 
-MOST, MOST_ALIKE, FEW = 0.5, 0.05, 3
-"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for one cause
-that is known, such as a label; and how many it leaves out whatever their share."""
+MOST, MOST_LABELS, FEW = 0.5, 0.05, 3
+"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for labels that
+are unknown or missing; and how many it leaves out whatever their share. One label that is unknown
+in more rows is a class, however rare it is."""
+
+MISSING = "a missing label"
+"""The cause of the rows without a label, which are no class."""
 
 
 def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> None:
@@ -119,14 +151,25 @@ def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> Non
       DataError: the first, with their number.
     """
     causes = collections.Counter(fault.cause for fault in faults if fault.cause)
-    for cause, count in [*causes.most_common(1), ("", len(faults))]:
-        if count > FEW and count > (MOST_ALIKE if cause else MOST) * total:
-            first = next(fault for fault in faults if fault.cause == cause or not cause)
-            why = f" for one cause, {cause}" if cause else ""
-            raise DataError(
-                f"{first} {count} of {total} {what} are malformed{why}: too many to be single "
-                "mistakes, which data.malformed=skip is for."
-            )
+    label, count = max(
+        ((cause, count) for cause, count in causes.items() if cause != MISSING),
+        key=lambda pair: pair[1],
+        default=("", 0),
+    )
+    if count > FEW:
+        alike = [fault for fault in faults if fault.cause == label]
+        why = f" for one cause, {label}"
+    elif causes.total() > max(FEW, MOST_LABELS * total):
+        alike = [fault for fault in faults if fault.cause]
+        why = " for unknown or missing labels"
+    elif len(faults) > max(FEW, MOST * total):
+        alike, why = list(faults), ""
+    else:
+        return
+    raise DataError(
+        f"{alike[0]} {len(alike)} of {total} {what} are malformed{why}: too many to be single "
+        "mistakes, which data.malformed=skip is for."
+    )
 
 
 Found = Iterator[Row | DataError | Finding]
@@ -253,7 +296,11 @@ class Table:
         ):
             return None
         texts: dict[str, list[str]] = {name: list(map(str, values[name])) for name in known}
-        labels = [name for name in known if name in texts[name] or _numbers([name, *texts[name]])]
+        labels = [
+            name
+            for name in known
+            if name in texts[name] or all(map(is_number, [name, *texts[name]]))
+        ]
         if not labels:
             return None
         label = min(labels, key=lambda name: (name not in texts[name], len(set(texts[name]))))
@@ -264,11 +311,3 @@ class Table:
         if len(wanted) < len(needed):
             roles[label] = next(column for column in columns if column not in wanted)
         return [roles.get(name, f"column{number}") for number, name in enumerate(known, start=1)]
-
-
-def _numbers(texts: Iterable[str]) -> bool:
-    """Whether all texts are numbers."""
-    try:
-        return all(math.isfinite(float(text)) for text in texts)
-    except ValueError:
-        return False

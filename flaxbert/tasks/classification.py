@@ -69,7 +69,8 @@ class Classification:
         if train is not None and not options.labels and known is None:
             names.refuse_flag_columns(train, column, "--config.task=multi_label ")
             texts.require(train, options, data, labelled=True)
-            given = [names.single(row.values.get(column)) for row in train.rows]
+            own = names.stored(hf_config)
+            given = [names.single(row.values.get(column), own) for row in train.rows]
             if data.malformed == "skip":  # rows whose labels `index` refuses name no class
                 given = [each for each in given if isinstance(each, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.

@@ -36,6 +36,11 @@ class LabelSetOptions(texts.TextOptions):
 BARE = re.compile(r"\s*[\[{](.*)[\]}]\s*", re.DOTALL)
 """A list whose elements are not quoted, as databases print it: [joy, love], {joy,love}."""
 
+BROKEN = re.compile(
+    r"[\[{].*(['\"]|\.\.\.).*[\]}]|(\w+\()?[\[({]+\s*['\"].*|\w+\([\[({].*", re.DOTALL
+)
+"""What a list, tuple, set or array looks like that is printed in part, or in another way."""
+
 
 def reader(
     table: Table, options: LabelSetOptions, labels: Sequence[str] | None
@@ -54,6 +59,7 @@ def reader(
         return lambda row: _named_flags(row, options.label_columns)
     width = 0 if options.label in table.label_names else _width_of_flags(table, options)
     if not width:
+        _refuse_joined_flags(table, options)
         return lambda row: _no_flags(row, _values(row, options), options)
     place = f"{table.rows[0].origin}: {options.label}"
     if not labels:
@@ -116,20 +122,49 @@ def _width_of_flags(table: Table, options: LabelSetOptions) -> int:
     return 0
 
 
+JOINED = re.compile(r"[01]{2,}|[01]([^\w\s]|\s+)[01](?:\1[01])*")
+"""Flags in a text, with a separator between them or none."""
+
+
+def _refuse_joined_flags(table: Table, options: LabelSetOptions) -> None:
+    """Refuse flags with another separator than the labels', or without any.
+
+    Raises:
+      DataError: if all texts are such flags, as many in each.
+    """
+    cells = [row.values.get(options.label) for row in table.rows]
+    texts = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+    if any(cell is not None and not isinstance(cell, str) for cell in cells):
+        return
+    matches = [JOINED.fullmatch(text) for text in texts]
+    marks = {match and match[1] for match in matches}
+    if None in matches or len(marks) != 1 or len(set(map(len, texts))) != 1:
+        return
+    (mark,) = marks
+    # Without a zero in front 10 and 11 may be numbers of labels.
+    if mark == options.separator or (mark is None and all(text[0] == "1" for text in texts)):
+        return
+    fix = f"set --config.options.separator={mark!r}" if mark else "write commas between them"
+    raise DataError(
+        f"{table.rows[0].origin}: {options.label} is {shown(cells[0])}; all rows have as many "
+        f"flags of 0 and 1. To read each as a label's, {fix}."
+    )
+
+
 def _values(row: Row, options: LabelSetOptions) -> list[Any]:
     """The labels of a row, as they stand there."""
     value = unprinted(row.values.get(options.label))
     if isinstance(value, str):
-        if bare := BARE.fullmatch(value):
-            if re.search("['\"]", bare[1]):
-                raise DataError(
-                    f"{row.origin}: {options.label} is {shown(value)}: a printed list that cannot "
-                    f"be read. Write the labels with {options.separator!r} between them."
-                )
-            value = bare[1]
-        return [names.whole(p.strip()) for p in value.split(options.separator) if p.strip()]
-    values = list(map(names.whole, value)) if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(v, str | int) for v in values):
+        if BROKEN.fullmatch(value.strip()):
+            raise DataError(
+                f"{row.origin}: {options.label} is {shown(value)}: a printed list that cannot be "
+                f"read. Write the labels with {options.separator!r} between them."
+            )
+        bare = BARE.fullmatch(value)
+        value = bare[1] if bare else value
+        return [part.strip() for part in value.split(options.separator) if part.strip()]
+    values = list(value) if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(names.whole(v), str | int) for v in values):
         raise DataError(
             f"{row.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
             f"text with {options.separator!r} between them."
@@ -143,7 +178,7 @@ def _no_flags(row: Row, values: Sequence[Any], options: LabelSetOptions) -> list
     Raises:
       DataError: for flags in a row, but not in all.
     """
-    numbers = [str(value) for value in values if str(value).isdecimal()]
+    numbers = [name for name in map(str, map(names.whole, values)) if name.isdecimal()]
     if any(isinstance(value, bool) for value in values) or len(set(numbers)) < len(numbers):
         raise DataError(
             f"{row.origin}: {options.label} is {shown(row.values.get(options.label))}, with a "
@@ -161,6 +196,6 @@ def remark_separators(labels: set[str], options: LabelSetOptions, table: Table) 
         if several and (len(set(parts)) < len(parts) or not labels.isdisjoint(parts)):
             what = (
                 f"label {shown(min(several))} seems to be several: --config.options.separator="
-                f"{separator!r} parts them"
+                f"{separator!r} splits them"
             )
             table.remark(Finding("separator", table.source, what))

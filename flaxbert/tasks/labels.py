@@ -2,12 +2,12 @@
 
 import functools
 import logging
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from flaxbert.data.table import Table, shortened, shown, unprinted
+from flaxbert.data.findings import is_number
+from flaxbert.data.table import MISSING, Table, shortened, shown, unprinted
 from flaxbert.errors import ConfigError, DataError
 
 log = logging.getLogger("flaxbert")
@@ -22,8 +22,8 @@ class Labels(tuple[str, ...]):
 
     @functools.cached_property
     def numbered(self) -> bool:
-        """Whether some are numbers themselves."""
-        return any(name.isdecimal() for name in self)
+        """Whether some are numbers themselves, such as 2 or 1.5."""
+        return any(map(is_number, self))
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -75,10 +75,10 @@ def choose(
     if len(set(labels)) != len(labels):
         raise ConfigError(f"options.labels={labels!r}: a name occurs twice")
     if own and labels != own:
+        fix = "Leave --config.options.labels out to take these; in training, " if given else ""
         raise ConfigError(
             f"labels {list(labels)}, but the checkpoint's output layer has {list(own)}, in this "
-            "order. Leave --config.options.labels out to take these; in training, "
-            "--config.model.fresh_head=true starts a new output layer."
+            f"order. {fix}--config.model.fresh_head=true starts a new output layer."
         )
     return Labels(labels)
 
@@ -104,10 +104,17 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def single(value: Any) -> Any:
-    """Return a label: of a list of one, also a printed one, its only element; 1.0 as 1."""
+def _element(value: Any) -> Any:
+    """Return the only element of a list of one, also of a printed one; any other value as it is."""
     value = unprinted(value)
-    return whole(value[0] if isinstance(value, list | tuple) and len(value) == 1 else value)
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
+def single(value: Any, labels: Sequence[str] = ()) -> Any:
+    """Return a label: the only element of a list of one; 1.0 as 1 unless "1.0" is in `labels`."""
+    value = _element(value)
+    reduced = whole(value)
+    return str(value) if reduced is not value and str(value) in labels else reduced
 
 
 def _number(name: str) -> int | None:
@@ -125,7 +132,8 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
       DataError: for anything else.
     """
     labels = labels if isinstance(labels, Labels) else Labels(labels)
-    value = single(value)
+    # The data set's own integers have names whatever the labels are.
+    value = single(value, () if names is not None and not isinstance(value, str) else labels)
     name = str(value) if isinstance(value, str | int) else ""
     number = _number(name)
     if isinstance(value, int) and number is not None and names is not None and number < len(names):
@@ -134,27 +142,21 @@ def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin
         return labels.index(name)
     if number is not None and not labels.numbered and number < len(labels):
         return number
+    cause = f"label {shown(value)}"
     if name == "-1":
         advice = "Test sets are published with -1 for labels that are withheld: take another split."
     elif isinstance(value, list | tuple | dict):
         advice = "Several labels a row: --config.task=multi_label."
     elif value is None or value == "" or value != value:
-        advice = "The label is missing: fill it in, or remove the row."
+        advice, cause = "The label is missing: fill it in, or remove the row.", MISSING
     else:
         advice = "Fix the row, or list all labels with --config.options.labels."
-        if number is None and _is_number(value):
+        if number is None and is_number(value):
             advice += " Numbers to predict: --config.task=regression."
     raise DataError(
         f"{origin}: label {shown(value)} is none of {shortened(labels)}. {advice}",
-        cause=f"label {shown(value)}",
+        cause=cause,
     )
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def check_integers(
@@ -169,7 +171,7 @@ def check_integers(
     written = {n for value in singles if (n := _number(str(value))) is not None}
     if names is not None:
         refuse_from_one({v for v in singles if type(v) is int}, names, source)
-    elif written and not any(label.isdecimal() for label in labels):
+    elif written and not any(map(is_number, labels)):
         refuse_from_one(written, labels, source)
         meaning = ", ".join(f"{i} = {label}" for i, label in enumerate(shortened(labels)))
         log.info(f"{source}: integer labels are read as {meaning}")

@@ -74,9 +74,10 @@ class MultiLabel:
                 names.refuse_flag_columns(train, options.label)
             texts.require(train, options, data, labelled=True)
             known = train.label_names.get(options.label)
-            order = names_of or known or names.stored(hf_config)
+            own = names.stored(hf_config)
+            order = names_of or known or own
             given = train.read(label_sets.reader(train, options, order), data.malformed)
-            seen = {str(value) for values in given for value in values}
+            seen = {str(names.single(value, own)) for values in given for value in values}
             label_sets.remark_separators(seen, options, train)
         labels = names.choose(names_of, known, seen, hf_config)
         fitted = hf_config.get("flaxbert", {}).get("thresholds", {}) if train is None else {}
