@@ -132,11 +132,11 @@ class Regression:
 
     def to_units(self, params: Params) -> Params:
         """Give the output layer the numbers' own scale and mean."""
-        return _rescaled(params, self.scale, self.mean)
+        return rescaled(params, self.scale, self.mean)
 
     def from_units(self, params: Params) -> Params:
         """Take scale and mean from the output layer."""
-        return _rescaled(params, 1 / self.scale, -self.mean / self.scale)
+        return rescaled(params, 1 / self.scale, -self.mean / self.scale)
 
     def show(self, example: TextExample, record: Record) -> dict[str, str]:
         """A line of the table of predictions."""
@@ -151,15 +151,14 @@ def _number(row: Row, options: Options) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= np.finfo(np.float32).max:
-        comma = isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value)
-        advice = " Write a point before its decimals." if comma else ""
-        raise DataError(
-            f"{row.origin}: {options.label} is {shown(value)}; expected a number.{advice}"
-        )
+        comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]*,[\d.,]+\s*", value)
+        advice = "Write it without a comma between thousands, and with a point before decimals."
+        message = f"{row.origin}: {options.label} is {shown(value)}; expected a number."
+        raise DataError(f"{message} {advice}" if comma else message)
     return number
 
 
-def _rescaled(params: Params, scale: float, mean: float) -> Params:
+def rescaled(params: Params, scale: float, mean: float) -> Params:
     """Return weights whose outputs are `scale` times those of `params`, plus `mean`."""
     if (scale, mean) == (1.0, 0.0):
         return params
