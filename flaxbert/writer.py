@@ -129,6 +129,16 @@ def settled(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
 
 
+def completed(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Return the configuration in a checkpoint, with the default of each key that it lacks.
+
+    A run of an earlier version lacks the keys that were added since. Their defaults are what it did
+    before; if one is not, the fingerprints of its data differ.
+    """
+    options = None if config.options is None else type(config.options)()
+    return settled(Config(options=options)) | dict(stored)
+
+
 def command(config: Config, mode: str) -> dict[str, Any]:
     """Return what a command asks for, to be the same on all hosts."""
     return {"mode": mode, "jax": jax.__version__} | flat(config.to_dict())

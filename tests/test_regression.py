@@ -1,5 +1,6 @@
 """Regression: numbers as labels, least squares, correlations."""
 
+import copy
 import json
 import math
 import random
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from test_workdir import edit_notes
 from tolerance import assert_close
 from toy import make_config, write_lines
 
@@ -263,6 +265,16 @@ def test_years_are_predicted_and_the_export_gives_years(
     before = checkpoint.read_newest(workdir / "checkpoints")[2]
     stored = before["params/head/classifier/kernel"]
     assert np.abs(loaded["head"]["classifier"]["kernel"] - stored).max() < 1e-5
+
+
+def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_units(
+    years: tuple[Config, Path], tmp_path: Path
+) -> None:
+    config, workdir = copy.deepcopy(years[0]), tmp_path / "run"
+    shutil.copytree(years[1], workdir)
+    edit_notes(workdir, lambda notes: notes["data"].pop("units"))
+    with pytest.raises(ConfigError, match=r"data:\n  units: None there, '\(label - 19.* now\n"):
+        flaxbert.train(config, workdir)
 
 
 def test_a_converted_checkpoint_of_an_unfinished_run_gives_years(

@@ -127,8 +127,15 @@ class Regression:
     def hf_config(self) -> dict[str, Any]:
         """As transformers marks a regression."""
         result: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}
-        own = {"mean": self.mean, "scale": self.scale}
-        return result | ({} if (self.mean, self.scale) == (0.0, 1.0) else {"flaxbert": own})
+        return result | (
+            {"flaxbert": {"mean": self.mean, "scale": self.scale}} if self.units else {}
+        )
+
+    @property
+    def units(self) -> str:
+        """Describe how numbers are standardized; "" if they are not."""
+        standard = (self.mean, self.scale) == (0.0, 1.0)
+        return "" if standard else f"(label - {self.mean:.6g}) / {self.scale:.6g}"
 
     def to_units(self, params: Params) -> Params:
         """Give the output layer the numbers' own scale and mean."""
