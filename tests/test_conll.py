@@ -260,6 +260,11 @@ RESPELLED = [
     ("NEGATIVE B-PER NEGATIVE", "O B-PER O"),  # the only one without a prefix
     ("O B-PER 0 o", "O B-PER O O"),
     ("0 B I 0", "O B I O"),
+    ("PER 0 0 LOC", "PER O O LOC"),  # IO
+    ("_ _ PER LOC PER LOC _", "O O PER LOC PER LOC O"),
+    ("0 PER PER LOC", "0 PER PER LOC"),  # not the most frequent
+    ("O 0 0 0 PER", "O O O O PER"),
+    ("0 0 1 2", "0 0 1 2"),  # numbers of classes
     ("o b-per i-per", "O B-per I-per"),
     ("O b-per O", "O B-per O"),
     ("O B_PER I_PER s_per", "O B-PER I-PER S-per"),

@@ -371,6 +371,23 @@ def columns(tmp_path: Path, content: str, *, malformed: str = "error") -> Table:
     return sources.read(str(file), DataConfig(malformed=malformed), split="train")
 
 
+def test_types_alone_with_zero_for_outside_are_entities(tmp_path: Path, caplog: Any) -> None:
+    rows = columns(tmp_path, "king PER\nin 0\nold 0\nparis LOC\ncity LOC\nis 0\n")
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        task = create(rows)
+    assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+    (example,) = task.examples(rows, labelled=True)
+    assert example.tags == ("B-PER", "O", "O", "B-LOC", "I-LOC", "O")
+    assert "'0' (3 times) as O" in caplog.text
+
+
+def test_a_zero_that_is_read_as_a_class_is_reported(tmp_path: Path, caplog: Any) -> None:
+    rows = columns(tmp_path, "king PER\nqueen PER\nin 0\nparis LOC\n")
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        assert create(rows).labels == ("0", "LOC", "PER")
+    assert "'0' is read as a tag like the others, each word on its own; write O" in caplog.text
+
+
 def test_outside_written_as_zero_leaves_no_entity_out_of_the_score(
     tmp_path: Path, caplog: Any
 ) -> None:

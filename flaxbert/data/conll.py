@@ -349,6 +349,9 @@ BEHIND = re.compile(r"(.+)[-_]([bimelsu])", re.DOTALL | re.IGNORECASE)
 OUTSIDE = {"0", "o", "_", "-", "other", "out", "outside", "none", "null"}
 """What is written for O, in lower case."""
 
+SYMBOLS = ("0", "_")
+"""Those of them that are no words, and so hardly the name of a class."""
+
 FREQUENT = 0.1
 """Share of all tags that the only one without prefix has where it stands for O."""
 
@@ -357,6 +360,7 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
     """Tags that mark entities but are not spelled B-TYPE and O, and how they are read.
 
     * O written otherwise: `0`, `_`, `OTHER`, or the only tag without a prefix, if it is frequent.
+      Where no tag has a prefix, `0` or `_` is O if it is the most frequent tag.
     * Prefixes in lower case, with an underscore, or behind the type, if all are.
 
     Args:
@@ -380,7 +384,9 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
         outside = usual
     elif len(plain) == 1 and tags[plain[0]] >= frequent:
         outside = plain
-    found = dict.fromkeys(outside if prefixed else (), "O")
+    if not prefixed:
+        outside = [tag for tag in SYMBOLS if _is_outside_types(tag, tags)]
+    found = dict.fromkeys(outside, "O")
     rest = [tag for tag in named if tag not in found]
     if rest and not any(map(TYPED.fullmatch, rest)) and ("O" in tags or found):
         ahead, behind = ([form.fullmatch(tag) for tag in rest] for form in (AHEAD, BEHIND))
@@ -393,6 +399,12 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
                 tag: f"{m[2].upper()}-{m[1]}" for tag, m in zip(rest, behind, strict=True) if m
             }
     return found
+
+
+def _is_outside_types(tag: str, tags: Mapping[str, int]) -> bool:
+    """Whether a tag stands for O among types alone: it is more frequent than each of them."""
+    types = tags.keys() - {tag}
+    return tag in tags and is_io({*types, "O"}) and all(tags[t] < tags[tag] for t in types - {"O"})
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:

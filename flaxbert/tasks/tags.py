@@ -105,6 +105,12 @@ def read_tags(
         table.remark(Finding(READ_AS, table.source, what))
         rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
     scheme = conll.detect_scheme(tags for _, tags in rows)
+    if scheme == "plain" and (symbols := [tag for tag in conll.SYMBOLS if tag in counts]):
+        what = (
+            f"{some([shown(tag) for tag in symbols])} is read as a tag like the others, each word "
+            "on its own; write O for words outside entities"
+        )
+        table.remark(Finding(READ_AS, table.source, what))
     many = len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total())
     same = len(counts) == 1 and counts.total() >= conll.SURE and len(rows[0][0].values) > 2
     if scheme == "plain" and (many or (same and rows[0][0].lines)):
