@@ -277,6 +277,18 @@ def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_u
         flaxbert.train(config, workdir)
 
 
+def test_years_are_not_rounded_where_parameters_are_bfloat16(years: tuple[Config, Path]) -> None:
+    config, workdir = copy.deepcopy(years[0]), years[1]
+    config.model.param_dtype = "bfloat16"
+    setup = prepare(config, str(workdir / "export"), None)
+    params = setup.load_params(trained=True)
+    dtypes = jax.tree.map(lambda shape: shape.dtype, setup.model.shapes)
+    assert jax.tree.map(lambda array: array.dtype, params) == dtypes
+    stored = checkpoint.read_newest(workdir / "checkpoints")[2]["params/head/classifier/bias"]
+    bias = params["head"]["classifier"]["bias"].astype(np.float32)
+    assert np.abs(bias - stored).max() < 2**-8  # 1950 itself is rounded by up to 4 years
+
+
 def test_a_converted_checkpoint_of_an_unfinished_run_gives_years(
     years: tuple[Config, Path], tmp_path: Path
 ) -> None:
