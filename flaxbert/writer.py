@@ -204,9 +204,10 @@ def _check_shared(workdir: Path) -> None:
         if chief:
             write_text(token, "")
     name = sharding.exchange(token.name)[0]
-    limit = time.monotonic() + VISIBLE_SECONDS
-    while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
-        time.sleep(0.2)
+    with sharding.together():  # a mount may fail on one host alone
+        limit = time.monotonic() + VISIBLE_SECONDS
+        while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
+            time.sleep(0.2)
     answers = [
         json.loads(answer)
         for answer in sharding.exchange(
