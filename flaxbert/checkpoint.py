@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from flaxbert import memory, sharding
-from flaxbert.errors import ConfigError, WorkdirError
+from flaxbert.errors import ConfigError, WorkdirError, clip
 from flaxbert.models.model import Params
 from flaxbert.state import TrainState
 from flaxbert.tasks.base import Metrics
@@ -38,6 +38,9 @@ NOTES = "notes.json"
 
 LAST = "_CHECKPOINT_METADATA"
 """Orbax's own times, which it writes when all else is done; nothing is read from it."""
+
+LONGEST = 1000
+"""Characters of a message of Orbax, which names every array that differs."""
 
 NONE = -1
 """No step, where a number has to go from the first host to the others."""
@@ -116,9 +119,11 @@ class Store:
             if memory.exhausted(error):
                 raise
             raise WorkdirError(
-                f"{self._directory / str(step)}: its files are as they were written, but they do "
-                f"not fit this run's model ({error}). Take the configuration that it was made "
-                "with, or another --workdir."
+                f"{self._directory / str(step)}: its files are intact, but they do not fit this "
+                f"run's model ({clip(str(error), LONGEST)}). Use the configuration that it was "
+                "made with. If another version of flaxbert made it, start a new run from its "
+                f"weights: python -m flaxbert.convert {self._directory.parent} DIR, then "
+                "--config.model.init=DIR --workdir=NEW."
             ) from error
 
     def shapes(self, step: int) -> Any:

@@ -36,6 +36,7 @@ from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.models.pretrained import head_of, load_strictly
 from flaxbert.models.source import SKELETON, resolve, step_beyond_export
+from flaxbert.tasks import regression
 from flaxbert.writer import finite
 
 log = logging.getLogger("flaxbert")
@@ -87,7 +88,10 @@ def export_newest(workdir: Path, directory: Path) -> None:
     def array(path: tuple[Any, ...], _: Any) -> np.ndarray:
         return arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
 
-    weights.save(model, jax.tree_util.tree_map_with_path(array, model.shapes), directory)
+    params = jax.tree_util.tree_map_with_path(array, model.shapes)
+    if "scale" in fitted:  # a checkpoint's output layer gives standardized numbers
+        params = regression.rescaled(params, fitted["scale"], fitted["mean"])
+    weights.save(model, params, directory)
 
 
 def convert(

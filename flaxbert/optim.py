@@ -75,7 +75,8 @@ def _scale_by_rate(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiply by minus the learning rate of `step`, which `update` takes by keyword.
 
     Optax's own transformation counts its updates instead. A skipped step is no update, so that
-    count would fall behind the step that the run logs and that the schedule ends by.
+    count would fall behind the step that the run logs and that the schedule ends by. The state
+    keeps Optax's form, so that checkpoints of runs that used the count can be restored.
     """
 
     def update(
@@ -83,9 +84,13 @@ def _scale_by_rate(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[Any, Any]:
         del params
         rate = -schedule(step)
-        return jax.tree.map(lambda u: rate.astype(u.dtype) * u, updates), state
+        updates = jax.tree.map(lambda u: rate.astype(u.dtype) * u, updates)
+        return updates, optax.ScaleByScheduleState(state.count + 1)
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    def init(_: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def make_optimizer(

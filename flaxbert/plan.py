@@ -19,7 +19,7 @@ from flaxbert.models.model import Params
 from flaxbert.optim import warmup_steps
 from flaxbert.preemption import Preemption
 from flaxbert.setup import Dataset, Setup, prepare, read_table
-from flaxbert.tasks.base import Calibrated, Task
+from flaxbert.tasks.base import Calibrated, Scaled, Task
 
 log = logging.getLogger("flaxbert")
 
@@ -97,12 +97,18 @@ class Plan:
         return self.data.batches
 
     def fingerprints(self) -> dict[str, str]:
-        """Of the examples: by them a file that has changed under its name is known."""
+        """Return a hash of each data set's examples, and the units of training if they differ.
+
+        By them a file that has changed under its name is known, and a run of an earlier version
+        whose weights compute in other units.
+        """
         parts = {"train": self.data}
         parts |= {"eval": self.evaluator.data} if self.evaluator else {}
         parts |= {"held out": self.calibrator.data} if self.calibrator else {}
-        labels = getattr(self.setup.task, "labels", ())
-        return {name: data.fingerprint(labels) for name, data in parts.items()}
+        task = self.setup.task
+        labels = getattr(task, "labels", ())
+        units = {"units": task.units} if isinstance(task, Scaled) and task.units else {}
+        return {name: data.fingerprint(labels) for name, data in parts.items()} | units
 
     def compared(self, params: Params | None) -> dict[str, Any]:
         """Return what must be the same on all hosts; `params` are those of a new run."""

@@ -119,8 +119,13 @@ class Setup:
             )
         if other:
             log.info(f"{self.directory}: the output layer of {other} is another task's; left out")
+        units = self.task if isinstance(self.task, Scaled) and self.task.units else None
+        model = self.model
+        if units:  # bfloat16 would round the labels' mean, such as 1950, in the output layer's bias
+            exact = dataclasses.replace(model.config, param_dtype="float32")
+            model = Model.create(exact, model.make_head)
         params, report = weights.load(
-            self.model,
+            model,
             self.directory,
             seed=config.train.seed,
             fresh_head=bool(other) or (config.model.fresh_head and not trained),
@@ -131,8 +136,12 @@ class Setup:
                 f"{self.directory}: has no trained output layer (no {', '.join(report.fresh)}); "
                 "train first, or give the --workdir of a finished run."
             )
-        if isinstance(self.task, Scaled) and not report.fresh:
-            params = self.task.from_units(params)
+        if units and not report.fresh:
+            params = units.from_units(params)
+        if units:
+            params = jax.tree.map(
+                lambda array, shape: array.astype(shape.dtype), params, self.model.shapes
+            )
         return params, report
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -219,7 +228,7 @@ class Setup:
             )
         log.info(message)
         unknown = coverage.unknown(features, self.tokenizer)
-        if unknown.share:
+        if unknown.lost or unknown.share >= 0.001:
             level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
             log.log(level, f"{table.source}: {unknown.describe(examples)}")
         return Dataset(examples, batches, labelled)

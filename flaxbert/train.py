@@ -177,7 +177,8 @@ def _prepare(
         data = plan.fingerprints()
         return plan, Notes(calibration, False, data, settled, None, encoder), params
     before = checkpoints.notes(newest)
-    writer.check_same("configuration", before.config, settled, workdir, force=force)
+    old = writer.completed(before.config, config)
+    writer.check_same("configuration", old, settled, workdir, force=force)
     source = _source(config, workdir)
     plan = Plan.make(config, source)
     data = plan.fingerprints()
@@ -188,8 +189,8 @@ def _prepare(
         with contextlib.suppress(WeightsError):  # weights may be gone: those of the run are kept
             params, _ = plan.setup.read_params()
             found = {config.model.init: weights.digests(params)["encoder"]}
-            old = {config.model.init: before.weights}
-            writer.check_same("pre-trained model", old, found, workdir, force=force)
+            stored = {config.model.init: before.weights}
+            writer.check_same("pre-trained model", stored, found, workdir, force=force)
     return plan, dataclasses.replace(before, data=data, config=settled), None
 
 

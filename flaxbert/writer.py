@@ -129,6 +129,16 @@ def settled(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
 
 
+def completed(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Return the configuration in a checkpoint, with the default of each key that it lacks.
+
+    A run of an earlier version lacks the keys that were added since. Their defaults are what it did
+    before; if one is not, the fingerprints of its data differ.
+    """
+    options = None if config.options is None else type(config.options)()
+    return settled(Config(options=options)) | dict(stored)
+
+
 def command(config: Config, mode: str) -> dict[str, Any]:
     """Return what a command asks for, to be the same on all hosts."""
     return {"mode": mode, "jax": jax.__version__} | flat(config.to_dict())
@@ -194,9 +204,10 @@ def _check_shared(workdir: Path) -> None:
         if chief:
             write_text(token, "")
     name = sharding.exchange(token.name)[0]
-    limit = time.monotonic() + VISIBLE_SECONDS
-    while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
-        time.sleep(0.2)
+    with sharding.together():  # a mount may fail on one host alone
+        limit = time.monotonic() + VISIBLE_SECONDS
+        while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
+            time.sleep(0.2)
     answers = [
         json.loads(answer)
         for answer in sharding.exchange(

@@ -8,8 +8,8 @@
 # VERSION is the VM's image: v2-alpha-tpuv5-lite (v5litepod), v2-alpha-tpuv6e (v6e),
 # v2-alpha-tpuv5 (v5p), tpu-ubuntu2204-base (v4 and older).
 #
-# SPOT=1 creates a spot VM. SETUP is a command that every host runs first, such as one that mounts
-# a bucket.
+# SPOT=1 creates a spot VM (SPOT=0 does not). SETUP is a command that every host runs first, such as
+# one that mounts a bucket.
 #
 # Run the same command again to continue an interrupted run: it resumes from its workdir. A run
 # that lost its connection is stopped first, and a VM that was preempted is deleted and created
@@ -37,6 +37,7 @@ cd "$(dirname "$0")/.."
 TYPE=${TYPE:-v5litepod-8}
 VERSION=${VERSION:-v2-alpha-tpuv5-lite}
 SPOT=${SPOT:-}
+case $SPOT in 0 | no | false) SPOT= ;; esac
 SETUP=${SETUP:-true}
 POLL_SECONDS=${POLL_SECONDS:-10}
 at=(--project="$PROJECT" --zone="$ZONE")

@@ -80,6 +80,39 @@ def test_a_hash_is_a_token_where_it_is_no_comment(tmp_path: Path) -> None:
     assert pairs(tmp_path, "#\tO\n# 1\tO\n") == [[("#", "O"), ("# 1", "O")]]
 
 
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        ("# SYM\n1 NUM\n\nThe DET\ndog NOUN\n", ["#", "1"]),  # nowhere else is a SYM
+        ("# B-MISC\n1 O\n\nParis B-LOC\n", ["#", "1"]),
+        ("# sym\n1 num\n\nthe # \n# sym\n", ["#", "1"]),  # inside a sentence it is a tag
+    ],
+)
+def test_a_hash_with_a_tag_of_its_own_is_a_token(
+    content: str, tokens: list[str], tmp_path: Path
+) -> None:
+    found, findings = conll.sentences(write(tmp_path, content))
+    assert found[0].tokens == tokens
+    assert not findings
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# intro\n1 NUM\n\n# more\n2 NUM\n",
+        "# sym\n1 num\n\n# sym\n2 num\n",  # perhaps a token, and so reported
+        "# TITLE\n1 O\n\n# TITLE\n2 B-LOC\n",
+        "# 1\n1 NUM\n\n# 2\n2 NUM\n",
+    ],
+)
+def test_lines_that_may_be_comments_are_reported(content: str, tmp_path: Path) -> None:
+    path = write(tmp_path, content)
+    found, (finding,) = conll.sentences(path)
+    assert [sentence.tokens for sentence in found] == [["1"], ["2"]]
+    assert isinstance(finding, Finding)
+    assert f"{path}:1: lines read as comments: 2, such as '# " in str(finding)
+
+
 def test_a_comment_within_a_sentence_is_malformed(tmp_path: Path) -> None:
     _, (fault,) = conll.sentences(write(tmp_path, "EU O\n# no more\nvotes O\n"))
     assert ":2: columns: 3; expected 2, as in line 1" in str(fault)
@@ -118,9 +151,17 @@ def test_a_sentence_knows_its_line(tmp_path: Path) -> None:
 
 MALFORMED = [
     # (content, line, what was found and what was expected)
-    ("EU O\nvotes\nno O\n", 2, r"columns: 1; expected 2, as in line 1 \(spaces part"),
+    (
+        "EU O\nvotes\nno O\n",
+        2,
+        r"columns: 1; expected 2, as in line 1 \(columns are separated by spaces here\)",
+    ),
     ("\nEU NN O\nvotes O\nno NN O\n", 3, "columns: 2; expected 3, as in line 2"),
-    ("EU\tO\nvotes\tVBZ\tO\nno\tO\n", 2, r"columns: 3; expected 2, as in line 1 \(tabs part"),
+    (
+        "EU\tO\nvotes\tVBZ\tO\nno\tO\n",
+        2,
+        r"columns: 3; expected 2, as in line 1 \(columns are separated by tabs here\)",
+    ),
     ("EU\tO\n\tO\nno\tO\n", 2, "the token is empty"),
     ("EU\tO\n \tO\nno\tO\n", 2, "the token is empty"),
     ("EU\tO\n\u00a0\tO\nno\tO\n", 2, "the token is empty"),
@@ -128,9 +169,21 @@ MALFORMED = [
     ("EU\tO\nvotes\t\nno\tO\n", 2, "the tag is empty"),
     ("\tO\nEU\tO\nno\tO\n", 1, "the token is empty"),
     ("EU\nvo tes\nno\n", 2, "columns: 2; expected 1, as in line 1"),
-    ("the NN O\nEU O\nno O\n", 1, r"columns: 3; expected 2, as in line 2 \(spaces part"),
-    ("EU O\nvotes\tO\nno O\n", 2, r"columns: 1; expected 2, as in line 1 \(spaces part"),
-    ("the O\nEU\tO\nno\tO\n", 1, r"columns: 1; expected 2, as in line 2 \(tabs part"),
+    (
+        "the NN O\nEU O\nno O\n",
+        1,
+        r"columns: 3; expected 2, as in line 2 \(columns are separated by spaces here\)",
+    ),
+    (
+        "EU O\nvotes\tO\nno O\n",
+        2,
+        r"columns: 1; expected 2, as in line 1 \(columns are separated by spaces here\)",
+    ),
+    (
+        "the O\nEU\tO\nno\tO\n",
+        1,
+        r"columns: 1; expected 2, as in line 2 \(columns are separated by tabs here\)",
+    ),
     ("EU\nvotes\tO\nno\n", 2, "a tab; expected spaces alone"),
     ("EU\tO\nvo\rtes\tO\nno\tO\n", 2, "a carriage return within the line"),
 ]
@@ -207,6 +260,11 @@ RESPELLED = [
     ("NEGATIVE B-PER NEGATIVE", "O B-PER O"),  # the only one without a prefix
     ("O B-PER 0 o", "O B-PER O O"),
     ("0 B I 0", "O B I O"),
+    ("PER 0 0 LOC", "PER O O LOC"),  # IO
+    ("_ _ PER LOC PER LOC _", "O O PER LOC PER LOC O"),
+    ("0 PER PER LOC", "0 PER PER LOC"),  # not the most frequent
+    ("O 0 0 0 PER", "O O O O PER"),
+    ("0 0 1 2", "0 0 1 2"),  # numbers of classes
     ("o b-per i-per", "O B-per I-per"),
     ("O b-per O", "O B-per O"),
     ("O B_PER I_PER s_per", "O B-PER I-PER S-per"),

@@ -400,14 +400,31 @@ def test_a_markdown_file_is_refused_with_the_reason(tmp_path: Path) -> None:
 WORDS = "Anna\tB-PER\nsaw\tO\n\nParis\tB-LOC\n"
 
 
+CONLLU = """# sent_id = 1
+1\tAnna\tAnna\tPROPN\t_\t_\t2\tnsubj\t_\t_
+2\tsaw\tsee\tVERB\t_\t_\t0\troot\t_\t_
+
+1\tParis\tParis\tPROPN\t_\t_\t0\troot\t_\t_
+"""
+
+
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.annotated", "a"])
-@pytest.mark.parametrize("content", [WORDS, WORDS.replace("\t", " ")])
+@pytest.mark.parametrize(
+    "content",
+    [
+        WORDS,
+        WORDS.replace("\t", " "),
+        "Anna\tb-per\nsaw\to\n\nParis\tb-loc\n",
+        "Anna\tPER-B\nsaw\t0\n\nParis\tLOC-B\n",
+        CONLLU,
+    ],
+)
 def test_words_and_tags_are_read_whatever_the_name(name: str, content: str, tmp_path: Path) -> None:
     table = read(tmp_path / name, content)
     assert [row["tokens"] for row in values(table)] == [["Anna", "saw"], ["Paris"]]
-    assert remarks(table) == [
-        f"{tmp_path}/{name}: read as conll by its content; set --config.data.format if it is not"
-    ]
+    what = "read as conll by its content; set --config.data.format if it is not"
+    assert f"{tmp_path}/{name}: {what}" in remarks(table)
+    assert len(remarks(table)) == 1 + (content == CONLLU)
 
 
 @pytest.mark.parametrize(

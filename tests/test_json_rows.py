@@ -65,6 +65,11 @@ def read_as(table: sources.Table) -> list[str]:
             ),
             "columns ['text', 'label'] of rows",
         ),
+        (  # orient="index"
+            "a.json",
+            json.dumps(dict(enumerate(ROWS))),
+            "rows by their keys, such as '0'",
+        ),
         (  # orient="split"
             "a.json",
             json.dumps(
@@ -83,6 +88,17 @@ def test_rows_are_read_by_their_form(name: str, content: str, remark: str, tmp_p
     assert [row.values for row in table.rows] == ROWS
     (found,) = read_as(table) if remark else [""]
     assert remark in found
+
+
+def test_rows_by_their_ids_keep_them(tmp_path: Path) -> None:
+    content = {f"a{n}": row for n, row in enumerate([*ROWS, ROWS[0] | {"more": 1}])}
+    table = read(tmp_path / "a.json", json.dumps(content))
+    expected = [{"id": key} | row for key, row in content.items()]
+    assert [row.values for row in table.rows] == expected
+    assert "rows by their keys, such as 'a0'" in read_as(table)[0]
+    columns = {"text": {"a0": "x", "a1": "y", "a2": "z"}, "label": {"a0": 1, "a1": 0, "a2": 1}}
+    table = read(tmp_path / "a.json", json.dumps(columns))
+    assert [row.values["text"] for row in table.rows] == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +171,16 @@ def test_an_impossible_question_with_null_for_answers_has_none(tmp_path: Path) -
         ("a.jsonl", "[1]\n[2]\n", r"a\.jsonl:1: expected a JSON object, found list"),
         ("a.json", '{"text": "x", "label": 1}', r"found dict with the keys \['text', 'label'\]"),
         ("a.json", '{"text": ["x"], "label": []}', "found dict with the keys"),
+        (
+            "a.json",
+            json.dumps({"train": ROWS, "test": ROWS}),
+            r"a list of objects for each of \['train', 'test'\]; .*own file.*--config\.data\.train",
+        ),
+        (
+            "a.json",
+            '{"x": {"text": "a", "text": "b"}, "y": {"text": "c"}, "z": {"text": "c"}}',
+            r"a\.json: item 1: .*text.*twice",
+        ),
         (
             "a.json",
             json.dumps([PARAGRAPH | {"qas": [{"question": "a", "detected_answers": [{}]}]}]),

@@ -111,6 +111,13 @@ def test_a_spot_vm_needs_a_workdir_that_outlives_it(launch, flags):
         assert "--spot" in next(call for call in calls if call[0] == "create")
 
 
+@pytest.mark.parametrize("value", ["", "0", "no", "false"])
+def test_a_vm_is_no_spot_vm_if_spot_is_switched_off(launch, value):
+    ended, calls = launch(["absent", "READY"], "--workdir=runs/x", SPOT=value)
+    assert ended.returncode == 0, ended.stderr
+    assert "--spot" not in next(call for call in calls if call[0] == "create")
+
+
 def test_arguments_and_the_exit_code_pass_through(launch, tmp_path):
     (tmp_path / "code").write_text("75")
     ended, calls = launch(

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import SIZES
 from tolerance import assert_close
@@ -73,6 +74,26 @@ def test_a_skipped_step_does_not_hold_the_schedule_back():
             -float(schedule(step)) * PARAMS["dense"]["kernel"],
             rtol=1e-6,
         )
+
+
+@pytest.mark.parametrize("bias_correction", [True, False])
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_the_state_has_the_form_that_checkpoints_of_earlier_versions_have(
+    bias_correction, clip_norm
+):
+    config = OptimConfig(bias_correction=bias_correction, clip_norm=clip_norm)
+    optimizer, schedule = make_optimizer(config, total_steps=10)
+    clip = optax.clip_by_global_norm(1.0) if clip_norm else optax.identity()
+    decay = optax.add_decayed_weights(0.01, decay_mask)
+    earlier = optax.chain(
+        clip, optax.scale_by_adam(), decay, optax.scale_by_learning_rate(schedule)
+    )
+    params = jax.tree.map(jnp.float32, PARAMS)
+    state, before = optimizer.init(params), earlier.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(before)
+    _, after = optimizer.update(params, state, params, step=jnp.int32(0))
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (before, after)]
+    assert shapes[0] == shapes[1]
 
 
 def test_weight_decay_leaves_out_biases_and_layer_norm():

@@ -1,8 +1,10 @@
 """Regression: numbers as labels, least squares, correlations."""
 
+import copy
 import json
 import math
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from test_workdir import edit_notes
 from tolerance import assert_close
 from toy import make_config, write_lines
 
 import flaxbert
-from flaxbert import checkpoint
-from flaxbert.config import DataConfig
+from flaxbert import checkpoint, convert
+from flaxbert.config import Config, DataConfig
 from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError, DataError
@@ -62,6 +66,16 @@ def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
         create().examples(table([1.0, value]), labelled=True)
     for part in ("train.tsv:3: label is", repr(value)[:100], "expected a number"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1,500", "1,5", "-3,25", "1,500,000", "1,500.5"])
+def test_a_number_with_a_comma_gets_advice_for_both_meanings(value: str) -> None:
+    with pytest.raises(DataError) as caught:
+        create().examples(table([value]), labelled=True)
+    assert str(caught.value) == (
+        f"train.tsv:2: label is '{value}'; expected a number. Write it without a comma between "
+        "thousands, and with a point before decimals."
+    )
 
 
 def test_a_row_without_the_number_is_named_with_its_line() -> None:
@@ -219,29 +233,76 @@ def test_weights_go_to_units_and_back() -> None:
     assert create().to_units(params) is params
 
 
-def test_years_are_predicted_and_the_export_gives_years(
-    one_layer: Any, tmp_path: Any, tokenizer: Any
-) -> None:
-    config = make_config("regression", one_layer, tmp_path, count=16)
+@pytest.fixture(scope="module")
+def years(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """A configuration of a regression on years, and the workdir of its finished run."""
+    directory = tmp_path_factory.mktemp("years")
+    config = make_config("regression", one_layer, directory, count=16)
     for path in (config.data.train, config.data.eval):
         rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
         write_lines(Path(path), [row | {"label": 1900 + 100 * row["label"]} for row in rows])
-    results = flaxbert.train(config, tmp_path / "run")
+    flaxbert.train(config, directory / "run")
+    return config, directory / "run"
+
+
+def test_years_are_predicted_and_the_export_gives_years(
+    years: tuple[Config, Path], tokenizer: Any
+) -> None:
+    config, workdir = years
+    results = json.loads((workdir / "results.json").read_text())
     assert results["squared_error"] < 50**2  # a prediction of 0 is wrong by 1,900
     # What transformers reads gives years without knowing of mean and scale.
-    model, params = flaxbert.from_pretrained(str(tmp_path / "run"))
-    record = json.loads((tmp_path / "run" / "eval_predictions.jsonl").read_text().splitlines()[0])
+    model, params = flaxbert.from_pretrained(str(workdir))
+    record = json.loads((workdir / "eval_predictions.jsonl").read_text().splitlines()[0])
     encoded = dict(tokenizer(record["text"], record["pair"], return_token_type_ids=True))
     inputs = {name: [encoded[name]] for name in ("input_ids", "token_type_ids")}
     assert float(model(params, inputs)["logits"].ravel()[0]) == pytest.approx(
         record["value"], abs=0.05
     )
     # So does evaluation, with the loss of the run.
-    setup = prepare(config, str(tmp_path / "run" / "export"), None)
+    setup = prepare(config, str(workdir / "export"), None)
     loaded = setup.load_params(trained=True)
-    before = checkpoint.read_newest(tmp_path / "run" / "checkpoints")[2]
+    before = checkpoint.read_newest(workdir / "checkpoints")[2]
     stored = before["params/head/classifier/kernel"]
     assert np.abs(loaded["head"]["classifier"]["kernel"] - stored).max() < 1e-5
+
+
+def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_units(
+    years: tuple[Config, Path], tmp_path: Path
+) -> None:
+    config, workdir = copy.deepcopy(years[0]), tmp_path / "run"
+    shutil.copytree(years[1], workdir)
+    edit_notes(workdir, lambda notes: notes["data"].pop("units"))
+    with pytest.raises(ConfigError, match=r"data:\n  units: None there, '\(label - 19.* now\n"):
+        flaxbert.train(config, workdir)
+
+
+def test_years_are_not_rounded_where_parameters_are_bfloat16(years: tuple[Config, Path]) -> None:
+    config, workdir = copy.deepcopy(years[0]), years[1]
+    config.model.param_dtype = "bfloat16"
+    setup = prepare(config, str(workdir / "export"), None)
+    params = setup.load_params(trained=True)
+    dtypes = jax.tree.map(lambda shape: shape.dtype, setup.model.shapes)
+    assert jax.tree.map(lambda array: array.dtype, params) == dtypes
+    stored = checkpoint.read_newest(workdir / "checkpoints")[2]["params/head/classifier/bias"]
+    bias = params["head"]["classifier"]["bias"].astype(np.float32)
+    assert np.abs(bias - stored).max() < 2**-8  # 1950 itself is rounded by up to 4 years
+
+
+def test_a_converted_checkpoint_of_an_unfinished_run_gives_years(
+    years: tuple[Config, Path], tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(years[1], workdir)
+    shutil.rmtree(workdir / "export")
+    convert.convert(str(workdir), tmp_path / "model")
+    exported, converted = (
+        load_file(directory / "model.safetensors")
+        for directory in (years[1] / "export", tmp_path / "model")
+    )
+    assert abs(float(exported["classifier.bias"][0]) - 1950) < 50
+    for name, array in exported.items():
+        np.testing.assert_array_equal(converted[name], array, err_msg=name)
 
 
 # --- metrics -----------------------------------------------------------------------------------

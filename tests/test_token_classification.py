@@ -371,6 +371,23 @@ def columns(tmp_path: Path, content: str, *, malformed: str = "error") -> Table:
     return sources.read(str(file), DataConfig(malformed=malformed), split="train")
 
 
+def test_types_alone_with_zero_for_outside_are_entities(tmp_path: Path, caplog: Any) -> None:
+    rows = columns(tmp_path, "king PER\nin 0\nold 0\nparis LOC\ncity LOC\nis 0\n")
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        task = create(rows)
+    assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+    (example,) = task.examples(rows, labelled=True)
+    assert example.tags == ("B-PER", "O", "O", "B-LOC", "I-LOC", "O")
+    assert "'0' (3 times) as O" in caplog.text
+
+
+def test_a_zero_that_is_read_as_a_class_is_reported(tmp_path: Path, caplog: Any) -> None:
+    rows = columns(tmp_path, "king PER\nqueen PER\nin 0\nparis LOC\n")
+    with caplog.at_level(logging.INFO, "flaxbert"):
+        assert create(rows).labels == ("0", "LOC", "PER")
+    assert "'0' is read as a tag like the others, each word on its own; write O" in caplog.text
+
+
 def test_outside_written_as_zero_leaves_no_entity_out_of_the_score(
     tmp_path: Path, caplog: Any
 ) -> None:
@@ -432,6 +449,42 @@ def test_a_word_a_row_is_named_with_the_form_that_is_read(tmp_path: Path) -> Non
     rows = sources.read(str(file), DataConfig(), split="train")
     with pytest.raises(DataError, match=r"ner\.csv: Word holds a word a row; expected a sentence"):
         create(rows)
+
+
+WORDS_AND_POS = "king\tNN\nis\tVB\nold\tJJ\n\nit\tPRP\nis\tVB\n\n"
+
+
+@pytest.mark.parametrize("name", ["words.tsv", "words.csv", "words.dat"])
+@pytest.mark.parametrize("names", [(), ("tokens", "tags"), ("tokens", "column2")])
+@pytest.mark.parametrize(
+    "content", [WORDS_AND_POS, "king\tNN\tB-PER\nis\tVB\tPER\n\nit\tPRP\tO\nis\tVB\tO\n"]
+)
+def test_a_column_file_that_is_read_as_a_table_is_named(
+    name: str, names: tuple[str, ...], content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    if names and content != WORDS_AND_POS:
+        names = (*names, "more")
+    rows = sources.read(str(file), DataConfig(columns=names), split="train")
+    with pytest.raises(DataError, match=rf"{name}: a word a line.*--config\.data\.format=conll"):
+        create(rows)
+    if not names:
+        create(sources.read(str(file), DataConfig(format="conll"), split="train"))
+
+
+def test_columns_of_one_space_that_are_read_as_a_table_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "words.tsv"
+    file.write_text(WORDS_AND_POS.replace("\t", " "))
+    with pytest.raises(DataError, match=r"--config\.data\.format=conll"):
+        create(sources.read(str(file), DataConfig(), split="train"))
+
+
+def test_a_table_of_printed_lists_with_blank_lines_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "words.tsv"
+    file.write_text("tokens\ttags\n['king']\t['B-PER']\n\n['is']\t['O']\n")
+    rows = sources.read(str(file), DataConfig(), split="train")
+    assert [e.tokens for e in create(rows).examples(rows, labelled=True)] == [("king",), ("is",)]
 
 
 def test_a_last_column_of_all_kinds_of_values_is_no_tag(tmp_path: Path) -> None:

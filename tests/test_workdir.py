@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -229,6 +230,33 @@ def stopped(whole, tmp_path):
     return workdir
 
 
+def edit_notes(workdir: Path, edit) -> None:
+    """Change what the newest checkpoint of a run stores next to its arrays."""
+    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    notes, checksums = newest / checkpoint.NOTES, newest / checkpoint.CHECKSUMS
+    content = json.loads(notes.read_text())
+    edit(content)
+    notes.write_text(json.dumps(content))
+    digest = hashlib.sha256(notes.read_bytes()).hexdigest()
+    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {notes.name: digest}))
+
+
+def test_a_run_of_a_version_without_some_keys_is_resumed_with_their_defaults(whole, stopped):
+    def remove_new_keys(notes):
+        for key in ("data.format", "data.columns", "data.quoting", "options.labels"):
+            del notes["config"][key]
+
+    edit_notes(stopped, remove_new_keys)
+    config = copy.deepcopy(whole[0])
+    config.data.quoting = "no"
+    with pytest.raises(
+        ConfigError, match=r"configuration:\n  data\.quoting: 'auto' there, 'no' now"
+    ):
+        flaxbert.train(config, stopped)
+    flaxbert.train(whole[0], stopped)
+    assert list(verify_resume.differences(whole[1], stopped)) == []
+
+
 def test_what_is_refused_leaves_the_run_as_it_was(whole, stopped, tmp_path):
     config = copy.deepcopy(whole[0])
     (stopped / "config.json").unlink()  # the checkpoint knows its configuration
@@ -239,8 +267,9 @@ def test_what_is_refused_leaves_the_run_as_it_was(whole, stopped, tmp_path):
     other = write_checkpoint(tmp_path / "other", num_hidden_layers=2)
     config = copy.deepcopy(whole[0])
     config.model.init = str(other)
-    with pytest.raises(WorkdirError, match="do not fit this run's model"):
+    with pytest.raises(WorkdirError, match="do not fit this run's model") as raised:
         run(config, stopped, force=True)
+    assert f"python -m flaxbert.convert {stopped} DIR, then" in str(raised.value)
     assert {p: p.read_bytes() for p in (stopped / ".model").iterdir()} == before
     flaxbert.train(whole[0], stopped)
     assert list(verify_resume.differences(whole[1], stopped)) == []

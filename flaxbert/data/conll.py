@@ -44,16 +44,17 @@ def sentences(
 ) -> tuple[list[Sentence], list[DataError | Finding]]:
     r"""Read a column file.
 
-    * Lines end with \n or \r\n alone, and columns are parted by tabs if half of the lines have
+    * Lines end with \n or \r\n alone, and columns are separated by tabs if half of the lines have
       one, else by runs of spaces. Other white space, such as U+00A0 or U+0085, is part of a token.
     * A line of nothing but white space ends a sentence, as does a line that begins with the word
       -DOCSTART-, which is dropped.
     * Most lines that do not begin with "# " decide the number of columns for the whole file. A
       line with another number, without a token or without a tag is malformed.
     * A line that begins with "# " is a comment where a sentence would start and the number of
-      columns is another: a token "#" has a tag behind it. So is one that begins with "# id ", as
-      MultiCoNER's, which may have as many columns; one with a tag that no token has; and in a file
-      with tabs, any without a tab. "#begin document" and "#end document" are comments anywhere.
+      columns is another: a token "#" has a tag after it. So is one that begins with "# id ", as
+      MultiCoNER's, which may have as many columns; one whose last word is not like the file's
+      tags (see `_is_tag`), which is reported; and in a file with tabs, any without a tab. "#begin
+      document" and "#end document" are comments anywhere.
     * A first column that numbers the words, from 0 or 1 in each sentence or through the file, is
       left out. Ten columns with it are CoNLL-U's: words in its FORM, tags in its UPOS; lines of
       several words ("1-2") or none ("1.1") are left out.
@@ -113,9 +114,14 @@ def _records(
     """Sentences as lines of cells, as many in each, and what is wrong with other lines."""
     records: list[Record] = []
     faults: list[DataError | Finding] = []
-    tags = {
-        cells[-1] for line in lines if not line.startswith("#") and (cells := _cells(line, tabs))
+    # Inside a sentence no line is a comment; one that follows a comment may be one.
+    known = {
+        cells[-1]
+        for before, line in itertools.pairwise(["", *lines])
+        if (cells := _cells(line, tabs))
+        and not (line.startswith("#") and (_ends_sentence(before) or before.startswith("#")))
     }
+    comments: list[int] = []
     inside = False
     for number, line in enumerate(lines, start=1):
         if _ends_sentence(line):
@@ -125,8 +131,11 @@ def _records(
         if line.startswith("# ") and (
             (tabs and "\t" not in line)
             or (not inside and (len(cells) != first[1] or line.startswith("# id ")))
-            or (not inside and first[1] == 2 and tags and cells[-1] not in {*tags, "#", "O"})
         ):
+            continue
+        two = not inside and first[1] == 2 and line.startswith("# ")
+        if two and known and not _is_tag(cells[-1], known):
+            comments.append(number)
             continue
         fault = _fault(line, cells, first)
         if fault:
@@ -136,12 +145,31 @@ def _records(
             records.append([])
         inside = True
         records[-1].append((number, cells))
+    if comments:
+        what = (
+            f"lines read as comments: {len(comments)}, such as "
+            f"{shown(lines[comments[0] - 1])}, whose last word is not like the file's tags; if "
+            "'#' is a word there, separate the columns with tabs"
+        )
+        faults.append(Finding(READ_AS, f"{path}:{comments[0]}", what))
     return records, faults
 
 
+def _is_tag(word: str, known: Collection[str]) -> bool:
+    """Whether the last word of a line that begins with "# " is a tag, given those of other lines.
+
+    Some are seen only after "#", such as SYM of few sentences: they look like the others.
+    """
+    if word in known or word in ("#", "O"):
+        return True
+    if any(map(TYPED.fullmatch, known)):
+        return bool(TYPED.fullmatch(word))
+    return word.isupper() and all(tag == tag.upper() for tag in known)
+
+
 def _refused(path: Path, number: int, fault: str, tabs: bool, line: str) -> DataError:
-    parted = f"{'tabs' if tabs else 'spaces'} part columns here"
-    return DataError(f"{path}:{number}: {fault} ({parted}): {_shortened(line)}.")
+    separated = f"columns are separated by {'tabs' if tabs else 'spaces'} here"
+    return DataError(f"{path}:{number}: {fault} ({separated}): {shown(line)}.")
 
 
 def _ends_sentence(line: str) -> bool:
@@ -212,7 +240,7 @@ MOST = 0.9
 """Share of the sentences, or the words, by which a column is known."""
 
 SURE = 10
-"""Words of a file by which it is told that its first column numbers them, or holds no words."""
+"""Words a file needs before its first column is taken for numbers, or for no words."""
 
 
 def _usual(width: int) -> list[str]:
@@ -244,7 +272,7 @@ def _check_order(
     tags = {cell for cells in places for cell in cells}
     last = {cells[-1] for record in records for _, cells in record}
     fix = f"name the columns in their order, such as --config.data.columns={{}}. Of {width} columns"
-    fix += " one is 'word', and 'tag' is what is to be learnt."
+    fix += " one is 'word', and 'tag' is the label to predict."
     marks = [all(tag == "O" or TYPED.fullmatch(tag) for tag in column) for column in (tags, last)]
     if marks == [True, False] and any(map(TYPED.fullmatch, tags)):
         named = ",".join(["tag", *(f"column{n}" for n in range(2, width)), "word"])
@@ -308,10 +336,6 @@ def _empty(cells: Mapping[str, str]) -> str | None:
     return None
 
 
-def _shortened(line: str) -> str:
-    return repr(line if len(line) <= 80 else f"{line[:80]}...")
-
-
 # --- schemes -----------------------------------------------------------------------------------
 
 PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
@@ -325,6 +349,9 @@ BEHIND = re.compile(r"(.+)[-_]([bimelsu])", re.DOTALL | re.IGNORECASE)
 OUTSIDE = {"0", "o", "_", "-", "other", "out", "outside", "none", "null"}
 """What is written for O, in lower case."""
 
+SYMBOLS = ("0", "_")
+"""Those of them that are no words, and so hardly the name of a class."""
+
 FREQUENT = 0.1
 """Share of all tags that the only one without prefix has where it stands for O."""
 
@@ -333,6 +360,7 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
     """Tags that mark entities but are not spelled B-TYPE and O, and how they are read.
 
     * O written otherwise: `0`, `_`, `OTHER`, or the only tag without a prefix, if it is frequent.
+      Where no tag has a prefix, `0` or `_` is O if it is the most frequent tag.
     * Prefixes in lower case, with an underscore, or behind the type, if all are.
 
     Args:
@@ -356,7 +384,9 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
         outside = usual
     elif len(plain) == 1 and tags[plain[0]] >= frequent:
         outside = plain
-    found = dict.fromkeys(outside if prefixed else (), "O")
+    if not prefixed:
+        outside = [tag for tag in SYMBOLS if _is_outside_types(tag, tags)]
+    found = dict.fromkeys(outside, "O")
     rest = [tag for tag in named if tag not in found]
     if rest and not any(map(TYPED.fullmatch, rest)) and ("O" in tags or found):
         ahead, behind = ([form.fullmatch(tag) for tag in rest] for form in (AHEAD, BEHIND))
@@ -369,6 +399,12 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
                 tag: f"{m[2].upper()}-{m[1]}" for tag, m in zip(rest, behind, strict=True) if m
             }
     return found
+
+
+def _is_outside_types(tag: str, tags: Mapping[str, int]) -> bool:
+    """Whether a tag stands for O among types alone: it is more frequent than each of them."""
+    types = tags.keys() - {tag}
+    return tag in tags and is_io({*types, "O"}) and all(tags[t] < tags[tag] for t in types - {"O"})
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:

@@ -168,7 +168,12 @@ def _document(path: Path, content: Any) -> Found:
     published = isinstance(content, dict) and isinstance(content.get("data"), list)
     items, place = content, ""
     if isinstance(content, dict):
-        if columns := _columns(content):
+        if rows := _by_key(content):
+            yield Finding(
+                READ_AS, str(path), f"rows by their keys, such as {shown(next(iter(content)))}"
+            )
+            items = rows
+        elif columns := _columns(content):
             yield Finding(READ_AS, str(path), f"columns {shortened(list(columns[0]))} of rows")
             items = columns
         elif published:
@@ -176,6 +181,12 @@ def _document(path: Path, content: Any) -> Found:
         elif _nested([content]):
             items = [content]
     if not isinstance(items, list):
+        if isinstance(content, dict) and content and all(map(_is_objects, content.values())):
+            raise DataError(
+                f"{path}: a list of objects for each of {shortened(list(content))}; expected one "
+                "list. Write each into its own file, and name them by --config.data.train, "
+                "--config.data.eval and --config.data.predict."
+            )
         keys = f" with the keys {shortened(list(content))}" if isinstance(content, dict) else ""
         raise DataError(
             f"{path}: expected a list of objects, or SQuAD's {{'data': [...]}}; found "
@@ -194,6 +205,31 @@ def _document(path: Path, content: Any) -> Found:
         yield _object(value, f"{path}: item {number}")
 
 
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _by_key(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of {key: row}, as pandas writes with orient="index"; [] if it is none.
+
+    Columns by name look the same if each is {row's key: cell}; these keys are mostly numbers. Else
+    a table has more rows than columns. A key that is no number is kept as the row's id.
+    """
+    rows = list(content.values())
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        return []
+    if not set.intersection(*(set(row) for row in rows)):
+        return []
+    if all(row.keys() == rows[0].keys() for row in rows):
+        numbers = [all(map(str.isdecimal, keys)) for keys in (content, rows[0])]
+        if numbers[1] or (not numbers[0] and len(content) <= len(rows[0])):
+            return []
+    if all(map(str.isdecimal, content)):
+        return rows
+    # One with a key twice stays what it is, to be refused.
+    return [r if isinstance(r, Twice) else {"id": key} | r for key, r in content.items()]
+
+
 def _columns(content: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of a table that is written by columns, as pandas does; [] if it is none."""
     names, cells = content.get("columns"), content.get("data")
@@ -204,7 +240,7 @@ def _columns(content: dict[str, Any]) -> list[dict[str, Any]]:
     if columns and all(isinstance(c, dict) and c.keys() == columns[0].keys() for c in columns):
         columns = [list(column.values()) for column in columns]
     alike = all(isinstance(c, list) and len(c) == len(columns[0]) > 0 for c in columns)
-    if not columns or not alike or (len(columns) == 1 and isinstance(columns[0][0], dict)):
+    if not columns or not alike or all(map(_is_objects, columns)):
         return []
     return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -11,7 +11,6 @@ import collections
 import glob
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,7 +107,8 @@ def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
     if by_content is None and form is None:
         raise DataError(
             f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}, and the content "
-            f"does not say its form. Name it: --config.data.format, one of {', '.join(FORMATS)}."
+            f"does not say its form. Name it: --config.data.format, one of {', '.join(FORMATS)} "
+            "(conll: a word and its tag a line)."
         )
     if by_content is None:
         return str(form), None
@@ -118,8 +118,6 @@ def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
 
 HEAD = 100_000
 """Bytes of a file by which its form is found out."""
-
-TAG = re.compile(r"O|[BIESLUM]-\S+")
 
 
 def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
@@ -146,13 +144,19 @@ def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) 
 
 
 def _is_conll(lines: Sequence[str]) -> bool:
-    """Whether lines are columns of words and tags of entities, with blank lines between."""
+    """Whether lines are CoNLL-U, or columns of words and tags of entities; with blank lines."""
     words = [line.split("\t" if "\t" in line else None) for line in lines if line.strip()]
     words = [cells for cells in words if not cells[0].startswith(("#", conll.DOCUMENT))]
     blank = any(not line.strip() for line in lines[:-1])
-    tags = {cells[-1].strip() for cells in words}
-    alike = len({len(cells) for cells in words}) == 1 and len(words[0]) > 1
-    return blank and alike and all(map(TAG.fullmatch, tags)) and tags != {"O"}
+    if not blank or len({len(cells) for cells in words}) != 1 or len(words[0]) < 2:
+        return False
+    numbered = all(conll.NUMBERED.fullmatch(cells[0]) for cells in words)
+    if numbered and len(words[0]) == len(conll.CONLLU):
+        return True
+    counts = collections.Counter(cells[-1].strip() for cells in words)
+    spelled = conll.respelled(counts)
+    tags = {spelled.get(tag, tag) for tag in counts} - {"O"}
+    return bool(tags) and all(map(conll.TYPED.fullmatch, tags))
 
 
 def files(spec: str) -> list[Path]:

@@ -160,6 +160,10 @@ class Scaled(Protocol):
     units, so that transformers' models give the same numbers.
     """
 
+    @property
+    def units(self) -> str:
+        """Describe the units of training; "" if they are those of the labels."""
+
     def to_units(self, params: Params) -> Params:
         """Return weights whose outputs are in the labels' units."""
 

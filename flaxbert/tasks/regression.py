@@ -127,16 +127,23 @@ class Regression:
     def hf_config(self) -> dict[str, Any]:
         """As transformers marks a regression."""
         result: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}
-        own = {"mean": self.mean, "scale": self.scale}
-        return result | ({} if (self.mean, self.scale) == (0.0, 1.0) else {"flaxbert": own})
+        return result | (
+            {"flaxbert": {"mean": self.mean, "scale": self.scale}} if self.units else {}
+        )
+
+    @property
+    def units(self) -> str:
+        """Describe how numbers are standardized; "" if they are not."""
+        standard = (self.mean, self.scale) == (0.0, 1.0)
+        return "" if standard else f"(label - {self.mean:.6g}) / {self.scale:.6g}"
 
     def to_units(self, params: Params) -> Params:
         """Give the output layer the numbers' own scale and mean."""
-        return _rescaled(params, self.scale, self.mean)
+        return rescaled(params, self.scale, self.mean)
 
     def from_units(self, params: Params) -> Params:
         """Take scale and mean from the output layer."""
-        return _rescaled(params, 1 / self.scale, -self.mean / self.scale)
+        return rescaled(params, 1 / self.scale, -self.mean / self.scale)
 
     def show(self, example: TextExample, record: Record) -> dict[str, str]:
         """A line of the table of predictions."""
@@ -151,15 +158,14 @@ def _number(row: Row, options: Options) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= np.finfo(np.float32).max:
-        comma = isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value)
-        advice = " Write a point before its decimals." if comma else ""
-        raise DataError(
-            f"{row.origin}: {options.label} is {shown(value)}; expected a number.{advice}"
-        )
+        comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]*,[\d.,]+\s*", value)
+        advice = "Write it without a comma between thousands, and with a point before decimals."
+        message = f"{row.origin}: {options.label} is {shown(value)}; expected a number."
+        raise DataError(f"{message} {advice}" if comma else message)
     return number
 
 
-def _rescaled(params: Params, scale: float, mean: float) -> Params:
+def rescaled(params: Params, scale: float, mean: float) -> Params:
     """Return weights whose outputs are `scale` times those of `params`, plus `mean`."""
     if (scale, mean) == (1.0, 0.0):
         return params

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 
 from flaxbert.data import conll
@@ -12,10 +13,11 @@ from flaxbert.tasks.labels import refuse_from_one
 
 
 def require_words(table: Table, columns: Mapping[str, str], *, slices: str | None = None) -> None:
-    """Check that columns exist (see `Table.require`); spans of characters in their place are named.
+    """Check that columns exist (see `Table.require`), and name what stands in place of lists.
 
     Raises:
-      DataError: for a column that is absent, with the form to bring the data into.
+      DataError: for a column that is absent, spans of characters, or a column file that is read as
+        a table; with the form to bring the data into.
     """
     if not set(columns) <= set(table.columns):
         for row in table.rows[:FIRST]:
@@ -31,14 +33,34 @@ def require_words(table: Table, columns: Mapping[str, str], *, slices: str | Non
         if single and isinstance(table.rows[0].values.get(single[0]), str):
             raise DataError(
                 f"{table.source}: {single[0]} holds a word a row; expected a sentence a row, or a "
-                "column file: a word and its tag a line, and a blank line behind each sentence "
-                "(--config.data.format=conll)."
+                "column file: a word and its tag a line, a blank line after each sentence, and no "
+                "line of names (--config.data.format=conll)."
             )
+    if _is_column_file(table):
+        raise DataError(
+            f"{table.source}: a word a line, and blank lines between sentences, but the file is "
+            "read as a table. Set --config.data.format=conll; the word is the first column and its "
+            "tag the last, or as all are named: --config.data.columns=index,word,pos,tag."
+        )
     table.require(columns, slices=slices)
 
 
 FIRST = 100
 """Rows in which spans of characters are looked for."""
+
+
+def _is_column_file(table: Table) -> bool:
+    """Whether the first cells of a table are words, and blank lines stand between some of them."""
+    cells = [list(row.values.values()) for row in table.rows[:FIRST] if row.values]
+    if len(table.columns) == 1 and all(isinstance(row[0], str) for row in cells):
+        widths = {len(row[0].split()) for row in cells}  # of columns with spaces between
+        return len(widths) == 2 and min(widths) == 0 and max(widths) > 1
+    if not all(isinstance(cell, str) and "\n" not in cell for row in cells for cell in row):
+        return False  # lists; or a cell of several lines, which looks like lines left out
+    ends = [row.origin.rpartition(":")[2] for row in table.rows[:FIRST]]
+    lines = [int(end) for end in ends if end.isdecimal()]
+    single = all(len(row[0].split()) < 2 and not row[0].startswith("[") for row in cells)
+    return single and any(after - before > 1 for before, after in itertools.pairwise(lines))
 
 
 def _is_span(value: object) -> bool:
@@ -105,6 +127,12 @@ def read_tags(
         table.remark(Finding(READ_AS, table.source, what))
         rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
     scheme = conll.detect_scheme(tags for _, tags in rows)
+    if scheme == "plain" and (symbols := [tag for tag in conll.SYMBOLS if tag in counts]):
+        what = (
+            f"{some([shown(tag) for tag in symbols])} is read as a tag like the others, each word "
+            "on its own; write O for words outside entities"
+        )
+        table.remark(Finding(READ_AS, table.source, what))
     many = len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total())
     same = len(counts) == 1 and counts.total() >= conll.SURE and len(rows[0][0].values) > 2
     if scheme == "plain" and (many or (same and rows[0][0].lines)):
