@@ -31,7 +31,7 @@ def explained(what: str, options: str, batches: Batches | None = None) -> Iterat
     """Turn JAX's error about device memory into one that says what to change.
 
     Args:
-      what: is done within, such as "training".
+      what: the operation, such as "training".
       options: reduce the memory that it takes.
       batches: what it is done with, if with batches.
 

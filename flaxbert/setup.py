@@ -186,8 +186,9 @@ class Setup:
         highest = int(features.tokens["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
             raise WeightsError(
-                f"{self.directory}: the tokenizer gives the id {highest}, but the model knows ids "
-                f"below {self.model.config.vocab_size}; they are not of the same model."
+                f"{self.directory}: the tokenizer gives the id {highest}, but the model has "
+                f"embeddings only for ids below {self.model.config.vocab_size}; they are not of "
+                "the same model."
             )
         return examples, features
 

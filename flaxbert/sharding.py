@@ -3,9 +3,9 @@
 The only module that knows `jax.sharding`. One mesh axis, `data`: a batch's rows are divided over
 it, parameters are copied to every device. The same program runs on one CPU and on a TPU slice.
 
-It is also the only one that knows of other hosts. They exchange strings through the key-value store
-of JAX's coordination service, which the first host serves: it works before a device is used, from
-any thread, and while a device waits for a host that will not come.
+It is also the only one that communicates with other hosts. They exchange strings through the
+key-value store of JAX's coordination service, which the first host serves: it works before a device
+is used, from any thread, and while a device waits for a host that will not come.
 """
 
 import collections
@@ -28,7 +28,7 @@ from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from flaxbert.errors import ConfigError, HostsError, describe, exit_code
+from flaxbert.errors import ConfigError, HostsError, describe, exit_code, some
 
 DATA = "data"
 
@@ -270,18 +270,10 @@ def differences(hosts: Mapping[str, Mapping[str, str]]) -> list[str]:
         for host, values in hosts.items():
             who[values.get(name, "absent")].append(host)
         if len(who) > 1:
-            parts = [f"{value} on {_listed(group)}" for value, group in who.items()]
-            lines.append(f"{name}: {', '.join(_some(parts, 4))}")
-    return _some(lines, SHOWN)
-
-
-def _listed(hosts: Sequence[str]) -> str:
-    return ", ".join(_some(hosts, 3))
-
-
-def _some(items: Sequence[str], most: int) -> list[str]:
-    rest = len(items) - most
-    return [*items] if rest <= 0 else [*items[:most], f"and {rest} more"]
+            parts = [f"{value} on {some(group, 3)}" for value, group in who.items()]
+            lines.append(f"{name}: {some(parts, 4)}")
+    rest = len(lines) - SHOWN
+    return lines if rest <= 0 else [*lines[:SHOWN], f"and {rest} more"]
 
 
 @contextlib.contextmanager
@@ -327,7 +319,7 @@ class Ending:
 
 
 def announce(ending: Ending) -> Ending:
-    """Let all hosts know that this one ends; returns what all end with, the first such message."""
+    """Announce that this host ends; return the ending that all hosts use, the first announced."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # not the first; or nobody is there
         _client().key_value_set(f"{PREFIX}/announced", json.dumps(dataclasses.astuple(ending)))
     return announced() or ending

@@ -83,8 +83,8 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
         value = tuple(old) if isinstance(old, list) else old
         setattr(functools.reduce(getattr, section.split("."), config), key, value)
     if taken:
-        told = ", ".join(f"{name}={old!r} (not {now!r})" for name, old, now in taken)
-        log.info(f"{workdir}: as the run was trained, {told}")
+        values = ", ".join(f"{name}={old!r} instead of {now!r}" for name, old, now in taken)
+        log.info(f"{workdir}: using the run's values: {values}")
     return config
 
 

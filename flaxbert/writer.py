@@ -22,7 +22,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from flaxbert import sharding
 from flaxbert.config import Config
-from flaxbert.errors import ConfigError, DivergedError, WorkdirError
+from flaxbert.errors import ConfigError, DivergedError, WorkdirError, some
 
 log = logging.getLogger("flaxbert")
 
@@ -217,11 +217,10 @@ def _check_shared(workdir: Path) -> None:
     if chief:
         token.unlink(missing_ok=True)
     if lacking := [place for seen, place in answers if not seen]:
-        rest = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise WorkdirError(
             "--workdir is not shared by all hosts: a file written to "
-            f"{answers[0][1]} is not seen in {', '.join(lacking[:3])}{rest}. Give a directory that "
-            "all hosts share: a mounted bucket or Filestore."
+            f"{answers[0][1]} is not seen in {some(lacking, 3)}. Give a directory that all hosts "
+            "share: a mounted bucket or Filestore."
         )
 
 

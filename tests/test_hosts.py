@@ -127,7 +127,7 @@ def test_differences_of_many_hosts_fit_on_a_screen():
     hosts = {f"host {n}": same for n in range(100)} | {"host 100": dict.fromkeys(same, "2")}
     lines = sharding.differences(hosts)
     assert len(lines) == 9
-    assert lines[0] == "key 0: 1 on host 0, host 1, host 2, and 97 more, 2 on host 100"
+    assert lines[0] == "key 0: 1 on host 0, host 1, host 2 and 97 more, 2 on host 100"
     assert lines[-1] == "and 12 more"
     assert sharding.differences(dict.fromkeys(hosts, same)) == []
     assert sharding.differences({"a": {"x": "1"}, "b": {}}) == ["x: 1 on a, absent on b"]

@@ -346,8 +346,8 @@ def test_an_answer_that_no_window_holds_is_found(checkpoint, tmp_path):
     )  # fmt: skip
     found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
     assert [finding.kind for finding in found] == ["answer in no window", UNUSABLE]
-    assert "nothing to learn from: no window holds a whole answer; raise" in found[1].text
-    assert "no window holds a whole answer, as for 1 of 1 questions" in found[0].text
+    assert "nothing to learn from: no window contains a complete answer; raise" in found[1].text
+    assert "no window contains a complete answer (1 of 1 questions)" in found[0].text
 
 
 def paragraph(context: str, *questions: tuple[str, list[str]]) -> str:
@@ -407,7 +407,7 @@ def test_nothing_to_learn_from_stops_before_the_first_step(checkpoint, tmp_path)
     words = " ".join(["the"] * 60)
     unmaskable = json.dumps({"file": "a", "text": "qqqqqqqqqqqqqqqqqq"})
     for task, suffix, content, reason in (
-        ("question_answering", "json", paragraph(words, ("who?", [words])), "no window holds a"),
+        ("question_answering", "json", paragraph(words, ("who?", [words])), "no window contains a"),
         ("token_classification", "conll", invisible, "no word has a visible character"),
         ("pretraining", "jsonl", unmaskable, "no word can be masked"),
     ):

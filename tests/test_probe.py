@@ -263,7 +263,9 @@ def test_an_id_without_embedding_stops_before_training(checkpoint: Path) -> None
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", size), ("[SEP]", 3)]
     )
     setup.tokenizer.backend_tokenizer.post_processor = template
-    with pytest.raises(WeightsError, match=f"gives the id {size}, but the model knows ids below"):
+    with pytest.raises(
+        WeightsError, match=f"gives the id {size}, but the model has embeddings only for ids below"
+    ):
         setup.featurize(examples, table, labelled=True)
 
 

@@ -575,7 +575,7 @@ def test_a_revision_of_a_file_is_refused(
 
 
 def test_a_revision_that_is_not_named_is_refused(hub_data: list[dict[str, Any]]) -> None:
-    with pytest.raises(DataError, match="no branch, tag or commit behind the #"):
+    with pytest.raises(DataError, match="no branch, tag or commit after the #"):
         sources.read("some/data#", DataConfig(), split="train")
     assert not hub_data
 

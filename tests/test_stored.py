@@ -49,8 +49,8 @@ def test_what_the_config_file_says_gives_way_to_the_run_in_one_line(workdir, cap
     assert (found.data.eval, found.data.train, found.data.slices) == ("dev.tsv", None, "lang")
     assert before.data.max_length == 64
     (record,) = caplog.records
-    assert "data.max_length=384 (not 64)" in record.getMessage()
-    assert "options.long='windows' (not 'head')" in record.getMessage()
+    assert "data.max_length=384 instead of 64" in record.getMessage()
+    assert "options.long='windows' instead of 'head'" in record.getMessage()
 
 
 def test_options_that_are_not_set_are_those_of_the_run(workdir):

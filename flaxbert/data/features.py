@@ -93,7 +93,7 @@ class Features:
         Looks at the arrays that tasks weigh their losses by.
         """
         if "start" in self.positions and (self.positions["start"] < 0).all():
-            return "no window holds a whole answer; raise data.max_length or data.overlap"
+            return "no window contains a complete answer; raise data.max_length or data.overlap"
         if "first" in self.tokens and not self.tokens["first"].any():
             return "no word has a visible character"
         drawn = (self.tokens_of(n, 0).get("masked") for n in range(len(self.lengths)))

@@ -70,7 +70,7 @@ def _check_ends(tokenizer: Any, directory: Path) -> None:
     if max(pair.type_ids) > 1:
         raise WeightsError(
             f"{directory}: the tokenizer gives token types up to {max(pair.type_ids)}; the models "
-            "know 0 and 1. Its tokenizer.json needs another post_processor."
+            "support only 0 and 1. Its tokenizer.json needs another post_processor."
         )
     for role, token in (("cls", single.tokens[0]), ("sep", single.tokens[-1])):
         named = getattr(tokenizer, f"{role}_token")

@@ -305,7 +305,7 @@ def _read_hub(spec: str, split: str) -> Table:
             f"#{revision} out."
         )
     if sign and not revision:
-        raise DataError(f"{spec}: no branch, tag or commit behind the #.")
+        raise DataError(f"{spec}: no branch, tag or commit after the #.")
     mend = (
         "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
         f"({', '.join(ENDINGS)})."
@@ -331,5 +331,5 @@ def _read_hub(spec: str, split: str) -> Table:
     cached = [Path(file["filename"]).parent for file in data.cache_files]
     commit = hub.commit_of(cached[0]) if cached else None
     if commit:
-        log.info(f"{source}: commit {commit}; #{commit[:12]} behind it always gives this one")
+        log.info(f"{source}: commit {commit}; append #{commit[:12]} to always read this commit")
     return Table(spec, rows, names, commit=commit)

@@ -263,7 +263,7 @@ def out_of_reach(
     nowhere = [text for text, size in least.items() if size == math.inf]
     sizes = sorted(size for size in least.values() if size != math.inf)
     long = {text: size for text, size in least.items() if longest < size < math.inf}
-    what = f"no window holds a whole answer, as for {len(nowhere)} of {share} questions"
+    what = f"no window contains a complete answer ({len(nowhere)} of {share} questions)"
     found = {"answer in no window": dict.fromkeys(nowhere, what)}
     most = [int(sizes[math.ceil(part * len(sizes)) - 1]) for part in (0.99, 1.0) if sizes]
     found["answer too long"] = {
