@@ -126,7 +126,7 @@ class Malicious:
 
 def _nested(directory: Path) -> None:
     torch = pytest.importorskip("torch")
-    torch.save({"state_dict": {"a": torch.zeros(1)}}, directory / "pytorch_model.bin")
+    torch.save({"weights": {"a": torch.zeros(1)}}, directory / "pytorch_model.bin")
 
 
 def _list(directory: Path) -> None:
@@ -156,7 +156,7 @@ def _cut(directory: Path) -> None:
     [
         (_pickle, "holds more than tensors, and reading it could run code; refused"),
         (_zipped_pickle, "holds more than tensors, and reading it could run code; refused"),
-        (_nested, "'state_dict' is a dict, not a tensor"),
+        (_nested, "'weights' is a dict, not a tensor"),
         (_list, "holds a list, not tensors by name"),
         (_cut, "not a readable PyTorch file"),
     ],
