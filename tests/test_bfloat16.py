@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ import pytest
 import zoo
 from test_families import GOLDEN, QUICK
 
+import flaxbert
+from flaxbert import Config, ModelConfig
+from flaxbert.errors import ConfigError
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model, Params
 from flaxbert.models.pretrained import head_of
@@ -137,3 +141,11 @@ def test_logits_are_float32_and_not_widened_bfloat16(case: str) -> None:
     for name, value in logits.items():
         assert value.dtype == jnp.float32
         assert jnp.mean(value == value.astype(jnp.bfloat16)) < 0.1, name
+
+
+def test_training_with_bfloat16_parameters_is_refused(tmp_path: Path) -> None:
+    # AdamW's updates are below half their spacing: most would never change.
+    config = Config(task="classification", model=ModelConfig(param_dtype="bfloat16"))
+    with pytest.raises(ConfigError, match="param_dtype='bfloat16': training needs float32"):
+        flaxbert.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
