@@ -111,9 +111,9 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
     # Not read_text, which takes a lone \r for the end of a line.
     text = path.read_bytes().decode(codec(data.encoding))
     first = 1
-    if told := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
-        data = dataclasses.replace(data, separator=data.separator or told[1])
-        text, first = text[told.end() :], 2
+    if declared := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
+        data = dataclasses.replace(data, separator=data.separator or declared[1])
+        text, first = text[declared.end() :], 2
     if drawn := re.match(DRAWN, text):
         line = text.count("\n", 0, drawn.end(1)) + first
         raise DataError(
@@ -463,13 +463,13 @@ def _numbered(header: Header, sample: Sequence[tuple[int, Cells]], nameless: lis
 
 def _other_width(width: int, header: Header, dialect: Dialect) -> str:
     names = header.names
-    told = f"{width} columns, but {header.source} {len(names)} ({', '.join(shortened(names))})."
+    problem = f"{width} columns, but {header.source} {len(names)} ({', '.join(shortened(names))})."
     if dialect.quoting == "no":
         return (
-            f"{told} Quotes are text here; if they enclose cells, set --config.data.quoting=yes, "
-            'or escaped if those within cells are written \\".'
+            f"{problem} Quotes are text here; if they enclose cells, set --config.data.quoting=yes"
+            ', or escaped if those within cells are written \\".'
         )
     if width > len(names):
         separators = f"{NAMES.get(dialect.separator, 'separator')}s"
-        return f"{told} A cell that holds {separators} must stand in double quotes."
-    return told
+        return f"{problem} A cell that holds {separators} must stand in double quotes."
+    return problem

@@ -54,11 +54,11 @@ def undecodable(content: bytes, encoding: str) -> str:
         reading = _reading(content, place, other)
         if reading and reading not in readings.values():
             readings[other] = reading
-    told = ", ".join(f"{other} {text!r}" for other, text in list(readings.items())[:SHOWN])
-    if not told:
+    shown = ", ".join(f"{other} {text!r}" for other, text in list(readings.items())[:SHOWN])
+    if not shown:
         return f"{line}: not {name}, nor any of {', '.join(LIKELY)}; set --config.data.encoding"
     return (
-        f"{line}: not {name}. The line in other encodings: {told}. Set --config.data.encoding to "
+        f"{line}: not {name}. The line in other encodings: {shown}. Set --config.data.encoding to "
         "the one that reads right (any that Python has)"
     )
 

@@ -124,8 +124,8 @@ def in_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Finding]:
         rarest = min(used, key=lambda end: used[end])
         first = next(re.finditer(patterns[rarest], outside)).start()
         line = text.count("\n", 0, first) + 1
-        told = ", ".join(f"{count} {end}" for end, count in used.items())
-        yield Finding("mixed line ends", f"{path}:{line}", f"{told}; write them all alike")
+        listed = ", ".join(f"{count} {end}" for end, count in used.items())
+        yield Finding("mixed line ends", f"{path}:{line}", f"{listed}; write them all alike")
 
 
 def in_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Finding]:
@@ -291,8 +291,8 @@ def _doubtful_labels(
         if fractions or many:
             name = fractions[0] if fractions else max(numbers, key=float)
             what = f"{len(numbers)} different numbers, such as {name}, are classes here"
-            mend = "to predict numbers, set --config.task=regression"
-            yield Finding("numbers as labels", first[name], f"{what}; {mend}")
+            advice = "to predict numbers, set --config.task=regression"
+            yield Finding("numbers as labels", first[name], f"{what}; {advice}")
 
 
 def is_number(value: Any) -> bool:

@@ -306,7 +306,7 @@ def _read_hub(spec: str, split: str) -> Table:
         )
     if sign and not revision:
         raise DataError(f"{spec}: no branch, tag or commit after the #.")
-    mend = (
+    advice = (
         "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
         f"({', '.join(ENDINGS)})."
     )
@@ -319,7 +319,7 @@ def _read_hub(spec: str, split: str) -> Table:
         at = f", revision {revision}" if revision else ""
         raise HubError(
             f"{spec!r} is no local file, and as a hub data set (split {chosen}{at}) it could not "
-            f"be fetched ({hub.reason(error)}). {mend}"
+            f"be fetched ({hub.reason(error)}). {advice}"
         ) from None
     names = {
         column: list(label.names)
