@@ -16,12 +16,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flaxbert import cli, optim, sharding, state
-from flaxbert.checkpoint import Checkpoints, Notes
+from flaxbert.commands import args
 from flaxbert.config import TrainConfig, validate
-from flaxbert.plan import Plan
-from flaxbert.step import compile_heights, make_train_step
+from flaxbert.runtime import sharding
+from flaxbert.runtime.checkpoint import Checkpoints, Notes
+from flaxbert.runtime.compilation import compile_heights
 from flaxbert.tasks import TASKS
+from flaxbert.training import optim, state
+from flaxbert.training.plan import Plan
+from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
 NOTES = Notes({}, evaluated=True, data={}, config={}, best=None)
@@ -29,7 +32,7 @@ NOTES = Notes({}, evaluated=True, data={}, config={}, best=None)
 
 def main() -> None:
     """Print the size of the state, and what a save costs."""
-    config = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
+    config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
     config.data.eval = None
     validate(config, TASKS)
     plan = Plan.make(config, config.model.init)

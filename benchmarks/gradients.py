@@ -18,13 +18,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxbert import cli
+from flaxbert.commands import args
 from flaxbert.config import validate
 from flaxbert.models.families import FAMILIES, read_config
-from flaxbert.models.model import Model, Params
-from flaxbert.setup import Setup, prepare, read_table
-from flaxbert.step import make_loss
+from flaxbert.models.model import Model
+from flaxbert.pipeline.datasets import read_table
+from flaxbert.pipeline.pipeline import Setup, prepare
 from flaxbert.tasks import TASKS
+from flaxbert.training.step import make_loss
+from flaxbert.types import Params
 
 TOKENS = 24_000
 GROUPS = ("word", "position", "token_type", "bias", "scale", "kernel", "head")
@@ -32,7 +34,7 @@ GROUPS = ("word", "position", "token_type", "bias", "scale", "kernel", "head")
 
 def main() -> None:
     """Print a table for each encoder and batch; exit with 1 if a tensor's error is too large."""
-    arguments = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
+    arguments = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")

@@ -20,18 +20,22 @@ import numpy as np
 import torch
 import transformers
 
-from flaxbert import cli, optim, sharding, state
+from flaxbert.commands import args
 from flaxbert.config import validate
-from flaxbert.setup import Setup, prepare, read_table
-from flaxbert.step import compile_heights, make_train_step
+from flaxbert.pipeline.datasets import read_table
+from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.runtime import sharding
+from flaxbert.runtime.compilation import compile_heights
 from flaxbert.tasks import TASKS
+from flaxbert.training import optim, state
+from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 4, 3
 
 
 def main() -> None:
     """Print both medians, their ratio, and the share of padding on either side."""
-    arguments = cli.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
+    arguments = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")

@@ -1,13 +1,13 @@
 """flaxbert: fine-tune BERT in JAX, on TPUs and GPUs.
 
 model, params = flaxbert.from_pretrained("DIR or hub id")
-results = flaxbert.train(config, "workdir")
+results = flaxbert.training.trainer(config, "workdir")
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.errors import UserError
-from flaxbert.models.pretrained import from_pretrained
-from flaxbert.train import train
+from flaxbert.pretrained.load import from_pretrained
+from flaxbert.training.trainer import train
 
 __version__ = "0.1.0"
 

@@ -118,3 +118,12 @@ def check_local(name: str, path: object) -> None:
     """
     if problem := url_problem(name, path):
         raise ConfigError(f"{problem}.")
+
+
+MOST_NAMES, LONGEST_NAME, LONGEST_VALUE = 20, 60, 200
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names for a message: a whole file in one line has a million columns."""
+    few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
+    return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few

@@ -20,10 +20,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from flaxbert import cli, sharding
+from flaxbert.commands import args
 from flaxbert.errors import Preempted, UserError, clip, describe, exit_code
-from flaxbert.preemption import Preemption
-from flaxbert.progress import lasting
+from flaxbert.runtime import multihost
+from flaxbert.runtime.preemption import Preemption
+from flaxbert.runtime.progress import lasting
 
 log = logging.getLogger("flaxbert")
 
@@ -35,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log_to_stderr()
     argv = sys.argv if argv is None else argv
     try:
-        _dispatch(cli.parse(argv, __doc__ or ""), preemption)
-    except cli.HelpRequested as text:
+        _dispatch(args.parse(argv, __doc__ or ""), preemption)
+    except args.HelpRequested as text:
         print(text)
     except Exception as error:
         if not isinstance(error, Preempted):
@@ -64,9 +65,9 @@ def _report(error: Exception) -> None:
 def _connect(argv: Sequence[str]) -> None:
     import jax
 
-    if not jax.distributed.is_initialized() and (spec := cli.distributed(argv)):
+    if not jax.distributed.is_initialized() and (spec := args.distributed(argv)):
         with contextlib.suppress(Exception):  # it would be another message about the same command
-            sharding.start(spec, seconds=30)
+            multihost.start(spec, seconds=30)
 
 
 def _log_to_stderr() -> None:
@@ -92,13 +93,13 @@ def _in_callback(fault: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(fault)
 
 
-def _dispatch(arguments: cli.Arguments, preemption: Preemption) -> None:
+def _dispatch(arguments: args.Arguments, preemption: Preemption) -> None:
     if arguments.distributed:  # before anything asks JAX for devices
-        sharding.start(arguments.distributed)
+        multihost.start(arguments.distributed)
         preemption.share()
     import jax
 
-    from flaxbert import modes
+    from flaxbert.commands import modes
 
     if jax.process_index() != 0:
         log.setLevel(logging.WARNING)

@@ -21,10 +21,10 @@ PROGRAMS = tempfile.TemporaryDirectory(prefix="flaxbert-tests-")
 jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-from flaxbert.models import weights
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import MakeHead, PoolerHead
 from flaxbert.models.model import Model
+from flaxbert.pretrained import mapping
 
 ROOT = Path(__file__).parents[1]
 LONGEST = ("equivalence", "preemption", "train", "quickstart", "parity", "lint")
@@ -68,7 +68,7 @@ def write_checkpoint(
     model = Model.create(BertConfig(**sizes), make_head)  # type: ignore[arg-type]
     # Ten times BERT's initial spread: with 0.02 a tiny model's outputs barely depend on its input.
     params = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, model.init(seed))
-    weights.save(model, params, directory)
+    mapping.save(model, params, directory)
     config = {"model_type": "bert", "architectures": [model.architecture], **sizes}
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "vocab.txt").write_text("\n".join(words) + "\n")

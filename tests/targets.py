@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from flaxbert import sharding, state
 from flaxbert.config import OptimConfig
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
-from flaxbert.optim import make_optimizer
-from flaxbert.step import make_train_step
+from flaxbert.runtime import sharding
+from flaxbert.training import state
+from flaxbert.training.optim import make_optimizer
+from flaxbert.training.step import make_train_step
 
 H100 = Path(__file__).parent / "golden/h100_target.txtpb"
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import flaxbert
-from flaxbert import cli, convert, modes, run, verify_resume
+from flaxbert import run
+from flaxbert.commands import args, convert, modes, verify_resume
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, validate
 from flaxbert.data import windows
 from flaxbert.errors import ConfigError
@@ -19,7 +20,7 @@ LABELS = f"--config={CONFIGS / 'sentiment.py'}"  # has a tuple
 
 
 def parse(*arguments: str, config: str = SQUAD) -> Config:
-    return cli.parse(["run", config, "--workdir=runs/x", *arguments], "about").config
+    return args.parse(["run", config, "--workdir=runs/x", *arguments], "about").config
 
 
 def refusal(*arguments: str, config: str = SQUAD) -> str:
@@ -486,6 +487,6 @@ def test_an_optional_key_is_unset_by_none(tmp_path: Path) -> None:
     body = "def get_config(): return Config(train=TrainConfig(max_steps=5, keep_best='f1'))"
     file = write_config(tmp_path, body)
     argv = ["run", file, "--workdir=w", "--config.train.max_steps=none"]
-    config = cli.parse([*argv, "--config.train.keep_best=None"], "").config
+    config = args.parse([*argv, "--config.train.keep_best=None"], "").config
     assert config.train.max_steps is None
     assert config.train.keep_best is None

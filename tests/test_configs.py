@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from flaxbert import cli
+from flaxbert.commands import args
 from flaxbert.config import Config, validate
 from flaxbert.data.table import Row, Table
 from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.step import make_loss
 from flaxbert.tasks import TASKS
+from flaxbert.training.step import make_loss
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
 
@@ -52,7 +52,7 @@ FIRST_ARGUMENTS = tuple(f":{names[0]}" for names in ARGUMENTS.values())
 
 @pytest.fixture(params=CONFIGS, ids=[Path(spec).name for spec in CONFIGS])
 def config(request) -> Config:
-    return cli.load_config(request.param)
+    return args.load_config(request.param)
 
 
 def test_there_are_configs():
@@ -75,7 +75,7 @@ def test_an_unknown_argument_lists_the_known_ones(stem):
     with pytest.raises(
         ConfigError, match=f"configs/{stem}.py:nothing: one of .*{ARGUMENTS[stem][-1]}"
     ):
-        cli.load_config(f"{ROOT}/configs/{stem}.py:nothing")
+        args.load_config(f"{ROOT}/configs/{stem}.py:nothing")
 
 
 # The first lines of GLUE's own files, shortened; those of cola have none.
@@ -96,7 +96,7 @@ def test_the_docstring_of_glue_names_the_columns_of_its_own_files(name):
     file = ROOT / "configs" / "glue.py"
     told = re.search(rf"\n    {name} (.*?)(\n    \w|\n\n)", file.read_text(), re.DOTALL)
     flags = shlex.split(told[1]) if told else []
-    config = cli.parse(["run", f"--config={file}:{name}", "--workdir=x", *flags], "").config
+    config = args.parse(["run", f"--config={file}:{name}", "--workdir=x", *flags], "").config
     names = {config.options.text, config.options.pair, config.options.label} - {None}
     assert names <= set(GLUE[name].split("\t"))
 

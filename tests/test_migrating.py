@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, SIZES, write_checkpoint
 
-from flaxbert import cli, convert
+from flaxbert.commands import args, convert
 from flaxbert.config import Config, fields, validate
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
-from flaxbert.models.pretrained import from_pretrained, head_of
-from flaxbert.models.weights import flatten, hf_names
+from flaxbert.pretrained.load import from_pretrained, head_of
+from flaxbert.pretrained.mapping import flatten, hf_names
 from flaxbert.tasks import TASKS
 
 GUIDE = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
@@ -64,11 +64,16 @@ def blocks(text: str, language: str) -> list[str]:
     return [code for named, code in found if named == language]
 
 
-def commands(text: str, module: str) -> list[list[str]]:
-    """Arguments of every `python -m MODULE` of the shell blocks."""
+RUN = "python -m flaxbert.run"
+
+
+def commands(text: str, command: str) -> list[list[str]]:
+    """Arguments of every `command` of the shell blocks."""
     lines = "\n".join(blocks(text, "")).replace("\\\n", " ").splitlines()
-    start = ["python", "-m", module]
-    return [words[3:] for line in lines if (words := shlex.split(line))[:3] == start]
+    start = command.split()
+    return [
+        words[len(start) :] for line in lines if (words := shlex.split(line))[: len(start)] == start
+    ]
 
 
 def ticked(cell: str) -> list[str]:
@@ -80,10 +85,10 @@ def ticked(cell: str) -> list[str]:
 
 def defaults(name: str) -> dict[str, Any]:
     """{what may be set: its value} of a config file, or of the dataclasses."""
-    config = Config() if name == "flaxbert/config.py" else cli.load_config(f"{ROOT}/{name}")
+    config = Config() if name == "flaxbert/config.py" else args.load_config(f"{ROOT}/{name}")
     if name != "flaxbert/config.py":
         validate(config, TASKS)
-    bare = cli.parse(["run", f"--config={ROOT}/configs/squad.py", "--workdir=x"], "")
+    bare = args.parse(["run", f"--config={ROOT}/configs/squad.py", "--workdir=x"], "")
     flags = {"--mode": bare.mode, "--distributed": bare.distributed}
     return {key: value for key, _, value in fields(config)} | flags
 
@@ -201,29 +206,29 @@ def test_keys_in_the_text_exist() -> None:
 
 
 def test_there_is_a_command_for_each_script_origin() -> None:
-    configs = [a.rpartition("/")[2] for words in commands(GUIDE, "flaxbert.run") for a in words[:1]]
+    configs = [a.rpartition("/")[2] for words in commands(GUIDE, RUN) for a in words[:1]]
     assert configs == ["squad.py", "glue.py:mrpc", "squad.py", "pretrain.py"]
 
 
-@pytest.mark.parametrize("words", commands(GUIDE, "flaxbert.run"), ids=lambda words: words[0])
+@pytest.mark.parametrize("words", commands(GUIDE, RUN), ids=lambda words: words[0])
 def test_commands_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    validate(cli.parse(["run", *words], "").config, TASKS)
+    validate(args.parse(["run", *words], "").config, TASKS)
 
 
 @pytest.mark.parametrize("wrong", ["--config.data.stride=1", "--config.train.epochs=many", "--do"])
 def test_a_wrong_command_is_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (words, *_) = commands(GUIDE, "flaxbert.run")
-    with pytest.raises(cli.ConfigError):
-        cli.parse(["run", *words, wrong], "")
+    (words, *_) = commands(GUIDE, RUN)
+    with pytest.raises(args.ConfigError):
+        args.parse(["run", *words, wrong], "")
 
 
 def test_flags_of_convert_exist(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         convert.main(["--help"])
     help_text = capsys.readouterr().out
-    given = [word for words in commands(GUIDE, "flaxbert.convert") for word in words]
+    given = [word for words in commands(GUIDE, "flaxbert convert") for word in words]
     flags = {word.partition("=")[0] for word in given if word.startswith("--")}
     assert flags == {"--inspect", "--certify"}
     assert "--architecture=" in GUIDE
@@ -387,8 +392,8 @@ def test_names_in_the_code_exist(code: str) -> None:
 
 
 def test_a_name_that_is_not_there_is_caught() -> None:
-    code = "import flaxbert\nfrom flaxbert.models.weights import nothing\nflaxbert.load('x')\n"
-    assert name_problems(code) == ["flaxbert.models.weights.nothing", "flaxbert.load"]
+    code = "import flaxbert\nfrom flaxbert.pretrained.mapping import nothing\nflaxbert.load('x')\n"
+    assert name_problems(code) == ["flaxbert.pretrained.mapping.nothing", "flaxbert.load"]
 
 
 def run(code: str) -> dict[str, Any]:

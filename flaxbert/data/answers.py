@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flaxbert.data.findings import RARE, Finding
+from flaxbert.data.checks import RARE, Finding
 from flaxbert.data.table import Row, parsed, shown
 from flaxbert.errors import DataError
 

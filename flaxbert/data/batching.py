@@ -11,8 +11,8 @@ import math
 import numpy as np
 
 from flaxbert.data.features import Features
-from flaxbert.data.order import permutation
 from flaxbert.data.packing import Row, choose_row_counts, pack
+from flaxbert.data.shuffle import permutation
 
 Batch = dict[str, np.ndarray]
 

@@ -10,21 +10,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flaxbert.data.findings import MALFORMED, Finding, is_number
-from flaxbert.errors import DataError
+from flaxbert.data.checks import MALFORMED, Finding, is_number
+from flaxbert.errors import LONGEST_VALUE, DataError, shortened
 
 log = logging.getLogger("flaxbert")
 
 T = TypeVar("T")
-
-
-MOST_NAMES, LONGEST_NAME, LONGEST_VALUE = 20, 60, 200
-
-
-def shortened(names: Sequence[str]) -> list[str]:
-    """Names for a message: a whole file in one line has a million columns."""
-    few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
-    return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few
 
 
 ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|None|True|False"""

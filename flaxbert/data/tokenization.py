@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from flaxbert.data import probe
+from flaxbert.data.readers import probe
 from flaxbert.errors import WeightsError
 
 Tokenizer = Any

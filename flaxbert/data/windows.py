@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 from typing import Any, TypeVar
 
 from flaxbert.config import DataConfig
-from flaxbert.data.findings import MALFORMED, Finding
+from flaxbert.data.checks import MALFORMED, Finding
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError

@@ -13,8 +13,7 @@ from flaxbert.models.families import FAMILIES
 from flaxbert.models.families.base import Family
 from flaxbert.models.heads import MakeHead, Outputs
 from flaxbert.models.layers import EncoderConfig, split_key
-
-Params = dict[str, Any]
+from flaxbert.types import Params
 
 
 class EncoderWithHead(nnx.Module):

@@ -16,12 +16,7 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.models.heads import MakeHead, Outputs
-from flaxbert.models.model import Params
-
-Metrics = dict[str, float]
-Record = dict[str, Any]
-DeviceBatch = Mapping[str, Array]
-Losses = dict[str, tuple[Array, Array]]
+from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,13 +18,14 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
-from flaxbert.losses import cross_entropy, pool, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
-from flaxbert.tasks import labels as names
+from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.losses import cross_entropy, pool, weighted_sum
 from flaxbert.tasks.texts import TextExample
+from flaxbert.types import DeviceBatch, Losses, Metrics, Record
 
 
 @dataclasses.dataclass

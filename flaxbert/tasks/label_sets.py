@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flaxbert.config import option
-from flaxbert.data.findings import READ_AS, Finding
-from flaxbert.data.table import Row, Table, shortened, shown, unprinted
-from flaxbert.errors import DataError
-from flaxbert.tasks import labels as names
+from flaxbert.data.checks import READ_AS, Finding
+from flaxbert.data.table import Row, Table, shown, unprinted
+from flaxbert.errors import DataError, shortened
+from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
 
 

@@ -21,14 +21,15 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
-from flaxbert.losses import binary_cross_entropy, pool, weighted_sum
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.tasks import label_names as names
 from flaxbert.tasks import label_sets, texts
-from flaxbert.tasks import labels as names
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.base import Predictions
 from flaxbert.tasks.label_sets import LabelSetOptions
+from flaxbert.tasks.losses import binary_cross_entropy, pool, weighted_sum
 from flaxbert.tasks.texts import TextExample
+from flaxbert.types import DeviceBatch, Losses, Metrics, Record
 
 
 @dataclasses.dataclass

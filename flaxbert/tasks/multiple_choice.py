@@ -19,11 +19,12 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.losses import group_log_softmax, group_sum, weighted_sum
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
-from flaxbert.tasks.labels import refuse_from_one, whole
+from flaxbert.tasks.base import NoLabels, Predictions
+from flaxbert.tasks.label_names import refuse_from_one, whole
+from flaxbert.tasks.losses import group_log_softmax, group_sum, weighted_sum
+from flaxbert.types import DeviceBatch, Losses, Metrics, Record
 
 
 @dataclasses.dataclass

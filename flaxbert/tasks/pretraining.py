@@ -18,13 +18,14 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
 from flaxbert.data.features import Features
-from flaxbert.data.order import uniform
+from flaxbert.data.shuffle import uniform
 from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
+from flaxbert.tasks.base import NoLabels, Predictions
+from flaxbert.tasks.losses import cross_entropy, weighted_sum
+from flaxbert.types import DeviceBatch, Losses, Metrics, Record
 
 
 @dataclasses.dataclass

@@ -19,16 +19,17 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.answers import Answer, doubtful, read_answers, unspaced
+from flaxbert.data.checks import MALFORMED, Finding
 from flaxbert.data.features import Features
-from flaxbert.data.findings import MALFORMED, Finding
 from flaxbert.data.table import Row, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
-from flaxbert.losses import position_cross_entropy, weighted_sum
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, NoLabels, Predictions, Record
+from flaxbert.tasks.base import NoLabels, Predictions
+from flaxbert.tasks.losses import position_cross_entropy, weighted_sum
+from flaxbert.types import DeviceBatch, Losses, Metrics, Record
 
 log = logging.getLogger("flaxbert")
 

@@ -20,13 +20,13 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table, shown
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import DataError
-from flaxbert.losses import pool, weighted_sum
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
-from flaxbert.models.model import Params
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.losses import pool, weighted_sum
 from flaxbert.tasks.texts import TextExample
+from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Record
 
 log = logging.getLogger("flaxbert")
 

@@ -5,11 +5,12 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 
-from flaxbert.data import conll
-from flaxbert.data.findings import READ_AS, Finding
+from flaxbert.data import tag_schemes
+from flaxbert.data.checks import READ_AS, Finding
+from flaxbert.data.readers import conll
 from flaxbert.data.table import Row, Table, shown, unprinted
 from flaxbert.errors import DataError, some
-from flaxbert.tasks.labels import refuse_from_one
+from flaxbert.tasks.label_names import refuse_from_one
 
 
 def require_words(table: Table, columns: Mapping[str, str], *, slices: str | None = None) -> None:
@@ -121,13 +122,13 @@ def read_tags(
 
     rows = table.read(tagged, malformed)
     counts = collections.Counter(tag for _, tags in rows for tag in tags)
-    if spelled := conll.respelled(counts):
+    if spelled := tag_schemes.respelled(counts):
         pairs = [f"{shown(tag)} ({counts[tag]} times) as {spelled[tag]}" for tag in spelled]
         what = f"tags are read in the usual spelling: {some(pairs, 5)}"
         table.remark(Finding(READ_AS, table.source, what))
         rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
-    scheme = conll.detect_scheme(tags for _, tags in rows)
-    if scheme == "plain" and (symbols := [tag for tag in conll.SYMBOLS if tag in counts]):
+    scheme = tag_schemes.detect_scheme(tags for _, tags in rows)
+    if scheme == "plain" and (symbols := [tag for tag in tag_schemes.SYMBOLS if tag in counts]):
         what = (
             f"{some([shown(tag) for tag in symbols])} is read as a tag like the others, each word "
             "on its own; write O for words outside entities"
@@ -141,7 +142,9 @@ def read_tags(
             f"{some([shown(tag) for tag in counts], 5)}. If another column of the file has the "
             "tags, name all in their order, such as --config.data.columns=word,tag,lemma."
         )
-    if scheme not in ("plain", "IO") and (odd := conll.odd_tags(counts.keys() - spelled.keys())):
+    if scheme not in ("plain", "IO") and (
+        odd := tag_schemes.odd_tags(counts.keys() - spelled.keys())
+    ):
         rows = _without_odd(table, rows, odd, words, malformed)
     table.tell(
         [
@@ -151,11 +154,11 @@ def read_tags(
                 _misplaced(read_words(row, words), tags, place),
             )
             for row, tags in rows
-            for place in conll.misplaced(tags, scheme)
+            for place in tag_schemes.misplaced(tags, scheme)
         ],
         f"tags that {scheme} does not allow where they stand",
     )
-    return [(row, conll.to_bio(tags, scheme)) for row, tags in rows], scheme
+    return [(row, tag_schemes.to_bio(tags, scheme)) for row, tags in rows], scheme
 
 
 MOST_TAGS, SHARE_OF_TAGS = 100, 0.1

@@ -16,17 +16,18 @@ import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
-from flaxbert.data import conll, windows
+from flaxbert.data import tag_schemes, windows
 from flaxbert.data.features import Features
 from flaxbert.data.table import Row, Table, shown
 from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
-from flaxbert.losses import cross_entropy, weighted_sum
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
-from flaxbert.tasks import labels as names
-from flaxbert.tasks.base import DeviceBatch, Losses, Metrics, Predictions, Record
+from flaxbert.tasks import label_names as names
+from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.tasks.tags import read_tags, read_words, require_words
+from flaxbert.types import DeviceBatch, Losses, Metrics, Record
 
 log = logging.getLogger("flaxbert")
 
@@ -87,7 +88,11 @@ class TokenClassification:
     ) -> Self:
         """Choose the tags. Entity tags are in IOB2, B- and I- of each type."""
         windows.check(data)
-        given = conll.both_tags(options.labels) if conll.is_io(options.labels) else options.labels
+        given = (
+            tag_schemes.both_tags(options.labels)
+            if tag_schemes.is_io(options.labels)
+            else options.labels
+        )
         seen = None
         if train is not None and not options.labels:
             tagged, _ = read_tags(
@@ -231,10 +236,12 @@ class TokenClassification:
     @property
     def _not_iob2(self) -> str | None:
         """A tag of another scheme: a type alone, a letter of BIOES, or I- of a type without B-."""
-        if conll.is_io(self.labels):
+        if tag_schemes.is_io(self.labels):
             return next(tag for tag in self.labels if tag != "O")
         odd = (tag for tag in self.labels if tag[0] != "I" or f"B{tag[1:]}" not in self.labels)
-        return next((tag for tag in odd if tag[0] != "B" and conll.TYPED.fullmatch(tag)), None)
+        return next(
+            (tag for tag in odd if tag[0] != "B" and tag_schemes.TYPED.fullmatch(tag)), None
+        )
 
     @property
     def _outside(self) -> str:

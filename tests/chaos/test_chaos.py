@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, write_checkpoint
 from toy import make_config
 
-from flaxbert.verify_resume import differences, phase, start
+from flaxbert.commands.verify_resume import differences, phase, start
 
 pytestmark = pytest.mark.slow
 

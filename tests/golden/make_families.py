@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 import zoo  # noqa: E402 (of the folder above)
 
 from flaxbert.models.families import FAMILIES  # noqa: E402
-from flaxbert.parity import torch_forward  # noqa: E402
+from flaxbert.pretrained.parity import torch_forward  # noqa: E402
 
 
 def build(name: str, head: str) -> torch.nn.Module:

@@ -1,0 +1,1 @@
+"""Commands: the only code with flags, tables and exit codes."""

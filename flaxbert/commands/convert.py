@@ -1,0 +1,214 @@
+"""Convert any checkpoint that flaxbert reads to a Hugging Face directory, or look into it.
+
+    flaxbert convert SOURCE DEST [--certify] [--architecture=CLASS]
+    flaxbert convert SOURCE --inspect
+
+SOURCE is what --config.model.init takes: a directory with safetensors, pytorch_model.bin,
+flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; a run's workdir, finished or
+not (then its newest checkpoint); package://NAME; a hub id. DEST receives config.json,
+model.safetensors and the tokenizer.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flaxbert.data.tokenization import has_tokenizer, load_tokenizer, save
+from flaxbert.errors import UserError, WeightsError, check_local
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
+from flaxbert.pretrained import formats, mapping, parity
+from flaxbert.pretrained.load import head_of, load_strictly
+from flaxbert.pretrained.source import SKELETON, resolve, step_beyond_export
+from flaxbert.runtime.checkpoint import read_newest
+from flaxbert.runtime.files import finite
+from flaxbert.tasks import regression
+
+log = logging.getLogger("flaxbert")
+
+
+@contextlib.contextmanager
+def open_checkpoint(
+    source: str, *, revision: str | None = None, architecture: str | None = None
+) -> Iterator[tuple[Path, dict[str, Any], Model]]:
+    """Find a checkpoint and build the model that its config.json names.
+
+    Args:
+      source: as `config.model.init`.
+      revision: of a hub id.
+      architecture: transformers' class, instead of the one that config.json names.
+
+    Raises:
+      WeightsError, HubError: see `source.resolve`, `families.read_config`, `head_of`.
+    """
+    workdir = Path(source).expanduser()
+    with tempfile.TemporaryDirectory(prefix="flaxbert-") as temporary:
+        exported = (workdir / "export").is_dir() and not step_beyond_export(workdir)
+        if (workdir / SKELETON).is_dir() and not exported:
+            directory = Path(temporary)
+            export_newest(workdir, directory)
+        else:
+            directory = resolve(source, revision)
+        hf_config = formats.read_config(directory)
+        if architecture:
+            hf_config["architectures"] = [architecture]
+        yield directory, hf_config, Model.create(read_config(hf_config), head_of(hf_config))
+
+
+def export_newest(workdir: Path, directory: Path) -> None:
+    """Make a Hugging Face directory of the newest sound checkpoint of an unfinished run.
+
+    Raises:
+      WorkdirError: if there is none.
+    """
+    step, notes, arrays = read_newest(workdir / "checkpoints")
+    log.info(f"{workdir}: has not finished; its checkpoint of step {step}")
+    shutil.copytree(workdir / SKELETON, directory, dirs_exist_ok=True)
+    hf_config = formats.read_config(directory)
+    fitted = hf_config.get("flaxbert", {}) | notes.calibration
+    hf_config |= {"flaxbert": fitted} if fitted else {}
+    (directory / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
+    model = Model.create(read_config(hf_config), head_of(hf_config))
+
+    def array(path: tuple[Any, ...], _: Any) -> np.ndarray:
+        return arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
+
+    params = jax.tree_util.tree_map_with_path(array, model.shapes)
+    if "scale" in fitted:  # a checkpoint's output layer gives standardized numbers
+        params = regression.rescaled(params, fitted["scale"], fitted["mean"])
+    mapping.save(model, params, directory)
+
+
+def convert(
+    source: str,
+    destination: Path,
+    *,
+    revision: str | None = None,
+    architecture: str | None = None,
+) -> mapping.LoadReport:
+    """Write `source` as a Hugging Face directory.
+
+    Raises:
+      ConfigError: if the destination is a URL.
+      WeightsError: if the destination holds something, or a tensor is missing or does not fit.
+      OSError: if the destination cannot be written.
+    """
+    check_local("DEST", destination)
+    opened = open_checkpoint(source, revision=revision, architecture=architecture)
+    with opened as (directory, hf_config, model):
+        destination = destination.resolve()
+        _check_new(destination)
+        model, params, report = load_strictly(model, directory)
+        partial = destination.with_name(f".{destination.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        mapping.save(model, params, partial)
+        kept = {key: value for key, value in hf_config.items() if not key.startswith("_")}
+        own = {"model_type": model.config.model_type, "architectures": [model.architecture]}
+        text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
+        (partial / "config.json").write_text(text, encoding="utf-8")
+        if has_tokenizer(directory):
+            save(load_tokenizer(directory), partial)
+        else:
+            log.warning(f"{directory}: has no tokenizer, so neither has {destination}")
+        if destination.exists():
+            destination.rmdir()
+        os.replace(partial, destination)
+        return report
+
+
+def _check_new(destination: Path) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise WeightsError(f"{destination}: is a file; name a new directory.")
+    if destination == Path.cwd():
+        raise WeightsError(f"{destination}: is the current directory; name a new one.")
+    if destination.exists() and any(destination.iterdir()):
+        raise WeightsError(f"{destination}: is not empty; name a new directory.")
+
+
+def inspect(source: str, *, revision: str | None = None, architecture: str | None = None) -> bool:
+    """Print the ledger: every tensor of checkpoint and model, and what becomes of it.
+
+    Returns:
+      Whether the checkpoint would load.
+    """
+    opened = open_checkpoint(source, revision=revision, architecture=architecture)
+    with opened as (directory, _, model):
+        _, entries = mapping.examine(model, directory)
+    table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
+    for each in entries:
+        shape = " x ".join(map(str, each.shape)) or "scalar"
+        named = each.source or f"({each.name})"
+        row = (named, each.path or "", shape, each.dtype, each.problem or each.status)
+        table.add_row(*map(Text, row))
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    counts = dict.fromkeys(("loaded", "tied", "unused", "ignored", "new", "problem"), 0)
+    for each in entries:
+        counts[each.status] += 1
+    sizes = sum(int(np.prod(each.shape)) for each in jax.tree.leaves(model.shapes))
+    console.print(
+        f"{model.architecture}, {sizes:,} parameters; "
+        + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    )
+    return not counts["problem"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    usage, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="flaxbert convert",
+        description=usage,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="hub id, directory, run, or package://NAME")
+    parser.add_argument("destination", nargs="?", type=Path, help="directory to write")
+    parser.add_argument("--inspect", action="store_true", help="print every tensor, write nothing")
+    parser.add_argument(
+        "--certify",
+        action="store_true",
+        help="compare DEST with transformers' PyTorch model (needs torch); writes parity.json",
+    )
+    parser.add_argument("--architecture", help="class of transformers, such as BertForMaskedLM")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    given = parser.parse_args(argv)
+    if given.destination is None and not given.inspect:
+        parser.error("name a DEST, or --inspect")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+    chosen = {"revision": given.revision, "architecture": given.architecture}
+    try:
+        if given.inspect and not inspect(given.source, **chosen):
+            return 2
+        if given.destination is not None:
+            print(convert(given.source, given.destination, **chosen).describe())
+            print(f"written: {given.destination}")
+            if given.certify:
+                found = parity.certify(given.destination)
+                print(json.dumps(finite(found), indent=2))
+                return 0 if found["passed"] else 1
+    except UserError as error:
+        print(f"flaxbert: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        print(f"flaxbert: {error.filename or given.destination}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0

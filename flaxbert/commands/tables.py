@@ -1,0 +1,54 @@
+"""Tables of metrics and predictions for the terminal."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flaxbert.errors import clip
+from flaxbert.pipeline.pipeline import Setup
+from flaxbert.types import Record
+
+SHOWN = 8
+"""Predictions in the table that a run ends with."""
+
+CELL = 200
+"""Characters of a text in that table."""
+
+METRICS = 40
+"""Metrics in the table of results; those of hundreds of labels are in its file alone."""
+
+
+def show_metrics(metrics: Mapping[str, float], title: str) -> None:
+    """Print a table of numbers; intervals stand beside what they belong to."""
+    table = Table("metric", "value", "95 % interval", title=title)
+    names = [name for name in metrics if "_low95" not in name and "_high95" not in name]
+    for name in names[:METRICS]:
+        value = metrics[name]
+        low, high = (metrics.get(_beside(name, side)) for side in ("low95", "high95"))
+        interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        table.add_row(Text(clip(name, CELL)), f"{value:.4g}", interval)
+    if len(names) > METRICS:
+        table.add_row(Text(f"... {len(names) - METRICS} more in {title}"), "", "")
+    Console(file=sys.stdout).print(table)
+
+
+def _beside(name: str, side: str) -> str:
+    metric, slash, part = name.partition("/")
+    return f"{metric}_{side}{slash}{part}"
+
+
+def show_predictions(setup: Setup, examples: Sequence[Any], records: Sequence[Record]) -> None:
+    """Print some predictions, spread evenly over the data set."""
+    if not records:
+        return
+    chosen = range(0, len(records), max(1, len(records) // SHOWN))[:SHOWN]
+    lines = [setup.task.show(examples[i], records[i]) for i in chosen]
+    table = Table(*lines[0], title="predictions")
+    for line in lines:
+        cells = [clip(text, CELL) for text in line.values()]
+        table.add_row(*map(Text, cells))  # not markup: a text may hold [brackets]
+    Console(file=sys.stdout).print(table)

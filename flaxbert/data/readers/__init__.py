@@ -1,0 +1,268 @@
+"""Sources: local files and Hugging Face data sets, all read into the same rows.
+
+A local file is recognized by its ending (see ENDINGS), or `data.format` names its form. A .json may
+be a list of objects or a SQuAD file as published, a .txt is plain text, a row a paragraph. A
+pattern such as `books/*.txt` is all files that it matches, in order. Anything else is a hub data
+set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation`, `...@train[:100]` or
+`...#v1.1`, a branch, tag or commit.
+"""
+
+import collections
+import glob
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from json import loads
+from pathlib import Path
+from typing import TypeVar
+
+from flaxbert import hub
+from flaxbert.config import FORMATS, DataConfig
+from flaxbert.data import tag_schemes
+from flaxbert.data.checks import MALFORMED, READ_AS, Finding
+from flaxbert.data.readers import conll, delimited
+from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
+from flaxbert.data.readers.json import read_document, read_lines
+from flaxbert.data.readers.parquet import _parquet_names, _read_parquet
+from flaxbert.data.readers.text import _read_txt
+from flaxbert.data.table import Found, Row, Table, refuse_systematic
+from flaxbert.errors import DataError, HubError
+
+log = logging.getLogger("flaxbert")
+
+T = TypeVar("T")
+
+
+def read(spec: str, data: DataConfig, *, split: str) -> Table:
+    """Read local files or a hub data set.
+
+    Args:
+      spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT][#REVISION]`.
+      data: how files are written (`format`, `columns`, `separator`, `quoting`, `encoding`), and
+        whether malformed lines are an error (`malformed`).
+      split: of a hub data set whose specification names none.
+
+    Raises:
+      DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.
+      HubError: if the data set cannot be fetched.
+    """
+    if glob.has_magic(spec) and not Path(spec).exists():
+        if matches := files(spec):
+            tables = [read(str(file), data, split=split) for file in matches]
+            all_rows = [row for table in tables for row in table.rows]
+            told = sum((table.findings for table in tables), collections.Counter[Finding]())
+            return Table(spec, all_rows, _same_names(tables), told)
+        if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
+            raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
+    path = Path(spec).expanduser()
+    if not path.exists():
+        if path.suffix.lower() in ENDINGS:
+            raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
+        return _read_hub(spec, split)
+    if not path.is_file():
+        raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
+    rows: list[Row] = []
+    faults: list[DataError] = []
+    remarks: list[Finding] = []
+    try:
+        form, remark = form_of(path, data)
+        remarks += [remark] if remark else []
+        for record in READERS[form](path, data):
+            if isinstance(record, Row):
+                rows.append(record)
+            elif isinstance(record, Finding):
+                remarks.append(record)
+            elif data.malformed == "skip":
+                faults.append(record)
+            else:
+                raise DataError(
+                    f"{record} Fix the line, or leave such lines out with "
+                    "--config.data.malformed=skip."
+                )
+    except UnicodeDecodeError:
+        raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
+    except OSError as error:
+        raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
+    refuse_systematic(faults, len(rows) + len(faults), "lines")
+    table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
+    table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
+    for each in remarks:
+        table.remark(each)
+    return table
+
+
+def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
+    """The form of a local file, one of FORMATS, and a finding if its content decides.
+
+    Raises:
+      DataError: for an archive; if neither `data.format`, the ending nor the content says it.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    for begin, what in ARCHIVES.items():
+        if head.startswith(begin):
+            raise DataError(f"{path}: not text but {what}.")
+    if data.format != "auto":
+        return data.format, None
+    form = ENDINGS.get(path.suffix.lower())
+    if form not in (None, "csv", "tsv"):
+        return form, None
+    by_content = _form_of_content(head, path, data, named=form is not None)
+    if by_content is None and form is None:
+        raise DataError(
+            f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}, and the content "
+            f"does not say its form. Name it: --config.data.format, one of {', '.join(FORMATS)} "
+            "(conll: a word and its tag a line)."
+        )
+    if by_content is None:
+        return str(form), None
+    what = f"read as {by_content} by its content; set --config.data.format if it is not"
+    return by_content, Finding(READ_AS, str(path), what)
+
+
+HEAD = 100_000
+"""Bytes of a file by which its form is found out."""
+
+
+def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
+    """The form that the first bytes of a file show; of a `named` table whether it is one."""
+    if head.startswith(b"PAR1") and not named:
+        return "parquet"
+    lines = head.decode(codec(data.encoding), "replace").split("\n")
+    if len(head) == HEAD:
+        del lines[-1]
+    if _is_conll(lines):
+        return "conll"
+    if named:
+        return None
+    first = next((line for line in lines if line.strip()), "").strip()
+    if first.startswith("{"):
+        try:
+            loads(first)
+        except ValueError:
+            return "json"
+        return "jsonl"
+    if first.startswith("[") and not first.endswith("]"):
+        return "json"
+    return delimited.form_of("\n".join(lines), path, data)
+
+
+def _is_conll(lines: Sequence[str]) -> bool:
+    """Whether lines are CoNLL-U, or columns of words and tags of entities; with blank lines."""
+    words = [line.split("\t" if "\t" in line else None) for line in lines if line.strip()]
+    words = [cells for cells in words if not cells[0].startswith(("#", conll.DOCUMENT))]
+    blank = any(not line.strip() for line in lines[:-1])
+    if not blank or len({len(cells) for cells in words}) != 1 or len(words[0]) < 2:
+        return False
+    numbered = all(conll.NUMBERED.fullmatch(cells[0]) for cells in words)
+    if numbered and len(words[0]) == len(conll.CONLLU):
+        return True
+    counts = collections.Counter(cells[-1].strip() for cells in words)
+    spelled = tag_schemes.respelled(counts)
+    tags = {spelled.get(tag, tag) for tag in counts} - {"O"}
+    return bool(tags) and all(map(tag_schemes.TYPED.fullmatch, tags))
+
+
+def files(spec: str) -> list[Path]:
+    """The local files that a specification stands for, those of a pattern in order."""
+    path = Path(spec).expanduser()
+    if path.exists() or not glob.has_magic(spec):
+        return [path]
+    return [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+
+
+def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
+    """The label names of several files of one source."""
+    names: dict[str, list[str]] = {}
+    for table in tables:
+        for column, own in table.label_names.items():
+            if names.setdefault(column, own) != own:
+                raise DataError(
+                    f"{table.source}: the integers of {column} stand for {own}, but for "
+                    f"{names[column]} in files before it; write the names in place of integers."
+                )
+    return names
+
+
+def _read_csv(path: Path, data: DataConfig) -> Found:
+    return delimited.rows(path, data, ",")
+
+
+def _read_tsv(path: Path, data: DataConfig) -> Found:
+    return delimited.rows(path, data, "\t")
+
+
+def _read_conll(path: Path, data: DataConfig) -> Found:
+    sentences, faults = conll.sentences(path, columns=data.columns, encoding=codec(data.encoding))
+    yield from faults
+    for each in sentences:
+        yield Row(each.values(), f"{path}:{each.lines[0]}", each.lines)
+
+
+READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "json": read_document,
+    "jsonl": read_lines,
+    "conll": _read_conll,
+    "parquet": _read_parquet,
+    "txt": _read_txt,
+}
+
+ENDINGS = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".txt": "txt",
+}
+"""Endings of file names, and the form that they stand for."""
+
+
+def _read_hub(spec: str, split: str) -> Table:
+    import datasets
+
+    source, sign, revision = spec.partition("#")
+    name, _, chosen = source.partition("@")
+    repo, _, config = name.partition(":")
+    chosen = chosen or split
+    if sign and (Path(source).expanduser().exists() or Path(source).suffix.lower() in ENDINGS):
+        raise DataError(
+            f"{spec}: only data sets of the hub have revisions, and {source} is a file; leave "
+            f"#{revision} out."
+        )
+    if sign and not revision:
+        raise DataError(f"{spec}: no branch, tag or commit after the #.")
+    advice = (
+        "Use local files instead: --config.data.train=FILE --config.data.eval=FILE "
+        f"({', '.join(ENDINGS)})."
+    )
+    try:
+        with hub.fetching(spec):
+            data = datasets.load_dataset(
+                repo, config or None, split=chosen, revision=revision or None
+            )
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        at = f", revision {revision}" if revision else ""
+        raise HubError(
+            f"{spec!r} is no local file, and as a hub data set (split {chosen}{at}) it could not "
+            f"be fetched ({hub.reason(error)}). {advice}"
+        ) from None
+    names = {
+        column: list(label.names)
+        for column, feature in data.features.items()
+        # A list of labels, such as tags, has the names inside.
+        if isinstance(label := getattr(feature, "feature", feature), datasets.ClassLabel)
+    }
+    rows = [Row(dict(record), f"{spec}: row {n}") for n, record in enumerate(data, start=1)]
+    cached = [Path(file["filename"]).parent for file in data.cache_files]
+    commit = hub.commit_of(cached[0]) if cached else None
+    if commit:
+        log.info(f"{source}: commit {commit}; append #{commit[:12]} to always read this commit")
+    return Table(spec, rows, names, commit=commit)

@@ -1,0 +1,323 @@
+"""JSON documents and JSON lines, read into rows by their form.
+
+Rows are a list of objects, a line each, or columns (as pandas writes them). Questions may be
+nested as in SQuAD: articles with paragraphs, paragraphs with questions (`context`, `qas`), or one
+of these; a line each in MRQA's files.
+"""
+
+import collections
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxbert.config import DataConfig
+from flaxbert.data.checks import READ_AS, Finding
+from flaxbert.data.readers.encodings import codec
+from flaxbert.data.table import Found, Row, shown
+from flaxbert.errors import DataError, shortened
+
+DEEPEST = 50
+"""Lists or objects in one another: far more than data has, far fewer than Python can compare."""
+
+
+def _object(value: Any, origin: str) -> Row | DataError:
+    if not isinstance(value, dict):
+        return DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
+    fault = _unfit(value)
+    return DataError(f"{origin}: {fault}.") if fault else Row(value, origin)
+
+
+def _unfit(value: Any) -> str | None:
+    """What keeps a JSON value from being used, though it is valid."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, Twice):
+                return f"the key {shown(each.key)} stands twice in one object; remove one"
+            if isinstance(each, dict):
+                inner += [*each, *each.values()]
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, str) and not each.isascii():
+                try:
+                    each.encode()
+                except UnicodeEncodeError as error:  # a text cut within an emoji, most often
+                    half = ascii(each[error.start])
+                    return f"{half} is half of a character (a lone surrogate); remove it"
+        if not inner:
+            return None
+        level = inner
+    return f"lists or objects in one another more than {DEEPEST} deep"
+
+
+class Twice(dict[str, Any]):
+    """A JSON object with a key twice: a dict keeps the last value, and drops the others unseen."""
+
+    def __init__(self, values: dict[str, Any], key: str):
+        super().__init__(values)
+        self.key = key
+
+
+def _dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    ((key, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
+    return Twice(values, key)
+
+
+def _parse(text: str) -> Any:
+    """The value of a text in JSON.
+
+    Raises:
+      ValueError: if there is none, or none that Python can hold; of JSON's own kind in the first.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_dict)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("a number of thousands of digits") from None
+    except RecursionError:
+        raise ValueError("lists or objects in one another without end") from None
+
+
+def read_lines(path: Path, data: DataConfig) -> Found:
+    """Read JSON lines; a file that is one JSON document, in spite of its name, is read as one."""
+    with open(path, encoding=codec(data.encoding)) as file:
+        first = next((line for line in file if line.strip()), "")
+    if _lines(first, path, data) is None:
+        text = path.read_text(encoding=codec(data.encoding))
+        try:
+            content = _parse(text)
+        except ValueError:  # each bad line is told
+            content = None
+        if isinstance(content, list | dict):
+            yield Finding(READ_AS, str(path), "one JSON document, not a JSON object a line")
+            yield from _document(path, content)
+            return
+    yield from _read_lines(path, data)
+
+
+def _lines(first: str, path: Path, data: DataConfig) -> dict[str, Any] | None:
+    """The first line's object if it can be one of many; None if it looks like a document's."""
+    try:
+        value = _parse(first)
+    except ValueError:
+        return None
+    nested = isinstance(value, dict) and _nested(value.get("data"))
+    return value if isinstance(value, dict) and not nested else None
+
+
+def _nested(items: Any) -> bool:
+    """Whether these are articles or paragraphs of SQuAD's form."""
+    first = items[0] if isinstance(items, list) and items else None
+    return isinstance(first, dict) and ("paragraphs" in first or {"qas", "context"} <= first.keys())
+
+
+def _read_lines(path: Path, data: DataConfig) -> Found:
+    with open(path, encoding=codec(data.encoding)) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                origin = f"{path}:{number}"
+                try:
+                    value = _parse(line)
+                except ValueError as error:
+                    reason = getattr(error, "msg", error)
+                    yield DataError(f"{origin}: not valid JSON ({reason}).")
+                    continue
+                if isinstance(value, dict) and value.keys() == {"header"}:  # MRQA's first line
+                    yield Finding(READ_AS, origin, "a header, which is left out")
+                elif _nested([value]):
+                    yield from _questions(f"{origin}: ", [("object", value)])
+                else:
+                    yield _object(value, origin)
+
+
+def read_document(path: Path, data: DataConfig) -> Found:
+    """Read a JSON document; a file of JSON lines, in spite of its name, is read as such."""
+    text = path.read_text(encoding=codec(data.encoding))
+    try:
+        content = _parse(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and isinstance(_first(text), dict):
+            yield Finding(READ_AS, str(path), "JSON lines, an object each")
+            yield from _read_lines(path, data)
+            return
+        several = " (several values; write one a line, or a list of them)"
+        hint = several if error.msg == "Extra data" else ""
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}){hint}.") from None
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
+    yield from _document(path, content)
+
+
+def _first(text: str) -> Any:
+    """The value of a text's first line, None if it has none of its own."""
+    try:
+        return _parse(text.lstrip().partition("\n")[0])
+    except ValueError:
+        return None
+
+
+def _document(path: Path, content: Any) -> Found:
+    if isinstance(content, Twice):
+        raise DataError(f"{path}: {_unfit(content)}.")
+    published = isinstance(content, dict) and isinstance(content.get("data"), list)
+    items, place = content, ""
+    if isinstance(content, dict):
+        if rows := _by_key(content):
+            yield Finding(
+                READ_AS, str(path), f"rows by their keys, such as {shown(next(iter(content)))}"
+            )
+            items = rows
+        elif columns := _columns(content):
+            yield Finding(READ_AS, str(path), f"columns {shortened(list(columns[0]))} of rows")
+            items = columns
+        elif published:
+            items, place = content["data"], "data"
+        elif _nested([content]):
+            items = [content]
+    if not isinstance(items, list):
+        if isinstance(content, dict) and content and all(map(_is_objects, content.values())):
+            raise DataError(
+                f"{path}: a list of objects for each of {shortened(list(content))}; expected one "
+                "list. Write each into its own file, and name them by --config.data.train, "
+                "--config.data.eval and --config.data.predict."
+            )
+        keys = f" with the keys {shortened(list(content))}" if isinstance(content, dict) else ""
+        raise DataError(
+            f"{path}: expected a list of objects, or SQuAD's {{'data': [...]}}; found "
+            f"{type(content).__name__}{keys}."
+        )
+    if _nested(items):
+        if not published or "paragraphs" not in items[0]:
+            form = "articles" if "paragraphs" in items[0] else "paragraphs"
+            yield Finding(READ_AS, str(path), f"{form} with questions, as SQuAD has them")
+        yield from _questions(
+            f"{path}: ", [(f"{place}[{n}]", item) for n, item in enumerate(items)]
+        )
+        return
+    _refuse_label_studio(path, items)
+    for number, value in enumerate(items, start=1):
+        yield _object(value, f"{path}: item {number}")
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _by_key(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of {key: row}, as pandas writes with orient="index"; [] if it is none.
+
+    Columns by name look the same if each is {row's key: cell}; these keys are mostly numbers. Else
+    a table has more rows than columns. A key that is no number is kept as the row's id.
+    """
+    rows = list(content.values())
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        return []
+    if not set.intersection(*(set(row) for row in rows)):
+        return []
+    if all(row.keys() == rows[0].keys() for row in rows):
+        numbers = [all(map(str.isdecimal, keys)) for keys in (content, rows[0])]
+        if numbers[1] or (not numbers[0] and len(content) <= len(rows[0])):
+            return []
+    if all(map(str.isdecimal, content)):
+        return rows
+    # One with a key twice stays what it is, to be refused.
+    return [r if isinstance(r, Twice) else {"id": key} | r for key, r in content.items()]
+
+
+def _columns(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a table that is written by columns, as pandas does; [] if it is none."""
+    names, cells = content.get("columns"), content.get("data")
+    if isinstance(names, list) and isinstance(cells, list):  # orient="split"
+        alike = all(isinstance(row, list) and len(row) == len(names) for row in cells)
+        return [dict(zip(map(str, names), row, strict=True)) for row in cells] if alike else []
+    columns = list(content.values())
+    if columns and all(isinstance(c, dict) and c.keys() == columns[0].keys() for c in columns):
+        columns = [list(column.values()) for column in columns]
+    alike = all(isinstance(c, list) and len(c) == len(columns[0]) > 0 for c in columns)
+    if not columns or not alike or all(map(_is_objects, columns)):
+        return []
+    return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _refuse_label_studio(path: Path, items: Sequence[Any]) -> None:
+    for item in items[:1]:
+        tasks = item.get("annotations") if isinstance(item, dict) and "data" in item else None
+        if isinstance(tasks, list) and any(isinstance(t, dict) and "result" in t for t in tasks):
+            raise DataError(
+                f"{path}: Label Studio's JSON, which holds annotations by their regions. Export "
+                "as CSV or JSON-MIN for labels of texts, or as CONLL2003 for words and tags."
+            )
+
+
+def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> Found:
+    """SQuAD's nesting (article > paragraph > question) in the hub's flat form.
+
+    Args:
+      origin: of the file, or its line.
+      items: articles or paragraphs with their places.
+    """
+    place = items[0][0]
+    article = "paragraphs" in items[0][1]
+    try:
+        for place, item in items:
+            paragraphs = [(place, item)]
+            if article:
+                inner = as_list(_once(item)["paragraphs"])
+                paragraphs = [(f"{place}.paragraphs[{n}]", each) for n, each in enumerate(inner)]
+            for place, paragraph in paragraphs:
+                for q, question in enumerate(as_list(_once(paragraph)["qas"])):
+                    yield _question(origin, f"{place}.qas[{q}]", paragraph, question)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{origin}{place}: not in SQuAD's form ({shown(error)}).") from None
+
+
+def _question(origin: str, place: str, paragraph: dict[str, Any], question: Any) -> Row | DataError:
+    try:
+        _once(question)
+        values = {"question": question["question"], "context": paragraph["context"]}
+        if key := next((key for key in ("id", "qid") if key in question), None):
+            values = {"id": question[key]} | values
+        # Answers that are absent are not the same as none: [] says that there is none.
+        if "detected_answers" in question:
+            values["answers"] = _detected(question["detected_answers"], paragraph["context"])
+        elif isinstance(answers := question.get("answers"), list):
+            pairs = [_once(answer) for answer in answers]
+            values["answers"] = {
+                "text": [answer["text"] for answer in pairs],
+                "answer_start": [answer["answer_start"] for answer in pairs],
+            }
+        elif "answers" in question:
+            values["answers"] = answers
+        extra = {key: value for key, value in question.items() if key not in values}
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        return DataError(f"{origin}{place}: not in SQuAD's form ({shown(error)}).")
+    name = place if "id" not in values or _unfit(values["id"]) else f"question {values['id']}"
+    return _object(values | extra, f"{origin}{name}")
+
+
+def _detected(answers: Any, context: str) -> dict[str, Any]:
+    """Answers of MRQA, which have the first and the last character of each of their places."""
+    spans = [as_list(_once(answer)["char_spans"])[0] for answer in as_list(answers)]
+    return {
+        "text": [context[first : last + 1] for first, last in spans],
+        "answer_start": [first for first, _ in spans],
+    }
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list, or raise TypeError for anything else."""
+    if not isinstance(value, list):  # an empty text or object would pass for an empty list
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return value
+
+
+def _once(value: Any) -> Any:
+    if isinstance(value, Twice):
+        raise TypeError(_unfit(value))
+    return value

@@ -1,0 +1,69 @@
+"""Parquet files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flaxbert.config import DataConfig
+from flaxbert.data.readers.json import as_list
+from flaxbert.data.table import Found, Row
+from flaxbert.errors import DataError
+
+T = TypeVar("T")
+
+
+def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
+    import pyarrow
+
+    try:
+        return get(path)
+    # Besides Arrow's own: text that is not UTF-8, and times beyond Python's years.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
+
+
+def _read_parquet(path: Path, data: DataConfig) -> Found:
+    import pyarrow.parquet
+
+    def records(path: Path) -> list[dict[str, Any]]:
+        # Few files have checksums; a changed byte is seen in those that do.
+        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
+        return table.to_pylist()
+
+    for number, record in enumerate(_from_parquet(path, records), start=1):
+        yield Row(record, f"{path}: row {number}")
+
+
+def _parquet_names(path: Path) -> dict[str, list[str]]:
+    """The names behind integer labels, which the library `datasets` writes into a file's schema."""
+    import pyarrow.parquet
+
+    schema = _from_parquet(path, pyarrow.parquet.read_schema)
+    written = (schema.metadata or {}).get(b"huggingface")
+    try:
+        return _class_labels(written)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise DataError(
+            f"{path}: the key 'huggingface' of its metadata is not as the library datasets writes "
+            "it, so integer labels may lack their names; write the file without that key."
+        ) from None
+
+
+def _class_labels(written: bytes | None) -> dict[str, list[str]]:
+    features = json.loads(written).get("info", {}).get("features", {}) if written else {}
+    # A list of labels, such as tags, has the names inside.
+    inner = {
+        column: feature.get("feature", feature)
+        for column, feature in features.items()
+        if isinstance(feature, dict)
+    }
+    names = {
+        column: as_list(feature["names"])
+        for column, feature in inner.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+    if not all(own and all(isinstance(name, str) for name in own) for own in names.values()):
+        raise ValueError("names that are no texts")
+    return names

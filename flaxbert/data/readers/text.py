@@ -1,0 +1,21 @@
+"""Plain text: a paragraph a row."""
+
+from pathlib import Path
+
+from flaxbert.config import DataConfig
+from flaxbert.data.readers.encodings import codec
+from flaxbert.data.table import Found, Row
+
+
+def _read_txt(path: Path, data: DataConfig) -> Found:
+    """Paragraphs: lines up to a blank one. The form BERT's own data has, and that of books."""
+    lines: list[str] = []
+    start = 1
+    with open(path, encoding=codec(data.encoding)) as file:
+        for number, line in enumerate([*file, ""], start=1):
+            if line.strip():
+                start = start if lines else number
+                lines.append(line.strip())
+            elif lines:
+                yield Row({"text": "\n".join(lines), "file": str(path)}, f"{path}:{start}")
+                lines = []

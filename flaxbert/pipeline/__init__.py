@@ -1,0 +1,1 @@
+"""What training, evaluation and prediction share: task, tokenizer, model, data sets, predictor."""

@@ -1,0 +1,132 @@
+"""What `eval` and `predict` take from the run in a workdir: it is scored as it was trained."""
+
+import copy
+import functools
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flaxbert.config import Config, fields
+from flaxbert.errors import ConfigError, WorkdirError
+from flaxbert.runtime.workdir import flat
+from flaxbert.tasks import TASKS
+
+log = logging.getLogger("flaxbert")
+
+BOUND = (
+    "model.init",
+    "model.revision",
+    "model.positions",
+    "data.max_length",
+    "data.overlap",
+)
+"""Keys of the run, as all `options` but columns: a flag with another value is an error."""
+
+SPEED = ("data.packing", "data.row_length")
+"""Keys of the run that a flag may change, as columns: they change no prediction."""
+
+
+def holds_run(workdir: Path) -> bool:
+    """Return whether a directory is a run's workdir, finished or not."""
+    return (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
+
+
+def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
+    """Return the configuration with the run's own lengths, options and model.
+
+    Args:
+      config: of the command line, or built in Python.
+      workdir: of a run.
+      given: the keys that were set by flags. These win where the value may differ; where it may
+        not, another value is an error. What the config file says gives way to the run.
+
+    Raises:
+      WorkdirError: if the run's config.json is missing or corrupt.
+      ConfigError: for another task, or a flag that contradicts the run.
+    """
+    path = workdir / "config.json"
+    try:
+        stored = _read(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WorkdirError(
+            f"{path}: not the configuration of a run ({reason}), so it is unknown with which "
+            f"lengths and options it was trained. Bring the file back; or give all of them as "
+            f"flags, with --config.model.init={workdir} and another --workdir."
+        ) from None
+    if config.task != stored["task"]:
+        raise ConfigError(
+            f"{workdir} holds a run of the task {stored['task']!r}, but the configuration is of "
+            f"{config.task!r}. Take the --config that it was trained with, or another --workdir."
+        )
+    config = copy.deepcopy(config)
+    if config.options is None and config.task in TASKS:
+        config.options = TASKS[config.task].options_type()
+    differing = list(_differences(config, stored))
+    refused = [
+        f"{name}: {old!r} in the run, {now!r} in the flag"
+        for name, old, now, loose in differing
+        if name in given and not loose
+    ]
+    if refused:
+        raise ConfigError(
+            f"{workdir} holds a run that these flags contradict:\n  "
+            + "\n  ".join(refused)
+            + f"\nLeave the flags out to take the run's. To try others with its weights, give "
+            f"--config.model.init={workdir} and another --workdir."
+        )
+    taken = [(name, old, now) for name, old, now, _ in differing if name not in given]
+    for name, old, _ in taken:
+        section, _, key = name.rpartition(".")
+        value = tuple(old) if isinstance(old, list) else old
+        setattr(functools.reduce(getattr, section.split("."), config), key, value)
+    if taken:
+        values = ", ".join(f"{name}={old!r} instead of {now!r}" for name, old, now in taken)
+        log.info(f"{workdir}: using the run's values: {values}")
+    return config
+
+
+def remark(config: Config) -> None:
+    """Warn if `model.init` is a run's, and was trained with other lengths or options."""
+    init = Path(config.model.init).expanduser()
+    workdir = init.parent if init.name == "export" else init
+    try:
+        stored = _read(workdir / "config.json") if holds_run(workdir) else {}
+    except (OSError, ValueError):  # nothing to compare with
+        return
+    found = [
+        f"{name}={old!r} (here {now!r})"
+        for name, old, now, loose in _differences(config, stored)
+        if not loose and not name.startswith("model.")
+    ]
+    if found:
+        log.warning(f"{workdir}: was trained with {', '.join(found)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a run's config.json as {key: value}.
+
+    Raises:
+      ValueError: if it is something else.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("task"), str):
+        raise ValueError("no task in it")
+    return flat(content)
+
+
+def _differences(config: Config, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, bool]]:
+    """Yield (key, run's value, value now, whether a flag may change it) of the run's own keys."""
+    now = flat(config.to_dict())
+    for name, field, _ in fields(config):
+        option = name.startswith("options.")
+        if name not in stored or stored[name] == now[name]:  # not there: a key that is new
+            continue
+        if not (option or name in BOUND or name in SPEED):
+            continue
+        # Labels that the run took from its data are in its export; `labels.choose` compares them.
+        derived = name == "options.labels" and not stored[name]
+        renamed = field.metadata.get("column", False) and None not in (stored[name], now[name])
+        yield name, stored[name], now[name], name in SPEED or renamed or derived

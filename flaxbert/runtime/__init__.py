@@ -1,0 +1,1 @@
+"""The machine: devices, hosts, compilation, files, signals. Nothing here knows BERT."""

@@ -1,0 +1,253 @@
+"""Packing, order and batching: which features share a step, and where each lies in its rows."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from flaxbert.data import batching
+from flaxbert.data.batching import MAX_SHAPES, PROGRAM_TOKENS, Batches
+from flaxbert.data.features import Features
+from flaxbert.data.packing import choose_row_counts, pack
+from flaxbert.data.shuffle import permutation
+
+RNG_SEEDS = range(20)
+
+
+def some_lengths(seed: int, count: int = 40, longest: int = 32) -> list[int]:
+    chance = random.Random(seed)
+    return [chance.randint(1, longest) for _ in range(count)]
+
+
+# --- pack --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", RNG_SEEDS)
+def test_pack_places_every_item_once_within_capacity(seed: int) -> None:
+    lengths = some_lengths(seed)
+    segments = seed % 5 + 1
+    rows = pack(lengths, 32, segments)
+    assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
+    assert all(1 <= len(row) <= segments for row in rows)
+    assert all(sum(lengths[item] for item in row) <= 32 for row in rows)
+
+
+def test_one_segment_is_one_item_a_row() -> None:
+    assert pack([1, 1, 1], 32, 1) == [[0], [1], [2]]
+
+
+def test_pack_is_first_fit_decreasing_and_keeps_the_order_of_equals() -> None:
+    # Longest first: 7 (item 1), 5 (items 0 and 3, in that order), 3 (item 2). Capacity 10:
+    # [1] leaves 3; [0] leaves 5; item 3 fits beside item 0; item 2 fits beside item 1.
+    assert pack([5, 7, 3, 5], 10, 8) == [[1, 2], [0, 3]]
+
+
+def test_pack_of_nothing_is_nothing() -> None:
+    assert pack([], 10, 4) == []
+
+
+# --- choose_row_counts -------------------------------------------------------------------------
+
+
+def total_rows(needed: list[int], heights: tuple[int, ...]) -> int:
+    return sum(min(height for height in heights if height >= need) for need in needed)
+
+
+def lowest_cost(needed: list[int], multiple: int, limit: int, price: int) -> int:
+    """Brute force: every set of at most `limit` multiples that holds the largest need."""
+    top = -(-max(needed) // multiple) * multiple
+    lower = range(multiple, top, multiple)
+    return min(
+        total_rows(needed, (*others, top)) + price * (size + 1)
+        for size in range(limit)
+        for others in itertools.combinations(lower, size)
+    )
+
+
+@pytest.mark.parametrize("seed", RNG_SEEDS)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("price", [0, 3, 1000])
+def test_row_counts_waste_as_little_as_any_choice(seed: int, limit: int, price: int) -> None:
+    chance = random.Random(seed)
+    multiple = chance.choice([1, 2, 3])
+    needed = [chance.randint(1, 15) for _ in range(chance.randint(1, 12))]
+    chosen = choose_row_counts(needed, multiple, limit, price)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) <= limit
+    assert all(height % multiple == 0 for height in chosen)
+    cost = total_rows(needed, tuple(chosen)) + price * len(chosen)
+    assert cost == lowest_cost(needed, multiple, limit, price)
+    assert price < 1000 or len(chosen) == 1
+
+
+def test_a_step_without_rows_still_gets_a_height() -> None:
+    assert choose_row_counts([0], 4, 3) == [4]
+
+
+# --- order -------------------------------------------------------------------------------------
+
+
+def philox(key: tuple[int, int], count: int) -> list[int]:
+    """Philox4x64-10 of Salmon et al. (2011), figure 2 and table 2, with numpy's counter from 1."""
+    mask = 2**64 - 1
+    words: list[int] = []
+    for counter in range(1, count // 4 + 2):
+        c, (k0, k1) = (counter, 0, 0, 0), key
+        for _ in range(10):
+            a, b = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
+            c = ((b >> 64) ^ c[1] ^ k0, b & mask, (a >> 64) ^ c[3] ^ k1, a & mask)
+            k0, k1 = (k0 + 0x9E3779B97F4A7C15) & mask, (k1 + 0xBB67AE8584CAA73B) & mask
+        words += c
+    return words[:count]
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (0, 1), (7, 2), (2**40, 3), (-1, 0)])
+def test_order_is_that_of_philox_written_out(seed: int, epoch: int) -> None:
+    keys = philox((seed % 2**64, epoch), 11)
+    assert permutation(11, seed, epoch).tolist() == sorted(range(11), key=keys.__getitem__)
+
+
+def test_order_of_a_small_case_never_changes() -> None:
+    # From the pure-Python `philox` above; a change here breaks the resumption of older runs.
+    assert permutation(8, seed=0, epoch=0).tolist() == [0, 2, 1, 5, 4, 3, 6, 7]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1000])
+def test_order_is_a_permutation_and_a_pure_function(size: int) -> None:
+    order = permutation(size, seed=3, epoch=1)
+    assert sorted(order.tolist()) == list(range(size))
+    np.random.seed(0)  # the global generator must have no say
+    assert np.array_equal(order, permutation(size, seed=3, epoch=1))
+
+
+def test_order_differs_by_epoch_and_by_seed() -> None:
+    orders = {tuple(permutation(50, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+# --- batching ----------------------------------------------------------------------------------
+
+
+def make_features(lengths: list[int]) -> Features:
+    """Token 100 * feature + place, so that every value says where it came from."""
+    return Features.build(
+        {"input_ids": [[100 * f + t for t in range(n)] for f, n in enumerate(lengths)]},
+        positions={"last": [n - 1 for n in lengths]},
+        slots={"label": [f + 1 for f in range(len(lengths))]},
+    )
+
+
+def make_batches(lengths: list[int], **changes: object) -> Batches:
+    settings = {"batch_size": 6, "row_length": 20, "segments": 3, "shards": 2, "steps": 7}
+    return Batches(make_features(lengths), **(settings | changes))  # type: ignore[arg-type]
+
+
+LENGTHS = some_lengths(1, count=20, longest=15)  # 20 = 3 batches of 6, and 2
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_every_feature_comes_exactly_once_an_epoch(seed: int | None) -> None:
+    batches = make_batches(LENGTHS, seed=seed)
+    assert batches.steps_per_epoch == 4
+    for epoch in range(2):
+        steps = range(4 * epoch, 4 * epoch + 4)
+        seen = [int(f) for step in steps for f in batches.step_features(step)]
+        assert sorted(seen) == list(range(20))
+        assert (seen == list(range(20))) == (seed is None)
+        assert len(batches.step_features(steps[-1])) == 2  # the partial batch is kept
+
+
+def test_packing_never_changes_which_features_share_a_step() -> None:
+    packed, single = (make_batches(LENGTHS, seed=5, segments=k) for k in (3, 1))
+    for step in range(4):
+        assert np.array_equal(packed.step_features(step), single.step_features(step))
+        members = sorted(itertools.chain(*packed.rows(step)))
+        assert members == sorted(itertools.chain(*single.rows(step)))
+
+
+def test_a_row_is_its_features_end_to_end() -> None:
+    batch = make_batches([3, 2, 4]).build([[2, 0], [1], []])
+    pad = [0] * 13
+    assert batch["input_ids"][0].tolist() == [200, 201, 202, 203, 0, 1, 2, *pad]
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 0, 1, 2, *pad]  # restart per segment
+    assert batch["segment_ids"][0].tolist() == [1, 1, 1, 1, 2, 2, 2, *pad]
+    assert batch["anchor"].tolist() == [[0, 4, 0], [0, 0, 0], [0, 0, 0]]
+    assert batch["last"].tolist() == [[3, 6, 0], [1, 0, 0], [0, 0, 0]]  # shifted by the offset
+    assert batch["label"].tolist() == [[3, 1, 0], [2, 0, 0], [0, 0, 0]]
+    assert batch["weight"].tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]  # empty slots weigh 0
+    assert not batch["segment_ids"][2].any()
+    assert {batch[name].shape for name in ("input_ids", "segment_ids")} == {(3, 20)}
+
+
+def test_slots_with_an_axis_of_their_own_keep_it() -> None:
+    features = Features.build({"input_ids": [[1, 2], [3]]}, slots={"pair": [[1, 2], [3, 4]]})  # type: ignore[list-item]
+    batches = Batches(features, 2, row_length=4, segments=2, shards=1, steps=1)
+    assert batches.build([[0, 1]])["pair"].tolist() == [[[1, 2], [3, 4]]]
+
+
+def test_a_host_builds_its_own_rows_as_in_the_whole() -> None:
+    batches = make_batches(LENGTHS, seed=1)
+    rows = batches.full_rows(0)
+    whole = batches.build(rows)
+    for first, last in itertools.combinations(range(len(rows) + 1), 2):
+        part = batches.build(rows[first:last])
+        assert part.keys() == whole.keys()
+        assert all(np.array_equal(part[name], whole[name][first:last]) for name in whole)
+        assert all(part[name].dtype == whole[name].dtype for name in whole)
+
+
+@pytest.mark.parametrize("seed", RNG_SEEDS)
+def test_all_steps_fit_few_heights_of_the_right_multiple(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
+    batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, shards=3, seed=seed)
+    assert len(batches.row_counts) <= MAX_SHAPES
+    assert all(count % 3 == 0 for count in batches.row_counts)
+    for step in range(batches.steps):
+        rows, full = batches.rows(step), batches.full_rows(step)
+        assert len(full) in batches.row_counts
+        assert full == rows + [[]] * (len(full) - len(rows))
+
+
+def test_padding_share_by_hand() -> None:
+    # Batches {5, 5} and {5}, K = 1, rows of 10 in multiples of 2: 2 rows each time, so 40 places
+    # are computed for 15 tokens. With K = 2 the first batch is one row; two rows again: the same.
+    single = make_batches([5, 5, 5], batch_size=2, row_length=10, segments=1, steps=2)
+    assert single.padding_share() == pytest.approx(1 - 15 / 40)
+    # Multiples of 1: with K = 2 rows 1 + 1, 20 places. With K = 1 rows 2 + 1, 30 places; but for
+    # two steps alone the lower height is not worth a program of its own, and it is 2 + 2 again.
+    for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, PROGRAM_TOKENS // 5 + 2, 30)):
+        batches = make_batches(
+            [5, 5, 5], batch_size=2, row_length=10, shards=1, segments=segments, steps=steps
+        )
+        assert batches.padding_share() == pytest.approx(1 - 15 / places)
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "batch_size", "row_length", "typical", "most"),
+    [(552, 5, 32, 64, 24, 0.12), (3000, 2, 16, 384, 170, 0.16), (8600, 3, 32, 128, 27, 0.10)],
+    ids=["quick start", "SQuAD", "movie reviews"],
+)
+def test_batch_heights_do_not_cost_padding(
+    examples: int, epochs: int, batch_size: int, row_length: int, typical: int, most: float
+) -> None:
+    """Runs of some minutes, with lengths as those of real data: skewed, cut at a maximum."""
+    chance = np.random.Generator(np.random.Philox(1))
+    lengths = chance.lognormal(np.log(typical), 0.35, examples).astype(int).clip(6, row_length)
+    batches = make_batches(
+        lengths.clip(max=256).tolist(),
+        batch_size=batch_size,
+        row_length=row_length,
+        segments=row_length // 8,
+        shards=1,
+        steps=epochs * -(-examples // batch_size),
+        seed=0,
+    )
+    assert batches.padding_share() <= most
+
+
+def test_a_feature_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="a sequence of 21 tokens, but rows of 20"):
+        make_batches([21])

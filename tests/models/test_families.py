@@ -1,0 +1,172 @@
+"""Every family of encoders with every output layer equals transformers: outputs and gradients."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from conftest import ROOT
+from safetensors.numpy import load_file, save_file
+from tolerance import assert_close
+
+import flaxbert
+from flaxbert.errors import WeightsError
+from flaxbert.models.families import FAMILIES, read_config
+from flaxbert.models.heads import PreTrainingHead
+from flaxbert.models.model import Model
+from flaxbert.pretrained import mapping
+from flaxbert.types import Params
+
+GOLDEN = np.load(ROOT / "tests/golden/families.npz")
+QUICK = {  # BERT's own are in test_parity.py too; all of them take minutes
+    "bert_untied/ForMaskedLM",
+    "roberta/ForSequenceClassification",
+    "distilbert/ForTokenClassification",
+    "electra/ForSequenceClassification",
+    "albert/ForMaskedLM",
+    "modernbert/ForQuestionAnswering",
+}
+CASES = [
+    pytest.param(case, marks=() if case in QUICK else pytest.mark.slow)
+    for case in (f"{name}/{head}" for name, head in zoo.CASES)
+]
+OUTPUTS = ("hidden_states", "pooled", "logits", "start_logits", "end_logits", "word_logits")
+
+
+def golden(case: str) -> dict[str, Any]:
+    """What the file holds of a case."""
+    prefix = f"{case}/"
+    names = [name for name in GOLDEN.files if name.startswith(prefix)]
+    return {name.removeprefix(prefix): GOLDEN[name] for name in names}
+
+
+def write(case: str, directory: Path) -> Path:
+    """The checkpoint of a case, in the form that transformers writes."""
+    held = golden(case)
+    (directory / "config.json").write_text(str(held["config"]))
+    shapes = json.loads(str(held["names"]))
+    tensors = {name: zoo.tensor(name, tuple(shape)) for name, shape in shapes.items()}
+    save_file(tensors, directory / "model.safetensors")
+    return directory
+
+
+def run(model: Model, params: Params, batch: zoo.Arrays) -> dict[str, jax.Array]:
+    """Outputs; words' scores in the order of places."""
+    found = dict(model(params, batch))
+    if "word_logits" in found:
+        order = jnp.argsort(found.pop("places"), axis=1)
+        found["word_logits"] = jnp.take_along_axis(found["word_logits"], order[..., None], axis=1)
+    return found
+
+
+def canonical(name: str, model: Model) -> str:
+    """The name with its prefix, and of a tensor with two names the first."""
+    name = mapping.canonical(name, model.family)
+    return name if not model.config.tie_word_embeddings else model.family.tied.get(name, name)
+
+
+def batch_of(model: Model, config: dict[str, Any]) -> zoo.Arrays:
+    """The batch that the golden file was made with."""
+    types = getattr(model.config, "type_vocab_size", 0)
+    return zoo.batch(types, config.get("pad_token_id") or 0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> None:
+    held = golden(case)
+    directory = write(case, tmp_path)
+    model, params = flaxbert.from_pretrained(str(directory))
+    config = json.loads(str(held["config"]))
+    assert model.architecture == config["architectures"][0]
+    batch = batch_of(model, config)
+    mask = batch["attention_mask"]
+
+    def total(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+        found = run(model, params, batch)
+        if case.endswith("/Model"):
+            found["hidden_states"] *= mask[..., None]
+        sums = [zoo.weighted(name, value, mask, jnp.asarray) for name, value in found.items()]
+        return sum(sums, jnp.zeros(())), found
+
+    (_, found), gradients = jax.value_and_grad(total, has_aux=True)(params)
+    for name in [name for name in held if name in (*OUTPUTS, "next_logits")]:
+        ours, theirs = found[name], held[name]
+        if theirs.shape[:2] == mask.shape:  # a padding's outputs mean nothing
+            ours, theirs = ours[mask > 0], theirs[mask > 0]
+        assert_close(ours, theirs)
+
+    names = {name: path for path, name in mapping.hf_names(model).items()}
+    flat = mapping.flatten(gradients)
+    ours = {}
+    shapes = json.loads(str(held["names"]))
+    for name in shapes:
+        full = canonical(name, model)
+        if full in names:
+            array = np.asarray(flat[names[full]])
+            ours[name] = array.T if names[full].endswith("kernel") else array
+    assert len(ours) == len(flat)
+    expected = dict(zip(shapes, held["gradients"], strict=True))
+    unused = [name for name in shapes if name not in ours]
+    assert all(np.all(expected[name] == 0) for name in unused), "a parameter that we do not have"
+    floor = 1e-4 * np.sqrt(sum(pair[0] ** 2 for pair in expected.values()))
+    for name, pair in zoo.fingerprint(ours).items():
+        root = np.sqrt(np.prod(shapes[name]))
+        # The floor is of single values (see tolerance.py); these are norms of whole tensors.
+        norm = max(float(expected[name][0]), float(floor * root))
+        # The dot product's rounding grows with the tensor's size, as its random array's norm does.
+        scale = norm * np.array([1.0, root])
+        assert np.all(np.abs(pair - expected[name]) <= 1e-4 * scale), (name, pair, expected[name])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_export_holds_the_tensors_that_came_in(case: str, tmp_path: Path) -> None:
+    directory = write(case, tmp_path)
+    model, params = flaxbert.from_pretrained(str(directory))
+    out = tmp_path / "out"
+    out.mkdir()
+    mapping.save(model, params, out)
+    before, after = (load_file(each / "model.safetensors") for each in (directory, out))
+    first = {canonical(name, model): value for name, value in before.items()}
+    again = {canonical(name, model): value for name, value in after.items()}
+    # Where nothing is tied, transformers 5 has a second bias that it does not use, and transformers
+    # 4 reads that alone.
+    if "untied" in case:
+        first["cls.predictions.bias"] = first["cls.predictions.decoder.bias"]
+    assert again.keys() == first.keys()
+    assert all(np.array_equal(first[name], value) for name, value in again.items())
+
+
+def test_an_untied_decoder_finds_its_bias_where_transformers_4_stored_it(tmp_path: Path) -> None:
+    directory = write("bert_untied/ForMaskedLM", tmp_path)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    tensors["cls.predictions.bias"] = tensors.pop("cls.predictions.decoder.bias")
+    save_file(tensors, file)
+    _, params = flaxbert.from_pretrained(str(directory))
+    assert np.array_equal(params["head"]["word_bias"], tensors["cls.predictions.bias"])
+
+
+def test_every_family_is_compared() -> None:
+    configs = [
+        json.loads(str(golden(f"{name}/Model")["config"]))
+        for name in zoo.MODELS
+        if name != "bert_untied"
+    ]
+    assert {config["model_type"] for config in configs} == set(FAMILIES)
+
+
+def test_a_family_without_next_sentences_says_so() -> None:
+    config = read_config({"model_type": "roberta", **zoo.ROBERTA})
+    with pytest.raises(WeightsError, match="roberta encoders have no output layer ForPreTraining"):
+        Model.create(config, lambda c, rngs: PreTrainingHead(c, 0.15, True, rngs))
+
+
+def test_an_unknown_output_layer_is_named() -> None:
+    from flaxbert.pretrained.load import head_of
+
+    with pytest.raises(WeightsError, match="architectures names BertLMHeadModel; flaxbert has"):
+        head_of({"model_type": "bert", "architectures": ["BertLMHeadModel"]})

@@ -1,0 +1,888 @@
+"""Weights: strict loading with one full report, the name table, and where models come from."""
+
+import json
+import shutil
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import SIZES, vocabulary
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+import flaxbert
+from flaxbert.config import Config, DataConfig, ModelConfig
+from flaxbert.errors import HubError, WeightsError
+from flaxbert.models.bert import BertConfig
+from flaxbert.models.families import FAMILIES, read_config
+from flaxbert.models.heads import (
+    MakeHead,
+    PoolerHead,
+    PreTrainingHead,
+    SequenceClassificationHead,
+    SpanHead,
+)
+from flaxbert.models.model import Model
+from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pretrained import formats, mapping
+from flaxbert.pretrained.source import resolve
+from flaxbert.tasks import TASKS
+
+Tensors = dict[str, np.ndarray]
+
+
+def classifier(labels: int) -> MakeHead:
+    return lambda config, rngs: SequenceClassificationHead(config, labels, rngs)
+
+
+def pretraining(config: BertConfig, rngs: nnx.Rngs) -> PreTrainingHead:
+    return PreTrainingHead(config, 0.15, True, rngs)
+
+
+def masked_words(config: BertConfig, rngs: nnx.Rngs) -> PreTrainingHead:
+    return PreTrainingHead(config, 0.15, False, rngs)
+
+
+HEADS: dict[str, MakeHead] = {
+    "bare": PoolerHead,
+    "classes": classifier(3),
+    "span": SpanHead,
+    "pretraining": pretraining,
+    "words": masked_words,
+}
+
+WIDTH, WORDS = SIZES["hidden_size"], len(vocabulary())
+WORD_TENSORS: dict[str, tuple[int, ...]] = {
+    "cls.predictions.bias": (WORDS,),
+    "cls.predictions.transform.dense.weight": (WIDTH, WIDTH),
+    "cls.predictions.transform.dense.bias": (WIDTH,),
+    "cls.predictions.transform.LayerNorm.weight": (WIDTH,),
+    "cls.predictions.transform.LayerNorm.bias": (WIDTH,),
+}
+NEXT_TENSORS = {"cls.seq_relationship.weight": (2, WIDTH), "cls.seq_relationship.bias": (2,)}
+NEW_TENSORS: dict[str, dict[str, tuple[int, ...]]] = {
+    "classes": {"classifier.weight": (3, WIDTH), "classifier.bias": (3,)},
+    "span": {"qa_outputs.weight": (2, WIDTH), "qa_outputs.bias": (2,)},
+    "pretraining": WORD_TENSORS | NEXT_TENSORS,
+    "words": WORD_TENSORS,
+}
+ARCHITECTURES = {
+    "classes": "BertForSequenceClassification",
+    "span": "BertForQuestionAnswering",
+    "pretraining": "BertForPreTraining",
+    "words": "BertForMaskedLM",
+}
+
+
+@pytest.fixture(scope="module")
+def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One checkpoint a head, written tensor by tensor under transformers' names."""
+    root = tmp_path_factory.mktemp("heads")
+    chance = np.random.default_rng(0)
+    for head, shapes in NEW_TENSORS.items():
+        shutil.copytree(checkpoint, root / head)
+        bare = load_file(checkpoint / "model.safetensors")
+        tensors = {f"bert.{name}": array for name, array in bare.items()}
+        if head in ("span", "words"):  # these have no pooler
+            del tensors["bert.pooler.dense.weight"], tensors["bert.pooler.dense.bias"]
+        for name, shape in shapes.items():
+            tensors[name] = chance.normal(size=shape).astype(np.float32)
+        save_file(tensors, root / head / "model.safetensors")
+        config = json.loads((checkpoint / "config.json").read_text())
+        config["architectures"] = [ARCHITECTURES[head]]
+        (root / head / "config.json").write_text(json.dumps(config))
+    return {"bare": checkpoint} | {head: root / head for head in NEW_TENSORS}
+
+
+def make_model(directory: Path, head: MakeHead) -> Model:
+    return Model.create(read_config(formats.read_json(directory / "config.json")), head)
+
+
+def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Path:
+    """A copy of a checkpoint with its tensors changed in place by `edit`."""
+    shutil.copytree(source, directory)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file)
+    return directory
+
+
+def configured(source: Path, directory: Path, **changes: object) -> Path:
+    """A copy of a checkpoint with its config.json changed."""
+    shutil.copytree(source, directory)
+    config = formats.read_json(directory / "config.json") | changes
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def refusal(directory: Path, head: MakeHead, **options: bool) -> str:
+    with pytest.raises(WeightsError) as caught:
+        mapping.load(make_model(directory, head), directory, seed=0, **options)
+    return str(caught.value)
+
+
+def assert_equal(a: mapping.Params, b: mapping.Params) -> None:
+    flat_a, flat_b = mapping.flatten(a), mapping.flatten(b)
+    assert flat_a.keys() == flat_b.keys()
+    assert all(np.array_equal(flat_a[path], flat_b[path]) for path in flat_a)
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_no_two_modules_of_a_family_have_one_name(model_type: str) -> None:
+    family = FAMILIES[model_type]
+    for modules in (family.encoder, *family.heads.values()):
+        assert len(set(modules.values())) == len(modules)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_parameter_has_one_name(head: str) -> None:
+    model = Model.create(BertConfig(**SIZES, vocab_size=WORDS), HEADS[head])  # type: ignore[arg-type]
+    names = mapping.hf_names(model)
+    assert names.keys() == mapping.flatten(model.shapes).keys()
+    assert len(set(names.values())) == len(names)
+    assert names["encoder/layers/1/attention/key/kernel"] == (
+        "bert.encoder.layer.1.attention.self.key.weight"
+    )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_save_then_load_is_the_identity(head: str, stored: dict[str, Path], tmp_path: Path) -> None:
+    model = make_model(stored[head], HEADS[head])
+    params, report = mapping.load(model, stored[head], seed=0)
+    assert report.fresh == report.unused == ()
+    assert len(report.loaded) == len(mapping.flatten(params))
+    mapping.save(model, params, tmp_path)
+    again, _ = mapping.load(model, tmp_path, seed=1)
+    assert_equal(params, again)
+    before, after = (load_file(d / "model.safetensors") for d in (stored[head], tmp_path))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_dense_weights_are_stored_transposed_and_embeddings_are_not(
+    stored: dict[str, Path],
+) -> None:
+    params, _ = mapping.load(make_model(stored["span"], SpanHead), stored["span"], seed=0)
+    flat, tensors = mapping.flatten(params), load_file(stored["span"] / "model.safetensors")
+    assert np.array_equal(flat["head/classifier/kernel"].T, tensors["qa_outputs.weight"])
+    name = "bert.embeddings.word_embeddings.weight"
+    assert np.array_equal(flat["encoder/embeddings/word/embedding"], tensors[name])
+
+
+def test_the_bare_encoder_is_stored_without_prefix(stored: dict[str, Path]) -> None:
+    names = load_file(stored["bare"] / "model.safetensors").keys()
+    assert {name.split(".")[0] for name in names} == {"embeddings", "encoder", "pooler"}
+
+
+# --- spellings ---------------------------------------------------------------------------------
+
+
+def test_old_spellings_and_buffers_load_the_same(stored: dict[str, Path], tmp_path: Path) -> None:
+    def respell(tensors: Tensors) -> None:
+        for name in list(tensors):
+            old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            old = old.replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[f"bert.{old}"] = tensors.pop(name)
+        tensors["bert.embeddings.position_ids"] = np.arange(64)[None]
+
+    directory = edited(stored["bare"], tmp_path / "old", respell)
+    model = make_model(directory, PoolerHead)
+    params, report = mapping.load(model, directory, seed=0)
+    assert report.unused == ()
+    assert_equal(params, mapping.load(model, stored["bare"], seed=0)[0])
+
+
+def test_a_tensor_under_two_spellings_is_an_error(stored: dict[str, Path], tmp_path: Path) -> None:
+    def double(tensors: Tensors) -> None:
+        tensors["embeddings.LayerNorm.gamma"] = tensors["embeddings.LayerNorm.weight"]
+
+    directory = edited(stored["bare"], tmp_path / "twice", double)
+    assert "twice, under two spellings: embeddings.LayerNorm" in refusal(directory, PoolerHead)
+
+
+def wrapped(prefix: str, *, middle: str = "", odd: int = 0) -> Callable[[Tensors], None]:
+    """Names as wrappers of a model write them, and some that are not the model's."""
+
+    def rename(tensors: Tensors) -> None:
+        for name in list(tensors):
+            inner = name.replace("encoder.", f"encoder.{middle}") if middle else name
+            tensors[f"{prefix}{inner}"] = tensors.pop(name)
+        tensors.update({f"metric.{n}": np.zeros(2, np.float32) for n in range(odd)})
+
+    return rename
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        wrapped("module."),  # DataParallel
+        wrapped("_orig_mod."),  # torch.compile
+        wrapped("model."),  # Lightning
+        wrapped("model.encoder."),
+        wrapped("bert.bert."),
+        wrapped("module._orig_mod.", middle="_checkpoint_wrapped_module."),
+        wrapped("", middle="_fsdp_wrapped_module."),
+        wrapped("0.auto_model."),  # sentence-transformers
+    ],
+)
+@pytest.mark.parametrize("head", ["bare", "span"])
+def test_parts_of_names_that_wrappers_add_are_removed_and_reported_once(
+    head: str,
+    edit: Callable[[Tensors], None],
+    stored: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    directory = edited(stored[head], tmp_path / "wrapped", edit)
+    model = make_model(directory, HEADS[head])
+    with caplog.at_level("INFO", "flaxbert"):
+        params, _ = mapping.load(model, directory, seed=0)
+    assert_equal(params, mapping.load(model, stored[head], seed=0)[0])
+    assert len(caplog.records) == 1
+    assert "tensors are read without the parts of their names that a wrapper" in caplog.text
+
+
+def test_names_without_wrapper_are_left_as_they_are(
+    stored: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "flaxbert"):
+        for head, make_head in HEADS.items():
+            mapping.load(make_model(stored[head], make_head), stored[head], seed=0)
+    assert not caplog.records
+
+
+def test_a_tensor_next_to_the_wrapped_model_is_the_only_problem(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["span"], tmp_path / "lightning", wrapped("model.", odd=1))
+    message = refusal(directory, SpanHead)
+    assert "1 problems with the checkpoint's tensors:\n  unexpected: metric.0 [2]\n" in message
+    assert "delete these from the file if they are not the model's" in message
+
+
+def test_problems_with_one_cause_are_one_line(stored: dict[str, Path], tmp_path: Path) -> None:
+    def rename(tensors: Tensors) -> None:
+        for number, name in enumerate(list(tensors)):
+            tensors[f"layer{number}.weight"] = tensors.pop(name)
+
+    lines = refusal(edited(stored["bare"], tmp_path / "other", rename), PoolerHead).splitlines()
+    assert len(lines) == 3
+    assert "unexpected, 39 tensors: layer0.weight" in lines[1]
+    assert "missing, 37 tensors: bert.embeddings." in lines[2]  # the pooler would be new
+    assert all(line.endswith("more") and len(line) < 400 for line in lines[1:])
+
+
+# --- what is wrong -----------------------------------------------------------------------------
+
+
+def test_all_problems_stand_in_one_report(stored: dict[str, Path], tmp_path: Path) -> None:
+    def spoil(tensors: Tensors) -> None:
+        del tensors["embeddings.position_embeddings.weight"]
+        tensors["embeddings.rotary.weight"] = np.zeros((2, 3), np.float32)
+        name = "encoder.layer.0.intermediate.dense.weight"
+        tensors[name] = np.ascontiguousarray(tensors[name].T)
+        tensors["embeddings.LayerNorm.bias"] = np.zeros(24, np.int32)
+
+    message = refusal(edited(stored["bare"], tmp_path / "spoilt", spoil), PoolerHead)
+    assert message.startswith(f"{tmp_path / 'spoilt'}: 4 problems")
+    for part in (
+        "missing: bert.embeddings.position_embeddings.weight [64, 24]",
+        "unexpected: embeddings.rotary.weight [2, 3]",
+        # Shapes as in the file, [out, in], although ours are transposed.
+        "mis-shaped: encoder.layer.0.intermediate.dense.weight is [24, 40], the model has [40, 24]",
+        "not floating point: embeddings.LayerNorm.bias is int32",
+    ):
+        assert f"\n  {part}" in message
+
+
+def test_a_layer_more_than_the_config_has_is_an_error(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def add_layer(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.startswith("encoder.layer.1.")]:
+            tensors[name.replace("layer.1.", "layer.2.")] = tensors[name].copy()
+
+    message = refusal(edited(stored["bare"], tmp_path / "deep", add_layer), PoolerHead)
+    assert "16 problems" in message  # a layer has 16 tensors: 6 dense of 2, 2 LayerNorm of 2
+    assert message.count("unexpected: encoder.layer.2.") == 16
+
+
+def test_a_layer_fewer_is_an_error(stored: dict[str, Path], tmp_path: Path) -> None:
+    def drop_layer(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.startswith("encoder.layer.1.")]:
+            del tensors[name]
+
+    message = refusal(edited(stored["bare"], tmp_path / "flat", drop_layer), PoolerHead)
+    assert message.count("missing: bert.encoder.layer.1.") == 16
+
+
+# --- output layers -----------------------------------------------------------------------------
+
+
+def test_a_new_output_layer_is_named_and_follows_the_seed(stored: dict[str, Path]) -> None:
+    model = make_model(stored["bare"], SpanHead)
+    params, report = mapping.load(model, stored["bare"], seed=0)
+    assert report.fresh == ("qa_outputs.bias", "qa_outputs.weight")
+    assert report.unused == ("pooler.dense.bias", "pooler.dense.weight")
+    assert not set(report.fresh) & set(report.loaded)
+    for name in (*report.fresh, *report.unused):
+        assert name in report.describe()
+    assert_equal(params, mapping.load(model, stored["bare"], seed=0)[0])
+    other = mapping.load(model, stored["bare"], seed=1)[0]
+    assert_equal(params["encoder"], other["encoder"])
+    assert not np.array_equal(
+        params["head"]["classifier"]["kernel"], other["head"]["classifier"]["kernel"]
+    )
+
+
+def test_a_checkpoint_with_pooler_lends_it_to_a_new_classifier(stored: dict[str, Path]) -> None:
+    _, report = mapping.load(make_model(stored["bare"], classifier(3)), stored["bare"], seed=0)
+    assert report.fresh == ("classifier.bias", "classifier.weight")
+
+
+def test_without_pooler_it_is_part_of_the_new_output_layer(stored: dict[str, Path]) -> None:
+    _, report = mapping.load(make_model(stored["span"], classifier(3)), stored["span"], seed=0)
+    assert set(report.fresh) == {
+        "classifier.bias", "classifier.weight", "bert.pooler.dense.bias", "bert.pooler.dense.weight"
+    }  # fmt: skip
+    assert set(report.unused) == {"qa_outputs.bias", "qa_outputs.weight"}
+
+
+@pytest.mark.parametrize(
+    "name", ["classifier.bias", "classifier.weight", "bert.pooler.dense.weight"]
+)
+def test_half_an_output_layer_is_an_error(
+    name: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["classes"], tmp_path / "half", lambda tensors: tensors.pop(name))
+    assert f"missing: {name}" in refusal(directory, classifier(3))
+
+
+def test_output_layers_of_other_tasks_are_unused(stored: dict[str, Path], tmp_path: Path) -> None:
+    def add_heads(tensors: Tensors) -> None:
+        tensors["cls.predictions.bias"] = np.zeros(5, np.float32)
+        tensors["cls.seq_relationship.weight"] = np.zeros((2, 24), np.float32)
+
+    directory = edited(stored["classes"], tmp_path / "pretrained", add_heads)
+    _, report = mapping.load(make_model(directory, classifier(3)), directory, seed=0)
+    assert set(report.unused) == {"cls.predictions.bias", "cls.seq_relationship.weight"}
+    assert report.fresh == ()
+
+
+def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[str, Path]) -> None:
+    message = refusal(stored["classes"], classifier(5))
+    assert "mis-shaped: classifier.weight is [3, 24], the model has [5, 24]" in message
+    assert "--config.model.fresh_head=true" in message
+    model = make_model(stored["classes"], classifier(5))
+    params, report = mapping.load(model, stored["classes"], seed=0, fresh_head=True)
+    assert params["head"]["classifier"]["kernel"].shape == (24, 5)
+    assert "classifier.weight" in report.fresh
+    assert "classifier.weight" in report.unused
+
+
+# --- another task's output layer ---------------------------------------------------------------
+
+
+def setup_of(directory: Path, task: str, *, labels: bool = True) -> Setup:
+    options = TASKS[task].options_type(**({"labels": ("a", "b", "c")} if labels else {}))
+    data = DataConfig(max_length=32, overlap=8)
+    model = ModelConfig(init=str(directory))
+    return prepare(Config(task=task, model=model, data=data, options=options), str(directory), None)
+
+
+def test_an_output_layer_of_another_task_is_left_out_and_not_evaluated(
+    stored: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Names and shapes are those of a layer that scores words.
+    directory = edited(stored["classes"], tmp_path / "texts", lambda tensors: None)
+    setup = setup_of(directory, "token_classification")
+    with pytest.raises(WeightsError, match=r"BertForSequenceClassification, whose .*=token_class"):
+        setup.load_params(trained=True)
+    with caplog.at_level("INFO", "flaxbert"):
+        params = setup.load_params()
+    assert "the output layer of BertForSequenceClassification is another task's" in caplog.text
+    assert "initialized from the seed: classifier.bias, classifier.weight" in caplog.text
+    assert not params["head"]["classifier"]["bias"].any()
+
+
+@pytest.mark.parametrize("named", [["BertForSequenceClassification"], ["BertForCats"], None])
+def test_an_output_layer_of_the_task_is_taken(
+    named: list[str] | None, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = configured(stored["classes"], tmp_path / "texts", architectures=named)
+    params = setup_of(directory, "classification").load_params(trained=True)
+    tensors = load_file(directory / "model.safetensors")
+    assert np.array_equal(params["head"]["classifier"]["bias"], tensors["classifier.bias"])
+
+
+@pytest.mark.parametrize(
+    ("problem", "task", "use"),
+    [
+        ("multi_label_classification", "classification", "multi_label"),
+        ("single_label_classification", "multi_label", "classification"),
+        ("single_label_classification", "regression", "classification"),
+        ("regression", "classification", "regression"),
+        ("single_label_classification", "classification", None),
+        ("single_label_classification", "token_classification", None),
+        (None, "classification", None),
+    ],
+)
+def test_the_problem_type_of_another_task_is_not_evaluated(
+    problem: str | None, task: str, use: str | None, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = configured(stored["classes"], tmp_path / "texts", problem_type=problem)
+    if use is None:
+        setup_of(directory, task)
+    else:
+        with pytest.raises(WeightsError, match=rf"{problem}.*use --config\.task={use}\."):
+            setup_of(directory, task, labels=task != "regression")
+
+
+# --- pre-training: the decoder is the table of words -------------------------------------------
+
+EMBEDDING = "bert.embeddings.word_embeddings.weight"
+DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+BIAS = "cls.predictions.bias"
+
+
+def store_again(tensors: Tensors) -> None:
+    """As older versions of transformers did."""
+    tensors[DECODER], tensors[DECODER_BIAS] = tensors[EMBEDDING].copy(), tensors[BIAS].copy()
+
+
+def loaded(directory: Path, head: MakeHead) -> tuple[mapping.Params, mapping.LoadReport]:
+    return mapping.load(make_model(directory, head), directory, seed=0)
+
+
+@pytest.mark.parametrize("head", ["pretraining", "words"])
+def test_a_decoder_stored_again_loads_the_same(
+    head: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored[head], tmp_path / "again", store_again)
+    params, report = loaded(directory, HEADS[head])
+    assert report.fresh == report.unused == ()
+    assert not {DECODER, DECODER_BIAS} & set(report.loaded)
+    assert_equal(params, loaded(stored[head], HEADS[head])[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "original"), [(DECODER, EMBEDDING), (DECODER_BIAS, BIAS)], ids=["weight", "bias"]
+)
+def test_a_decoder_that_is_not_the_table_of_words_is_refused(
+    name: str, original: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def untie(tensors: Tensors) -> None:
+        store_again(tensors)
+        tensors[name][-1] += 1e-3  # the last word's alone
+
+    message = refusal(edited(stored["pretraining"], tmp_path / "untied", untie), pretraining)
+    assert ": 1 problems" in message
+    assert f"not tied: {name} differs from {original}" in message
+
+
+def test_a_decoder_of_another_size_is_refused(stored: dict[str, Path], tmp_path: Path) -> None:
+    def lengthen(tensors: Tensors) -> None:
+        tensors[DECODER] = np.concatenate([tensors[EMBEDDING], np.zeros((1, WIDTH), np.float32)])
+
+    message = refusal(edited(stored["pretraining"], tmp_path / "long", lengthen), pretraining)
+    assert ": 1 problems" in message
+    assert f": {DECODER} " in message
+
+
+def only_under_the_second_name(tensors: Tensors) -> None:
+    tensors[DECODER_BIAS] = tensors.pop(BIAS)
+
+
+def test_a_bias_stored_under_the_decoders_name_alone_is_taken(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["pretraining"], tmp_path / "renamed", only_under_the_second_name)
+    params, report = loaded(directory, pretraining)
+    assert report.fresh == ()
+    assert BIAS in report.loaded
+    assert_equal(params, loaded(stored["pretraining"], pretraining)[0])
+
+
+def test_a_bias_of_another_size_under_the_decoders_name_is_refused(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def shorten(tensors: Tensors) -> None:
+        only_under_the_second_name(tensors)
+        tensors[DECODER_BIAS] = tensors[DECODER_BIAS][:-1].copy()
+
+    message = refusal(edited(stored["pretraining"], tmp_path / "short", shorten), pretraining)
+    assert f": {DECODER_BIAS} " in message
+
+
+@pytest.mark.parametrize("head", ["pretraining", "words"])
+def test_the_decoder_is_not_stored_again(
+    head: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    model = make_model(stored[head], HEADS[head])
+    params, _ = mapping.load(model, stored[head], seed=0)
+    mapping.save(model, params, tmp_path)
+    names = load_file(tmp_path / "model.safetensors").keys()
+    assert {name for name in names if name.startswith("cls.")} == NEW_TENSORS[head].keys()
+
+
+@pytest.mark.parametrize(
+    ("head", "tensors"), [("pretraining", WORD_TENSORS | NEXT_TENSORS), ("words", WORD_TENSORS)]
+)
+def test_words_to_guess_over_a_bare_encoder_are_a_new_output_layer(
+    head: str, tensors: dict[str, tuple[int, ...]], stored: dict[str, Path]
+) -> None:
+    params, report = loaded(stored["bare"], HEADS[head])
+    assert set(report.fresh) == tensors.keys()
+    assert "new output layer, initialized from the seed: " in report.describe()
+    assert all(name in report.describe() for name in tensors)
+    pooler = {"pooler.dense.weight", "pooler.dense.bias"}
+    assert set(report.unused) == (pooler if head == "words" else set())
+    assert not params["head"]["word_bias"].any()
+
+
+def test_the_next_sentence_is_new_where_only_words_were_guessed(stored: dict[str, Path]) -> None:
+    _, report = loaded(stored["words"], pretraining)
+    pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert set(report.fresh) == NEXT_TENSORS.keys() | pooler
+
+
+TRANSFORM = "cls.predictions.transform."
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        [f"{TRANSFORM}dense.weight"],
+        [f"{TRANSFORM}LayerNorm.bias"],
+        ["cls.predictions.bias"],
+        [f"{TRANSFORM}dense.weight", f"{TRANSFORM}dense.bias"],
+        [f"{TRANSFORM}LayerNorm.weight", f"{TRANSFORM}LayerNorm.bias"],
+    ],
+)
+def test_part_of_the_layer_that_guesses_words_is_an_error(
+    absent: list[str], stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def drop(tensors: Tensors) -> None:
+        for name in absent:
+            del tensors[name]
+
+    message = refusal(edited(stored["words"], tmp_path / "part", drop), masked_words)
+    assert all(f"missing: {name}" in message for name in absent)
+
+
+def test_a_new_output_layer_on_request_leaves_the_stored_decoder_unused(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["pretraining"], tmp_path / "renewed", store_again)
+    model = make_model(directory, pretraining)
+    _, report = mapping.load(model, directory, seed=0, fresh_head=True)
+    words = WORD_TENSORS | NEXT_TENSORS
+    assert set(report.fresh) == words.keys()
+    assert set(report.unused) == words.keys() | {DECODER, DECODER_BIAS}
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_an_export_of_pre_training_loads_strictly_again(
+    next_sentence: bool, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    source = stored["pretraining"]
+    task = TASKS["pretraining"]
+    config = Config(
+        task="pretraining",
+        model=ModelConfig(init=str(source)),
+        data=DataConfig(max_length=32, overlap=8),
+        options=task.options_type(next_sentence=next_sentence),
+    )
+    setup = prepare(config, str(source), None)
+    params = setup.load_params()
+    setup.export(params, tmp_path / "export")
+    again, report = mapping.load(setup.model, tmp_path / "export", seed=1)
+    assert report.fresh == report.unused == ()
+    assert_equal(params, again)
+    # And without knowing what it is: config.json says so.
+    model, third = flaxbert.from_pretrained(str(tmp_path / "export"))
+    assert model.architecture == ("BertForPreTraining" if next_sentence else "BertForMaskedLM")
+    assert_equal(params, third)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def shard(source: Path, directory: Path) -> Path:
+    """Split a checkpoint in two files and an index, as transformers stores large models."""
+    shutil.copytree(source, directory)
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    weight_map = {}
+    for part, names in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2]), start=1):
+        file = f"model-{part:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in names}, directory / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = json.dumps({"metadata": {}, "weight_map": weight_map})
+    (directory / "model.safetensors.index.json").write_text(index)
+    return directory
+
+
+def test_shards_equal_the_single_file(stored: dict[str, Path], tmp_path: Path) -> None:
+    directory = shard(stored["span"], tmp_path / "shards")
+    model = make_model(directory, SpanHead)
+    params, _ = mapping.load(model, directory, seed=0)
+    assert_equal(params, mapping.load(model, stored["span"], seed=0)[0])
+
+
+def test_a_file_of_all_tensors_counts_before_shards(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = shard(stored["span"], tmp_path / "shards")
+    shutil.copy(stored["span"] / "model.safetensors", directory)
+    assert formats.detect(directory)[1] == [directory / "model.safetensors"]
+
+
+def test_an_absent_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
+    directory = shard(stored["span"], tmp_path / "shards")
+    (directory / "model-00002-of-00002.safetensors").unlink()
+    assert "absent: model-00002-of-00002.safetensors. Fetch" in refusal(directory, SpanHead)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_cut_off_file_is_an_error(keep: int, stored: dict[str, Path], tmp_path: Path) -> None:
+    directory = edited(stored["bare"], tmp_path / "cut", lambda tensors: None)
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert f"{file}: not a readable safetensors file" in refusal(directory, PoolerHead)
+
+
+def test_a_checkpoint_in_another_format_says_which_are_read(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = edited(stored["bare"], tmp_path / "torch", lambda tensors: None)
+    (directory / "model.safetensors").rename(directory / "model.onnx")
+    message = refusal(directory, PoolerHead)
+    assert "no weights (model.safetensors, pytorch_model.bin, flax_model.msgpack" in message
+    assert "model.onnx holds weights for ONNX Runtime" in message
+    assert "Files there: config.json, model.onnx" in message
+
+
+def test_a_bfloat16_file_is_read(stored: dict[str, Path], tmp_path: Path) -> None:
+    def halve(tensors: Tensors) -> None:
+        for name, array in tensors.items():
+            tensors[name] = array.astype(jax.numpy.bfloat16)
+
+    directory = edited(stored["bare"], tmp_path / "bf16", halve)
+    params, _ = mapping.load(make_model(directory, PoolerHead), directory, seed=0)
+    full, _ = mapping.load(make_model(directory, PoolerHead), stored["bare"], seed=0)
+    for path, array in mapping.flatten(params).items():
+        assert array.dtype == np.float32
+        want = mapping.flatten(full)[path].astype(jax.numpy.bfloat16).astype(np.float32)
+        assert np.array_equal(array, want)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "no config.json"),
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object"),
+        (json.dumps({"model_type": "bert"}), "no vocab_size, hidden_size"),
+        (json.dumps({**SIZES, "vocab_size": 9, "model_type": "gpt2"}), "model_type is 'gpt2'"),
+        (json.dumps({**SIZES, "vocab_size": 9, "hidden_act": "mish"}), "hidden_act is 'mish'"),
+        (
+            json.dumps({**SIZES, "vocab_size": 9, "position_embedding_type": "relative_key"}),
+            "position_embedding_type 'relative_key' is not",
+        ),
+        (
+            json.dumps({**SIZES, "vocab_size": 9, "num_attention_heads": 5}),
+            "hidden_size 24 is not a multiple of num_attention_heads 5",
+        ),
+    ],
+)
+def test_a_bad_config_json_is_an_error(
+    content: str | None, part: str, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(stored["bare"], directory)
+    (directory / "config.json").unlink()
+    if content is not None:
+        (directory / "config.json").write_text(content)
+    with pytest.raises(WeightsError) as caught:
+        flaxbert.from_pretrained(str(directory))
+    assert part in str(caught.value)
+
+
+def test_a_checkpoint_without_the_layer_its_config_names_is_an_error(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
+    def drop(tensors: Tensors) -> None:
+        del tensors["qa_outputs.weight"], tensors["qa_outputs.bias"]
+
+    directory = edited(stored["span"], tmp_path / "headless", drop)
+    with pytest.raises(WeightsError, match=r"BertForQuestionAnswering, but .* no qa_outputs\.bias"):
+        flaxbert.from_pretrained(str(directory))
+
+
+# --- where models come from --------------------------------------------------------------------
+
+
+def test_a_directory_with_a_model_is_taken(stored: dict[str, Path]) -> None:
+    assert resolve(str(stored["bare"])) == stored["bare"]
+
+
+def test_of_a_finished_run_its_export_is_taken(stored: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(stored["bare"], tmp_path / "export")
+    (tmp_path / "checkpoints").mkdir()
+    assert resolve(str(tmp_path)) == tmp_path / "export"
+
+
+def test_a_package_that_carries_a_model_is_taken(
+    stored: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "tiny_bert_for_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copytree(stored["bare"], package / "model")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve("package://tiny_bert_for_test") == package / "model"
+
+
+@pytest.mark.parametrize(
+    ("init", "parts"),
+    [
+        ("package://absent_bert_model", ["not installed", "pip install", "absent-bert-model"]),
+        ("package://json", ["package://json", "no model/config.json"]),
+        ("./absent", ["model.init='./absent': no such directory"]),
+        ("/absent/model", ["model.init='/absent/model': no such directory"]),
+        ("runs/squad/export", ["model.init='runs/squad/export': no such directory"]),
+        ("", ["model.init='': no such directory"]),
+        ("two words", ["no such directory, and no hub id", "--config.model.init=DIR"]),
+    ],
+)
+def test_a_model_that_does_not_exist_is_named(init: str, parts: list[str]) -> None:
+    with pytest.raises(WeightsError) as caught:
+        resolve(init)
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(WeightsError, match="a run that has not finished"):
+        resolve(str(tmp_path))
+
+
+def test_a_directory_without_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not a model directory"):
+        resolve(str(tmp_path))
+
+
+PEFT = {"peft_type": "LORA", "base_model_name_or_path": "google-bert/bert-base-uncased"}
+CONFIG = b'{"model_type": "bert"}'
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        (
+            {"adapter_config.json": json.dumps(PEFT).encode(), "adapter_model.safetensors": b"x"},
+            ["a LoRA adapter of google-bert/bert-base-uncased, not a whole model; merge it"],
+        ),
+        (
+            {
+                "adapter_config.json": json.dumps(
+                    PEFT | {"peft_type": "IA3", "modules_to_save": ["classifier"]}
+                ).encode()
+            },
+            ["an adapter (IA3) of google-bert", "with trained layers besides (classifier)"],
+        ),
+        ({"adapter_config.json": b"{"}, ["an adapter (of an unknown type) of a model"]),
+        (
+            {
+                f"checkpoint-{step}/{name}": CONFIG
+                for step in (500, 1500, 1000)
+                for name in ("config.json", "model.safetensors", "optimizer.pt")
+            },
+            ["a directory below (there are 3 such directories); use ", "checkpoint-1500"],
+        ),
+        (
+            {"modules.json": b"[]"}
+            | {f"0_Transformer/{name}": CONFIG for name in ("config.json", "pytorch_model.bin")},
+            ["the model is in a directory below; use ", "0_Transformer"],
+        ),
+        ({"model.Q8_0.gguf": b"GGUF"}, ["model.Q8_0.gguf holds weights for llama.cpp (GGUF)"]),
+        ({"onnx/model.onnx": b"x"}, ["onnx/model.onnx holds weights for ONNX Runtime"]),
+        ({"openvino_model.xml": b"x"}, ["openvino_model.xml holds weights for OpenVINO"]),
+        ({"tf_model.h5": b"x"}, ["weights of transformers' TensorFlow classes"]),
+        (
+            {"zero_to_fp32.py": b"", "global_step500/x.pt": b"x"},
+            ["DeepSpeed's, in parts", "zero_to_fp32.py"],
+        ),
+        ({"pytorch_model_fsdp_0/x": b"x"}, ["FSDP's parts", "accelerate merge-weights"]),
+        (
+            {"model-00001-of-00002.safetensors": b"x", "model-00002-of-00002.safetensors": b"x"},
+            ["2 shards such as model-00001-of-00002", "no model.safetensors.index.json; fetch it"],
+        ),
+        ({"epoch=3.ckpt": b"x"}, ["if epoch=3.ckpt holds", "rename it to pytorch_model.bin"]),
+        ({"optimizer.pt": b"x", "training_args.bin": b"x"}, ["optimizer.pt"]),
+    ],
+)
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_directory_that_is_recognized_is_named_with_the_way_on(
+    configured: bool, files: dict[str, bytes], parts: list[str], tmp_path: Path
+) -> None:
+    files = files | ({"config.json": CONFIG} if configured else {})
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        formats.detect(resolve(str(tmp_path)))
+    for part in parts if configured or "optimizer.pt" not in files else ():
+        assert part in str(caught.value)
+
+
+def test_an_adapter_next_to_the_weights_is_reported(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = edited(checkpoint, tmp_path / "adapted", lambda tensors: None)
+    (directory / "adapter_config.json").write_text(json.dumps(PEFT))
+    mapping.load(make_model(directory, PoolerHead), directory, seed=0)
+    assert "holds an adapter too (adapter_config.json), which is left out" in caplog.text
+
+
+@pytest.mark.parametrize("key", formats.NESTED)
+def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any) -> None:
+    class Tensor:
+        def __init__(self) -> None:
+            self.dtype = types.SimpleNamespace(is_floating_point=True, itemsize=4)
+
+        def detach(self) -> "Tensor":
+            return self
+
+        def numpy(self) -> str:
+            return "values"
+
+    torch = types.SimpleNamespace(
+        Tensor=Tensor,
+        bfloat16=None,
+        load=lambda *_, **__: {"epoch": 3, key: {"a.weight": Tensor()}},
+    )
+    monkeypatch.setattr(formats, "_optional", lambda *_: torch)
+    assert list(formats._read_pytorch(Path("pytorch_model.bin"))) == [("a.weight", "values")]
+
+
+@pytest.mark.parametrize("init", ["package://tiny_bert", "{}"])
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(init: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"only models of the hub .* leave revision 'v1' out"):
+        resolve(init.format(tmp_path), "v1")
+
+
+def test_without_network_a_hub_id_points_to_local_files() -> None:
+    with pytest.raises(HubError) as caught:
+        resolve("nobody/absent-model")
+    assert "nobody/absent-model" in str(caught.value)
+    assert "--config.model.init=DIR" in str(caught.value)

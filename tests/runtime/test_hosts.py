@@ -1,0 +1,453 @@
+"""Hosts of one run: they must agree before step 1, and they end together with one exit code."""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+from conftest import ROOT, write_checkpoint
+from test_multihost import free_port
+from toy import make_config
+
+import flaxbert
+from flaxbert.errors import ConfigError, HostsError, WorkdirError
+from flaxbert.runtime import multihost, preemption, workdir
+from flaxbert.runtime.multihost import Ending
+from flaxbert.runtime.workdir import claimed
+
+# --- in one process: two threads stand for two hosts ---------------------------------------------
+
+
+class Store:
+    """The key-value store of JAX's coordination service, as far as it is used here."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self._changed = threading.Condition()
+
+    def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None:
+        with self._changed:
+            if key in self.values and not allow_overwrite:
+                raise jax.errors.JaxRuntimeError("ALREADY_EXISTS")
+            self.values[key] = value
+            self._changed.notify_all()
+
+    def key_value_try_get(self, key: str) -> str:
+        with self._changed:
+            if key not in self.values:
+                raise jax.errors.JaxRuntimeError("NOT_FOUND")
+            return self.values[key]
+
+    def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: key in self.values, min(milliseconds, 5000) / 1e3
+            ):
+                raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED")
+            return self.values[key]
+
+
+class Host(threading.local):
+    """JAX's distributed state, another one in each thread."""
+
+    process_id, num_processes = 0, 2
+
+    def __init__(self, client: Store) -> None:
+        self.client = client
+
+
+class Numbers:
+    """A count for each host, as each process has one."""
+
+    def __init__(self) -> None:
+        self._counts = [itertools.count(), itertools.count()]
+
+    def __next__(self) -> int:
+        return next(self._counts[multihost._state().process_id])
+
+
+@pytest.fixture
+def hosts(monkeypatch) -> Callable[..., list]:
+    """Call a function of the host's number on two hosts; returns results, or what was raised."""
+    state = Host(Store())
+    monkeypatch.setattr(multihost, "_state", lambda: state)
+    monkeypatch.setattr(multihost, "_numbers", Numbers())
+    monkeypatch.setattr(multihost, "several_hosts", lambda: True)
+    monkeypatch.setattr(jax, "process_index", lambda: state.process_id)
+    monkeypatch.setattr(multihost.socket, "gethostname", lambda: "ab"[state.process_id])
+
+    def call(function: Callable[[int], object]) -> list:
+        results: list = [None, None]
+
+        def work(number: int) -> None:
+            state.process_id = number
+            try:
+                results[number] = function(number)
+            except Exception as error:
+                results[number] = error
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        return results
+
+    return call
+
+
+def test_hosts_that_agree_go_on(hosts):
+    assert hosts(lambda host: multihost.agree({"steps": 3})) == [None, None]
+    assert hosts(lambda host: multihost.exchange(f"of {host}")) == [["of 0", "of 1"]] * 2
+
+
+def test_hosts_that_differ_stop_with_one_message_that_names_what_and_where(hosts):
+    errors = hosts(
+        lambda host: multihost.agree(
+            {"steps": 3, "rows": [8, 16 * host], "seed": "f" * 63 + "ab"[host]}
+        )
+    )
+    assert [type(error) for error in errors] == [HostsError, HostsError]
+    first, second = map(str, errors)
+    assert first == second
+    assert "rows: [8, 0] on host 0 (a), [8, 16] on host 1 (b)" in first
+    assert "seed: " in first
+    assert "steps" not in first
+
+
+def test_differences_of_many_hosts_fit_on_a_screen():
+    same = {f"key {n}": "1" for n in range(20)}
+    hosts = {f"host {n}": same for n in range(100)} | {"host 100": dict.fromkeys(same, "2")}
+    lines = multihost.differences(hosts)
+    assert len(lines) == 9
+    assert lines[0] == "key 0: 1 on host 0, host 1, host 2 and 97 more, 2 on host 100"
+    assert lines[-1] == "and 12 more"
+    assert multihost.differences(dict.fromkeys(hosts, same)) == []
+    assert multihost.differences({"a": {"x": "1"}, "b": {}}) == ["x: 1 on a, absent on b"]
+
+
+def test_an_error_of_one_host_is_that_of_all_with_its_message_and_code(hosts):
+    def work(host: int) -> None:
+        with multihost.together():
+            if host == 1:
+                raise OSError("the disk is gone")
+
+    other, own = hosts(work)
+    assert isinstance(own, OSError)
+    assert isinstance(other, HostsError)
+    assert str(other) == "host 1 (b) stopped: OSError: the disk is gone"
+    assert other.exit_code == 1  # as the other host's: a fault, and no mistake of the user
+
+
+def test_a_workdir_that_hosts_do_not_share_is_refused(hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "VISIBLE_SECONDS", 0.3)
+
+    def claim(host: int, names: tuple[str, str]) -> None:
+        with claimed(tmp_path / names[host]):
+            pass
+
+    errors = hosts(lambda host: claim(host, ("one", "two")))
+    assert [type(error) for error in errors] == [WorkdirError, WorkdirError]
+    assert str(errors[0]) == str(errors[1])
+    assert f"a file written to {tmp_path}/one on host 0 (a) is not seen in {tmp_path}/two" in str(
+        errors[0]
+    )
+    assert hosts(lambda host: claim(host, ("one", "one"))) == [None, None]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [".lock"]
+
+
+def test_a_file_that_becomes_visible_late_is_waited_for(hosts, tmp_path, monkeypatch):
+    exists, first = Path.exists, time.monotonic()
+
+    def late(path: Path) -> bool:
+        hidden = path.name.startswith(".shared") and multihost._state().process_id == 1
+        return exists(path) and not (hidden and time.monotonic() < first + 0.5)
+
+    monkeypatch.setattr(Path, "exists", late)
+
+    def claim(host: int) -> None:
+        with claimed(tmp_path):
+            pass
+
+    assert hosts(claim) == [None, None]
+
+
+def test_a_mount_that_fails_on_one_host_ends_all(hosts, tmp_path, monkeypatch):
+    exists = Path.exists
+
+    def failing(path: Path) -> bool:
+        if path.name.startswith(".shared") and multihost._state().process_id == 1:
+            raise OSError("the mount is stale")
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", failing)
+
+    def claim(host: int) -> None:
+        with claimed(tmp_path):
+            pass
+
+    other, own = hosts(claim)
+    assert isinstance(own, OSError)
+    assert isinstance(other, HostsError)
+    assert str(other) == "host 1 (b) stopped: OSError: the mount is stale"
+
+
+def test_hosts_that_see_different_checkpoints_are_refused(hosts, tmp_path, monkeypatch):
+    from flaxbert.runtime import checkpoint
+
+    monkeypatch.setattr(checkpoint, "_Manager", lambda *args, **options: None)
+    monkeypatch.setattr(
+        checkpoint.Store, "steps", lambda self: [2, 4][: 1 + multihost._state().process_id]
+    )
+    errors = hosts(lambda host: checkpoint.Store(tmp_path) and None)
+    assert f"{tmp_path}: [2] on host 0 (a), [2, 4] on host 1 (b)" in str(errors[0])
+    assert str(errors[0]) == str(errors[1])
+
+
+def test_the_first_host_to_end_decides_the_exit_code(hosts):
+    def work(host: int) -> Ending | None:
+        if host == 1:
+            while multihost.announced() is None:
+                time.sleep(0.01)
+        ending = multihost.announce(Ending(3 - host, multihost.this_host(), "a reason"))
+        multihost.await_ends(5)
+        return ending
+
+    first = time.monotonic()
+    assert hosts(work) == [Ending(3, "host 0 (a)", "a reason")] * 2
+    assert time.monotonic() - first < 4
+
+
+def test_hosts_that_are_not_connected_are_refused_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    config = flaxbert.Config(task="none such")  # it is not looked at
+    with pytest.raises(ConfigError, match=r"JAX sees 4 hosts.*--distributed=auto.*initialize\(\)"):
+        flaxbert.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_watching_host_ends_as_the_one_that_stopped(monkeypatch, capfd):
+    ending = Ending(3, "host 4 (e)", "the loss is not finite")
+    monkeypatch.setattr(multihost, "announced", lambda: ending)
+    monkeypatch.setattr(preemption, "GRACE_SECONDS", 0.1)
+    codes: list[int] = []
+    monkeypatch.setattr(preemption.os, "_exit", codes.append)
+    listener = preemption.Preemption()
+    with listener.holding():  # there is something to save, but it cannot be waited for
+        listener._watch()
+    assert codes == [3]
+    assert "error: host 4 (e) stopped: the loss is not finite" in capfd.readouterr().err
+    listener.leaving()
+    listener._watch()
+    assert codes == [3]
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+# Something goes wrong at a certain place: an error, a fault, or a pause in which a signal comes.
+SCRIPT = """
+import sys, time
+import flaxbert.run as run
+from flaxbert.pipeline import predictor
+from flaxbert.training import loop, plan, trainer
+from flaxbert.errors import ConfigError
+place, action = sys.argv.pop(1), sys.argv.pop(1)
+owner, name, calls = {
+    "reading": (plan, "read_table", 1), "compiling": (trainer, "_compile", 1),
+    "training": (loop.Loop, "_take_step", 3), "evaluating": (predictor, "predict", 1),
+}[place]
+original = getattr(owner, name)
+def disturbed(*args, **kwargs):
+    global calls
+    calls -= 1
+    if calls == 0 and action != "nothing":
+        print("reached", flush=True)
+        if action == "error":
+            raise ConfigError("an error made for the test")
+        if action == "fault":
+            raise RuntimeError("a fault made for the test")
+        time.sleep(float(action))
+    return original(*args, **kwargs)
+setattr(owner, name, disturbed)
+sys.exit(run.main())
+"""
+PLAIN = ("reading", "nothing")
+
+
+class Two:
+    """Two processes as two hosts, each in a directory with a model and data of its own."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.folders = [directory / "first", directory / "second"]
+        for folder in self.folders:
+            folder.mkdir(parents=True)
+            write_checkpoint(folder / "model", num_hidden_layers=1)
+            make_config("classification", folder / "model", folder, count=32)
+        (directory / "config.py").write_text(
+            "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
+            "def get_config():\n    return Config(task='classification', options=Options())\n"
+        )
+
+    def start(
+        self,
+        *own: tuple[str, ...],
+        disturbed: tuple[tuple[str, str], tuple[str, str]] = (PLAIN, PLAIN),
+        signal_to: int | None = None,
+        workdirs: tuple[str, str] = ("run", "run"),
+    ) -> tuple[list[int], float, list[str]]:
+        """Exit codes, seconds from start (or from the signal), and what the two printed."""
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "1",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        spec = f"127.0.0.1:{free_port()},2"
+        logs = [self.directory / f"{number}.log" for number in range(2)]
+        flags = [
+            *(f"--config={self.directory / 'config.py'}", "--config.model.init=./model"),
+            *("--config.data.train=train.jsonl", "--config.data.eval=eval.jsonl"),
+            *("--config.data.max_length=32", "--config.train.batch_size=8"),
+            *("--config.train.max_steps=6", "--config.train.save_every=2"),
+        ]
+        processes = []
+        first = time.monotonic()
+        for number in range(2):
+            command = [
+                *(sys.executable, "-c", SCRIPT, *disturbed[number], *flags),
+                f"--workdir={self.directory / workdirs[number]}",
+                f"--distributed={spec},{number}",
+                *(own[number] if own else ()),
+            ]
+            with logs[number].open("w") as log:
+                processes.append(
+                    subprocess.Popen(
+                        command, cwd=self.folders[number], env=environment, stdout=log, stderr=log
+                    )
+                )
+        try:
+            while signal_to is not None and not any("reached" in log.read_text() for log in logs):
+                assert time.monotonic() - first < 120
+                time.sleep(0.05)
+            if signal_to is not None:
+                time.sleep(0.5)
+                first = time.monotonic()
+                processes[signal_to].send_signal(signal.SIGTERM)
+            codes = [process.wait(120) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        seconds = time.monotonic() - first
+        print(f"exit codes {codes}, {seconds:.1f} s")
+        return codes, seconds, [log.read_text() for log in logs]
+
+
+@pytest.fixture
+def two(tmp_path) -> Two:
+    return Two(tmp_path / "two")
+
+
+def other_labels(two: Two) -> None:
+    file = two.folders[1] / "train.jsonl"
+    text = file.read_text().replace('"positive"', '"?"').replace('"negative"', '"positive"')
+    file.write_text(text.replace('"?"', '"negative"'))
+
+
+def other_count(two: Two) -> None:
+    file = two.folders[1] / "train.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-8]))
+
+
+def other_weights(two: Two) -> None:
+    shutil.rmtree(two.folders[1] / "model")
+    write_checkpoint(two.folders[1] / "model", seed=1, num_hidden_layers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "second", "message"),
+    [
+        (other_labels, [], "examples, train: "),
+        (other_count, [], "steps: (12, 6) on host 0"),
+        (other_weights, [], "weights, encoder: "),
+        (None, ["--config.data.max_length=24"], "data.max_length: 32 on host 0"),
+        (None, ["--mode=eval"], "mode: 'train' on host 0"),
+        (None, ["--config.data.nope=1"], "unknown config key 'data.nope'"),
+        (None, ["--workdir={}/other"], "--workdir is not shared by all hosts"),
+    ],
+)
+def test_hosts_that_differ_are_refused_before_step_1(two, change, second, message):
+    if change is not None:
+        change(two)
+    codes, seconds, texts = two.start((), [flag.format(two.directory) for flag in second])
+    assert codes == [2, 2]
+    assert seconds < 30  # most of it is the start of two processes on a machine with other work
+    for text in texts:
+        assert message in text
+        assert text.count("error: ") == 1
+        assert "compiled for" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eval", "predict"])
+def test_hosts_with_different_models_do_not_evaluate_or_predict(two, mode):
+    other_weights(two)
+    flags = [f"--mode={mode}", "--config.data.predict=eval.jsonl", "--config.model.init=./trained"]
+    for seed, folder in enumerate(two.folders):
+        config = make_config("classification", folder / "model", folder, count=32)
+        config.train.max_steps, config.train.seed, config.data.eval = 1, seed, None
+        flaxbert.train(config, folder / "run")
+        shutil.copytree(folder / "run" / "export", folder / "trained")
+    codes, _, texts = two.start(flags, flags)
+    assert codes == [2, 2]
+    assert all("weights, head: " in text for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("place", ["reading", "compiling"])
+def test_a_signal_to_one_host_ends_both_with_75(two, place, told):
+    codes, seconds, _ = two.start(disturbed=((place, "60"), PLAIN), signal_to=told)
+    assert codes == [75, 75]
+    assert seconds < 10
+
+
+@pytest.mark.slow
+def test_a_signal_while_evaluating_ends_both_with_75_and_the_run_goes_on(two):
+    codes, _, _ = two.start(disturbed=(PLAIN, ("evaluating", "2")), signal_to=0)
+    assert codes == [75, 75]  # in the loop: saved first
+    codes, _, texts = two.start()
+    assert codes == [0, 0], texts
+    # After the last checkpoint there is nothing to save.
+    codes, seconds, _ = two.start(disturbed=(PLAIN, ("evaluating", "60")), signal_to=1)
+    assert codes == [75, 75]
+    assert seconds < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize(
+    ("place", "action", "code"),
+    [("reading", "error", 2), ("training", "error", 2), ("training", "fault", 1)],
+)
+def test_an_error_of_one_host_ends_both_within_seconds(two, place, action, code, failing):
+    disturbed = [PLAIN, PLAIN]
+    disturbed[failing] = (place, action)
+    first = time.monotonic()
+    codes, _, texts = two.start(disturbed=tuple(disturbed))
+    reached = (two.directory / f"{failing}.log").stat().st_mtime
+    assert codes == [code, code]
+    assert time.monotonic() - first < 90
+    assert time.time() - reached < 20
+    assert f"host {failing}" in texts[1 - failing]
+    assert "made for the test" in texts[1 - failing]

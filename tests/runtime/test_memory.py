@@ -1,0 +1,99 @@
+"""Too little device memory is one clear error, wherever it shows."""
+
+import importlib
+
+import jax
+import pytest
+from toy import make_config
+
+import flaxbert
+from flaxbert.errors import OutOfMemoryError, WorkdirError
+from flaxbert.pipeline import predictor
+from flaxbert.runtime import checkpoint, memory
+from flaxbert.training.plan import Plan
+
+train = importlib.import_module(
+    "flaxbert.training.trainer"
+)  # flaxbert.training.trainer is the function
+
+XLA = "RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\n" + "an allocation\n" * 100
+
+
+def exhausted(*_):
+    raise jax.errors.JaxRuntimeError(XLA)
+
+
+@pytest.fixture
+def config(one_layer, tmp_path, monkeypatch):
+    # Nothing is compiled: a test gives the steps that it needs.
+    for module in (train, predictor):
+        monkeypatch.setattr(module, "compile_heights", lambda *_: None)
+    return make_config("classification", one_layer, tmp_path, count=16)
+
+
+@pytest.mark.parametrize(
+    ("module", "step", "message"),
+    [
+        (train, exhausted, r"compiling the training step in batches of up to 8 rows x 32 tokens"),
+        (train, lambda *_: exhausted, r"training in batches of up to 8 rows x 32 tokens"),
+        (predictor, exhausted, r"compiling an evaluation in batches of up to \d+ rows x 32 tokens"),
+    ],
+)
+def test_a_run_without_memory_names_the_batch_and_the_options(
+    config, tmp_path, monkeypatch, module, step, message
+):
+    monkeypatch.setattr(module, "compile_heights", step)
+    with pytest.raises(OutOfMemoryError, match=f"out of device memory while {message}") as raised:
+        flaxbert.train(config, tmp_path / "run")
+    text = str(raised.value)
+    assert "allocating 123 bytes" in text
+    assert len(text.splitlines()) == 1
+    options = ["train.eval_batch_size", "data.max_length"]
+    if module is train:
+        options = ["train.accumulate", "model.remat", "train.batch_size", "data.max_length"]
+    assert all(option in text for option in options)
+
+
+def test_an_evaluation_without_memory_names_its_own_batch_size(config):
+    evaluator = Plan.make(config, config.model.init).evaluator
+    evaluator._step = exhausted
+    with pytest.raises(OutOfMemoryError, match=r"while evaluating.*train\.eval_batch_size"):
+        evaluator.run(None)
+
+
+def test_parameters_that_do_not_fit_are_not_blamed_on_a_batch(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.state, "create", exhausted)
+    with pytest.raises(OutOfMemoryError, match=r"placing parameters.*a smaller model") as raised:
+        flaxbert.train(config, tmp_path / "run")
+    assert "rows" not in str(raised.value)
+
+
+def test_memory_that_runs_out_before_a_save_is_not_blamed_on_the_disk(tmp_path):
+    store = checkpoint.Store(tmp_path)
+    with pytest.raises(jax.errors.JaxRuntimeError), store._told_if_failing():
+        exhausted()
+    with pytest.raises(WorkdirError, match="could not be written"), store._told_if_failing():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+    store.close()
+
+
+def test_other_errors_of_the_device_stay_as_they_are(config):
+    error = jax.errors.JaxRuntimeError("INTERNAL: something else")
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised, memory.explained("x", "y"):
+        raise error
+    assert raised.value is error
+
+
+def test_what_a_program_takes_is_logged_where_a_device_has_a_limit(monkeypatch, caplog):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 16 * 2**30}
+
+    program = jax.jit(lambda x: x + 1).lower(jax.numpy.ones(2**20)).compile()
+    caplog.set_level("INFO", logger="flaxbert")
+    memory.report(program, 32)
+    assert not caplog.text  # the CPU has none
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    memory.report(program, 32)
+    assert "batches of 32 rows takes 0.0 of 16.0 GiB" in caplog.text
+    memory.report(None, 32)  # a platform that cannot tell

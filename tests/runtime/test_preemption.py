@@ -1,0 +1,239 @@
+"""Signals: what is not on disk gets saved first, and a run goes on as if nothing had been."""
+
+import copy
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from toy import make_config
+
+import flaxbert
+from flaxbert.commands import convert, verify_resume
+from flaxbert.errors import Preempted, WeightsError, WorkdirError
+from flaxbert.runtime import checkpoint
+from flaxbert.runtime.preemption import Preemption
+from flaxbert.training.trainer import run
+
+# What a process is busy with while the signal comes: C code that Python cannot interrupt.
+SCRIPT = """
+import hashlib, sys, time
+from flaxbert.runtime.preemption import Preemption
+preemption = Preemption()
+preemption.listen()
+def busy():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+if sys.argv[1] == "holding":
+    with preemption.holding():
+        assert not preemption.asked()
+        print("ready", flush=True)
+        while not preemption.asked():
+            time.sleep(0.01)
+        print("asked", flush=True)
+        busy()
+busy()
+"""
+
+
+def listener(how: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, how]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number):
+    process = listener("idle")
+    start = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert time.monotonic() - start < 10  # what it was at takes a minute
+    assert errors == "stopped (nothing was to be saved); the same command continues\n"
+
+
+def test_what_must_be_saved_is_saved_and_a_second_signal_ends_the_process_at_once():
+    process = listener("holding")
+    process.send_signal(signal.SIGTERM)
+    assert [process.stdout.readline() for _ in range(2)] == ["asked\n", "ready\n"]
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert errors.splitlines() == [
+        "stopping as soon as this step is saved (a second signal: at once)",
+        "stopped (at once); the same command continues",
+    ]
+
+
+def test_signals_count_though_nobody_reads_stderr_any_more():
+    process = listener("holding")
+    process.stderr.close()  # as after a lost connection
+    process.send_signal(signal.SIGTERM)
+    assert [process.stdout.readline() for _ in range(2)] == ["asked\n", "ready\n"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 75
+    process.stdout.close()
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch):
+    taken = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: taken.append(number))
+    monkeypatch.setattr(signal, "set_wakeup_fd", lambda number, **_: os.close(number))
+    Preemption().listen()
+    assert taken == [signal.SIGINT, signal.SIGTERM]
+
+
+class Told(Preemption):
+    """Told to stop at a certain time of asking: a step, or a batch of an evaluation."""
+
+    def __init__(self, when: int):
+        super().__init__()
+        self._count = itertools.count(1)
+        self._when = when
+
+    def asked(self) -> bool:
+        return next(self._count) >= self._when
+
+
+@pytest.fixture(scope="module")
+def whole(one_layer, tmp_path_factory):
+    """A configuration, and the workdir of an undisturbed run: 6 steps, evaluated after 3 and 6."""
+    directory = tmp_path_factory.mktemp("preempted")
+    config = make_config("classification", one_layer, directory, count=64)
+    config.train.max_steps, config.train.eval_every, config.train.batch_size = 6, 3, 16
+    config.train.eval_batch_size = 16  # four batches
+    config.train.epochs = 2.0
+    config.train.log_every = 2
+    config.train.keep_best = "accuracy"
+    flaxbert.train(config, directory / "whole")
+    return config, directory / "whole"
+
+
+SLOW = [(1, 1), (4, 3), (10, 6)]
+
+
+# Asked once a step, and once more for each of four batches of an evaluation: 1 2 3 then 4 to 7.
+@pytest.mark.parametrize(
+    ("when", "step"),
+    [
+        (3, 3),
+        (7, 3),
+        (8, 4),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW),
+    ],
+)
+def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(whole, tmp_path, when, step):
+    config, undisturbed = whole
+    with pytest.raises(Preempted, match=f"saved after step {step} of 6; the same command"):
+        run(config, tmp_path, preemption=Told(when))
+    kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    assert kept.newest() == step
+    assert not kept.notes(step).evaluated
+    kept.close()
+    flaxbert.train(config, tmp_path)
+    assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+
+
+def test_a_signal_in_the_last_save_stops_before_the_export(whole, tmp_path):
+    config, undisturbed = whole
+    asked = 6 + 2 * 4  # steps, and batches of two evaluations
+    with pytest.raises(Preempted, match="saved after step 6 of 6"):
+        run(config, tmp_path, preemption=Told(asked + 1))
+    assert not (tmp_path / "export").exists()
+    flaxbert.train(config, tmp_path)
+    assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+
+
+@pytest.mark.slow  # five processes
+def test_the_certificate_kills_a_run_that_goes_on_from_its_checkpoints(whole, tmp_path, capsys):
+    config, _ = whole
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
+        "def get_config():\n    return Config(task='classification', options=Options())\n"
+    )
+    flags = [
+        f"--config={file}",
+        f"--config.model.init={config.model.init}",
+        f"--config.data.train={config.data.train}",
+        f"--config.data.eval={config.data.eval}",
+        "--config.data.max_length=32",
+        f"--workdir={tmp_path / 'runs'}",
+    ]
+    assert verify_resume.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "kill 3 of 3" in printed
+    assert "too late" not in printed
+    assert printed.endswith("PASS: the two runs are bit for bit the same\n")
+    log = (tmp_path / "runs" / "killed" / ".log").read_text()
+    assert log.count("resuming") == 2
+
+
+def test_the_certificate_needs_a_number_of_kills(capsys):
+    assert verify_resume.main(["--config=x.py", "--workdir=y", "--kills=some"]) == 2
+
+
+def test_the_newest_checkpoint_of_an_unfinished_run_is_converted(whole, tmp_path):
+    config, undisturbed = whole
+    with pytest.raises(Preempted):
+        run(config, tmp_path / "run", preemption=Told(8))
+    with pytest.raises(WeightsError, match=r"not finished.*flaxbert convert"):
+        flaxbert.from_pretrained(str(tmp_path / "run"))
+    convert.convert(str(tmp_path / "run"), tmp_path / "model")
+    assert convert.inspect(str(tmp_path / "run"))
+    _, params = flaxbert.from_pretrained(str(tmp_path / "model"))
+    _, _, arrays = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    found = params["head"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(found, arrays["params/head/classifier/kernel"])
+    own, theirs = (
+        json.loads((d / "config.json").read_text())["id2label"]
+        for d in (tmp_path / "model", undisturbed / "export")
+    )
+    assert own == theirs
+    for kept in (tmp_path / "run" / "checkpoints").iterdir():
+        shutil.rmtree(kept / "default")
+    with pytest.raises(WorkdirError, match="no sound checkpoint"):
+        convert.convert(str(tmp_path / "run"), tmp_path / "other")
+
+
+def test_the_export_of_a_run_that_went_on_is_told_to_be_old(whole, tmp_path, caplog):
+    config, undisturbed = whole
+    shutil.copytree(undisturbed, tmp_path / "run")
+    flaxbert.from_pretrained(str(tmp_path / "run"))
+    assert "older" not in caplog.text
+    longer = copy.deepcopy(config)
+    longer.train.max_steps = 8
+    with pytest.raises(Preempted):
+        run(longer, tmp_path / "run", preemption=Told(1))
+    flaxbert.from_pretrained(str(tmp_path / "run"))
+    assert "its export is older than its checkpoint of step 7." in caplog.text
+    convert.convert(str(tmp_path / "run"), tmp_path / "model")
+    _, params = flaxbert.from_pretrained(str(tmp_path / "model"))
+    _, _, arrays = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    found = params["head"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(found, arrays["params/head/classifier/kernel"])
+
+
+def test_the_comparison_sees_what_differs(whole, tmp_path):
+    # Without this, a mistake in `differences` would make every comparison pass.
+    config, undisturbed = whole
+    other = copy.deepcopy(config)
+    other.train.seed = 1
+    flaxbert.train(other, tmp_path)
+    found = "\n".join(verify_resume.differences(undisturbed, tmp_path))
+    for name in ("metrics.jsonl:1: loss", "results.json: loss", "eval_predictions.jsonl",
+                 "export/model.safetensors", "checkpoints/6: "):  # fmt: skip
+        assert name in found

@@ -1,0 +1,248 @@
+"""How rows, devices and parts of a step are laid out changes the speed, never the numbers."""
+
+import copy
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tolerance import assert_close, assert_grads_close
+from toy import make_config
+
+from flaxbert.data.batching import Batch, Batches
+from flaxbert.data.features import Features
+from flaxbert.models.model import Model
+from flaxbert.pipeline import datasets
+from flaxbert.pipeline import pipeline as setups
+from flaxbert.pipeline.predictor import Evaluator
+from flaxbert.runtime import sharding
+from flaxbert.tasks import TASKS
+from flaxbert.training import state, step
+from flaxbert.types import Params
+
+LONG_TEXTS = "classification of long texts"
+BENCHES = (*TASKS, LONG_TEXTS)
+
+# Its state is the last gradient, and it changes nothing.
+keep_gradient = optax.chain(optax.trace(decay=0.0), optax.set_to_zero())
+
+
+@dataclasses.dataclass
+class Bench:
+    """A task with its model, weights and training features."""
+
+    setup: setups.Setup
+    params: Params
+    features: Features
+
+    def batches(
+        self, *, segments: int = 4, row_length: int = 32, shards: int = 1, parts: int = 1
+    ) -> Batches:
+        return Batches(self.features, 24, row_length, segments, shards, steps=1, parts=parts)
+
+    @functools.cached_property
+    def gradient(self):
+        loss = step.make_loss(self.setup.model, self.setup.task)
+        return jax.jit(jax.value_and_grad(lambda p, b: loss(p, b, None), has_aux=True))
+
+
+@pytest.fixture(scope="module", params=BENCHES)
+def bench(request, one_layer, tmp_path_factory) -> Bench:
+    directory = tmp_path_factory.mktemp("bench")
+    long = request.param == LONG_TEXTS
+    task = "classification" if long else request.param
+    config = make_config(task, one_layer, directory, count=26, most_words=30)
+    if long:  # several windows a text, whose logits are pooled
+        config.options.long, config.data.max_length, config.data.overlap = "windows", 12, 4
+    if task == "pretraining":  # its sequences fill their room: two of them for a row
+        config.data.max_length = 14
+    table = datasets.read_table(config.data, "train")
+    setup = setups.prepare(config, config.model.init, table)
+    examples = setup.task.examples(table, labelled=True)
+    data = setup.dataset(examples, table, batch_size=24, labelled=True, training=False)
+    params = setup.load_params()
+    # As in conftest: a new head's outputs barely depend on its input.
+    params["head"] = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, params["head"])
+    return Bench(setup, params, data.batches.features)
+
+
+# A softmax ignores a bias that all its scores share: over places the span's, over choices that of
+# their one score. The true gradient is zero, and what is computed is rounding.
+SHARED_BIAS = ("question_answering", "multiple_choice")
+
+
+def assert_same(bench: Bench, ours, theirs) -> None:
+    """Sums and gradients."""
+    assert_close(ours[0], theirs[0])
+    gradients = [jax.tree.map(np.asarray, gradient) for _, gradient in (ours, theirs)]
+    for gradient in gradients:
+        if bench.setup.config.task in SHARED_BIAS:
+            bias = gradient["head"]["classifier"].pop("bias")
+            assert np.max(np.abs(bias)) <= np.finfo(np.float32).eps
+    assert_grads_close(*gradients)
+
+
+def loss_and_gradient(bench: Bench, batch: Batch):
+    (_, sums), gradient = bench.gradient(bench.params, batch)
+    return sums, gradient
+
+
+@pytest.fixture(scope="module")
+def one_a_row(bench):
+    batches = bench.batches(segments=1)
+    return loss_and_gradient(bench, batches.build(batches.rows(0)))
+
+
+def test_packed_rows_give_the_loss_and_gradient_of_one_feature_a_row(bench, one_a_row):
+    batches = bench.batches()
+    rows = batches.rows(0)
+    assert max(map(len, rows)) > 1
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_a_row)
+
+
+# The encoder's own, whose positions restart with each segment, and the heads that look for places.
+@pytest.mark.parametrize(
+    "bench",
+    [
+        each if each in ("classification", "question_answering", "pretraining")
+        else pytest.param(each, marks=pytest.mark.slow)
+        for each in BENCHES
+    ],
+    indirect=True,
+)  # fmt: skip
+def test_rows_may_be_longer_than_the_position_table(bench, one_a_row):
+    batches = bench.batches(segments=12, row_length=100)
+    rows = batches.rows(0)
+    ends = [sum(bench.features.lengths[row]) for row in rows]
+    assert max(ends) > bench.setup.model.config.max_position_embeddings
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_a_row)
+
+
+def test_nothing_in_padding_counts(bench):
+    batches = bench.batches()
+    rows = batches.rows(0)
+    clean = batches.build([*rows, *[[]] * 3])
+    dirty = copy.deepcopy(clean)
+    noise = np.random.default_rng(0)
+    empty = clean["segment_ids"] == 0
+    dirty["input_ids"][empty] = noise.integers(5, 60, empty.sum())
+    dirty["position_ids"][empty] = noise.integers(0, 60, empty.sum())
+    slots = clean["weight"] == 0
+    for name in [*bench.features.positions, *bench.features.slots]:
+        dirty[name][slots] = 1
+    expected = loss_and_gradient(bench, clean)
+    assert_same(bench, loss_and_gradient(bench, dirty), expected)
+    # Nor do the empty rows themselves count: without them it is the same step.
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), expected)
+
+
+trained = pytest.mark.parametrize(
+    "bench",
+    [
+        each if each == "question_answering" else pytest.param(each, marks=pytest.mark.slow)
+        for each in BENCHES
+    ],
+    indirect=True,
+)
+
+
+def two_steps(bench: Bench, *, devices: int, dropout: float, accumulate: int = 1):
+    """(sums of two train steps, gradient of the second), both on the same rows.
+
+    As many rows as 8 devices need, on one as well.
+    """
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    setup = bench.setup
+    model = Model.create(setup.model.config.with_dropout(dropout), setup.task.make_head)
+    start = state.create(bench.params, keep_gradient, mesh, setup.task.objectives)
+    run = step.make_train_step(
+        model,
+        setup.task,
+        keep_gradient,
+        start,
+        mesh,
+        accumulate=accumulate,
+        seed=3,
+        log_every=1,
+    )
+    batches = bench.batches(shards=8, parts=accumulate)
+    batch = sharding.put_rows(batches.full_rows(0), batches.build, mesh)
+    between, first = run(start, batch)
+    after, second = run(between, batch)
+    return jax.device_get(((first, second), after.opt_state[0].trace))
+
+
+@pytest.fixture(scope="module")
+def eight_devices(bench):
+    return two_steps(bench, devices=8, dropout=0.0)
+
+
+@trained
+def test_a_step_on_one_device_equals_the_step_on_eight_dropout_included(bench, eight_devices):
+    on_eight = two_steps(bench, devices=8, dropout=0.3)
+    assert_same(bench, two_steps(bench, devices=1, dropout=0.3), on_eight)
+    # Dropout was on indeed, and each step has masks of its own.
+    (first, second), (without, _) = on_eight[0], eight_devices[0]
+    name = bench.setup.task.objectives[0]
+    losses = sorted(float(sums[name]) for sums in (first, second, without))
+    assert min(losses[1] - losses[0], losses[2] - losses[1]) > 1e-3 * losses[0]
+
+
+@trained
+def test_a_step_computed_in_parts_equals_the_whole(bench, eight_devices):
+    in_parts = two_steps(bench, devices=8, dropout=0.0, accumulate=4)
+    assert_same(bench, in_parts, eight_devices)
+
+
+# A batch of 32 holds all 26 features. By default both ends, and 7 without packing.
+QUICK = [(1, 1, True), (7, 8, False)]
+GRID = [(size, count, True) for size in (1, 7, 32) for count in (1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "packing"),
+    [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in GRID if each not in QUICK)],
+)
+def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_count(
+    bench, evaluated, batch_size, devices, packing
+):
+    metrics, records = evaluated
+    assert len(records) == 26
+    other = evaluate(bench, batch_size, packing=packing, devices=devices)
+    assert_close(numbers(other[0], MEANS), numbers(metrics, MEANS))
+    assert rest(other[0], MEANS) == rest(metrics, MEANS)  # made of counts: equal
+    for mine, its in zip(records, other[1], strict=True):
+        assert_close(numbers(its, SCORES), numbers(mine, SCORES))
+        assert rest(its, SCORES) == rest(mine, SCORES)
+
+
+@pytest.fixture(scope="module")
+def evaluated(bench):
+    return evaluate(bench, 32)
+
+
+def evaluate(bench: Bench, batch_size: int, *, packing: bool = True, devices: int = 8):
+    """(metrics, records)."""
+    config = copy.deepcopy(bench.setup.config)
+    config.train.eval_batch_size, config.data.packing = batch_size, packing
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
+    table = datasets.read_table(config.data, "eval")
+    evaluator = Evaluator.open(setup, table, labelled=True)
+    found = evaluator.run(sharding.put_params(bench.params, mesh))
+    return found.metrics, found.records
+
+
+MEANS = ("loss", "mlm_loss", "nsp_loss", "perplexity", "pearson", "spearman", "squared_error")
+SCORES = ("probability", "score", "value", "mlm_loss")
+
+
+def numbers(values, names):
+    return {name: value for name, value in values.items() if name in names}
+
+
+def rest(values, names):
+    kept = {name: value for name, value in values.items() if name not in names}
+    return {name: value for name, value in kept.items() if not name.startswith("perf/")}

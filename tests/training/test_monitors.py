@@ -1,0 +1,322 @@
+"""NaN and infinity change nothing and are told; runs that learn nothing get a warning."""
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import LABELS, make_config
+
+import flaxbert
+from flaxbert.data.batching import Batches
+from flaxbert.errors import DivergedError
+from flaxbert.metrics.chance import worse_than_chance
+from flaxbert.pipeline import predictor
+from flaxbert.pipeline.datasets import read_table
+from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.predictor import Evaluator
+from flaxbert.runtime import checkpoint, sharding
+from flaxbert.training.monitors import Watch, falls
+
+
+@pytest.fixture(scope="module")
+def config(one_layer, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("diverging")
+    config = make_config("classification", one_layer, directory, count=32)
+    config.train.batch_size, config.train.epochs = 8, 2.0
+    config.train.log_every, config.train.save_every = 2, 1
+    return config
+
+
+@pytest.fixture
+def poisoned(monkeypatch) -> set[int]:
+    """Steps (from 1) whose loss is to be NaN."""
+    steps: set[int] = set()
+    build = Batches.build
+
+    def spoilt(self: Batches, rows, step=0):
+        batch = build(self, rows, step)
+        if step + 1 in steps and self.seed is not None:
+            batch["weight"] = batch["weight"] * np.float32("nan")
+        return batch
+
+    monkeypatch.setattr(Batches, "build", spoilt)
+    return steps
+
+
+def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, poisoned):
+    poisoned.add(5)
+    with pytest.raises(DivergedError) as caught:
+        flaxbert.train(config, tmp_path)
+    message = str(caught.value)
+    assert message.startswith(
+        "step 5: the loss or its gradient is not finite (learning rate 0.00057;"
+    )
+    assert "train.jsonl:" in message
+    assert "--config.train.max_skips=10" in message
+    kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    assert kept.newest() == 4  # and not the step that was bad
+    kept.close()
+    assert [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()] \
+        == [2, 4, 4]  # fmt: skip
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poisoned, caplog):
+    config = copy.deepcopy(config)
+    config.train.max_skips = 2
+    poisoned.update({3, 6})
+    results = flaxbert.train(config, tmp_path)
+    assert results["skipped_steps"] == 2
+    assert results["step"] == 8
+    assert all(math.isfinite(value) for value in results.values())
+    told = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
+    assert [line.split(":")[0] for line in told] == ["step 3", "step 6"]
+    assert told[1].endswith("skipped, 2 of at most 2")
+    arrays = checkpoint.read_newest(tmp_path / "checkpoints")[2]
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        assert all(math.isfinite(value) for value in values.values())
+        assert "loss" not in values or 0 < values["lowest_grad_norm"] < values["grad_norm"]
+
+
+def test_skips_are_bounded(config, tmp_path, poisoned):
+    config = copy.deepcopy(config)
+    config.train.max_skips = 2
+    poisoned.update({2, 3, 7})
+    with pytest.raises(DivergedError, match=r"^step 7: .*--config.train.max_skips=12"):
+        flaxbert.train(config, tmp_path)
+    # Skips before a restart count too.
+    config.train.max_skips = 3
+    assert flaxbert.train(config, tmp_path)["skipped_steps"] == 3
+
+
+@pytest.mark.slow  # two runs
+def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp_path, poisoned):
+    config = copy.deepcopy(config)
+    config.train.max_steps, config.train.eval_every = 3, 0
+    config.train.max_skips = 1
+    flaxbert.train(config, tmp_path / "short")
+    poisoned.add(4)
+    config.train.max_steps = 4
+    flaxbert.train(config, tmp_path / "long")
+    (_, _, short), (_, _, long) = (
+        checkpoint.read_newest(tmp_path / name / "checkpoints") for name in ("short", "long")
+    )
+    changed = {name for name in short if short[name].tobytes() != long[name].tobytes()}
+    assert {name.split("/")[0] for name in changed} == {"step", "skipped"} | (
+        {"sums"} & {name.split("/")[0] for name in changed}
+    )
+
+
+@pytest.mark.slow  # what is found out above too, without a cause of its own
+def test_a_learning_rate_that_is_far_too_high_is_found_out(config, tmp_path):
+    config = copy.deepcopy(config)
+    config.optim.learning_rate, config.optim.clip_norm = 1e30, 0.0
+    with pytest.raises(DivergedError, match="not finite"):
+        flaxbert.train(config, tmp_path)
+
+
+# --- runs that learn nothing --------------------------------------------------------------------
+
+
+def line(loss: float, lowest: float = 0.1) -> dict[str, float]:
+    return {"loss": loss, "grad_norm": 1.0, "lowest_grad_norm": lowest}
+
+
+def warnings_of(losses: Sequence[float], caplog: Any, *, labels: int = 3) -> list[str]:
+    """What is logged of a run of 90 steps, of which 9 are warm-up, with a line each 10 steps."""
+    watch = Watch(first_loss=None, after=27, labels=labels)
+    for number, loss in enumerate(losses, start=1):
+        watch.line(10 * number, line(loss))
+    return [record.getMessage() for record in caplog.records]
+
+
+# Losses of the quick start's lines (MiniLM, 552 sentences, three labels), run with other options.
+LEARNS = {
+    # accuracies 0.41, 0.54, 0.69, 0.72, 0.71
+    "learning rate 2e-5": [1.0992, 1.0976, 1.0932, 1.0859, 1.0816, 1.0697, 1.0638, 1.0533, 1.0470],
+    "learning rate 1e-4": [1.0983, 1.0751, 0.9052, 0.7995, 0.6705],
+    "learning rate 1e-3": [1.0762, 1.0426, 0.9477, 0.9877, 0.7933, 0.6938, 0.6449, 0.5890, 0.5151],
+    # It learns its training examples by heart: what it is worth is the evaluation's to say.
+    "shuffled labels": [1.0992, 1.1026, 1.0825, 1.0743, 1.0303, 0.9711, 0.9134, 0.8111, 0.7927],
+}
+STANDS = {
+    "learning rate 1e-7": [1.0994, 1.1002, 1.1012, 1.0982, 1.1014, 1.0971, 1.1002, 1.1006, 1.1003],
+}
+
+
+@pytest.mark.parametrize("name", LEARNS)
+def test_a_run_that_learns_is_not_warned_about(name, caplog):
+    assert warnings_of(LEARNS[name], caplog) == []
+
+
+@pytest.mark.parametrize("name", STANDS)
+def test_a_run_that_learns_nothing_is_warned_about_once(name, caplog):
+    (warning,) = warnings_of(STANDS[name], caplog)
+    assert "nothing is learned so far" in warning
+    assert "optim.learning_rate" in warning
+
+
+def test_a_loss_without_trend_is_rarely_taken_for_one_that_falls():
+    generator = np.random.default_rng(0)
+    runs = generator.normal(1.0, 0.01, size=(200, 8))
+    assert sum(map(falls, runs.tolist())) < 20
+    slow = runs - 0.02 * np.arange(8)
+    assert sum(map(falls, slow.tolist())) > 190
+
+
+def test_a_loss_that_has_moved_is_not_remarked_on_though_it_stands_still_later(caplog):
+    watch = Watch(first_loss=0.69, after=30)
+    for step, loss in [(10, 0.69), (20, 0.66), (25, 0.63), (30, 0.6), (40, 0.69), (50, 0.69)]:
+        watch.line(step, line(loss))
+    assert not caplog.records
+
+
+def test_a_loss_that_comes_back_to_that_of_guessing_is_told_once(caplog):
+    watch = Watch(first_loss=0.8, after=30, labels=2)
+    flat = [0.695, 0.693, 0.696, 0.692, 0.694, 0.695]
+    for step, loss in [
+        *((20, 0.693), (30, 0.5), (40, 0.69), (50, 0.6)),
+        *((60 + 10 * n, loss) for n, loss in enumerate(flat)),
+    ]:
+        watch.line(step, line(loss))
+    assert [r.getMessage()[:63] for r in caplog.records] == [
+        "step 100: the training loss (0.6940) stays at that of guessing "
+    ]
+
+
+# --- worse than chance ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "warned"),
+    [
+        ([0, 1] * 32, [1, 0] * 32, True),  # 64 of 64 wrong
+        ([0, 1, 2] * 30, [1, 2, 0] * 30, True),  # each class one off
+        ([0, 1] * 32, [0, 1] * 32, False),
+        ([0, 1] * 32, [1, 1] * 32, False),  # one answer for all is another matter
+        ([0] * 64, [1] * 64, False),
+        ([0, 1] * 4, [1, 0] * 4, False),  # too few to tell
+        ([0, 1] * 32, [1, 0, 0, 1] * 16, False),
+        ([0] * 90 + [1] * 10, [0] * 80 + [1] * 20, False),
+        ([], [], False),
+    ],
+)
+def test_accuracies_far_below_chance_are_told_from_bad_ones(gold, predicted, warned):
+    warning = worse_than_chance(gold, predicted, ["bad", "good", "fair"])
+    assert bool(warning) == warned
+    if warned:
+        assert "0 = bad, 1 = good" in warning
+        assert "'bad' is predicted as 'good'" in warning
+
+
+class Passes(list):
+    """A list that counts how often it is read whole."""
+
+    passes = 0
+
+    def count(self, value: object) -> int:
+        Passes.passes += 1
+        return super().count(value)
+
+    def __iter__(self):
+        Passes.passes += 1
+        return super().__iter__()
+
+
+def test_labels_are_counted_in_one_pass_however_many_there_are():
+    labels = range(1000)
+    shifted = [*labels[1:], 0]
+    names = [f"c{label}" for label in labels]
+    warning = worse_than_chance(Passes([*labels] * 40), Passes([*shifted] * 40), names)
+    assert "accuracy 0.000 is far below chance (0.001" in warning
+    assert "of 40 times" in warning
+    assert Passes.passes < 10
+
+
+def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
+    one_layer, tmp_path, caplog, monkeypatch
+):
+    config = make_config("classification", one_layer, tmp_path, count=64)
+    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=True)
+    wrong = [{"label": LABELS[1 - example.label]} for example in evaluator.examples]
+    monkeypatch.setattr(type(setup.task), "decode", lambda *_: wrong)
+    monkeypatch.setattr(predictor, "predict", lambda *_: (None, {}))
+    evaluator._step = lambda *_: None
+    for _ in range(2):
+        assert evaluator.run({}).metrics["accuracy"] == 0
+    assert [r.getMessage()[:40] for r in caplog.records if r.levelname == "WARNING"] == [
+        "evaluation: accuracy 0.000 is far below "
+    ]
+
+
+# --- other signs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lowest", [1e-8, 0.0])
+def test_vanished_gradients_are_told_once(caplog, lowest):
+    watch = Watch(first_loss=None, after=30)
+    for step in (10, 20):
+        watch.line(step, line(1.0 / step, lowest=lowest))
+    assert [r.getMessage()[:52] for r in caplog.records] == [
+        f"step 10: the lowest layer's gradient has vanished ({lowest:.0e}"[:52]
+    ]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"label": "ham"}] * 3,
+        [{"labels": []}] * 3,
+        [{"answer": ""}] * 3,
+        [{"tags": ["O"]}, {"tags": ["O", "O"]}, {"tags": ["O", "O", "O"]}],
+    ],
+)
+def test_equal_predictions_for_all_are_told_after_the_warm_up(caplog, records):
+    watch = Watch(first_loss=None, after=30)
+    watch.records(10, records)
+    assert not caplog.records
+    watch.records(30, records)
+    watch.records(40, records)
+    assert [r.getMessage()[:35] for r in caplog.records] == ["step 30: all 3 predictions have the"]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"label": "ham"}, {"label": "spam"}],
+        [{"tags": ["O"]}, {"tags": ["O", "B-LOC"]}],
+        [{"value": 1.0}] * 3,
+        [],
+    ],
+)
+def test_other_predictions_are_not_remarked_on(caplog, records):
+    Watch(first_loss=None, after=0).records(10, records)
+    assert not caplog.records
+
+
+def test_of_several_hosts_one_warns(caplog):
+    watch = Watch(first_loss=1.0, after=0, active=False)
+    watch.line(10, line(1.0, lowest=0.0))
+    watch.records(10, [{"label": "ham"}] * 3)
+    assert not caplog.records
+
+
+def test_predictions_that_are_not_finite_are_none(one_layer, tmp_path):
+    # The best tag among NaN is the first: nothing that leaves the device shows it.
+    config = make_config("token_classification", one_layer, tmp_path, count=8)
+    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=False)
+    params = setup.load_params()
+    table = params["encoder"]["embeddings"]["word"]["embedding"]
+    king = setup.tokenizer.convert_tokens_to_ids("king")
+    spoilt = np.where(np.arange(len(table))[:, None] == king, np.float32("nan"), table)
+    params["encoder"]["embeddings"]["word"]["embedding"] = spoilt
+    with pytest.raises(DivergedError, match=r"eval.conll:\d+: the model's outputs .* not finite"):
+        evaluator.run(sharding.put_params(params, setup.mesh))
