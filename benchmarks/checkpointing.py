@@ -19,15 +19,15 @@ import numpy as np
 from flaxbert.commands import args
 from flaxbert.config import TrainConfig, validate
 from flaxbert.runtime import sharding
-from flaxbert.runtime.checkpoint import Checkpoints, Notes
-from flaxbert.runtime.compilation import compile_heights
+from flaxbert.runtime.checkpoint import Checkpoints, Metadata
+from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
 from flaxbert.training import optim, state
 from flaxbert.training.plan import Plan
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
-NOTES = Notes({}, evaluated=True, data={}, config={}, best=None)
+NOTES = Metadata({}, evaluated=True, data={}, config={}, best=None)
 
 
 def main() -> None:
@@ -38,16 +38,16 @@ def main() -> None:
     plan = Plan.make(config, config.model.init)
     setup, batches = plan.setup, plan.batches
     optimizer, _ = optim.make_optimizer(config.optim, plan.steps)
-    now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.objectives)
+    now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.loss_names)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(now))
 
     def put(rows: list[list[int]]) -> dict[str, jax.Array]:
-        return sharding.put_rows(rows, batches.build, setup.mesh)
+        return sharding.make_global_batch(rows, batches.build, setup.mesh)
 
-    step = compile_heights(
+    step = compile_buckets(
         make_train_step(setup.model, setup.task, optimizer, now, setup.mesh,
-                        accumulate=config.train.accumulate, seed=0, log_every=10),
-        now, batches.row_counts, lambda height: put([[]] * height),
+                        accumulation_steps=config.train.accumulation_steps, seed=0, log_every=10),
+        now, batches.bucket_sizes, lambda height: put([[]] * height),
     )  # fmt: skip
     directory = Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))
     checkpoints = Checkpoints(directory)

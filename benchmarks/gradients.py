@@ -23,7 +23,7 @@ from flaxbert.config import validate
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.model import Model
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare
 from flaxbert.tasks import TASKS
 from flaxbert.training.step import make_loss
 from flaxbert.types import Params
@@ -39,7 +39,7 @@ def main() -> None:
     validate(config, TASKS)
     table = read_table(config.data, "train")
     setup = prepare(config, config.model.init, table)
-    examples = setup.task.examples(table, labelled=True)
+    examples = setup.task.examples(table, labeled=True)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform}, {device.device_kind}")
     failed = False
@@ -87,19 +87,19 @@ def sized(name: str, like: Any) -> dict[str, Any]:
     return {"model_type": name, **{theirs.get(k, k): v for k, v in sizes.items()}, **narrow}
 
 
-def make_batch(setup: Setup, examples: Any, table: Any, tokens: int) -> dict[str, np.ndarray]:
+def make_batch(setup: Pipeline, examples: Any, table: Any, tokens: int) -> dict[str, np.ndarray]:
     """One step's arrays: `train.batch_size` features, or those that hold `tokens` tokens."""
     size = setup.config.train.batch_size
     if tokens:
-        _, features = setup.featurize(examples, table, labelled=True)
+        _, features = setup.featurize(examples, table, labeled=True)
         size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
-    data = setup.dataset(examples, table, batch_size=size, labelled=True, training=True)
+    data = setup.dataset(examples, table, batch_size=size, labeled=True, training=True)
     rows = dataclasses.replace(data.batches, steps=1, shards=1)
     return rows.build(rows.full_rows(0))
 
 
 def errors(
-    setup: Setup, hf_config: Any, params: Params, batch: dict[str, np.ndarray]
+    setup: Pipeline, hf_config: Any, params: Params, batch: dict[str, np.ndarray]
 ) -> dict[str, float]:
     """Relative error of each tensor's gradient, by its path."""
     gradients = []

@@ -23,9 +23,9 @@ import transformers
 from flaxbert.commands import args
 from flaxbert.config import validate
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare
 from flaxbert.runtime import sharding
-from flaxbert.runtime.compilation import compile_heights
+from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
 from flaxbert.training import optim, state
 from flaxbert.training.step import make_train_step
@@ -40,8 +40,8 @@ def main() -> None:
     validate(config, TASKS)
     table = read_table(config.data, "train")
     setup = prepare(config, config.model.init, table)
-    examples, size = setup.task.examples(table, labelled=True), config.train.batch_size
-    batches = setup.dataset(examples, table, batch_size=size, labelled=True, training=True).batches
+    examples, size = setup.task.examples(table, labeled=True), config.train.batch_size
+    batches = setup.dataset(examples, table, batch_size=size, labeled=True, training=True).batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
     ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)
     ours(0), theirs(members[0])  # compile, warm up
@@ -64,28 +64,28 @@ def main() -> None:
     print(f"padded to the longest {1 - sum(lengths[m].sum() for m in members) / padded:.3f}")
 
 
-def flaxbert_step(setup: Setup, batches: Any) -> Callable[[int], None]:
+def flaxbert_step(setup: Pipeline, batches: Any) -> Callable[[int], None]:
     """Our compiled step; waits for its result."""
     optimizer, _ = optim.make_optimizer(setup.config.optim, 1000)
     now = state.create(setup.load_params(), optimizer, setup.mesh)
     train = setup.config.train
 
     def put(rows: list[list[int]]) -> Any:
-        return sharding.put_rows(rows, batches.build, setup.mesh)
+        return sharding.make_global_batch(rows, batches.build, setup.mesh)
 
-    step = compile_heights(
+    step = compile_buckets(
         make_train_step(
             setup.model,
             setup.task,
             optimizer,
             now,
             setup.mesh,
-            accumulate=train.accumulate,
+            accumulation_steps=train.accumulation_steps,
             seed=train.seed,
             log_every=train.log_every,
         ),
         now,
-        batches.row_counts,
+        batches.bucket_sizes,
         lambda height: put([[]] * height),
     )
     holder = [now]
@@ -97,7 +97,7 @@ def flaxbert_step(setup: Setup, batches: Any) -> Callable[[int], None]:
     return run
 
 
-def torch_step(setup: Setup, features: Any) -> Callable[[np.ndarray], None]:
+def torch_step(setup: Pipeline, features: Any) -> Callable[[np.ndarray], None]:
     """The same step in PyTorch."""
     kind = getattr(transformers, setup.model.architecture)
     labels = {"num_labels": len(setup.task.labels)} if hasattr(setup.task, "labels") else {}

@@ -16,15 +16,15 @@ from flaxbert.tasks import classification, question_answering, token_classificat
 TASKS = {
     "qa": (
         ("question_answering", "json", "lang", 160),
-        (question_answering.Options(unanswerable=True), 1.0, 1e-4),
+        (question_answering.QuestionAnsweringOptions(unanswerable=True), 1.0, 1e-4),
     ),
     "ner": (
         ("token_classification", "conll", "column2", 64),
-        (token_classification.Options(), 8.0, 2e-4),
+        (token_classification.TokenClassificationOptions(), 8.0, 2e-4),
     ),
     "spam": (
         ("classification", "csv", "lang", 64),
-        (classification.Options(labels=("ham", "spam"), positive="spam"), 4.0, 1e-4),
+        (classification.ClassificationOptions(labels=("ham", "spam"), positive="spam"), 4.0, 1e-4),
     ),
 }
 

@@ -42,7 +42,9 @@ def get_config(name: str = "mrpc") -> Config:
     if name not in TASKS:
         raise ValueError(f"configs/glue.py:{name}: one of {', '.join(TASKS)}")
     text, pair, split = TASKS[name]
-    options = regression.Options if name == "stsb" else classification.Options
+    options = (
+        regression.RegressionOptions if name == "stsb" else classification.ClassificationOptions
+    )
     return Config(
         task="regression" if name == "stsb" else "classification",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

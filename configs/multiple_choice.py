@@ -12,14 +12,14 @@ wants knowledge. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or mor
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.multiple_choice import Options
+from flaxbert.tasks.multiple_choice import MultipleChoiceOptions
 
 ENDINGS = ("ending0", "ending1", "ending2", "ending3")
 SETS = {
-    "swag": ("allenai/swag:regular", Options("sent1", "sent2", ENDINGS)),
-    "arc_easy": ("allenai/ai2_arc:ARC-Easy", Options(label="answerKey")),
-    "arc_challenge": ("allenai/ai2_arc:ARC-Challenge", Options(label="answerKey")),
-    "local": (None, Options()),
+    "swag": ("allenai/swag:regular", MultipleChoiceOptions("sent1", "sent2", ENDINGS)),
+    "arc_easy": ("allenai/ai2_arc:ARC-Easy", MultipleChoiceOptions(label="answerKey")),
+    "arc_challenge": ("allenai/ai2_arc:ARC-Challenge", MultipleChoiceOptions(label="answerKey")),
+    "local": (None, MultipleChoiceOptions()),
 }
 
 

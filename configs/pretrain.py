@@ -12,7 +12,7 @@ or v6e host, or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.pretraining import Options
+from flaxbert.tasks.pretraining import PreTrainingOptions
 
 
 def get_config() -> Config:
@@ -23,5 +23,5 @@ def get_config() -> Config:
         data=DataConfig(max_length=128),
         train=TrainConfig(epochs=10.0, batch_size=64),
         optim=OptimConfig(learning_rate=5e-5),
-        options=Options(),
+        options=PreTrainingOptions(),
     )

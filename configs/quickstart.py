@@ -9,7 +9,7 @@ are enough.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.classification import Options
+from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
@@ -25,5 +25,5 @@ def get_config() -> Config:
         ),
         train=TrainConfig(epochs=5.0, batch_size=32),
         optim=OptimConfig(learning_rate=1e-4),
-        options=Options(labels=("negative", "neutral", "positive")),
+        options=ClassificationOptions(labels=("negative", "neutral", "positive")),
     )

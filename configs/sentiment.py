@@ -12,7 +12,7 @@ TPU chip, or patience and a CPU.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.classification import Options
+from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
@@ -23,5 +23,5 @@ def get_config() -> Config:
         data=DataConfig(max_length=128),
         train=TrainConfig(epochs=3.0, batch_size=32),
         optim=OptimConfig(learning_rate=3e-5),
-        options=Options(labels=("negative", "neutral", "positive")),
+        options=ClassificationOptions(labels=("negative", "neutral", "positive")),
     )

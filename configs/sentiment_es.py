@@ -10,7 +10,7 @@ depend on your data; compare them with the share of the most frequent label. Har
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.classification import Options
+from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
@@ -21,5 +21,5 @@ def get_config() -> Config:
         data=DataConfig(max_length=128),
         train=TrainConfig(epochs=3.0, batch_size=32),
         optim=OptimConfig(learning_rate=3e-5),
-        options=Options(labels=("negativo", "neutro", "positivo")),
+        options=ClassificationOptions(labels=("negativo", "neutro", "positivo")),
     )

@@ -9,7 +9,7 @@ ham. Expect an F1 above 0.95 on the SMS Spam Collection. Hardware: one GPU with 
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.classification import Options
+from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
@@ -20,5 +20,5 @@ def get_config() -> Config:
         data=DataConfig(max_length=128),
         train=TrainConfig(epochs=3.0, batch_size=32),
         optim=OptimConfig(learning_rate=3e-5),
-        options=Options(labels=("ham", "spam"), positive="spam"),
+        options=ClassificationOptions(labels=("ham", "spam"), positive="spam"),
     )

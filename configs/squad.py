@@ -12,7 +12,7 @@ Local files in SQuAD's JSON form:
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.question_answering import Options
+from flaxbert.tasks.question_answering import QuestionAnsweringOptions
 
 
 def get_config() -> Config:
@@ -25,5 +25,5 @@ def get_config() -> Config:
         ),
         train=TrainConfig(epochs=2.0, batch_size=32),
         optim=OptimConfig(learning_rate=5e-5),
-        options=Options(),
+        options=QuestionAnsweringOptions(),
     )

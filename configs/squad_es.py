@@ -10,7 +10,7 @@ or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.question_answering import Options
+from flaxbert.tasks.question_answering import QuestionAnsweringOptions
 
 
 def get_config() -> Config:
@@ -21,5 +21,5 @@ def get_config() -> Config:
         data=DataConfig(max_length=384, overlap=128),
         train=TrainConfig(epochs=2.0, batch_size=32),
         optim=OptimConfig(learning_rate=5e-5),
-        options=Options(),
+        options=QuestionAnsweringOptions(),
     )

@@ -10,7 +10,7 @@ table 3). Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.question_answering import Options
+from flaxbert.tasks.question_answering import QuestionAnsweringOptions
 
 
 def get_config() -> Config:
@@ -23,9 +23,9 @@ def get_config() -> Config:
             eval="rajpurkar/squad_v2",
             max_length=384,
             overlap=128,
-            calibration=0.05,
+            threshold_split=0.05,
         ),
         train=TrainConfig(epochs=2.0, batch_size=48),
         optim=OptimConfig(learning_rate=5e-5),
-        options=Options(unanswerable=True),
+        options=QuestionAnsweringOptions(unanswerable=True),
     )

@@ -8,7 +8,7 @@ host, or one GPU with 8 GB or more (add --config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from flaxbert.tasks.classification import Options
+from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
@@ -19,5 +19,5 @@ def get_config() -> Config:
         data=DataConfig(train="nyu-mll/glue:sst2", eval="nyu-mll/glue:sst2", max_length=128),
         train=TrainConfig(epochs=3.0, batch_size=32),
         optim=OptimConfig(learning_rate=2e-5),
-        options=Options(text="sentence"),
+        options=ClassificationOptions(text="sentence"),
     )

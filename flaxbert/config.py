@@ -50,8 +50,8 @@ class ModelConfig:
     )
     remat: str = option("none", "memory for time in the backward pass: none, dots or full")
     dropout: float | None = option(None, "every dropout rate (default: the checkpoint's)")
-    fresh_head: bool = option(False, "start a new output layer even if the checkpoint has one")
-    positions: int | None = option(
+    reinit_head: bool = option(False, "start a new output layer even if the checkpoint has one")
+    max_position_embeddings: int | None = option(
         None, "longest sequence: cuts the table of positions, or repeats it (default: its size)"
     )
     resize_vocab: bool = option(
@@ -87,8 +87,8 @@ class DataConfig:
         'quote within is written \\"), or no (a quote is a character)',
     )
     encoding: str = option("utf-8", "of text files: utf-8, utf-16, cp1252, cp1251, latin1, ...")
-    malformed: str = option("error", "malformed lines, rows and answers: error, or skip and count")
-    calibration: float = option(
+    on_bad_row: str = option("error", "malformed lines, rows and answers: error, or skip and count")
+    threshold_split: float = option(
         0.0, "share of the training examples kept out of training, on which thresholds are fitted"
     )
     max_length: int = option(128, "longest feature in tokens, special tokens included")
@@ -108,14 +108,14 @@ class TrainConfig:
     epochs: float = option(3.0, "passes over the training data")
     batch_size: int = option(32, "features an optimizer step")
     eval_batch_size: int = option(64, "features an evaluation step")
-    accumulate: int = option(1, "parts a step is computed in (less memory, equal result)")
+    accumulation_steps: int = option(1, "parts a step is computed in (less memory, equal result)")
     max_steps: int | None = option(None, "stop early; the learning-rate schedule stays the same")
     seed: int = option(0, "order, dropout and the new output layer")
     log_every: int = option(10, "steps between lines of metrics.jsonl")
     eval_every: int | None = option(None, "steps between evaluations (default: each epoch; 0: end)")
     save_every: int = option(500, "steps between checkpoints; each evaluation and the end save too")
     save_minutes: float = option(15.0, "minutes between checkpoints at most (0: by steps alone)")
-    max_skips: int = option(
+    max_nonfinite_steps: int = option(
         0, "steps to skip whose loss or gradient is not finite, before the run stops (0: at once)"
     )
     keep_best: str | None = option(None, "metric that selects the weights (default: the last ones)")
@@ -239,7 +239,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.remat", model.remat, ("none", "dots", "full")),
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
-        ("data.malformed", data.malformed, ("error", "skip")),
+        ("data.on_bad_row", data.on_bad_row, ("error", "skip")),
     ):
         if value not in valid:
             yield f"{name}={value!r}: one of {', '.join(valid)}"
@@ -248,13 +248,13 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("data.overlap", data.overlap, 0),
         ("train.batch_size", train.batch_size, 1),
         ("train.eval_batch_size", train.eval_batch_size, 1),
-        ("train.accumulate", train.accumulate, 1),
+        ("train.accumulation_steps", train.accumulation_steps, 1),
         ("train.max_steps", train.max_steps, 1),
         ("train.log_every", train.log_every, 1),
         ("train.eval_every", train.eval_every, 0),
         ("train.save_every", train.save_every, 1),
         ("train.save_minutes", train.save_minutes, 0),
-        ("train.max_skips", train.max_skips, 0),
+        ("train.max_nonfinite_steps", train.max_nonfinite_steps, 0),
         ("train.seed", train.seed, 0),
         ("optim.learning_rate", optim.learning_rate, 0),
         ("optim.warmup", optim.warmup, 0),
@@ -282,8 +282,8 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
         if not 0 <= share < 1:
             yield f"{name}={share!r}: from 0 to below 1"
-    if not 0 <= data.calibration <= 0.5:
-        yield f"data.calibration={data.calibration!r}: from 0 to 0.5"
+    if not 0 <= data.threshold_split <= 0.5:
+        yield f"data.threshold_split={data.threshold_split!r}: from 0 to 0.5"
     if model.dropout is not None and not 0 <= model.dropout < 1:
         yield f"model.dropout={model.dropout!r}: from 0 to below 1"
     if data.row_length is not None and data.row_length < data.max_length:

@@ -7,7 +7,7 @@ from jax import Array
 
 Metrics = dict[str, float]
 
-Record = dict[str, Any]
+Prediction = dict[str, Any]
 
 DeviceBatch = Mapping[str, Array]
 

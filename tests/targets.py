@@ -40,7 +40,7 @@ def h100_devices() -> list[Any]:
 
 
 BY_TOKEN = ("input_ids", "token_type_ids", "position_ids", "segment_ids")
-BY_SEGMENT = ("anchor",)
+BY_SEGMENT = ("cls_position",)
 
 
 def compiled_step(
@@ -69,11 +69,13 @@ def compiled_step(
     mesh = sharding.make_mesh(devices)
     model = Model.create(read_config(config, dtype="bfloat16"), task.make_head)
     optimizer, _ = make_optimizer(OptimConfig(), 100)
-    now = state.shapes(model.shapes, optimizer, mesh, task.objectives)
-    step = make_train_step(model, task, optimizer, now, mesh, accumulate=1, seed=0, log_every=10)
+    now = state.shapes(model.shapes, optimizer, mesh, task.loss_names)
+    step = make_train_step(
+        model, task, optimizer, now, mesh, accumulation_steps=1, seed=0, log_every=10
+    )
 
     def array(size: int, dtype: Any = jnp.int32) -> Any:
-        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding.by_rows(mesh))
+        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding.batch_sharding(mesh))
 
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}

@@ -37,7 +37,7 @@ def write_config(tmp_path: Path, body: str) -> str:
 
 def config_with(**sections: dict[str, Any]) -> Config:
     """A valid configuration with changes: `config_with(train={"epochs": 2})`."""
-    config = Config(task="classification", options=classification.Options())
+    config = Config(task="classification", options=classification.ClassificationOptions())
     for name, changes in sections.items():
         setattr(config, name, dataclasses.replace(getattr(config, name), **changes))
     return config
@@ -130,10 +130,10 @@ def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -
         ("data", "columns", ("text", ""), "data.columns=('text', ''): each column needs"),
         ("data", "encoding", "utf8mb4", "data.encoding='utf8mb4': an encoding that Python has"),
         ("data", "encoding", "base64", "data.encoding='base64': an encoding that Python has"),
-        ("data", "malformed", "drop", "data.malformed='drop': one of error, skip"),
+        ("data", "malformed", "drop", "data.on_bad_row='drop': one of error, skip"),
         ("train", "batch_size", 0, "train.batch_size=0: at least 1"),
         ("train", "eval_batch_size", 0, "train.eval_batch_size=0: at least 1"),
-        ("train", "accumulate", 0, "train.accumulate=0: at least 1"),
+        ("train", "accumulate", 0, "train.accumulation_steps=0: at least 1"),
         ("train", "max_steps", 0, "train.max_steps=0: at least 1"),
         ("train", "log_every", 0, "train.log_every=0: at least 1"),
         ("train", "eval_every", -1, "train.eval_every=-1: at least 0"),
@@ -291,7 +291,7 @@ def test_a_config_file_alone_is_taken_as_it_is() -> None:
         ("--config.data.packing=false", False),
         ("--noconfig.data.packing", False),
         ("--config.data.packing=true", True),
-        ("--config.model.fresh_head", True),
+        ("--config.model.reinit_head", True),
         ("--config.options.n_best=5", 5),
     ],
 )

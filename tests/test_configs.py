@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from flaxbert.commands import args
 from flaxbert.config import Config, validate
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
@@ -117,7 +117,7 @@ def make_task(config: Config):
         {**texts, column: name, "tokens": ["word"]}
         for name in names.get(config.task, ["no", "yes"])
     ]
-    table = Table("made up", [Row(row, "here") for row in rows])
+    table = Table("made up", [Record(row, "here") for row in rows])
     return TASKS[config.task].create(config.data, options, table, {})
 
 
@@ -135,7 +135,7 @@ def make_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
         "regression": {"label": (slots,)},
         "token_classification": {"label": (length,), "first": (length,)},
     }
-    sizes = {name: (size,) for name, size in by_token.items()} | {"anchor": (slots,)}
+    sizes = {name: (size,) for name, size in by_token.items()} | {"cls_position": (slots,)}
     shapes = {
         name: jax.ShapeDtypeStruct((rows, *size), np.int32)
         for name, size in (sizes | own[config.task]).items()

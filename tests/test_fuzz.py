@@ -30,7 +30,7 @@ from flaxbert.data import batching, readers, tag_schemes, windows
 from flaxbert.data.batching import MAX_SHAPES, Batches
 from flaxbert.data.checks import READ_AS
 from flaxbert.data.features import Features
-from flaxbert.data.packing import choose_row_counts, pack
+from flaxbert.data.packing import choose_bucket_sizes, pack
 from flaxbert.data.readers import conll
 from flaxbert.errors import ConfigError, DataError, UserError
 from flaxbert.tasks import TASKS, base, question_answering, texts, token_classification
@@ -254,13 +254,13 @@ def test_any_bytes_are_read_or_refused_by_one_error_that_names_the_place(
         path.write_bytes(content)
         with messages() as told:
             try:
-                table = readers.read(str(path), DataConfig(malformed="skip"), split="train")
+                table = readers.read(str(path), DataConfig(on_bad_row="skip"), split="train")
             except DataError as error:
                 refused(path, error, lines=ending_of(name) in NUMBERED)
                 with pytest.raises(DataError):  # what cannot be skipped is an error the more
                     readers.read(str(path), DataConfig(), split="train")
                 return
-        detected = any(finding.kind == READ_AS for finding in table.findings)
+        detected = any(finding.kind == READ_AS for finding in table.issues)
         expected = None if detected else record_count(name, content)
         faults = skipped(told, "lines")
         assert expected is None or len(table.rows) + faults == expected
@@ -606,9 +606,9 @@ def write_objects(path: Path, records: list[Written]) -> None:
         path.write_text("".join(f"{each}\n" for each in objects))
 
 
-def make_task(name: str, options: dict[str, Any], malformed: str, train: Any = None) -> base.Task:
+def make_task(name: str, options: dict[str, Any], on_bad_row: str, train: Any = None) -> base.Task:
     kind = TASKS[name]
-    data = DataConfig(malformed=malformed, slices="lang", max_length=16, overlap=4)
+    data = DataConfig(on_bad_row=on_bad_row, slices="lang", max_length=16, overlap=4)
     return kind.create(data, kind.options_type(**options), train, {})
 
 
@@ -627,18 +627,20 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
         records=some_records(RECORDS[name]),
         options=st.sampled_from(TASK_OPTIONS[name]),
         ending=st.sampled_from([".json", ".jsonl"]),
-        labelled=st.booleans(),
+        labeled=st.booleans(),
     )
-    def _(records: list[Written], options: dict[str, Any], ending: str, labelled: bool) -> None:
+    def _(records: list[Written], options: dict[str, Any], ending: str, labeled: bool) -> None:
         path = tmp_path / f"file{ending}"
         write_objects(path, records)
         refusals = 0
-        for malformed in ("error", "skip"):
-            task = make_task(name, options, malformed)
+        for on_bad_row in ("error", "skip"):
+            task = make_task(name, options, on_bad_row)
             with messages() as told:
                 try:
-                    table = readers.read(str(path), DataConfig(malformed=malformed), split="train")
-                    examples = task.examples(table, labelled=labelled)
+                    table = readers.read(
+                        str(path), DataConfig(on_bad_row=on_bad_row), split="train"
+                    )
+                    examples = task.examples(table, labeled=labeled)
                 except DataError as error:
                     refused(path, error)
                     refusals += 1
@@ -646,10 +648,10 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
             faults = skipped(told, "lines") + skipped(told, "rows")
             assert table.malformed == faults + skipped(told, "answers")
             assert origins(name, examples) + faults == len(records)
-            assert not faults or malformed == "skip"
+            assert not faults or on_bad_row == "skip"
             assert (faults > 0) <= (refusals == 1)  # "error" refuses what "skip" leaves out
             try:
-                features = task.featurize(examples, tokenizer, labelled=labelled)
+                features = task.featurize(examples, tokenizer, labeled=labeled)
             except DataError as error:  # such as texts of one document, or a question too long
                 refused(path, error)
                 continue
@@ -664,12 +666,14 @@ def test_a_task_is_made_from_any_records_or_refused(name: str, count: int, tmp_p
     @for_all(count, records=some_records(RECORDS[name]))
     def _(records: list[Written]) -> None:
         write_objects(path, records)
-        for malformed in ("error", "skip"):
+        for on_bad_row in ("error", "skip"):
             with messages() as told:
                 try:
-                    table = readers.read(str(path), DataConfig(malformed=malformed), split="train")
-                    task = make_task(name, {}, malformed, table)
-                    made = task.examples(table, labelled=True)
+                    table = readers.read(
+                        str(path), DataConfig(on_bad_row=on_bad_row), split="train"
+                    )
+                    task = make_task(name, {}, on_bad_row, table)
+                    made = task.examples(table, labeled=True)
                 except UserError:
                     continue
             # Once, though rows may be read for their labels and for their texts.
@@ -685,7 +689,7 @@ def test_a_task_is_made_from_any_records_or_refused(name: str, count: int, tmp_p
 @cases(40, 1000)
 @pytest.mark.parametrize("malformed", ["error", "skip"])
 def test_damaged_files_become_examples_or_are_refused(
-    malformed: str, count: int, tmp_path: Path, tokenizer: Any
+    on_bad_row: str, count: int, tmp_path: Path, tokenizer: Any
 ) -> None:
     task_of = {
         ".tsv": "classification",
@@ -705,14 +709,14 @@ def test_damaged_files_become_examples_or_are_refused(
         ending, content = file
         path, name = tmp_path / f"file{ending}", task_of[ending]
         path.write_bytes(content)
-        data = DataConfig(malformed=malformed, max_length=16, overlap=4)
+        data = DataConfig(on_bad_row=on_bad_row, max_length=16, overlap=4)
         kind = TASKS[name]
         options = kind.options_type(**TASK_OPTIONS[name][-1])
         try:
-            table = readers.read(str(path), DataConfig(malformed=malformed), split="train")
+            table = readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
             task = kind.create(data, options, None, {})
-            examples = task.examples(table, labelled=True)
-            task.featurize(examples, tokenizer, labelled=True)
+            examples = task.examples(table, labeled=True)
+            task.featurize(examples, tokenizer, labeled=True)
         except DataError as error:
             refused(path, error)
 
@@ -754,30 +758,30 @@ def test_squad_with_any_part_replaced_gives_every_question_or_is_refused(
         count,
         way=st.sampled_from(inside),
         odd=st.sampled_from([None, *ODD]),
-        malformed=st.sampled_from(["error", "skip"]),
-        labelled=st.booleans(),
+        on_bad_row=st.sampled_from(["error", "skip"]),
+        labeled=st.booleans(),
     )
-    def _(way: tuple[Any, ...], odd: str | None, malformed: str, labelled: bool) -> None:
+    def _(way: tuple[Any, ...], odd: str | None, on_bad_row: str, labeled: bool) -> None:
         squad = replaced(SQUAD, way, ... if odd is None else "@")
         path.write_text(json.dumps(squad).replace('"@"', odd or ""))
-        task = make_task("question_answering", {"unanswerable": True}, malformed)
+        task = make_task("question_answering", {"unanswerable": True}, on_bad_row)
         task.data.slices = None
         with messages() as told:
             try:
-                table = readers.read(str(path), DataConfig(malformed=malformed), split="train")
-                examples = task.examples(table, labelled=labelled)
+                table = readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+                examples = task.examples(table, labeled=labeled)
             except DataError as error:
                 refused(path, error)
                 return
         faults = skipped(told, "lines") + skipped(told, "rows")
         assert table.malformed == faults + skipped(told, "answers")
         assert len(examples) + faults == question_count(json.loads(path.read_text()))
-        for example in examples if labelled else []:
+        for example in examples if labeled else []:
             # Only an empty list says that there is no answer.
             (given,) = [r.values["answers"] for r in table.rows if r.origin == example.origin]
-            assert len(example.answers) == len(given.get("text", ())) or malformed == "skip"
+            assert len(example.answers) == len(given.get("text", ())) or on_bad_row == "skip"
         try:
-            task.featurize(examples, tokenizer, labelled=labelled)
+            task.featurize(examples, tokenizer, labeled=labeled)
         except DataError as error:  # a question that leaves no room
             refused(path, error)
 
@@ -842,7 +846,7 @@ def test_heights_hold_every_need_and_are_few(count: int) -> None:
         limit=st.integers(1, 4),
     )
     def _(needed: list[int], multiple: int, limit: int) -> None:
-        heights = choose_row_counts(needed, multiple, limit)
+        heights = choose_bucket_sizes(needed, multiple, limit)
         assert 1 <= len(heights) <= limit
         assert heights == sorted(set(heights))
         assert all(height > 0 and height % multiple == 0 for height in heights)
@@ -898,7 +902,7 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
         )
         elsewhere = Batches(features, batch_size, room, 1, 1, 2 * a_pass, seed=seed)
         assert plan.steps_per_epoch == a_pass
-        heights = plan.row_counts
+        heights = plan.bucket_sizes
         assert 1 <= len(heights) <= MAX_SHAPES
         assert all(height % (shards * parts) == 0 for height in heights)
         for epoch in range(2):
@@ -965,7 +969,7 @@ def test_the_arrays_of_a_batch_are_its_features(count: int) -> None:
                 for name in ("input_ids", "other"):
                     assert np.array_equal(batch[name][r, here], features.tokens[name][begin:end])
                 assert np.array_equal(batch["position_ids"][r, here], np.arange(len(here)))
-                assert batch["anchor"][r, k] == here[0]
+                assert batch["cls_position"][r, k] == here[0]
                 assert batch["last"][r, k] == here[-1]
                 if features.grouped:
                     part = r // (len(rows) // (shards * parts)) % parts
@@ -1010,19 +1014,19 @@ def test_every_word_is_tagged_once_at_its_first_piece_over_all_windows(
     def _(texts: list[list[str]], size: tuple[int, int], seed: int) -> None:
         chance = np.random.default_rng(seed)
         data = DataConfig(max_length=size[0], overlap=size[1])
-        options = token_classification.Options(labels=tags)
+        options = token_classification.TokenClassificationOptions(labels=tags)
         task = token_classification.TokenClassification.create(data, options, None, {})
         examples = [
-            token_classification.Example(
+            token_classification.SentenceExample(
                 tuple(words), tuple(chance.choice(tags, len(words)).tolist()), None, "here"
             )
             for words in texts
         ]
-        features = task.featurize(examples, tokenizer, labelled=True)
+        features = task.featurize(examples, tokenizer, labeled=True)
         assert features.lengths.max() <= size[0]
         owner = np.repeat(features.example, features.lengths)
         guess = chance.integers(0, len(tags), len(owner))
-        predictions = base.Predictions({}, {"tag": guess})
+        predictions = base.TaskOutputs({}, {"tag": guess})
         records = task.decode(examples, features, predictions)
         for number, (example, record) in enumerate(zip(examples, records, strict=True)):
             whole = tokenizer([list(example.tokens)], is_split_into_words=True)
@@ -1066,9 +1070,9 @@ def test_every_piece_of_a_long_text_is_read_or_the_text_counted_as_cut(
             ]
             if paired and long == "windows" and max(firsts) >= size[0] - 3 - size[1]:
                 with pytest.raises(DataError, match=r"here: the first text has \d+ tokens; with"):
-                    texts.featurize(examples, tokenizer, options, data, labelled=True)
+                    texts.featurize(examples, tokenizer, options, data, labeled=True)
                 continue
-            features = texts.featurize(examples, tokenizer, options, data, labelled=True)
+            features = texts.featurize(examples, tokenizer, options, data, labeled=True)
             assert features.lengths.max() <= size[0]
             assert len(features) == len(examples)
             cut = 0
@@ -1096,13 +1100,13 @@ def test_every_piece_of_a_long_text_is_read_or_the_text_counted_as_cut(
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> question_answering.Example:
+def questions(draw: st.DrawFn) -> question_answering.QuestionExample:
     """A context and a piece of it for an answer."""
     context = draw(st.lists(SOME_WORDS, min_size=1, max_size=30).map(" ".join).filter(bool))
     begin = draw(st.integers(0, len(context) - 1))
     end = draw(st.integers(begin + 1, min(len(context), begin + 12)))
     answers = ((context[begin:end], begin),) if draw(st.integers(0, 4)) else ()
-    return question_answering.Example("q", "a", context, answers, None, "here")
+    return question_answering.QuestionExample("q", "a", context, answers, None, "here")
 
 
 @cases(60, 750)
@@ -1115,12 +1119,17 @@ def test_a_predicted_answer_is_the_text_at_its_characters(count: int, tokenizer:
         longest=st.integers(1, 6),
     )
     def _(
-        examples: list[question_answering.Example], size: tuple[int, int], seed: int, longest: int
+        examples: list[question_answering.QuestionExample],
+        size: tuple[int, int],
+        seed: int,
+        longest: int,
     ) -> None:
         data = DataConfig(max_length=size[0], overlap=min(size[1], max(0, size[0] - 5)))
-        options = question_answering.Options(unanswerable=True, max_answer_length=longest, n_best=4)
+        options = question_answering.QuestionAnsweringOptions(
+            unanswerable=True, max_answer_length=longest, n_best=4
+        )
         task = question_answering.QuestionAnswering.create(data, options, None, {})
-        features = task.featurize(examples, tokenizer, labelled=False)
+        features = task.featurize(examples, tokenizer, labeled=False)
         chance = np.random.default_rng(seed)
         # What `predict` gives: the best places of each window, those that are none far below.
         slots = {"null_score": chance.normal(size=len(features.lengths))}
@@ -1135,7 +1144,7 @@ def test_a_predicted_answer_is_the_text_at_its_characters(count: int, tokenizer:
                 places[window, : len(allowed)] = allowed
                 scores[window, : len(allowed)] = np.sort(chance.normal(size=len(allowed)))[::-1]
             slots |= {f"{side}_place": places, f"{side}_score": scores}
-        records = task.decode(examples, features, base.Predictions(slots, {}))
+        records = task.decode(examples, features, base.TaskOutputs(slots, {}))
         assert len(records) == len(examples)
         for example, record in zip(examples, records, strict=True):
             json.dumps(record, allow_nan=False)
@@ -1151,14 +1160,14 @@ def test_an_answer_lies_at_its_characters_in_each_window_that_holds_it(
     count: int, tokenizer: Any
 ) -> None:
     @for_all(count, examples=st.lists(questions(), min_size=1, max_size=3), size=SIZES)
-    def _(examples: list[question_answering.Example], size: tuple[int, int]) -> None:
+    def _(examples: list[question_answering.QuestionExample], size: tuple[int, int]) -> None:
         data = DataConfig(max_length=size[0], overlap=min(size[1], size[0] - 5))
         if data.overlap < 0:
             return
-        options = question_answering.Options(unanswerable=True)
+        options = question_answering.QuestionAnsweringOptions(unanswerable=True)
         task = question_answering.QuestionAnswering.create(data, options, None, {})
         with messages() as told:
-            features = task.featurize(examples, tokenizer, labelled=True)
+            features = task.featurize(examples, tokenizer, labeled=True)
         lost = set()
         for number, example in enumerate(examples):
             encoded = tokenizer([example.context], return_offsets_mapping=True)

@@ -239,11 +239,11 @@ def test_flags_of_convert_exist(capsys: pytest.CaptureFixture[str]) -> None:
 def test_configs_and_pages_that_are_named_exist() -> None:
     for name in re.findall(r"configs/\w+\.py|tests/\w+\.py|flaxbert/\w+\.py", GUIDE):
         assert (ROOT / name).is_file(), name
-    for page, anchor in re.findall(r"\]\(([\w.]*)#?([\w-]*)\)", GUIDE):
+    for page, cls_position in re.findall(r"\]\(([\w.]*)#?([\w-]*)\)", GUIDE):
         path = ROOT / "docs" / (page or "migrating.md")
         headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         slugs = [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
-        assert not anchor or anchor in slugs
+        assert not cls_position or cls_position in slugs
 
 
 # --- FlaxBert ------------------------------------------------------------------------------------

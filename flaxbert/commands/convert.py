@@ -79,7 +79,7 @@ def export_newest(workdir: Path, directory: Path) -> None:
     log.info(f"{workdir}: has not finished; its checkpoint of step {step}")
     shutil.copytree(workdir / SKELETON, directory, dirs_exist_ok=True)
     hf_config = formats.read_config(directory)
-    fitted = hf_config.get("flaxbert", {}) | notes.calibration
+    fitted = hf_config.get("flaxbert", {}) | notes.thresholds
     hf_config |= {"flaxbert": fitted} if fitted else {}
     (directory / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
     model = Model.create(read_config(hf_config), head_of(hf_config))

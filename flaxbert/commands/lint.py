@@ -4,7 +4,7 @@ usage: flaxbert lint --config=configs/NAME.py[:ARG] [--config.KEY=VALUE ...] [--
 
 Reads data.train, data.eval and data.predict, as far as they are set. Errors are what a run stops
 at: unusable files, and malformed lines, rows and answers; the latter are warnings with
---config.data.malformed=skip, which leaves them out and counts them. All else is a warning too.
+--config.data.on_bad_row=skip, which leaves them out and counts them. All else is a warning too.
 --all lists every place, else the first five of each kind. Exit codes: 0 no errors; 2 errors.
 """
 
@@ -19,12 +19,12 @@ from typing import Any
 from flaxbert.commands import args
 from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import checks, coverage, readers
-from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Finding
+from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Issue
 from flaxbert.data.readers.encodings import codec
 from flaxbert.data.table import Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
 from flaxbert.pipeline.datasets import SPLITS
-from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare
 from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    stops = (UNUSABLE,) if config.data.malformed == "skip" else (UNUSABLE, MALFORMED)
+    stops = (UNUSABLE,) if config.data.on_bad_row == "skip" else (UNUSABLE, MALFORMED)
     return 2 if report(found, stops, everything=everything) else 0
 
 
-def report(found: Sequence[Finding], stops: Sequence[str], *, everything: bool) -> int:
+def report(found: Sequence[Issue], stops: Sequence[str], *, everything: bool) -> int:
     """Print findings by kind; those of the kinds in `stops` are errors. Returns how many are."""
-    kinds: dict[str, list[Finding]] = collections.defaultdict(list)
+    kinds: dict[str, list[Issue]] = collections.defaultdict(list)
     for finding in found:
         kinds[finding.kind].append(finding)
     for kind in sorted(kinds, key=[*reversed(stops), UNUSABLE].count, reverse=True):
@@ -76,14 +76,14 @@ def report(found: Sequence[Finding], stops: Sequence[str], *, everything: bool) 
     return errors
 
 
-def lint(config: Config) -> list[Finding]:
+def lint(config: Config) -> list[Issue]:
     """All findings in the data of a configuration.
 
     Raises:
       ConfigError: for a configuration whose mistake is not in the data.
     """
     # Readers and tasks stop at the first mistake, or tell all that they leave out: the latter.
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, malformed="skip"))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="skip"))
     specs = {key: spec for key in SPLITS if (spec := getattr(config.data, key))}
     if not specs:
         raise ConfigError("no data: neither data.train, data.eval nor data.predict is set")
@@ -93,81 +93,81 @@ def lint(config: Config) -> list[Finding]:
         try:
             tables[key] = readers.read(spec, config.data, split=SPLITS[key])
         except (DataError, HubError) as error:
-            found.append(Finding(UNUSABLE, "", str(error)))
+            found.append(Issue(UNUSABLE, "", str(error)))
     for table in tables.values():
-        found += checks.in_columns([(row.origin, row.values) for row in table.rows])
+        found += checks.check_columns([(row.origin, row.values) for row in table.rows])
     if "train" in tables or "train" not in specs:  # else it is not known what the labels are
         found += _in_rows(config, tables)
     for table in tables.values():
-        found += table.findings.elements()
+        found += table.issues.elements()
     return found
 
 
-def _in_files(spec: str, data: DataConfig) -> Iterator[Finding]:
+def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
     for path in readers.files(spec):
         if path.is_file():
             with contextlib.suppress(OSError, DataError):  # its reader reports it
                 form, _ = readers.form_of(path, data)
                 if form != "parquet":
-                    yield from checks.in_file(path, codec(data.encoding), quoted=form == "csv")
+                    yield from checks.check_file(path, codec(data.encoding), quoted=form == "csv")
 
 
-def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Finding]:
+def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
     """What shows where the task reads the tables, and adds to their own findings."""
-    setup: Setup | None = None
+    setup: Pipeline | None = None
     try:
         setup = prepare(config, config.model.init, tables.get("train"))
         task = setup.task
     except (HubError, WeightsError) as error:
-        yield Finding("without tokenizer", "", f"lengths are not checked: {error}")
+        yield Issue("without tokenizer", "", f"lengths are not checked: {error}")
         kind = TASKS[config.task]
         try:
             options = config.options or kind.options_type()
             task = kind.create(config.data, options, tables.get("train"), {})
         except UserError as again:
-            yield Finding(UNUSABLE, "", str(again))
+            yield Issue(UNUSABLE, "", str(again))
             return
     except UserError as error:
-        yield Finding(UNUSABLE, "", str(error))
+        yield Issue(UNUSABLE, "", str(error))
         return
     examples: dict[str, list[Any]] = {}
     for key, table in tables.items():
         try:
-            examples[key] = task.examples(table, labelled=key != "predict")
+            examples[key] = task.examples(table, labeled=key != "predict")
         except DataError as error:
-            yield Finding(UNUSABLE, "", str(error))
+            yield Issue(UNUSABLE, "", str(error))
             continue
-        yield from checks.in_examples(examples[key])
+        yield from checks.check_examples(examples[key])
         if setup is not None:
             yield from _lost(setup, table, examples[key], key)
     train, evaluated = examples.get("train", []), examples.get("eval", [])
-    yield from checks.between(train, evaluated, getattr(task, "labels", ()))
+    yield from checks.compare_splits(train, evaluated, getattr(task, "labels", ()))
 
 
-def _lost(setup: Setup, table: Table, examples: list[Any], key: str) -> Iterator[Finding]:
+def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Iterator[Issue]:
     """What the tokenizer drops, what `data.max_length` cuts off; what is too long is malformed."""
     try:
-        examples, features = setup.featurize(examples, table, labelled=key != "predict")
+        examples, features = setup.featurize(examples, table, labeled=key != "predict")
     except UserError as error:
-        yield Finding(UNUSABLE, "", str(error))
+        yield Issue(UNUSABLE, "", str(error))
         return
     unknown = coverage.unknown(features, setup.tokenizer)
     if unknown.serious or unknown.lost:
-        yield Finding("unknown words", table.source, unknown.describe(examples))
-    texts = [text for example in examples for text in example.content]
+        yield Issue("unknown words", table.source, unknown.describe(examples))
+    texts = [text for example in examples for text in example.texts]
     if dropped := coverage.vanishing(texts, setup.tokenizer):
         what = f"the tokenizer drops {coverage.named(dropped)}"
-        yield Finding("characters that vanish", table.source, what)
+        yield Issue("characters that vanish", table.source, what)
     if merged := coverage.merged(texts, setup.tokenizer):
         what = f"the tokenizer reads {coverage.pairs(merged)}"
-        yield Finding("words that become one", table.source, what)
+        yield Issue("words that become one", table.source, what)
     length = setup.config.data.max_length
     share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
     for index in features.cut:
         what = f"is cut to {length} tokens, as are {share}; raise data.max_length"
-        yield Finding("cut text", examples[index].origin, what)
+        yield Issue("cut text", examples[index].origin, what)
     for kind, places in features.lost.items():
         for index, what in places.items():
-            yield Finding(kind, examples[index].origin, what)
+            yield Issue(kind, examples[index].origin, what)
     if key == "train" and (reason := features.idle):
-        yield Finding(UNUSABLE, "", f"{table.source}: nothing to learn from: {reason}.")
+        yield Issue(UNUSABLE, "", f"{table.source}: nothing to learn from: {reason}.")

@@ -12,7 +12,7 @@ from flaxbert.config import Config, validate
 from flaxbert.errors import check_local
 from flaxbert.pipeline import stored
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare
 from flaxbert.pipeline.predictor import Evaluator
 from flaxbert.pretrained import mapping
 from flaxbert.runtime import files, memory, multihost, sharding
@@ -20,7 +20,7 @@ from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import command, write_config
 from flaxbert.tasks import TASKS
 from flaxbert.training.trainer import run
-from flaxbert.types import Record
+from flaxbert.types import Prediction
 
 
 def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
@@ -79,7 +79,7 @@ class _Opened:
     """A trained model, and the data set to apply it to."""
 
     workdir: Path
-    setup: Setup
+    setup: Pipeline
     evaluator: Evaluator
     params: Any
     malformed: int
@@ -87,7 +87,7 @@ class _Opened:
     commits: dict[str, str]
     """{config key: commit} of what is from the hub."""
 
-    def write(self, name: str, predictions: str, records: Sequence[Record]) -> str:
+    def write(self, name: str, predictions: str, records: Sequence[Prediction]) -> str:
         """Write predictions, and next to them what they are of; returns the names of both files.
 
         A run's own results are those of other data: their files have other names.
@@ -105,7 +105,7 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
     multihost.agree(command(config, key) | {"flags": sorted(given)})
     check_local("workdir", workdir)
     ours = stored.holds_run(workdir)
-    with multihost.together():
+    with multihost.fail_together():
         if ours:
             config = stored.as_trained(config, workdir, given)
         validate(config, TASKS)
@@ -114,18 +114,18 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
         init = str(workdir) if ours else config.model.init
         setup = prepare(config, init, train=None)
         table = read_table(config.data, key)
-        evaluator = Evaluator.open(setup, table, labelled=key == "eval")
+        evaluator = Evaluator.open(setup, table, labeled=key == "eval")
         params = setup.load_params(trained=True)
-    if multihost.several_hosts():
+    if multihost.is_multihost():
         labels = getattr(setup.task, "labels", ())
         multihost.agree(
             {"model": init, "labels": list(labels)}
             | {f"weights, {part}": digest for part, digest in mapping.digests(params).items()}
             | {"examples": evaluator.data.fingerprint(labels)}
-            | {"rows of a step": list(evaluator.data.batches.row_counts)}
+            | {"rows of a step": list(evaluator.data.batches.bucket_sizes)}
         )
     with memory.explained("placing the parameters", memory.PARAMETERS):
-        placed = sharding.put_params(params, setup.mesh)
+        placed = sharding.shard_params(params, setup.mesh)
     commits = {"model.init": setup.commit, f"data.{key}": table.commit}
     known = {name: commit for name, commit in commits.items() if commit}
     return _Opened(workdir, setup, evaluator, placed, table.malformed, known)

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxbert.errors import clip
-from flaxbert.pipeline.pipeline import Setup
-from flaxbert.types import Record
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.types import Prediction
 
 SHOWN = 8
 """Predictions in the table that a run ends with."""
@@ -41,12 +41,14 @@ def _beside(name: str, side: str) -> str:
     return f"{metric}_{side}{slash}{part}"
 
 
-def show_predictions(setup: Setup, examples: Sequence[Any], records: Sequence[Record]) -> None:
+def show_predictions(
+    setup: Pipeline, examples: Sequence[Any], records: Sequence[Prediction]
+) -> None:
     """Print some predictions, spread evenly over the data set."""
     if not records:
         return
     chosen = range(0, len(records), max(1, len(records) // SHOWN))[:SHOWN]
-    lines = [setup.task.show(examples[i], records[i]) for i in chosen]
+    lines = [setup.task.table_row(examples[i], records[i]) for i in chosen]
     table = Table(*lines[0], title="predictions")
     for line in lines:
         cells = [clip(text, CELL) for text in line.values()]

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flaxbert.data.checks import RARE, Finding
-from flaxbert.data.table import Row, parsed, shown
+from flaxbert.data.checks import RARE, Issue
+from flaxbert.data.table import Record, parsed, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
@@ -17,14 +17,14 @@ NEAR = 500
 
 
 def read_answers(
-    row: Row, *, unanswerable: bool, malformed: str = "error"
+    row: Record, *, unanswerable: bool, on_bad_row: str = "error"
 ) -> tuple[tuple[Answer, ...], list[str]]:
     """All reference answers of a question, and what is wrong with those that were skipped.
 
     Args:
       row: with `context` and `answers`.
       unanswerable: whether there may be none.
-      malformed: whether an answer that does not stand at its place is an "error", or left out
+      on_bad_row: whether an answer that does not stand at its place is an "error", or left out
         ("skip") where the question has others; machine-translated sets have such answers.
 
     Raises:
@@ -39,16 +39,16 @@ def read_answers(
         )
     faults = [_fault(text, start, context) for text, start in pairs]
     good: Any = tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
-    if len(good) < len(pairs) and (malformed != "skip" or not good):
+    if len(good) < len(pairs) and (on_bad_row != "skip" or not good):
         fault = next(fault for fault in faults if fault is not None)
         raise DataError(
             f"{row.origin}: {fault} Fix it, or leave such answers out with "
-            "--config.data.malformed=skip."
+            "--config.data.on_bad_row=skip."
         )
     return good, [f"{row.origin}: {fault}" for fault in faults if fault is not None]
 
 
-def _pairs(row: Row) -> tuple[tuple[object, object], ...]:
+def _pairs(row: Record) -> tuple[tuple[object, object], ...]:
     """Texts and places as a row has them; none where `is_impossible` says so and no text is there.
 
     Raises:
@@ -81,7 +81,7 @@ def _pairs(row: Row) -> tuple[tuple[object, object], ...]:
     return tuple((text, _whole(start)) for text, start in pairs)
 
 
-def _impossible(row: Row) -> bool | None:
+def _impossible(row: Record) -> bool | None:
     """What a row's `is_impossible` says; None if it says nothing."""
     value = str(row.values.get("is_impossible")).strip().lower()
     return {"true": True, "1": True, "false": False, "0": False}.get(value)
@@ -94,7 +94,7 @@ def _whole(start: object) -> object:
     return int(start) if isinstance(start, float) and start.is_integer() else start
 
 
-def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:
+def check_questions(rows: Iterable[Record], *, unanswerable: bool) -> Iterator[Issue]:
     """Questions whose `id` another has too, or whose `is_impossible` their answers belie.
 
     Args:
@@ -106,7 +106,7 @@ def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:
         name, answers = str(row.values.get("id")), row.values.get("answers")
         if "id" in row.values and name in first:
             what = f"question {number} has the id {shown(name)}, as has question {first[name]}"
-            yield Finding("id twice", row.origin, f"{what}; predictions go by it")
+            yield Issue("id twice", row.origin, f"{what}; predictions go by it")
         first.setdefault(name, str(number))
         impossible = _impossible(row)
         if unanswerable and impossible is not None and answers is not None:
@@ -115,10 +115,10 @@ def doubtful(rows: Iterable[Row], *, unanswerable: bool) -> Iterator[Finding]:
                 what = (
                     f"is_impossible is {impossible}, but there is {'an' if given else 'no'} answer"
                 )
-                yield Finding("is_impossible", row.origin, f"{what}, which counts")
+                yield Issue("is_impossible", row.origin, f"{what}, which counts")
 
 
-def _has_answer(row: Row) -> bool | None:
+def _has_answer(row: Record) -> bool | None:
     try:
         return bool(_pairs(row))
     except DataError:  # told where it is read
@@ -131,7 +131,7 @@ UNSPACED = re.compile(
 """Letters of scripts without blanks between words: Thai, Lao, Burmese, Khmer, kana, Chinese."""
 
 
-def unspaced(answers: Sequence[Sequence[Answer]], origins: Sequence[str]) -> Iterator[Finding]:
+def unspaced(answers: Sequence[Sequence[Answer]], origins: Sequence[str]) -> Iterator[Issue]:
     """Whether F1, which counts words between blanks, says little about these questions' answers."""
     texts = [(pairs[0][0], origin) for pairs, origin in zip(answers, origins, strict=True) if pairs]
     found = [(text, origin) for text, origin in texts if UNSPACED.search(text)]
@@ -142,7 +142,7 @@ def unspaced(answers: Sequence[Sequence[Answer]], origins: Sequence[str]) -> Ite
             f"such as {shown(text)}. Exact match and F1 are the official script's, which compares "
             "words between blanks: one character more is a wrong answer with F1 0"
         )
-        yield Finding("words without blanks", origin, what)
+        yield Issue("words without blanks", origin, what)
 
 
 def _fault(text: object, start: object, context: str) -> str | None:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from flaxbert.data.features import Features
-from flaxbert.data.packing import Row, choose_row_counts, pack
+from flaxbert.data.packing import PackedRow, choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
 
 Batch = dict[str, np.ndarray]
@@ -39,8 +39,8 @@ class Batches:
       shards: parts that devices divide the rows in: R is a multiple of `shards * parts`.
       steps: steps that this run may take; shapes are chosen so that all of them fit.
       seed: shuffles each epoch; None keeps the order (evaluation).
-      parts: parts that a step is computed in, one after the other (`train.accumulate`). A feature
-        lies in one of them whole.
+      parts: micro-batches that a step is computed in (`train.accumulation_steps`); all sequences
+        of a feature lie in the same one.
     """
 
     features: Features
@@ -77,11 +77,11 @@ class Batches:
         members = self.step_features(step)
         return [members[part :: self.parts] for part in range(self.parts)]
 
-    def rows(self, step: int) -> list[Row]:
+    def rows(self, step: int) -> list[PackedRow]:
         """The sequences of each row of a step, without the empty rows that fill it up."""
         return [row for rows in self._part_rows(step) for row in rows]
 
-    def _part_rows(self, step: int) -> list[list[Row]]:
+    def _part_rows(self, step: int) -> list[list[PackedRow]]:
         parts = []
         for members in self._part_features(step):
             sequences = [s for feature in members for s in self.features.sequences(feature)]
@@ -91,27 +91,27 @@ class Batches:
         return parts
 
     @functools.cached_property
-    def row_counts(self) -> list[int]:
+    def bucket_sizes(self) -> list[int]:
         """The batch heights (R) in use, ascending."""
         needed = [self.parts * max(map(len, self._part_rows(step))) for step in range(self.steps)]
         multiple = self.shards * self.parts
         price = max(PROGRAM_TOKENS / self.row_length, PROGRAM_SHARE * sum(needed))
-        return choose_row_counts(needed or [1], multiple, MAX_SHAPES, price)
+        return choose_bucket_sizes(needed or [1], multiple, MAX_SHAPES, price)
 
-    def full_rows(self, step: int) -> list[Row]:
+    def full_rows(self, step: int) -> list[PackedRow]:
         """The rows of a step, with the empty ones that make up its height (R).
 
         Ordered as [shards, parts, rows of both]: each device cuts its own rows into parts.
         """
         parts = self._part_rows(step)
         most = self.parts * max(map(len, parts))
-        height = next(count for count in self.row_counts if count >= most) // self.parts
+        height = next(count for count in self.bucket_sizes if count >= most) // self.parts
         filled = [[*rows, *([[]] * (height - len(rows)))] for rows in parts]
         share = height // self.shards
         cuts = [slice(shard * share, (shard + 1) * share) for shard in range(self.shards)]
         return [row for cut in cuts for rows in filled for row in rows[cut]]
 
-    def build(self, rows: list[Row], step: int = 0) -> Batch:
+    def build(self, rows: list[PackedRow], step: int = 0) -> Batch:
         """Arrays of some rows of a step; an empty list is an empty row.
 
         Returns:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 MALFORMED = "malformed"
-"""The kind of what cannot be used: an error, or left out and counted (`data.malformed=skip`)."""
+"""The kind of what cannot be used: an error, or left out and counted (`data.on_bad_row=skip`)."""
 
 UNUSABLE = "unusable"
 """The kind of what stops a run even then: a file that cannot be decoded, a column that is absent.
@@ -70,7 +70,7 @@ SHOWN = 60
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Issue:
     """One thing at one place."""
 
     kind: str
@@ -90,19 +90,19 @@ class Comparable(Protocol):
         """Where it comes from."""
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Its texts, in an order that means something."""
 
     @property
-    def gold(self) -> Hashable:
-        """What is to be predicted; None if unlabelled."""
+    def target(self) -> Hashable:
+        """What is to be predicted; None if unlabeled."""
 
     @property
     def labels(self) -> tuple[int | str, ...]:
         """Its labels."""
 
 
-def in_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Finding]:
+def check_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Issue]:
     """What a text file shows before it is read.
 
     Args:
@@ -112,7 +112,7 @@ def in_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Finding]:
     """
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
-        yield Finding("byte-order mark", f"{path}:1", "is left out; save the file without it")
+        yield Issue("byte-order mark", f"{path}:1", "is left out; save the file without it")
     text = content.decode(encoding, "replace")  # its reader reports what cannot be decoded
     outside = text
     if quoted:  # spreadsheets write \n in a cell, and \r\n after a row
@@ -125,10 +125,10 @@ def in_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Finding]:
         first = next(re.finditer(patterns[rarest], outside)).start()
         line = text.count("\n", 0, first) + 1
         listed = ", ".join(f"{count} {end}" for end, count in used.items())
-        yield Finding("mixed line ends", f"{path}:{line}", f"{listed}; write them all alike")
+        yield Issue("mixed line ends", f"{path}:{line}", f"{listed}; write them all alike")
 
 
-def in_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Finding]:
+def check_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Issue]:
     """Rows, as (origin, values), with columns that few have, or without some that most have."""
     sets = collections.Counter(frozenset(values) for _, values in rows)
     common = sets.most_common(1)[0][0] if sets else frozenset()
@@ -139,35 +139,35 @@ def in_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Fin
             missing, extra = sorted(common - own), sorted(own - common)
             parts = [f"lacks {missing}"] if missing else []
             parts += [f"has {extra} besides"] if extra else []
-            yield Finding("other columns", origin, f"{' and '.join(parts)}, unlike most rows")
+            yield Issue("other columns", origin, f"{' and '.join(parts)}, unlike most rows")
 
 
-def in_examples(examples: Iterable[Comparable]) -> Iterator[Finding]:
+def check_examples(examples: Iterable[Comparable]) -> Iterator[Issue]:
     """What single examples show."""
     for example in examples:
         if (words := len(getattr(example, "tokens", ()))) > LONG_SENTENCE:
             what = f"a sentence of {words:,} words: are blank lines missing?"
-            yield Finding("very long sentence", example.origin, what)
-        for text in example.content:
+            yield Issue("very long sentence", example.origin, what)
+        for text in example.texts:
             if not text.strip():
-                yield Finding("empty text", example.origin, "a text without a word")
+                yield Issue("empty text", example.origin, "a text without a word")
             if len(text) > LONG_TEXT:
                 what = f"a text of {len(text):,} characters: is a line end or a quote missing?"
-                yield Finding("very long text", example.origin, what)
+                yield Issue("very long text", example.origin, what)
             if "\0" in text:
                 at = text.index("\0")
-                yield Finding("NUL", example.origin, f"a NUL at character {at}; tokenizers drop it")
+                yield Issue("NUL", example.origin, f"a NUL at character {at}; tokenizers drop it")
             if "\ufffd" in text:
                 what = f"U+FFFD at character {text.index(chr(0xFFFD))} stands for a letter lost"
-                yield Finding("wrong encoding", example.origin, f"{what} in reading an older file")
+                yield Issue("wrong encoding", example.origin, f"{what} in reading an older file")
             if not text.isascii() and (misread := _misread(text)):
-                yield Finding("wrong encoding", example.origin, f"{misread} before it was saved")
+                yield Issue("wrong encoding", example.origin, f"{misread} before it was saved")
             elif not text.isascii() and (found := CONTROL.search(text)):
                 what = f"{found[0]!r} at character {found.start()}: cp1252 was read as latin-1"
-                yield Finding("wrong encoding", example.origin, f"{what} before it was saved")
+                yield Issue("wrong encoding", example.origin, f"{what} before it was saved")
             if "\ufeff" in text:
                 what = f"at character {text.index(chr(0xFEFF))}: were files joined?"
-                yield Finding("byte-order mark", example.origin, what)
+                yield Issue("byte-order mark", example.origin, what)
 
 
 def _misread(text: str) -> str | None:
@@ -178,9 +178,9 @@ def _misread(text: str) -> str | None:
     return None
 
 
-def between(
+def compare_splits(
     train: Sequence[Comparable], evaluated: Sequence[Comparable], names: Sequence[str] = ()
-) -> Iterator[Finding]:
+) -> Iterator[Issue]:
     """What shows where examples are compared: duplicates, contradictions, leaks, labels alone.
 
     Args:
@@ -188,8 +188,8 @@ def between(
       evaluated: those of evaluation.
       names: of labels that are numbers.
     """
-    yield from _twins(train)
-    yield from _twins(evaluated)
+    yield from _duplicates(train)
+    yield from _duplicates(evaluated)
     yield from _leaks(train, evaluated)
     known = _first_places(train, names)
     yield from _doubtful_labels(train, names, known)
@@ -197,47 +197,47 @@ def between(
     for name in names if known else ():
         if name not in known and name.removeprefix("B-").removeprefix("I-") not in types:
             what = f"{name!r} is in no training example, so it cannot be learnt"
-            yield Finding("label without example", "labels", what)
+            yield Issue("label without example", "labels", what)
     for name, origin in _first_places(evaluated, names).items() if known else ():
         if name not in known:
             what = f"label {name!r} is in no training example, so it cannot be learnt"
-            yield Finding("unseen label", origin, what)
+            yield Issue("unseen label", origin, what)
     spelt: dict[str, str] = {}
     for name, origin in known.items():
         same = "".join(filter(str.isprintable, name)).strip().casefold()
         if (other := spelt.setdefault(same, name)) != name:
             what = f"label {name!r} next to {other!r}: is it one, spelled in two ways?"
-            yield Finding("labels alike", origin, what)
+            yield Issue("labels alike", origin, what)
 
 
-def _twins(examples: Iterable[Comparable]) -> Iterator[Finding]:
+def _duplicates(examples: Iterable[Comparable]) -> Iterator[Issue]:
     first: dict[tuple[str, ...], Comparable] = {}
     for example in examples:
-        twin = first.setdefault(example.content, example)
+        twin = first.setdefault(example.texts, example)
         if twin is example:
             continue
         if _agree(twin, example):
-            yield Finding("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
+            yield Issue("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
         else:
             what = f"as {twin.origin}, but with another answer: {_quoted(example)}"
-            yield Finding("contradiction", example.origin, what)
+            yield Issue("contradiction", example.origin, what)
 
 
-def _leaks(train: Iterable[Comparable], evaluated: Iterable[Comparable]) -> Iterator[Finding]:
+def _leaks(train: Iterable[Comparable], evaluated: Iterable[Comparable]) -> Iterator[Issue]:
     """Examples that are in both; once each, contexts of questions that are not."""
     first: dict[tuple[str, ...], Comparable] = {}
     contexts: dict[str, str] = {}
     for example in train:
-        first.setdefault(example.content, example)
+        first.setdefault(example.texts, example)
         contexts.setdefault(getattr(example, "context", ""), example.origin)
     for example in evaluated:
-        if leaked := first.get(example.content):
+        if leaked := first.get(example.texts):
             other = "" if _agree(leaked, example) else ", with another answer"
             what = f"is in the training data too ({leaked.origin}){other}: {_quoted(example)}"
-            yield Finding("leak", example.origin, what)
+            yield Issue("leak", example.origin, what)
         elif (context := getattr(example, "context", "")) and (shared := contexts.pop(context, "")):
             what = f"its context is in the training data too ({shared}), with another question"
-            yield Finding("leaked context", example.origin, what)
+            yield Issue("leaked context", example.origin, what)
 
 
 def _agree(first: Comparable, second: Comparable) -> bool:
@@ -248,7 +248,7 @@ def _agree(first: Comparable, second: Comparable) -> bool:
     accepted: frozenset[str] = getattr(first, "accepted", frozenset())
     if accepted:
         return not accepted.isdisjoint(getattr(second, "accepted", ()))
-    return first.gold == second.gold
+    return first.target == second.target
 
 
 def _first_places(examples: Iterable[Comparable], names: Sequence[str]) -> dict[str, str]:
@@ -273,16 +273,16 @@ def label_counts(examples: Iterable[Comparable], names: Sequence[str]) -> collec
 
 def _doubtful_labels(
     train: Sequence[Comparable], names: Sequence[str], first: Mapping[str, str]
-) -> Iterator[Finding]:
+) -> Iterator[Issue]:
     """Labels that may be none: missing values, single mistakes, numbers to be predicted."""
     counts = label_counts(train, names)
     for name, count in counts.items():
         if name.strip().casefold() in SENTINELS:
             what = f"label {name!r} ({count} times) is a class of its own: is it a missing value?"
-            yield Finding("missing label", first[name], f"{what} Then remove its rows")
+            yield Issue("missing label", first[name], f"{what} Then remove its rows")
         elif count < FEW_EXAMPLES and len(train) >= 20 * len(counts):
             what = f"label {name!r} is given {count} times: too few to learn it; a mistake?"
-            yield Finding("rare label", first[name], what)
+            yield Issue("rare label", first[name], what)
     single = all(len(example.labels) == 1 for example in train)
     numbers = [name for name in counts if name.strip().casefold() not in SENTINELS]
     if single and numbers and all(map(is_number, numbers)):
@@ -292,7 +292,7 @@ def _doubtful_labels(
             name = fractions[0] if fractions else max(numbers, key=float)
             what = f"{len(numbers)} different numbers, such as {name}, are classes here"
             advice = "to predict numbers, set --config.task=regression"
-            yield Finding("numbers as labels", first[name], f"{what}; {advice}")
+            yield Issue("numbers as labels", first[name], f"{what}; {advice}")
 
 
 def is_number(value: Any) -> bool:
@@ -304,13 +304,13 @@ def is_number(value: Any) -> bool:
 
 
 def _quoted(example: Comparable) -> str:
-    text = " | ".join(part for part in example.content if part)
+    text = " | ".join(part for part in example.texts if part)
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
-def summary(findings: Iterable[Finding], command: str) -> Iterator[str]:
+def summarize(findings: Iterable[Issue], command: str) -> Iterator[str]:
     """A line for each kind: how often, and the first place."""
-    kinds: dict[str, list[Finding]] = collections.defaultdict(list)
+    kinds: dict[str, list[Issue]] = collections.defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
     for kind, found in kinds.items():

@@ -26,7 +26,7 @@ class Features:
     tokens: dict[str, np.ndarray]
     """One value a token, all sequences end to end: [sum(lengths)]. Holds `input_ids`."""
     positions: dict[str, np.ndarray]
-    """[M] places inside the sequence, such as `anchor` ([CLS]); packing shifts them."""
+    """[M] places inside the sequence, such as `cls_position` ([CLS]); packing shifts them."""
     slots: dict[str, np.ndarray]
     """[M, ...] one value a sequence, such as `label`."""
     example: np.ndarray
@@ -53,14 +53,14 @@ class Features:
         lost: Mapping[str, Mapping[int, str]] | None = None,
         draw: Draw | None = None,
     ) -> "Features":
-        """From lists, one entry a sequence. Adds `anchor` at 0 unless given.
+        """From lists, one entry a sequence. Adds `cls_position` at 0 unless given.
 
         Slots become int32, or float32 if they hold fractions; `example` and `feature` count the
         sequences unless given.
         """
         lengths = np.array([len(ids) for ids in tokens["input_ids"]], np.int32)
         count = len(lengths)
-        placed = {"anchor": [0] * count} | (positions or {})
+        placed = {"cls_position": [0] * count} | (positions or {})
         return cls(
             lengths=lengths,
             tokens={name: _flat(lists, int(lengths.sum())) for name, lists in tokens.items()},
@@ -158,7 +158,7 @@ def fingerprint_of(examples: Iterable[Any], labels: Sequence[str] = ()) -> str:
     """
     digest = hashlib.sha256(f"{list(labels)!r}\n".encode())
     for example in examples:
-        parts = (example.content, example.gold, example.slice)
+        parts = (example.texts, example.target, example.slice)
         digest.update(f"{parts!r}\n".encode())  # a text's own line ends are escaped
     return digest.hexdigest()
 

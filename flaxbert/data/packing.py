@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Row = list[int]
+PackedRow = list[int]
 
 
-def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[Row]:
+def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[PackedRow]:
     """Place items in rows, longest first, each in the first row with room (first-fit decreasing).
 
     Args:
@@ -23,7 +23,7 @@ def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[Row]:
     Returns:
       Rows of indices into `lengths`. Deterministic: equal lengths keep their order.
     """
-    rows: list[Row] = []
+    rows: list[PackedRow] = []
     room: list[int] = []
     for item in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         need = lengths[item]
@@ -38,7 +38,7 @@ def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[Row]:
     return rows
 
 
-def choose_row_counts(
+def choose_bucket_sizes(
     needed: Sequence[int], multiple: int, limit: int, price: float = 0.0
 ) -> list[int]:
     """Choose at most `limit` batch heights (R) so that the least is computed in vain.

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flaxbert.data.checks import MALFORMED, Finding, is_number
+from flaxbert.data.checks import MALFORMED, Issue, is_number
 from flaxbert.errors import LONGEST_VALUE, DataError, shortened
 
 log = logging.getLogger("flaxbert")
@@ -84,7 +84,7 @@ def shown(value: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Record:
     """One record, and where it stands for messages (`train.tsv:17`)."""
 
     values: dict[str, Any]
@@ -127,9 +127,9 @@ class Row:
 
 
 MOST, MOST_LABELS, FEW = 0.5, 0.05, 3
-"""Shares of lines or rows that `data.malformed=skip` leaves out at most, in all and for labels that
-are unknown or missing; and how many it leaves out whatever their share. One label that is unknown
-in more rows is a class, however rare it is."""
+"""Largest shares of lines or rows that `data.on_bad_row=skip` leaves out, in all and for labels
+that are unknown or missing; and how many it leaves out whatever their share. One label that is
+unknown in more rows is a class, however rare it is."""
 
 MISSING = "a missing label"
 """The cause of the rows without a label, which are no class."""
@@ -159,11 +159,11 @@ def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> Non
         return
     raise DataError(
         f"{alike[0]} {len(alike)} of {total} {what} are malformed{why}: too many to be single "
-        "mistakes, which data.malformed=skip is for."
+        "mistakes, which data.on_bad_row=skip is for."
     )
 
 
-Found = Iterator[Row | DataError | Finding]
+RecordOrIssue = Iterator[Record | DataError | Issue]
 """What a reader yields: a record, what is wrong with a malformed line, or how a file is read."""
 
 
@@ -172,9 +172,9 @@ class Table:
     """The rows of a source, and the names behind integer labels where the source knows them."""
 
     source: str
-    rows: list[Row]
+    rows: list[Record]
     label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    findings: collections.Counter[Finding] = dataclasses.field(default_factory=collections.Counter)
+    issues: collections.Counter[Issue] = dataclasses.field(default_factory=collections.Counter)
     """What was left out or is doubtful, and how often; reading twice finds nothing new."""
     left_out: set[int] = dataclasses.field(default_factory=set, compare=False)
     """Each malformed row's `id`: read for its label, then for its text, it is one row."""
@@ -183,44 +183,44 @@ class Table:
 
     @property
     def malformed(self) -> int:
-        """How many lines, rows and answers were left out (`data.malformed=skip`)."""
-        return sum(n for finding, n in self.findings.items() if finding.kind == MALFORMED)
+        """How many lines, rows and answers were left out (`data.on_bad_row=skip`)."""
+        return sum(n for finding, n in self.issues.items() if finding.kind == MALFORMED)
 
-    def tell(self, found: Iterable[Finding], what: str) -> None:
+    def tell(self, found: Iterable[Issue], what: str) -> None:
         """Add findings, and log those of one kind as `what`."""
-        new = collections.Counter(found) - self.findings
-        self.findings.update(new)
+        new = collections.Counter(found) - self.issues
+        self.issues.update(new)
         if new:
             log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
 
-    def remark(self, finding: Finding) -> None:
+    def remark(self, finding: Issue) -> None:
         """Add a finding that there is one of, such as how a file is read, and log it."""
-        if finding not in self.findings:
-            self.findings[finding] = 1
+        if finding not in self.issues:
+            self.issues[finding] = 1
             log.info(str(finding))
 
-    def read(self, make: Callable[[Row], T], malformed: str) -> list[T]:
+    def read(self, make: Callable[[Record], T], on_bad_row: str) -> list[T]:
         """What `make` makes of each row.
 
         Args:
           make: raises DataError for a row that is malformed.
-          malformed: "error" lets it through; "skip" leaves such rows out, and tells how many.
+          on_bad_row: "error" lets it through; "skip" leaves such rows out, and tells how many.
 
         Raises:
-          DataError: see `malformed`; if no row is well formed.
+          DataError: see `on_bad_row`; if no row is well formed.
         """
         made: list[T] = []
         faults: list[DataError] = []
-        new: list[Finding] = []
+        new: list[Issue] = []
         for row in self.rows:
             try:
                 made.append(make(row))
             except DataError as error:
-                if malformed != "skip":
+                if on_bad_row != "skip":
                     raise
                 faults.append(error)
                 if id(row) not in self.left_out:
-                    new.append(Finding(MALFORMED, "", str(error)))
+                    new.append(Issue(MALFORMED, "", str(error)))
                     self.left_out.add(id(row))
         refuse_systematic(faults, len(self.rows), "rows")
         self.tell(new, "malformed rows skipped")

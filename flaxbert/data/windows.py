@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 from typing import Any, TypeVar
 
 from flaxbert.config import DataConfig
-from flaxbert.data.checks import MALFORMED, Finding
+from flaxbert.data.checks import MALFORMED, Issue
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ class TooLongError(DataError):
         Raises:
           DataError: if there are none.
         """
-        found = [Finding(MALFORMED, "", fault) for fault in self.faults.values()]
+        found = [Issue(MALFORMED, "", fault) for fault in self.faults.values()]
         table.tell(found, "malformed rows skipped")
         if len(self.faults) == len(examples):
             raise DataError(f"{table.source}: holds no rows that are well formed.")

@@ -103,7 +103,7 @@ class PoolerHead(Head):
 
     def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
         """Hidden [R, T, D], batch["anchor"] [R, K] -> pooled [R, K, D]."""
-        return {"pooled": self.pooler(gather(hidden, batch["anchor"]))}
+        return {"pooled": self.pooler(gather(hidden, batch["cls_position"]))}
 
 
 class SequenceClassificationHead(Head):
@@ -126,11 +126,11 @@ class SequenceClassificationHead(Head):
     def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
         """Hidden [R, T, D], batch["anchor"] [R, K] -> logits [R, K, C], float32."""
         first_key, last_key = split_key(key, 2) if self.first_rate else (None, key)
-        anchors = batch["anchor"]
+        cls_positions = batch["cls_position"]
         if self.pooling == "mean":
-            pooled = segment_means(hidden, batch["segment_ids"], anchors.shape[1])
+            pooled = segment_means(hidden, batch["segment_ids"], cls_positions.shape[1])
         else:
-            pooled = gather(hidden, anchors)  # [R, K, D]
+            pooled = gather(hidden, cls_positions)  # [R, K, D]
         pooled = self.pooler(dropout(pooled, self.first_rate, first_key))
         logits = self.classifier(dropout(pooled, self.rate, last_key))
         return {"logits": logits}
@@ -247,7 +247,7 @@ class PreTrainingHead(Head):
         Args:
           hidden: [R, T, D].
           batch: `masked` [R, T], 1 where a word is to be guessed; without it every place is.
-            `anchor` [R, K].
+            `cls_position` [R, K].
           key: unused; this head has no dropout.
           words: the encoder's table.
 
@@ -255,7 +255,7 @@ class PreTrainingHead(Head):
           `places` [R, P], the masked places, then others; `word_logits` [R, P, V] there; and
           `next_logits` [R, K, 2] (0: the second text follows the first), all float32.
         """
-        length, segments = hidden.shape[1], batch["anchor"].shape[1]
+        length, segments = hidden.shape[1], batch["cls_position"].shape[1]
         most = length
         if "masked" in batch:
             most = min(length, math.ceil(self.mask_rate * length) + segments)
@@ -265,10 +265,10 @@ class PreTrainingHead(Head):
         logits = table.attend(self.transform(gather(hidden, places)))
         if self.word_bias is not None:
             logits += self.word_bias
-        outputs = {"places": places, "word_logits": logits}
+        outputs = {"places": places, "mlm_logits": logits}
         if self.next_sentence is not None and self.pooler is not None:
-            pooled = self.pooler(gather(hidden, batch["anchor"]))
-            outputs["next_logits"] = self.next_sentence(pooled)
+            pooled = self.pooler(gather(hidden, batch["cls_position"]))
+            outputs["nsp_logits"] = self.next_sentence(pooled)
         return outputs
 
 

@@ -81,14 +81,15 @@ class Model:
           params: nested dict shaped as `self.shapes`.
           batch: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
             [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`) and
-            `anchor` [R, K], the position of each segment's [CLS]; default one segment a row, at 0.
+            `cls_position` [R, K], the position of each segment's [CLS]; by default one segment a
+            row, at 0.
           key: dropout key; None means no dropout.
 
         Returns:
           `hidden_states` [R, T, D] and the head's outputs, such as `logits`.
         """
         inputs = {name: jnp.asarray(array) for name, array in batch.items()}
-        inputs.setdefault("anchor", jnp.zeros((inputs["input_ids"].shape[0], 1), jnp.int32))
+        inputs.setdefault("cls_position", jnp.zeros((inputs["input_ids"].shape[0], 1), jnp.int32))
         if "attention_mask" in inputs:
             inputs.setdefault("segment_ids", inputs.pop("attention_mask"))
         inputs.setdefault("segment_ids", jnp.ones_like(inputs["input_ids"]))

@@ -19,7 +19,7 @@ class Dataset:
 
     examples: Sequence[Any]
     batches: Batches
-    labelled: bool
+    labeled: bool
 
     def origins(self, step: int) -> list[str]:
         """Where the examples of a step come from, such as train.tsv:17."""

@@ -31,7 +31,7 @@ from flaxbert.pretrained.load import other_head
 from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Calibrated, Scaled, Task
+from flaxbert.tasks.base import HasThresholds, HasUnits, Task
 from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
@@ -41,7 +41,7 @@ SHORTEST_SEGMENT = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
+class Pipeline:
     """What training, evaluation and prediction share."""
 
     config: Config
@@ -98,7 +98,7 @@ class Setup:
             )
         if other:
             log.info(f"{self.directory}: the output layer of {other} is another task's; left out")
-        units = self.task if isinstance(self.task, Scaled) and self.task.units else None
+        units = self.task if isinstance(self.task, HasUnits) and self.task.units else None
         model = self.model
         if units:  # bfloat16 would round the labels' mean, such as 1950, in the output layer's bias
             exact = dataclasses.replace(model.config, param_dtype="float32")
@@ -107,7 +107,7 @@ class Setup:
             model,
             self.directory,
             seed=config.train.seed,
-            fresh_head=bool(other) or (config.model.fresh_head and not trained),
+            reinit_head=bool(other) or (config.model.reinit_head and not trained),
             stored=read_config(self.hf_config),
         )
         if trained and report.fresh:
@@ -124,44 +124,45 @@ class Setup:
         return params, report
 
     def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Training examples, and those kept out (`data.calibration`) to fit thresholds on.
+        """Training examples, and those kept out (`data.threshold_split`) to fit thresholds on.
 
         Examples made from one document, such as the questions on a paragraph, stay together.
 
         Raises:
           ConfigError: if the task has nothing to fit, or one part would be empty.
         """
-        share = self.config.data.calibration
+        share = self.config.data.threshold_split
         if not share:
             return examples, []
-        if not isinstance(self.task, Calibrated):
+        if not isinstance(self.task, HasThresholds):
             raise ConfigError(
-                f"data.calibration={share}: the task {self.config.task!r} has no thresholds to fit"
+                f"data.threshold_split={share}: the task {self.config.task!r} has no thresholds to "
+                "fit"
             )
-        documents = list(dict.fromkeys(map(self.task.document, examples)))
+        documents = list(dict.fromkeys(map(self.task.group_key, examples)))
         order = permutation(len(documents), self.config.train.seed, 0)
         held = {documents[i] for i in order[: max(1, round(share * len(documents)))]}
-        kept = [each for each in examples if self.task.document(each) not in held]
+        kept = [each for each in examples if self.task.group_key(each) not in held]
         if not kept:
-            raise ConfigError(f"data.calibration={share} leaves nothing to train on")
-        return kept, [each for each in examples if self.task.document(each) in held]
+            raise ConfigError(f"data.threshold_split={share} leaves nothing to train on")
+        return kept, [each for each in examples if self.task.group_key(each) in held]
 
     def featurize(
-        self, examples: list[Any], table: Table, *, labelled: bool
+        self, examples: list[Any], table: Table, *, labeled: bool
     ) -> tuple[list[Any], Features]:
-        """Tokenise; `data.malformed=skip` leaves out what is too long, and `table` is told.
+        """Tokenise; `data.on_bad_row=skip` leaves out what is too long, and `table` is told.
 
         Raises:
           DataError: for what is too long, if it is not to be left out.
           WeightsError: for a token that the model has no embedding for.
         """
         try:
-            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
         except TooLongError as error:
-            if self.config.data.malformed != "skip":
+            if self.config.data.on_bad_row != "skip":
                 raise
             examples = error.leave_out(examples, table)
-            features = self.task.featurize(examples, self.tokenizer, labelled=labelled)
+            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
         highest = int(features.tokens["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
             raise WeightsError(
@@ -177,26 +178,26 @@ class Setup:
         table: Table,
         *,
         batch_size: int,
-        labelled: bool,
+        labeled: bool,
         training: bool,
     ) -> Dataset:
         """Tokenise examples and plan their batches.
 
         Args:
           examples: of the task.
-          table: where they are from; told of those that are left out (`data.malformed=skip`).
+          table: where they are from; told of those that are left out (`data.on_bad_row=skip`).
           batch_size: features a step.
-          labelled: whether labels are required.
+          labeled: whether labels are required.
           training: shuffle each epoch.
         """
-        examples, features = self.featurize(examples, table, labelled=labelled)
+        examples, features = self.featurize(examples, table, labeled=labeled)
         batches = Batches(
             features,
             batch_size=batch_size,
             row_length=self.row_length,
             segments=self.segments,
-            shards=sharding.data_shards(self.mesh),
-            parts=self.config.train.accumulate if training else 1,
+            shards=sharding.data_parallelism(self.mesh),
+            parts=self.config.train.accumulation_steps if training else 1,
             steps=math.ceil(len(features) / batch_size),
             seed=self.config.train.seed if training else None,
         )
@@ -211,7 +212,7 @@ class Setup:
         if unknown.lost or unknown.share >= 0.001:
             level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
             log.log(level, f"{table.source}: {unknown.describe(examples)}")
-        return Dataset(examples, batches, labelled)
+        return Dataset(examples, batches, labeled)
 
     def export(
         self, params: Params | None, directory: Path, task: Task | None = None, card: str = ""
@@ -241,7 +242,7 @@ class Setup:
         partial.mkdir(parents=True)
         if params is not None:
             arrays = jax.tree.map(np.asarray, params)
-            if isinstance(task, Scaled):
+            if isinstance(task, HasUnits):
                 arrays = task.to_units(arrays)
             mapping.save(self.model, arrays, partial)
         # By it transformers' pipelines cut texts; the table may have been changed since.
@@ -280,7 +281,7 @@ PROBLEMS = {
 """Tasks of one output layer, and the `problem_type` of config.json by which they are told apart."""
 
 
-def prepare(config: Config, init: str, train: Table | None) -> Setup:
+def prepare(config: Config, init: str, train: Table | None) -> Pipeline:
     """Resolve the checkpoint, and build tokenizer, task and model (no weights yet).
 
     Args:
@@ -299,10 +300,11 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
         param_dtype=config.model.param_dtype,
         remat=config.model.remat,
     )
-    if config.model.positions is not None:
+    if config.model.max_position_embeddings is not None:
         model_config = dataclasses.replace(
             model_config,
-            max_position_embeddings=config.model.positions + model_config.first_position,
+            max_position_embeddings=config.model.max_position_embeddings
+            + model_config.first_position,
         )
     if config.model.dropout is not None:
         model_config = model_config.with_dropout(config.model.dropout)
@@ -310,7 +312,7 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
         raise ConfigError(
             f"data.max_length={config.data.max_length}, but {init} knows "
             f"{model_config.positions} positions; lower max_length, or repeat the table with "
-            f"--config.model.positions={config.data.max_length}"
+            f"--config.model.max_position_embeddings={config.data.max_length}"
         )
     for task_name, problem in PROBLEMS.items():
         trained_for = train is None and hf_config.get("problem_type") == problem
@@ -338,8 +340,8 @@ def prepare(config: Config, init: str, train: Table | None) -> Setup:
         model_config = dataclasses.replace(model_config, vocab_size=ids)
     options = config.options or TASKS[config.task].options_type()
     known = hf_config
-    if config.model.fresh_head and train is not None:  # the old output layer's labels go with it
+    if config.model.reinit_head and train is not None:  # the old output layer's labels go with it
         known = {key: value for key, value in hf_config.items() if key != "id2label"}
     task = TASKS[config.task].create(config.data, options, train, known)
     model = Model.create(model_config, task.make_head)
-    return Setup(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())
+    return Pipeline(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())

@@ -14,7 +14,7 @@ from flaxbert.types import DeviceBatch, Losses, Params
 PredictStep = Callable[[Params, DeviceBatch], tuple[Any, Losses]]
 
 
-def make_predict_step(model: Model, task: Task, mesh: Any, *, labelled: bool) -> PredictStep:
+def make_predict_step(model: Model, task: Task, mesh: Any, *, labeled: bool) -> PredictStep:
     """Forward step, `(params, batch) -> (task.predict's arrays, task.loss's sums)`, no dropout.
 
     `finite` [R] joins the arrays: whether all outputs of a row are. What a task makes of them,
@@ -23,7 +23,7 @@ def make_predict_step(model: Model, task: Task, mesh: Any, *, labelled: bool) ->
 
     def predict_step(params: Params, batch: DeviceBatch) -> tuple[Any, Losses]:
         outputs = model(params, batch)
-        found = task.loss(outputs, batch) if labelled else {}
+        found = task.loss(outputs, batch) if labeled else {}
         rows = batch["input_ids"].shape[0]
         finite = jnp.ones(rows, bool)
         for values in outputs.values():

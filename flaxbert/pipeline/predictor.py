@@ -13,19 +13,19 @@ import jax
 import numpy as np
 
 from flaxbert.data.batching import Batches
-from flaxbert.data.packing import Row
+from flaxbert.data.packing import PackedRow
 from flaxbert.data.table import Table
 from flaxbert.errors import DivergedError, Preempted
 from flaxbert.metrics.chance import worse_than_chance
 from flaxbert.pipeline.datasets import Dataset
-from flaxbert.pipeline.pipeline import Setup
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import PredictStep, make_predict_step
 from flaxbert.runtime import memory, sharding
-from flaxbert.runtime.compilation import compile_heights
+from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import Progress
-from flaxbert.tasks.base import Predictions, Task, score_with_slices
-from flaxbert.types import Metrics, Params, Record
+from flaxbert.tasks.base import Task, TaskOutputs, score_with_slices
+from flaxbert.types import Metrics, Params, Prediction
 
 log = logging.getLogger("flaxbert")
 
@@ -37,7 +37,7 @@ ENDS = ("", "/weight")
 class Evaluation:
     """What evaluation gives: one record an example, and metrics where there are labels."""
 
-    records: list[Record]
+    records: list[Prediction]
     """Empty on all hosts but the first where there are no labels."""
     metrics: Metrics
 
@@ -50,7 +50,7 @@ def predict(
     progress: Callable[[int], None],
     preemption: Preemption,
     origin: Callable[[int], str],
-) -> tuple[Predictions, Metrics]:
+) -> tuple[TaskOutputs, Metrics]:
     """Outputs of every feature, in the features' order, and the mean loss where there are labels.
 
     Args:
@@ -71,7 +71,7 @@ def predict(
     tokens: dict[str, np.ndarray] = {}
     totals: dict[str, float] = collections.defaultdict(float)
 
-    def collect(rows: list[Row], pending: Any) -> None:
+    def collect(rows: list[PackedRow], pending: Any) -> None:
         outputs, losses = jax.tree.map(np.asarray, pending)
         for name, (value, weight) in losses.items():
             totals[name] += float(value)
@@ -103,18 +103,18 @@ def predict(
         progress(sum(map(len, rows)))
 
     # One step is in flight while the host stores the one before.
-    waiting: list[tuple[list[Row], Any]] = []
+    waiting: list[tuple[list[PackedRow], Any]] = []
     for number in range(batches.steps_per_epoch):
         if preemption.asked():
             raise Preempted("stopped while evaluating; the same command continues")
         rows = batches.full_rows(number)
         build = functools.partial(batches.build, step=number)
-        waiting.append((rows, step(params, sharding.put_rows(rows, build, mesh))))
+        waiting.append((rows, step(params, sharding.make_global_batch(rows, build, mesh))))
         if len(waiting) > 1:
             collect(*waiting.pop(0))
     for item in waiting:
         collect(*item)
-    return Predictions(slots, tokens), objective_means(totals) if totals else {}
+    return TaskOutputs(slots, tokens), objective_means(totals) if totals else {}
 
 
 def objective_means(sums: Mapping[str, Any]) -> Metrics:
@@ -130,24 +130,26 @@ def objective_means(sums: Mapping[str, Any]) -> Metrics:
 class Evaluator:
     """One data set, evaluated as often as wanted with one compiled program for each shape."""
 
-    def __init__(self, setup: Setup, data: Dataset):
+    def __init__(self, setup: Pipeline, data: Dataset):
         self._setup, self.data = setup, data
         self._step: PredictStep | None = None
         self._warned = False
 
     @classmethod
-    def open(cls, setup: Setup, table: Table, *, labelled: bool) -> "Evaluator":
+    def open(cls, setup: Pipeline, table: Table, *, labeled: bool) -> "Evaluator":
         """Tokenise a table's rows."""
-        examples = setup.task.examples(table, labelled=labelled)
-        return cls.of(setup, examples, table, labelled=labelled)
+        examples = setup.task.examples(table, labeled=labeled)
+        return cls.of(setup, examples, table, labeled=labeled)
 
     @classmethod
-    def of(cls, setup: Setup, examples: list[Any], table: Table, *, labelled: bool) -> "Evaluator":
+    def of(
+        cls, setup: Pipeline, examples: list[Any], table: Table, *, labeled: bool
+    ) -> "Evaluator":
         """Tokenise examples."""
         size = setup.config.train.eval_batch_size
         return cls(
             setup,
-            setup.dataset(examples, table, batch_size=size, labelled=labelled, training=False),
+            setup.dataset(examples, table, batch_size=size, labeled=labeled, training=False),
         )
 
     @property
@@ -165,24 +167,24 @@ class Evaluator:
         task = self._setup.task
         names = list(task.score([], []))
         slices = sorted({e.slice for e in self.data.examples if e.slice is not None})
-        losses = objective_means({f"{name}{end}": 1 for name in task.objectives for end in ENDS})
+        losses = objective_means({f"{name}{end}": 1 for name in task.loss_names for end in ENDS})
         return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
 
     def lower_is_better(self, metric: str) -> bool:
         """Return whether a low value of a metric is a good one; slices are as the whole."""
         task, name = self._setup.task, metric.partition("/")[0]
-        return name in ("loss", *task.objectives, *task.lower_is_better)
+        return name in ("loss", *task.loss_names, *task.lower_is_better)
 
     def compile(self, params: Params) -> None:
         """Compile for every batch height now; `run` does it otherwise."""
         setup, batches = self._setup, self.data.batches
-        step = make_predict_step(setup.model, setup.task, setup.mesh, labelled=self.data.labelled)
+        step = make_predict_step(setup.model, setup.task, setup.mesh, labeled=self.data.labeled)
         with memory.explained("compiling an evaluation", memory.EVALUATION, batches):
-            self._step = compile_heights(
+            self._step = compile_buckets(
                 step,
                 params,
-                batches.row_counts,
-                lambda rows: sharding.put_rows([[]] * rows, batches.build, setup.mesh),
+                batches.bucket_sizes,
+                lambda rows: sharding.make_global_batch([[]] * rows, batches.build, setup.mesh),
             )
 
     def run(
@@ -216,11 +218,11 @@ class Evaluator:
             )
         # Scores are needed on every host, as thresholds and the best weights follow from them;
         # without labels the records are only written.
-        records: list[Record] = []
-        if data.labelled or active:
+        records: list[Prediction] = []
+        if data.labeled or active:
             records = task.decode(data.examples, data.batches.features, predictions)
         metrics: Metrics = {}
-        if data.labelled:
+        if data.labeled:
             metrics = score_with_slices(task, data.examples, records) | losses
             if active:
                 self._compare_with_chance(task, records)
@@ -229,7 +231,7 @@ class Evaluator:
         metrics["perf/eval_examples_per_s"] = len(data.examples) / seconds
         return Evaluation(records, metrics)
 
-    def _compare_with_chance(self, task: Task, records: Sequence[Record]) -> None:
+    def _compare_with_chance(self, task: Task, records: Sequence[Prediction]) -> None:
         """Warn, once, where one label a text is wrong so often that the labels must be mixed up."""
         labels = [record.get("label") for record in records]
         names: Sequence[str] = getattr(task, "labels", ())

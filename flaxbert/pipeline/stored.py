@@ -18,7 +18,7 @@ log = logging.getLogger("flaxbert")
 BOUND = (
     "model.init",
     "model.revision",
-    "model.positions",
+    "model.max_position_embeddings",
     "data.max_length",
     "data.overlap",
 )

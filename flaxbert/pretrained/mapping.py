@@ -175,7 +175,7 @@ def examine(
     model: Model,
     directory: Path,
     *,
-    fresh_head: bool = False,
+    reinit_head: bool = False,
     stored: EncoderConfig | None = None,
 ) -> tuple[dict[str, np.ndarray], list[Entry]]:
     """Compare a checkpoint with a model, tensor by tensor.
@@ -183,7 +183,7 @@ def examine(
     Args:
       model: what the parameters are for.
       directory: a checkpoint in a format of `formats`.
-      fresh_head: leave out the checkpoint's output layer; a pooler is kept, it is pre-trained.
+      reinit_head: leave out the checkpoint's output layer; a pooler is kept, it is pre-trained.
       stored: the checkpoint's own sizes, where the model was asked to have others.
 
     Returns:
@@ -196,7 +196,7 @@ def examine(
     family, names, shapes = model.family, hf_names(model), flatten(model.shapes)
     paths = {name: path for path, name in names.items()}
     # Where the model has a table of its own, or none at all, there is nothing to be tied to.
-    tied = {} if fresh_head else {a: b for a, b in family.tied.items() if a not in paths}
+    tied = {} if reinit_head else {a: b for a, b in family.tied.items() if a not in paths}
     ignored = {f"{family.prefix}.{name}" for name in family.ignored}
     tensors = list(formats.read_tensors(directory))
     sources = [source for source, _ in tensors]
@@ -213,7 +213,7 @@ def examine(
         entry = Entry(source, name, path, array.shape, str(array.dtype), "loaded")
         if stored is not None:
             array = resized(array, path or twin or "", model.config, stored)
-        renewed = fresh_head and path is not None and path.startswith("head/")
+        renewed = reinit_head and path is not None and path.startswith("head/")
         if name in ignored:
             entries.append(dataclasses.replace(entry, status="ignored"))
         elif path is None and twin is not None and model.kind in SCORE_WORDS:
@@ -246,7 +246,7 @@ def examine(
         entries.append(Entry(source, name, path, array.shape, str(array.dtype), status, problem))
     for path, name in names.items():
         # transformers 4 stores the bias that an untied decoder shares under its other name alone.
-        if path not in found and (other := family.tied.get(name)) in unused and not fresh_head:
+        if path not in found and (other := family.tied.get(name)) in unused and not reinit_head:
             found[path], problem = _fitted(name, unused[other], path, shapes[path])
             place = next(n for n, entry in enumerate(entries) if entry.name == other)
             status = "problem" if problem else "loaded"
@@ -292,7 +292,7 @@ def load(
     directory: Path,
     *,
     seed: int,
-    fresh_head: bool = False,
+    reinit_head: bool = False,
     stored: EncoderConfig | None = None,
 ) -> tuple[Params, LoadReport]:
     """Read a checkpoint into the parameters of `model`.
@@ -301,7 +301,7 @@ def load(
       model: what the parameters are for.
       directory: a checkpoint in a format of `formats`.
       seed: initialises an output layer that the checkpoint does not hold.
-      fresh_head: initialise the output layer even where the checkpoint holds one (needed when its
+      reinit_head: initialise the output layer even where the checkpoint holds one (needed when its
         shape differs, as with another number of labels); a pooler is kept, it is pre-trained.
       stored: the checkpoint's own sizes, where the model was asked to have others; see `resized`.
 
@@ -311,7 +311,7 @@ def load(
     Raises:
       WeightsError: one message naming all missing, unexpected and mis-shaped tensors.
     """
-    found, entries = examine(model, directory, fresh_head=fresh_head, stored=stored)
+    found, entries = examine(model, directory, reinit_head=reinit_head, stored=stored)
     problems = [entry.problem for entry in entries if entry.problem]
     if problems:
         lines = list(_by_kind(problems))
@@ -322,7 +322,7 @@ def load(
             )
         if any("mis-shaped: classifier" in problem for problem in problems):
             lines.append(
-                "(a classifier for other labels? --config.model.fresh_head=true starts a new one)"
+                "(a classifier for other labels? --config.model.reinit_head=true starts a new one)"
             )
         raise WeightsError(
             f"{directory}: {len(problems)} problems with the checkpoint's tensors:\n  "

@@ -149,9 +149,9 @@ def our_outputs(
 
     def total(params: Params) -> tuple[Array, dict[str, Array]]:
         found = dict(model(params, {name: jnp.asarray(each) for name, each in batch.items()}))
-        if "word_logits" in found:  # in the order of places
+        if "mlm_logits" in found:  # in the order of places
             order = jnp.argsort(found.pop("places"), axis=1)[..., None]
-            found["word_logits"] = jnp.take_along_axis(found["word_logits"], order, axis=1)
+            found["mlm_logits"] = jnp.take_along_axis(found["mlm_logits"], order, axis=1)
         return weighted_sum(found, batch["attention_mask"], seed, jnp.asarray), found
 
     (_, found), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
@@ -196,10 +196,10 @@ def torch_forward(module: Any, kind: str, batch: Arrays) -> dict[str, Any]:
     if kind == "ForQuestionAnswering":
         return found | {"start_logits": made.start_logits, "end_logits": made.end_logits}
     if kind == "ForMaskedLM":
-        return found | {"word_logits": made.logits}
+        return found | {"mlm_logits": made.logits}
     if kind == "ForPreTraining":
         second = made.get("seq_relationship_logits", made.get("sop_logits"))
-        return found | {"word_logits": made.prediction_logits, "next_logits": second[:, None]}
+        return found | {"mlm_logits": made.prediction_logits, "nsp_logits": second[:, None]}
     if kind == "ForMultipleChoice":
         return found | {"logits": made.logits.reshape(-1, 1, 1)}
     if kind in ("ForSequenceClassification", "ForNextSentencePrediction"):

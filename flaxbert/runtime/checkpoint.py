@@ -45,10 +45,10 @@ NONE = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Notes:
+class Metadata:
     """What a checkpoint says beside the state; of JSON's types."""
 
-    calibration: dict[str, Any]
+    thresholds: dict[str, Any]
     """The thresholds last fitted."""
     evaluated: bool
     """Whether there was an evaluation after its step: a signal may have come before or in it."""
@@ -214,7 +214,7 @@ class Checkpoints:
         self._saved = time.monotonic()
         self.wait, self.close = self._store.wait, self._store.close
 
-    def save(self, state: Any, step: int, notes: Notes) -> None:
+    def save(self, state: Any, step: int, notes: Metadata) -> None:
         """Start writing the state after `step`; the next step may be taken at once."""
         self._store.save(step, state, dataclasses.asdict(notes))
         self._saved = time.monotonic()
@@ -223,7 +223,9 @@ class Checkpoints:
         """Whether the last one is `minutes` old, by the first host's clock (0: never)."""
         if not minutes:
             return False
-        return bool(multihost.from_chief(int(time.monotonic() - self._saved >= 60 * minutes)))
+        return bool(
+            multihost.broadcast_from_host0(int(time.monotonic() - self._saved >= 60 * minutes))
+        )
 
     def newest(self) -> int | None:
         """Step of the newest intact checkpoint; None if there is none at all.
@@ -231,7 +233,7 @@ class Checkpoints:
         Raises:
           WorkdirError: if all are damaged. To start again would lose work in silence.
         """
-        with multihost.together():
+        with multihost.fail_together():
             found = self._newest() if jax.process_index() == 0 else NONE
         found = int(multihost.exchange(str(found))[0])
         steps = self._store.steps()
@@ -256,9 +258,9 @@ class Checkpoints:
             log.warning(f"{self._directory / str(step)} is damaged ({fault}); an older one, then")
         return NONE
 
-    def notes(self, step: int) -> Notes:
+    def notes(self, step: int) -> Metadata:
         """What was saved beside the state of a step."""
-        return Notes(**self._store.notes(step))
+        return Metadata(**self._store.notes(step))
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of a step, placed as `like` is."""
@@ -337,7 +339,7 @@ class BestParams:
         return step
 
 
-def read_newest(directory: Path) -> tuple[int, Notes, dict[str, np.ndarray]]:
+def read_newest(directory: Path) -> tuple[int, Metadata, dict[str, np.ndarray]]:
     """(step, notes, {path: array}) of the newest sound checkpoint, as it lies in its files.
 
     Raises:
@@ -349,7 +351,7 @@ def read_newest(directory: Path) -> tuple[int, Notes, dict[str, np.ndarray]]:
         if not steps:
             raise WorkdirError(f"{directory}: holds no sound checkpoint.")
         tree = store.restore(steps[-1], store.shapes(steps[-1]))
-        notes = Notes(**store.notes(steps[-1]))
+        notes = Metadata(**store.notes(steps[-1]))
     finally:
         store.close()
     leaves = jax.tree_util.tree_leaves_with_path(tree)

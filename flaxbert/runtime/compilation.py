@@ -7,7 +7,7 @@ from flaxbert.runtime import memory
 from flaxbert.types import DeviceBatch
 
 
-def compile_heights(
+def compile_buckets(
     step: Any, first: Any, heights: Sequence[int], make_batch: Callable[[int], Any]
 ) -> Callable[[Any, DeviceBatch], Any]:
     """Compile a jitted step for every batch height before it is needed.

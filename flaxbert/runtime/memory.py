@@ -13,7 +13,7 @@ from flaxbert.errors import OutOfMemoryError
 log = logging.getLogger("flaxbert")
 
 TRAINING = (
-    "train.accumulate=2 or more (computes a step in parts, with the same result), "
+    "train.accumulation_steps=2 or more (computes a step in parts, with the same result), "
     "model.remat=full (slower, with the same result), a lower train.batch_size, or a lower "
     "data.max_length (and data.row_length)"
 )
@@ -47,7 +47,8 @@ def explained(what: str, options: str, batches: Batches | None = None) -> Iterat
             ""
             if batches is None
             else (
-                f" in batches of up to {max(batches.row_counts)} rows x {batches.row_length} tokens"
+                f" in batches of up to {max(batches.bucket_sizes)} rows x "
+                f"{batches.row_length} tokens"
             )
         )
         first = str(error).strip().splitlines()[0]

@@ -78,7 +78,7 @@ def _give_up(seconds: float) -> None:
     os._exit(HostsError.exit_code)
 
 
-def several_hosts() -> bool:
+def is_multihost() -> bool:
     """Whether other processes take part."""
     return jax.process_count() > 1
 
@@ -94,7 +94,7 @@ def check_started() -> None:
     Raises:
       ConfigError: if JAX sees other processes, but its coordination service was not started.
     """
-    if several_hosts() and not jax.distributed.is_initialized():
+    if is_multihost() and not jax.distributed.is_initialized():
         raise ConfigError(
             f"JAX sees {jax.process_count()} hosts, but they are not connected. Add "
             "--distributed=auto to the command on every host; in Python, call "
@@ -102,9 +102,9 @@ def check_started() -> None:
         )
 
 
-def from_chief(value: int) -> int:
+def broadcast_from_host0(value: int) -> int:
     """The first host's value, on every host."""
-    if not several_hosts():
+    if not is_multihost():
         return value
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
 
@@ -198,7 +198,7 @@ def differences(hosts: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """All hosts leave it when all have come to its end; if one of them fails within, all do.
 
     Without it the others would wait for the one that has failed, wherever they need it next.

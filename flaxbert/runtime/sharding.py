@@ -29,7 +29,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def data_shards(mesh: Mesh) -> int:
+def data_parallelism(mesh: Mesh) -> int:
     """Parts that a batch's rows are divided into."""
     return mesh.shape[DATA]
 
@@ -39,12 +39,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_rows(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows, the leading axis, divided over the data axis."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
-def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+def param_shardings(tree: Any, mesh: Mesh) -> Any:
     """A sharding for every leaf of a tree of arrays or shapes, by the first rule that matches."""
 
     def place(path: tuple[Any, ...], _: Any) -> NamedSharding:
@@ -54,16 +54,16 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def put_params(params: Any, mesh: Mesh) -> Any:
+def shard_params(params: Any, mesh: Mesh) -> Any:
     """Host arrays, equal on every host, to global arrays placed by the rules."""
 
     def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(put, params, tree_shardings(params, mesh))
+    return jax.tree.map(put, params, param_shardings(params, mesh))
 
 
-def put_rows(
+def make_global_batch(
     rows: list[Any], build: Callable[[list[Any]], Any], mesh: Mesh
 ) -> dict[str, jax.Array]:
     """Build this host's share of a batch's rows, and make global arrays of all hosts' shares.
@@ -73,7 +73,7 @@ def put_rows(
       build: makes arrays [rows, ...] of some rows.
       mesh: the mesh.
     """
-    sharding = by_rows(mesh)
+    sharding = batch_sharding(mesh)
     indices = sharding.addressable_devices_indices_map((len(rows),)).values()
     # A host's devices need not be neighbours: on a slice the mesh follows the chips' wiring.
     spans = sorted({index[0].indices(len(rows))[:2] for index in indices if index is not None})

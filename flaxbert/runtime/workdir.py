@@ -28,7 +28,7 @@ FREE = (
     "train.max_steps",
     "train.save_every",
     "train.save_minutes",
-    "train.max_skips",
+    "train.max_nonfinite_steps",
     "data.predict",
 )
 
@@ -66,7 +66,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def settled(config: Config) -> dict[str, Any]:
+def resume_fields(config: Config) -> dict[str, Any]:
     """What a run may not be continued without, as {key: value}."""
     return {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
 
@@ -78,7 +78,7 @@ def completed(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:
     before; if one is not, the fingerprints of its data differ.
     """
     options = None if config.options is None else type(config.options)()
-    return settled(Config(options=options)) | dict(stored)
+    return resume_fields(Config(options=options)) | dict(stored)
 
 
 def command(config: Config, mode: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def command(config: Config, mode: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path) -> Iterator[None]:
     """Take a directory for a run, alone; it is made if it does not exist.
 
     Raises:
@@ -95,11 +95,11 @@ def claimed(workdir: Path) -> Iterator[None]:
         not all hosts share it.
     """
     with contextlib.ExitStack() as stack:
-        with multihost.together():
+        with multihost.fail_together():
             if jax.process_index() == 0:
                 stack.enter_context(_locked(workdir))
                 _check_renames(workdir)
-        if multihost.several_hosts():
+        if multihost.is_multihost():
             _check_shared(workdir)
         yield
 
@@ -142,11 +142,11 @@ def _check_shared(workdir: Path) -> None:
     """Check that all hosts see a file that the first one writes."""
     chief = jax.process_index() == 0
     token = workdir / f".shared-{uuid.uuid4().hex}"
-    with multihost.together():
+    with multihost.fail_together():
         if chief:
             write_text(token, "")
     name = multihost.exchange(token.name)[0]
-    with multihost.together():  # a mount may fail on one host alone
+    with multihost.fail_together():  # a mount may fail on one host alone
         limit = time.monotonic() + VISIBLE_SECONDS
         while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
             time.sleep(0.2)
@@ -190,7 +190,7 @@ def _locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def check_unfinished(workdir: Path, *, force: bool) -> None:
+def require_not_finished(workdir: Path, *, force: bool) -> None:
     """Check that a directory without a checkpoint is not that of a finished run.
 
     Raises:
@@ -204,7 +204,7 @@ def check_unfinished(workdir: Path, *, force: bool) -> None:
         )
 
 
-def check_same(
+def require_unchanged(
     what: str, old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path, *, force: bool
 ) -> None:
     """Check that a run continues as it began.

@@ -16,11 +16,11 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.models.heads import MakeHead, Outputs
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictions:
+class TaskOutputs:
     """A head's outputs on the host, in the order and layout of the `Features` they belong to."""
 
     slots: dict[str, np.ndarray]
@@ -41,12 +41,12 @@ class Example(Protocol):
         """Where it comes from, such as train.tsv:17, for messages."""
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Its texts: examples with equal ones are duplicates, or leak from train to eval."""
 
     @property
-    def gold(self) -> Hashable:
-        """What is to be predicted; None if unlabelled."""
+    def target(self) -> Hashable:
+        """What is to be predicted; None if unlabeled."""
 
     @property
     def labels(self) -> tuple[int | str, ...]:
@@ -57,7 +57,7 @@ class NoLabels:
     """Base of examples whose answers are no labels."""
 
     @property
-    def gold(self) -> Hashable:
+    def target(self) -> Hashable:
         """Nothing, where what is to be predicted is made from the texts."""
         return None
 
@@ -84,19 +84,19 @@ class Task(Protocol):
     ) -> Self:
         """Build the task for a data set; `hf_config` is the checkpoint's config.json."""
 
-    def examples(self, table: Table, *, labelled: bool) -> list[Any]:
+    def examples(self, table: Table, *, labeled: bool) -> list[Any]:
         """Rows -> examples.
 
         Args:
           table: rows of one source.
-          labelled: whether labels are required; without, they are ignored.
+          labeled: whether labels are required; without, they are ignored.
 
         Raises:
           DataError: naming file, line and mend.
         """
 
     def featurize(
-        self, examples: Sequence[Any], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[Any], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
         """Examples -> tokenised features; one example may give several."""
 
@@ -105,7 +105,7 @@ class Task(Protocol):
         """Builds the output layer."""
 
     @property
-    def objectives(self) -> Sequence[str]:
+    def loss_names(self) -> Sequence[str]:
         """Names of what `loss` gives, ("loss",) for most tasks. Their means are added."""
 
     def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
@@ -118,37 +118,37 @@ class Task(Protocol):
         """What evaluation needs: {"slots": {name: [R, K, ...]}, "tokens": {name: [R, T, ...]}}."""
 
     def decode(
-        self, examples: Sequence[Any], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[Any], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """One record an example, for predictions.jsonl."""
 
-    def score(self, examples: Sequence[Any], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Metrics:
         """Metrics of decoded records against the examples' labels."""
 
     def hf_config(self) -> dict[str, Any]:
         """Fields for the exported config.json, such as label names."""
 
-    def show(self, example: Any, record: Record) -> dict[str, str]:
+    def table_row(self, example: Any, record: Prediction) -> dict[str, str]:
         """A prediction as a line of a table, for people: {column: text}."""
 
 
 @runtime_checkable
-class Calibrated(Protocol):
+class HasThresholds(Protocol):
     """What a task with thresholds has besides: they are fitted on held-out training examples."""
 
-    def document(self, example: Any) -> str:
+    def group_key(self, example: Any) -> str:
         """What an example was made from; those of one document are held out together."""
 
-    def calibrate(self, examples: Sequence[Any], records: Sequence[Record]) -> Task:
+    def calibrate(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Task:
         """The task with thresholds fitted to decoded records of held-out examples."""
 
     @property
-    def calibration(self) -> dict[str, Any]:
+    def stored_thresholds(self) -> dict[str, Any]:
         """The thresholds, of JSON's types. `create` finds them in `hf_config["flaxbert"]`."""
 
 
 @runtime_checkable
-class Scaled(Protocol):
+class HasUnits(Protocol):
     """What a task has besides whose model computes in other units than those of its labels.
 
     Checkpoints hold weights as they are trained; exports and pre-trained weights are in the labels'
@@ -167,7 +167,7 @@ class Scaled(Protocol):
 
 
 def score_with_slices(
-    task: Task, examples: Sequence[Example], records: Sequence[Record]
+    task: Task, examples: Sequence[Example], records: Sequence[Prediction]
 ) -> Metrics:
     """`task.score` over all examples and, as `metric/SLICE`, over each slice of them."""
     metrics = task.score(examples, records)

@@ -22,14 +22,14 @@ from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import cross_entropy, pool, weighted_sum
 from flaxbert.tasks.texts import TextExample
-from flaxbert.types import DeviceBatch, Losses, Metrics, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
 
 
 @dataclasses.dataclass
-class Options(texts.TextOptions):
+class ClassificationOptions(texts.TextOptions):
     """Columns and labels."""
 
     label: str = option("label", "column of the label: a name, or an integer", column=True)
@@ -38,19 +38,21 @@ class Options(texts.TextOptions):
     class_weights: tuple[float, ...] = option(
         (), "weight of each label's examples in the loss, in the labels' order"
     )
-    balanced: bool = option(False, "class weights inverse to the labels' training frequencies")
+    balanced_class_weights: bool = option(
+        False, "class weights inverse to the labels' training frequencies"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
     """Single-label classification with cross-entropy."""
 
-    options_type: ClassVar[type] = Options
-    objectives: ClassVar[Sequence[str]] = ("loss",)
+    options_type: ClassVar[type] = ClassificationOptions
+    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
-    options: Options
+    options: ClassificationOptions
     labels: tuple[str, ...]
     class_weights: tuple[float, ...] = ()
 
@@ -58,7 +60,7 @@ class Classification:
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: ClassificationOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -69,14 +71,14 @@ class Classification:
         known = None if train is None else train.label_names.get(column)
         if train is not None and not options.labels and known is None:
             names.refuse_flag_columns(train, column, "--config.task=multi_label ")
-            texts.require(train, options, data, labelled=True)
-            own = names.stored(hf_config)
+            texts.require(train, options, data, labeled=True)
+            own = names.checkpoint_labels(hf_config)
             given = [names.single(row.values.get(column), own) for row in train.rows]
-            if data.malformed == "skip":  # rows whose labels `index` refuses name no class
+            if data.on_bad_row == "skip":  # rows whose labels `index` refuses name no class
                 given = [each for each in given if isinstance(each, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
             seen = {str(each) for each in given if each not in (None, "") and each == each}
-        labels = names.choose(options.labels, known, seen, hf_config)
+        labels = names.resolve(options.labels, known, seen, hf_config)
         if options.positive is not None and options.positive not in labels:
             raise ConfigError(f"options.positive={options.positive!r}: one of {', '.join(labels)}")
         if options.positive is not None and len(labels) != 2:
@@ -86,28 +88,30 @@ class Classification:
             raise ConfigError(
                 f"options.class_weights={weights!r}: a number from 0 for each of {list(labels)}"
             )
-        if weights and options.balanced:
-            raise ConfigError("options.class_weights and options.balanced: one or the other")
-        if options.balanced and train is not None:
-            texts.require(train, options, data, labelled=True)
+        if weights and options.balanced_class_weights:
+            raise ConfigError(
+                "options.class_weights and options.balanced_class_weights: one or the other"
+            )
+        if options.balanced_class_weights and train is not None:
+            texts.require(train, options, data, labeled=True)
             values = [row.values.get(column) for row in train.rows]
             names.check_integers(values, labels, known, train.source)
             indices = train.read(
-                lambda row: names.index(row.values.get(column), labels, known, row.origin),
-                data.malformed,
+                lambda row: names.to_index(row.values.get(column), labels, known, row.origin),
+                data.on_bad_row,
             )
             counts = np.bincount(indices, minlength=len(labels))
             # scikit-learn's "balanced": examples / (classes * examples of the class).
             weights = tuple((counts.sum() / (len(labels) * np.maximum(counts, 1))).tolist())
-        elif options.balanced:
+        elif options.balanced_class_weights:
             weights = tuple(hf_config.get("flaxbert", {}).get("class_weights", ()))
         return cls(data, options, labels, weights)
 
-    def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
+    def examples(self, table: Table, *, labeled: bool) -> list[TextExample]:
         """Rows -> examples; a label becomes its index."""
         column = self.options.label
         known = table.label_names.get(column)
-        if labelled:
+        if labeled:
             values = [row.values.get(column) for row in table.rows]
             names.refuse_flag_columns(table, column, "--config.task=multi_label ")
             names.check_integers(values, self.labels, known, table.source)
@@ -115,16 +119,16 @@ class Classification:
             table,
             self.options,
             self.data,
-            (lambda row: names.index(row.values.get(column), self.labels, known, row.origin))
-            if labelled
+            (lambda row: names.to_index(row.values.get(column), self.labels, known, row.origin))
+            if labeled
             else None,
         )
 
     def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
-        return texts.featurize(examples, tokenizer, self.options, self.data, labelled=labelled)
+        """A text or pair, or with `options.long_texts=windows` the windows of one, is a feature."""
+        return texts.featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
 
     @property
     def make_head(self) -> MakeHead:
@@ -146,8 +150,8 @@ class Classification:
         return {"slots": {"probability": probability}, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[TextExample], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """The most probable label, and every label's probability."""
         probabilities = features.per_feature(predictions.slots["probability"])
         return [
@@ -159,7 +163,7 @@ class Classification:
             for example, row in zip(examples, probabilities, strict=True)
         ]
 
-    def score(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
         """Accuracy with its 95 % interval, macro F1, Matthews; with two labels `f1` too."""
         gold = np.array([example.label for example in examples], int)
         predicted = np.array([self.labels.index(record["label"]) for record in records], int)
@@ -176,14 +180,18 @@ class Classification:
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them."""
-        own = {"class_weights": list(self.class_weights)} if self.options.balanced else {}
+        own = (
+            {"class_weights": list(self.class_weights)}
+            if self.options.balanced_class_weights
+            else {}
+        )
         return {
-            **names.maps(self.labels),
+            **names.hf_label_maps(self.labels),
             "problem_type": "single_label_classification",
             **({"flaxbert": own} if own else {}),
         }
 
-    def show(self, example: TextExample, record: Record) -> dict[str, str]:
+    def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = "" if example.label is None else self.labels[example.label]
         sure = max(record["probability"].values())

@@ -28,13 +28,13 @@ class Labels(tuple[str, ...]):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def index(self, name: Any, *bounds: Any) -> int:
+    def to_index(self, name: Any, *bounds: Any) -> int:
         """Return the place of a name, as `tuple.index` does."""
         place = None if bounds else self._places.get(name)
         return super().index(name, *bounds) if place is None else place
 
 
-def choose(
+def resolve(
     given: Sequence[str],
     names: Sequence[str] | None,
     seen: Iterable[str] | None,
@@ -54,7 +54,7 @@ def choose(
     Raises:
       ConfigError: for a name that occurs twice, fewer than two, or others than the checkpoint's.
     """
-    written, own = _checkpoint_names(hf_config), stored(hf_config)
+    written, own = _checkpoint_names(hf_config), checkpoint_labels(hf_config)
     if given:
         labels = tuple(given)
     elif seen is None:
@@ -78,7 +78,7 @@ def choose(
         fix = "Leave --config.options.labels out to take these; in training, " if given else ""
         raise ConfigError(
             f"labels {list(labels)}, but the checkpoint's output layer has {list(own)}, in this "
-            f"order. {fix}--config.model.fresh_head=true starts a new output layer."
+            f"order. {fix}--config.model.reinit_head=true starts a new output layer."
         )
     return Labels(labels)
 
@@ -88,7 +88,7 @@ def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
-def stored(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
+def checkpoint_labels(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Label names of a checkpoint; none if they are transformers' own, LABEL_0, LABEL_1, ..."""
     labels = _checkpoint_names(hf_config)
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(labels)) else labels
@@ -97,7 +97,7 @@ def stored(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
 WHOLE = re.compile(r"-?\d{1,15}\.0+")
 
 
-def whole(value: Any) -> Any:
+def as_int(value: Any) -> Any:
     """Return 1.0 as 1, anything else as it is: pandas turns integers with a null into floats."""
     if isinstance(value, str) and WHOLE.fullmatch(value):
         return value.partition(".")[0]
@@ -113,7 +113,7 @@ def _element(value: Any) -> Any:
 def single(value: Any, labels: Sequence[str] = ()) -> Any:
     """Return a label: the only element of a list of one; 1.0 as 1 unless "1.0" is in `labels`."""
     value = _element(value)
-    reduced = whole(value)
+    reduced = as_int(value)
     return str(value) if reduced is not value and str(value) in labels else reduced
 
 
@@ -122,7 +122,7 @@ def _number(name: str) -> int | None:
     return int(name) if name.isdecimal() and len(name) < 100 else None
 
 
-def index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
+def to_index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
     """Index of a label among `labels`: a name or an integer.
 
     An integer is an index into `names`, the data set's own, if it has them (their order need not
@@ -205,7 +205,7 @@ def flag_columns(table: Table) -> list[str]:
 
 def flag(value: Any) -> bool | None:
     """What a flag says, as 1, 0.0, "1" or "True"; None if it is none."""
-    return {"0": False, "false": False, "1": True, "true": True}.get(str(whole(value)).casefold())
+    return {"0": False, "false": False, "1": True, "true": True}.get(str(as_int(value)).casefold())
 
 
 def refuse_flag_columns(table: Table, label: str, task: str = "") -> None:
@@ -221,7 +221,7 @@ def refuse_flag_columns(table: Table, label: str, task: str = "") -> None:
         )
 
 
-def maps(labels: Sequence[str]) -> dict[str, Any]:
+def hf_label_maps(labels: Sequence[str]) -> dict[str, Any]:
     """Label maps of config.json, as transformers' pipelines read them."""
     return {
         "id2label": {str(i): name for i, name in enumerate(labels)},

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flaxbert.config import option
-from flaxbert.data.checks import READ_AS, Finding
-from flaxbert.data.table import Row, Table, shown, unprinted
+from flaxbert.data.checks import READ_AS, Issue
+from flaxbert.data.table import Record, Table, shown, unprinted
 from flaxbert.errors import DataError, shortened
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
@@ -44,7 +44,7 @@ BROKEN = re.compile(
 
 def reader(
     table: Table, options: LabelSetOptions, labels: Sequence[str] | None
-) -> Callable[[Row], list[Any]]:
+) -> Callable[[Record], list[Any]]:
     """Choose how the labels of a row are read: from a column of lists, or from flags.
 
     Args:
@@ -73,13 +73,13 @@ def reader(
             f"{shortened(labels)}. Name those of the flags: --config.options.labels."
         )
     what = f"is read as flags, one a label: {', '.join(shortened(labels))}"
-    table.remark(Finding(READ_AS, table.source, f"{options.label} {what}"))
+    table.remark(Issue(READ_AS, table.source, f"{options.label} {what}"))
     return lambda row: [
         name for name, flag in zip(labels, _flags(_values(row, options)), strict=True) if flag
     ]
 
 
-def _named_flags(row: Row, columns: Sequence[str]) -> list[str]:
+def _named_flags(row: Record, columns: Sequence[str]) -> list[str]:
     given = {column: names.flag(row.values.get(column)) for column in columns}
     for column, flag in given.items():
         if flag is None:
@@ -151,7 +151,7 @@ def _refuse_joined_flags(table: Table, options: LabelSetOptions) -> None:
     )
 
 
-def _values(row: Row, options: LabelSetOptions) -> list[Any]:
+def _values(row: Record, options: LabelSetOptions) -> list[Any]:
     """The labels of a row, as they stand there."""
     value = unprinted(row.values.get(options.label))
     if isinstance(value, str):
@@ -164,7 +164,7 @@ def _values(row: Row, options: LabelSetOptions) -> list[Any]:
         value = bare[1] if bare else value
         return [part.strip() for part in value.split(options.separator) if part.strip()]
     values = list(value) if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(names.whole(v), str | int) for v in values):
+    if not all(isinstance(names.as_int(v), str | int) for v in values):
         raise DataError(
             f"{row.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
             f"text with {options.separator!r} between them."
@@ -172,13 +172,13 @@ def _values(row: Row, options: LabelSetOptions) -> list[Any]:
     return values
 
 
-def _no_flags(row: Row, values: Sequence[Any], options: LabelSetOptions) -> list[Any]:
+def _no_flags(row: Record, values: Sequence[Any], options: LabelSetOptions) -> list[Any]:
     """Return labels that are no flags: these have numbers twice.
 
     Raises:
       DataError: for flags in a row, but not in all.
     """
-    numbers = [name for name in map(str, map(names.whole, values)) if name.isdecimal()]
+    numbers = [name for name in map(str, map(names.as_int, values)) if name.isdecimal()]
     if any(isinstance(value, bool) for value in values) or len(set(numbers)) < len(numbers):
         raise DataError(
             f"{row.origin}: {options.label} is {shown(row.values.get(options.label))}, with a "
@@ -198,4 +198,4 @@ def remark_separators(labels: set[str], options: LabelSetOptions, table: Table) 
                 f"label {shown(min(several))} seems to be several: --config.options.separator="
                 f"{separator!r} splits them"
             )
-            table.remark(Finding("separator", table.source, what))
+            table.remark(Issue("separator", table.source, what))

@@ -2,7 +2,7 @@
 
 Pooler and dense layer as for one label (BERT paper, section 4.1), a sigmoid for each label; the
 loss is binary cross-entropy, mean over labels. A label is given where its probability reaches its
-threshold: 0.5, or fitted to each label on held-out training data (`data.calibration`).
+threshold: 0.5, or fitted to each label on held-out training data (`data.threshold_split`).
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import label_sets, texts
-from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.label_sets import LabelSetOptions
 from flaxbert.tasks.losses import binary_cross_entropy, pool, weighted_sum
 from flaxbert.tasks.texts import TextExample
-from flaxbert.types import DeviceBatch, Losses, Metrics, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
 
 
 @dataclasses.dataclass
-class Options(LabelSetOptions):
+class MultiLabelOptions(LabelSetOptions):
     """Columns and labels."""
 
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
@@ -43,12 +43,12 @@ class Options(LabelSetOptions):
 class MultiLabel:
     """Any number of labels a text, with binary cross-entropy."""
 
-    options_type: ClassVar[type] = Options
-    objectives: ClassVar[Sequence[str]] = ("loss",)
+    options_type: ClassVar[type] = MultiLabelOptions
+    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
-    options: Options
+    options: MultiLabelOptions
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     start: float = 0.0
@@ -58,7 +58,7 @@ class MultiLabel:
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: MultiLabelOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -73,42 +73,42 @@ class MultiLabel:
         if train is not None:
             if not options.label_columns:
                 names.refuse_flag_columns(train, options.label)
-            texts.require(train, options, data, labelled=True)
+            texts.require(train, options, data, labeled=True)
             known = train.label_names.get(options.label)
-            own = names.stored(hf_config)
+            own = names.checkpoint_labels(hf_config)
             order = names_of or known or own
-            given = train.read(label_sets.reader(train, options, order), data.malformed)
+            given = train.read(label_sets.reader(train, options, order), data.on_bad_row)
             seen = {str(names.single(value, own)) for values in given for value in values}
             label_sets.remark_separators(seen, options, train)
-        labels = names.choose(names_of, known, seen, hf_config)
+        labels = names.resolve(names_of, known, seen, hf_config)
         fitted = hf_config.get("flaxbert", {}).get("thresholds", {}) if train is None else {}
         thresholds = tuple(fitted.get(name, 0.5) for name in labels)
         return cls(data, options, labels, thresholds, _log_odds(given, len(labels)))
 
-    def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
+    def examples(self, table: Table, *, labeled: bool) -> list[TextExample]:
         """Rows -> examples; labels become a tuple of 0 and 1."""
-        if not labelled:
+        if not labeled:
             return texts.read(table, self.options, self.data, None)
         options, known = self.options, table.label_names.get(self.options.label)
         if not options.label_columns:
             names.refuse_flag_columns(table, options.label)
-        texts.require(table, options, self.data, labelled=True)
+        texts.require(table, options, self.data, labeled=True)
         values_of = label_sets.reader(table, options, self.labels)
-        values = table.read(values_of, self.data.malformed)
+        values = table.read(values_of, self.data.on_bad_row)
         every = itertools.chain.from_iterable(values)
         names.check_integers(every, self.labels, known, table.source)
 
-        def flags(row: Row) -> tuple[int, ...]:
-            given = {names.index(v, self.labels, known, row.origin) for v in values_of(row)}
+        def flags(row: Record) -> tuple[int, ...]:
+            given = {names.to_index(v, self.labels, known, row.origin) for v in values_of(row)}
             return tuple(int(i in given) for i in range(len(self.labels)))
 
         return texts.read(table, options, self.data, flags)
 
     def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
-        return texts.featurize(examples, tokenizer, self.options, self.data, labelled=labelled)
+        """A text or pair, or with `options.long_texts=windows` the windows of one, is a feature."""
+        return texts.featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
 
     @property
     def make_head(self) -> MakeHead:
@@ -129,8 +129,8 @@ class MultiLabel:
         return {"slots": {"probability": probability}, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[TextExample], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """The labels that reach their thresholds, and every label's probability."""
         probabilities = features.per_feature(predictions.slots["probability"])
         return [
@@ -146,11 +146,11 @@ class MultiLabel:
             for example, row in zip(examples, probabilities, strict=True)
         ]
 
-    def score(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
         """Micro and macro F1, micro precision and recall, and the share of sets that are right."""
         return metrics.score(self._flags(records), self._gold(examples))
 
-    def _flags(self, records: Sequence[Record]) -> np.ndarray:
+    def _flags(self, records: Sequence[Prediction]) -> np.ndarray:
         given = [[name in record["labels"] for name in self.labels] for record in records]
         return np.array(given, bool).reshape(-1, len(self.labels))
 
@@ -158,30 +158,30 @@ class MultiLabel:
         given = [example.label for example in examples]
         return np.array(given, bool).reshape(-1, len(self.labels))
 
-    def document(self, example: TextExample) -> str:
+    def group_key(self, example: TextExample) -> str:
         """The text: equal ones are held out together."""
         return example.text
 
-    def calibrate(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Self:
+    def calibrate(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Self:
         """Fit each label's threshold to the best F1 on held-out examples."""
         rows = [[r["probability"][name] for name in self.labels] for r in records]
         fitted = metrics.best_thresholds(np.array(rows), self._gold(examples))
         return dataclasses.replace(self, thresholds=tuple(fitted))
 
     @property
-    def calibration(self) -> dict[str, Any]:
+    def stored_thresholds(self) -> dict[str, Any]:
         """The thresholds, as the checkpoint and the export hold them."""
         return {"thresholds": dict(zip(self.labels, self.thresholds, strict=True))}
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them, and our thresholds."""
         return {
-            **names.maps(self.labels),
+            **names.hf_label_maps(self.labels),
             "problem_type": "multi_label_classification",
-            "flaxbert": self.calibration,
+            "flaxbert": self.stored_thresholds,
         }
 
-    def show(self, example: TextExample, record: Record) -> dict[str, str]:
+    def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = [n for n, given in zip(self.labels, example.label or (), strict=False) if given]
         predicted = ", ".join(record["labels"])

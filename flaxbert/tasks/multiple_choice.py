@@ -16,19 +16,19 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table, shown, unprinted
+from flaxbert.data.table import Record, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
-from flaxbert.tasks.base import NoLabels, Predictions
-from flaxbert.tasks.label_names import refuse_from_one, whole
+from flaxbert.tasks.base import NoLabels, TaskOutputs
+from flaxbert.tasks.label_names import as_int, refuse_from_one
 from flaxbert.tasks.losses import group_log_softmax, group_sum, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
 
 
 @dataclasses.dataclass
-class Options:
+class MultipleChoiceOptions:
     """Columns."""
 
     question: str = option(
@@ -48,8 +48,8 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example(NoLabels):
-    """A question with its choices; `label` is the right one's number, None if unlabelled."""
+class ChoiceExample(NoLabels):
+    """A question with its choices; `label` is the right one's number, None if unlabeled."""
 
     question: str
     choices: tuple[str, ...]
@@ -58,12 +58,12 @@ class Example(NoLabels):
     origin: str
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Question and choices, in whatever order these are asked."""
         return (self.question, *sorted(self.choices))
 
     @property
-    def gold(self) -> str | None:
+    def target(self) -> str | None:
         """The right choice."""
         return None if self.label is None else self.choices[self.label]
 
@@ -72,18 +72,18 @@ class Example(NoLabels):
 class MultipleChoice:
     """A softmax over the choices of a question."""
 
-    options_type: ClassVar[type] = Options
-    objectives: ClassVar[Sequence[str]] = ("loss",)
+    options_type: ClassVar[type] = MultipleChoiceOptions
+    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
-    options: Options
+    options: MultipleChoiceOptions
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: MultipleChoiceOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -92,19 +92,19 @@ class MultipleChoice:
             raise ConfigError("options.choices is empty: name the column, or one a choice")
         return cls(data, options)
 
-    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+    def examples(self, table: Table, *, labeled: bool) -> list[ChoiceExample]:
         """Rows -> examples."""
         options = self.options
         columns = dict.fromkeys(options.choices, "options.choices")
         columns[options.question] = "options.question"
         if options.prefix is not None:
             columns[options.prefix] = "options.prefix"
-        if labelled:
+        if labeled:
             columns[options.label] = "options.label"
-        table.require(columns, slices=self.data.slices if labelled else None)
-        if labelled:
+        table.require(columns, slices=self.data.slices if labeled else None)
+        if labeled:
             self._check_numbers(table)
-        return table.read(lambda row: self._example(row, labelled), self.data.malformed)
+        return table.read(lambda row: self._example(row, labeled), self.data.on_bad_row)
 
     def _check_numbers(self, table: Table) -> None:
         """Refuse numbers that are counted from 1, where choices have no names."""
@@ -112,25 +112,25 @@ class MultipleChoice:
         for row in table.rows:
             with contextlib.suppress(DataError):  # reading reports it
                 names = self._choices(row)[1]
-                value = str(whole(row.values.get(self.options.label)))
+                value = str(as_int(row.values.get(self.options.label)))
                 if names != [str(n) for n in range(len(names))] or not value.isdecimal():
                     return
                 numbers.add(int(value))
                 most = max(most, len(names))
         refuse_from_one(numbers, [f"choice {n + 1}" for n in range(most)], table.source)
 
-    def _example(self, row: Row, labelled: bool) -> Example:
+    def _example(self, row: Record, labeled: bool) -> ChoiceExample:
         choices, names = self._choices(row)
         prefix = "" if self.options.prefix is None else f"{row.text(self.options.prefix)} "
-        return Example(
+        return ChoiceExample(
             question=row.text(self.options.question),
             choices=tuple(f"{prefix}{choice}" for choice in choices),
-            label=self._label(row, names) if labelled else None,
-            slice=row.slice(self.data.slices) if labelled else None,
+            label=self._label(row, names) if labeled else None,
+            slice=row.slice(self.data.slices) if labeled else None,
             origin=row.origin,
         )
 
-    def _choices(self, row: Row) -> tuple[list[str], list[str]]:
+    def _choices(self, row: Record) -> tuple[list[str], list[str]]:
         """Texts and names of the choices; ARC's form names them A, B, ..., else 0, 1, ..."""
         columns = self.options.choices
         choices: Any
@@ -155,7 +155,7 @@ class MultipleChoice:
             raise DataError(
                 f"{row.origin}: {len(choices)} choices, but their names are {shown(names)}."
             )
-        given = [whole(name) for name in names]
+        given = [as_int(name) for name in names]
         own = [str(name) for name in given if isinstance(name, str | int)]
         if len(set(own)) < len(choices):
             raise DataError(
@@ -164,8 +164,8 @@ class MultipleChoice:
             )
         return list(choices), own
 
-    def _label(self, row: Row, names: list[str]) -> int:
-        value = whole(row.values.get(self.options.label))
+    def _label(self, row: Record, names: list[str]) -> int:
+        value = as_int(row.values.get(self.options.label))
         if isinstance(value, bool) or str(value) not in names:
             raise DataError(
                 f"{row.origin}: {self.options.label} is {shown(value)}; expected one of "
@@ -174,7 +174,7 @@ class MultipleChoice:
         return names.index(str(value))
 
     def featurize(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
         """[CLS] question [SEP] choice [SEP] for each choice; the longer of both is cut to fit."""
         owner = [n for n, example in enumerate(examples) for _ in example.choices]
@@ -192,7 +192,7 @@ class MultipleChoice:
             {name: encoded[name] for name in ("input_ids", "token_type_ids")},
             example=owner,
             feature=owner,
-            slots={"right": right} if labelled else {},
+            slots={"right": right} if labeled else {},
             cut=list(dict.fromkeys(cut)),
         )
 
@@ -214,8 +214,8 @@ class MultipleChoice:
         return {"slots": {"probability": jnp.exp(log_probs)}, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[Example], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[ChoiceExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """The most probable choice, and every choice's probability."""
         records = []
         for n, example in enumerate(examples):
@@ -231,7 +231,7 @@ class MultipleChoice:
             )
         return records
 
-    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[ChoiceExample], records: Sequence[Prediction]) -> Metrics:
         """Accuracy with its 95 % interval."""
         pairs = zip(examples, records, strict=True)
         hits = sum(example.label == record["index"] for example, record in pairs)
@@ -241,7 +241,7 @@ class MultipleChoice:
         """Nothing: the head has no labels."""
         return {}
 
-    def show(self, example: Example, record: Record) -> dict[str, str]:
+    def table_row(self, example: ChoiceExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = "" if example.label is None else example.choices[example.label]
         return {"question": example.question, "right": gold, "predicted": record["choice"]}

@@ -19,17 +19,17 @@ from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import uniform
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
-from flaxbert.tasks.base import NoLabels, Predictions
+from flaxbert.tasks.base import NoLabels, TaskOutputs
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
 
 
 @dataclasses.dataclass
-class Options:
+class PreTrainingOptions:
     """Texts and the two tasks."""
 
     text: str = option("text", "column of the text", column=True)
@@ -46,7 +46,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example(NoLabels):
+class DocumentExample(NoLabels):
     """A document, as its paragraphs."""
 
     name: str
@@ -55,7 +55,7 @@ class Example(NoLabels):
     origin: str
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Its paragraphs."""
         return self.paragraphs
 
@@ -64,17 +64,17 @@ class Example(NoLabels):
 class PreTraining:
     """Masked language model and next sentence prediction."""
 
-    options_type: ClassVar[type] = Options
+    options_type: ClassVar[type] = PreTrainingOptions
     lower_is_better: ClassVar[Sequence[str]] = ("perplexity",)
 
     data: DataConfig
-    options: Options
+    options: PreTrainingOptions
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: PreTrainingOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -86,26 +86,26 @@ class PreTraining:
         return cls(data, options)
 
     @property
-    def objectives(self) -> Sequence[str]:
+    def loss_names(self) -> Sequence[str]:
         """Masked words and, with it, next sentences."""
         return ("mlm_loss", "nsp_loss") if self.options.next_sentence else ("mlm_loss",)
 
-    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+    def examples(self, table: Table, *, labeled: bool) -> list[DocumentExample]:
         """Rows -> documents, in the order of their first rows; a row that names none is one."""
         columns, document = {self.options.text: "options.text"}, self.options.document
-        if document and document != Options.document:
+        if document and document != PreTrainingOptions.document:
             columns[document] = "options.document"
         table.require(columns, slices=self.data.slices)
 
-        def paragraph(row: Row) -> Example:
+        def paragraph(row: Record) -> DocumentExample:
             value, text = row.values.get(document or ""), row.text(self.options.text)
             # NaN, which a Parquet file may hold for a null, differs from itself.
             nameless = value in (None, "") or value != value
             name = row.origin if nameless else str(value)
-            return Example(name, (text,), row.slice(self.data.slices), row.origin)
+            return DocumentExample(name, (text,), row.slice(self.data.slices), row.origin)
 
-        groups: dict[str, list[Example]] = {}
-        for each in table.read(paragraph, self.data.malformed):
+        groups: dict[str, list[DocumentExample]] = {}
+        for each in table.read(paragraph, self.data.on_bad_row):
             groups.setdefault(each.name, []).append(each)
         return [
             dataclasses.replace(group[0], paragraphs=tuple(each.paragraphs[0] for each in group))
@@ -113,7 +113,7 @@ class PreTraining:
         ]
 
     def featurize(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[DocumentExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
         """[CLS] text [SEP], or [CLS] text [SEP] text [SEP], of at most `max_length` tokens.
 
@@ -141,7 +141,7 @@ class PreTraining:
             ) from None
         if not pairs:
             raise DataError(f"{examples[0].origin}: no document holds any text.")
-        if options.next_sentence and labelled:
+        if options.next_sentence and labeled:
             documents.check_following(pairs, examples[0].origin)
         cls_id, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         ids, kinds, types = [], [], []
@@ -188,8 +188,8 @@ class PreTraining:
         """Cross-entropy of words at masked places, and of following or not."""
         losses, masked, _ = _words(outputs, batch)
         found = {"mlm_loss": weighted_sum(losses, masked)}
-        if "next_logits" in outputs:
-            follows = cross_entropy(outputs["next_logits"], batch["follows"])
+        if "nsp_logits" in outputs:
+            follows = cross_entropy(outputs["nsp_logits"], batch["follows"])
             found["nsp_loss"] = weighted_sum(follows, batch["weight"])
         return found
 
@@ -202,14 +202,14 @@ class PreTraining:
         found = {"masked": jnp.sum(own, axis=1)}
         found["right"] = jnp.sum(own * right[:, :, None], axis=1)
         found["mlm_loss"] = jnp.sum(own * losses[:, :, None], axis=1)
-        if "next_logits" in outputs:
-            guess = jnp.argmax(outputs["next_logits"], axis=-1)
+        if "nsp_logits" in outputs:
+            guess = jnp.argmax(outputs["nsp_logits"], axis=-1)
             found["next_right"] = (guess == batch["follows"]).astype(jnp.float32)
         return {"slots": found, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[Example], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[DocumentExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """Sums over the sequences of each document."""
         totals = {
             name: np.bincount(features.example, values, len(examples))
@@ -221,7 +221,7 @@ class PreTraining:
             for n, example in enumerate(examples)
         ]
 
-    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[DocumentExample], records: Sequence[Prediction]) -> Metrics:
         """Perplexity and accuracy of masked words, accuracy of next sentences."""
         names = ("masked", "right", "mlm_loss", "next_right", "sequences")
         total = {name: sum(record.get(name, 0.0) for record in records) for name in names}
@@ -236,7 +236,7 @@ class PreTraining:
         """Nothing: the head's sizes are the encoder's."""
         return {}
 
-    def show(self, example: Example, record: Record) -> dict[str, str]:
+    def table_row(self, example: DocumentExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         masked = max(1.0, record["masked"])
         return {
@@ -255,6 +255,6 @@ def _words(outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array, Array]:
     """Loss, weight (1 if masked) and whether the best word is right, at each place [R, P]."""
     label = jnp.take_along_axis(batch["label"], outputs["places"], axis=1)
     masked = jnp.take_along_axis(batch["masked"], outputs["places"], axis=1).astype(jnp.float32)
-    logits = outputs["word_logits"]
+    logits = outputs["mlm_logits"]
     right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
     return cross_entropy(logits, label), masked, jax.lax.stop_gradient(right)

@@ -18,24 +18,24 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
-from flaxbert.data.answers import Answer, doubtful, read_answers, unspaced
-from flaxbert.data.checks import MALFORMED, Finding
+from flaxbert.data.answers import Answer, check_questions, read_answers, unspaced
+from flaxbert.data.checks import MALFORMED, Issue
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import NoLabels, Predictions
+from flaxbert.tasks.base import NoLabels, TaskOutputs
 from flaxbert.tasks.losses import position_cross_entropy, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
 
 log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass
-class Options:
+class QuestionAnsweringOptions:
     """How spans are decoded."""
 
     unanswerable: bool = option(False, "some questions have no answer in their text (SQuAD v2.0)")
@@ -44,8 +44,8 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example(NoLabels):
-    """One question on one context; `answers` are (text, first character), empty if unlabelled."""
+class QuestionExample(NoLabels):
+    """One question on one context; `answers` are (text, first character), empty if unlabeled."""
 
     id: str
     question: str
@@ -55,12 +55,12 @@ class Example(NoLabels):
     origin: str
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Question and context."""
         return (self.question, self.context)
 
     @property
-    def gold(self) -> tuple[Answer, ...]:
+    def target(self) -> tuple[Answer, ...]:
         """All answers."""
         return self.answers
 
@@ -74,12 +74,12 @@ class Example(NoLabels):
 class QuestionAnswering:
     """Span extraction over overlapping windows."""
 
-    options_type: ClassVar[type] = Options
-    objectives: ClassVar[Sequence[str]] = ("loss",)
+    options_type: ClassVar[type] = QuestionAnsweringOptions
+    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
-    options: Options
+    options: QuestionAnsweringOptions
     null_threshold: float = 0.0
     """The answer is empty where the score of [CLS] exceeds the best span's by more than this."""
 
@@ -87,7 +87,7 @@ class QuestionAnswering:
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: QuestionAnsweringOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -96,41 +96,44 @@ class QuestionAnswering:
         for name in ("n_best", "max_answer_length"):
             if getattr(options, name) < 1:
                 raise ConfigError(f"options.{name}={getattr(options, name)}: at least 1")
-        if data.calibration and not options.unanswerable:
+        if data.threshold_split and not options.unanswerable:
             raise ConfigError(
-                "data.calibration fits the no-answer threshold: it needs options.unanswerable=true"
+                "data.threshold_split fits the no-answer threshold: it needs "
+                "options.unanswerable=true"
             )
         fitted = hf_config.get("flaxbert", {}) if train is None else {}
         return cls(data, options, fitted.get("null_threshold", 0.0))
 
-    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+    def examples(self, table: Table, *, labeled: bool) -> list[QuestionExample]:
         """Rows in the hub's SQuAD form -> examples."""
         columns = dict.fromkeys(("question", "context"), "")
-        if labelled:
+        if labeled:
             columns["answers"] = ""
-        table.require(columns, slices=self.data.slices if labelled else None)
+        table.require(columns, slices=self.data.slices if labeled else None)
         skipped: list[str] = []
-        malformed = self.data.malformed
-        examples = table.read(lambda row: self._example(row, labelled, skipped), malformed)
-        table.tell([Finding(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
-        table.tell(doubtful(table.rows, unanswerable=self.options.unanswerable), "odd questions")
+        on_bad_row = self.data.on_bad_row
+        examples = table.read(lambda row: self._example(row, labeled, skipped), on_bad_row)
+        table.tell([Issue(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
+        table.tell(
+            check_questions(table.rows, unanswerable=self.options.unanswerable), "odd questions"
+        )
         for finding in unspaced([e.answers for e in examples], [e.origin for e in examples]):
             table.remark(finding)
         return examples
 
-    def _example(self, row: Row, labelled: bool, skipped: list[str]) -> Example:
+    def _example(self, row: Record, labeled: bool, skipped: list[str]) -> QuestionExample:
         question, context = row.text("question").strip(), row.text("context")
-        part = row.slice(self.data.slices if labelled else None)
+        part = row.slice(self.data.slices if labeled else None)
         answers: tuple[Answer, ...] = ()
-        if labelled:  # last: a row that is left out has no answers to skip besides
-            may_lack, malformed = self.options.unanswerable, self.data.malformed
-            answers, faults = read_answers(row, unanswerable=may_lack, malformed=malformed)
+        if labeled:  # last: a row that is left out has no answers to skip besides
+            may_lack, on_bad_row = self.options.unanswerable, self.data.on_bad_row
+            answers, faults = read_answers(row, unanswerable=may_lack, on_bad_row=on_bad_row)
             skipped += faults
         name = str(row.values.get("id", row.origin))
-        return Example(name, question, context, answers, part, row.origin)
+        return QuestionExample(name, question, context, answers, part, row.origin)
 
     def featurize(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[QuestionExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
         """Windows of `max_length` tokens; neighbours of one example share `overlap` tokens.
 
@@ -165,8 +168,8 @@ class QuestionAnswering:
                 "max_context": windows.max_context(owner, starts, self.data.overlap),
             },
             example=owner,
-            positions=windows.gold_spans(golds, owner, starts, ends) if labelled else {},
-            lost=windows.out_of_reach(every, owner, starts, ends, limit) if labelled else {},
+            positions=windows.gold_spans(golds, owner, starts, ends) if labeled else {},
+            lost=windows.out_of_reach(every, owner, starts, ends, limit) if labeled else {},
         )
 
     @property
@@ -180,25 +183,25 @@ class QuestionAnswering:
             position_cross_entropy(outputs[f"{side}_logits"], batch[side], batch["segment_ids"])
             for side in ("start", "end")
         )
-        weight = batch["weight"] * (batch["start"] >= batch["anchor"])  # see windows.NOWHERE
+        weight = batch["weight"] * (batch["start"] >= batch["cls_position"])  # see windows.NOWHERE
         return {"loss": weighted_sum((start + end) / 2, weight)}
 
     def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
         """The best starts and ends of each segment [R, K, n], and the score of [CLS] [R, K]."""
         allowed = {"start": batch["max_context"] > 0, "end": batch["char_start"] >= 0}
-        null = jnp.zeros(batch["anchor"].shape)
+        null = jnp.zeros(batch["cls_position"].shape)
         slots = {}
         for side, places in allowed.items():
             logits = outputs[f"{side}_logits"]
             slots[f"{side}_score"], slots[f"{side}_place"] = spans.candidates(
-                logits, places, batch["segment_ids"], batch["anchor"], self.options.n_best
+                logits, places, batch["segment_ids"], batch["cls_position"], self.options.n_best
             )
-            null += jnp.take_along_axis(logits, batch["anchor"], axis=1)
+            null += jnp.take_along_axis(logits, batch["cls_position"], axis=1)
         return {"slots": slots | {"null_score": null}, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[Example], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[QuestionExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """The span with the highest sum of start and end score over all windows of an example.
 
         `null_odds` is the lowest score of [CLS] over the windows, less that of the span, as in
@@ -220,10 +223,12 @@ class QuestionAnswering:
             for example, span, odds in zip(examples, best, null, strict=True)
         ]
 
-    def _record(self, example: Example, span: tuple[float, int, int], null: float) -> Record:
+    def _record(
+        self, example: QuestionExample, span: tuple[float, int, int], null: float
+    ) -> Prediction:
         score, (start, end) = span[0], windows.trim(example.context, *span[1:])
         text = example.context[start:end]
-        record: Record = {"id": example.id, "question": example.question, "answer": text}
+        record: Prediction = {"id": example.id, "question": example.question, "answer": text}
         record |= {"start": start, "end": end, "score": score if np.isfinite(score) else None}
         if self.options.unanswerable:
             # Without any span the empty answer is certain; JSON has no infinity.
@@ -233,7 +238,7 @@ class QuestionAnswering:
                 record |= {"answer": "", "start": 0, "end": 0}
         return record
 
-    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Metrics:
         """Exact match and F1, 0 to 100, of the official script for the data set's version."""
         references = [[text for text, _ in example.answers] for example in examples]
         answers = [record["answer"] for record in records]
@@ -244,11 +249,11 @@ class QuestionAnswering:
         best = {name: value for name, value in ideal.items() if name.startswith("best_")}
         return squad.score_v2(answers, references) | best
 
-    def document(self, example: Example) -> str:
+    def group_key(self, example: QuestionExample) -> str:
         """The context: its questions are held out together."""
         return example.context
 
-    def calibrate(self, examples: Sequence[Example], records: Sequence[Record]) -> Self:
+    def calibrate(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Self:
         """Fit the no-answer threshold to the best F1 on held-out questions."""
         references = [[text for text, _ in example.answers] for example in examples]
         raw, odds = [r["span"] for r in records], [r["null_odds"] for r in records]
@@ -257,15 +262,15 @@ class QuestionAnswering:
         return dataclasses.replace(self, null_threshold=found)
 
     @property
-    def calibration(self) -> dict[str, Any]:
+    def stored_thresholds(self) -> dict[str, Any]:
         """The threshold, as the checkpoint and the export hold it."""
         return {"null_threshold": self.null_threshold} if self.options.unanswerable else {}
 
     def hf_config(self) -> dict[str, Any]:
         """The head has no labels; our threshold alone."""
-        return {"flaxbert": self.calibration} if self.calibration else {}
+        return {"flaxbert": self.stored_thresholds} if self.stored_thresholds else {}
 
-    def show(self, example: Example, record: Record) -> dict[str, str]:
+    def table_row(self, example: QuestionExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = example.answers[0][0] if example.answers else ""
         return {"question": example.question, "answer": gold, "predicted": record["answer"]}

@@ -17,16 +17,16 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table, shown
+from flaxbert.data.table import Record, Table, shown
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import pool, weighted_sum
 from flaxbert.tasks.texts import TextExample
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
 
 log = logging.getLogger("flaxbert")
 
@@ -37,7 +37,7 @@ rate a step: others are not reached."""
 
 
 @dataclasses.dataclass
-class Options(texts.TextOptions):
+class RegressionOptions(texts.TextOptions):
     """Columns."""
 
     label: str = option("label", "column of the number", column=True)
@@ -47,12 +47,12 @@ class Options(texts.TextOptions):
 class Regression:
     """One number a text or pair, by least squares."""
 
-    options_type: ClassVar[type] = Options
-    objectives: ClassVar[Sequence[str]] = ("loss",)
+    options_type: ClassVar[type] = RegressionOptions
+    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ("squared_error",)
 
     data: DataConfig
-    options: Options
+    options: RegressionOptions
     mean: float = 0.0
     scale: float = 1.0
     """The model's outputs, times `scale` plus `mean`, are the numbers to predict."""
@@ -61,7 +61,7 @@ class Regression:
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: RegressionOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -70,8 +70,8 @@ class Regression:
         if train is None:
             stored = hf_config.get("flaxbert", {})
             return cls(data, options, stored.get("mean", 0.0), stored.get("scale", 1.0))
-        texts.require(train, options, data, labelled=True)
-        numbers = np.array(train.read(lambda row: _number(row, options), data.malformed))
+        texts.require(train, options, data, labeled=True)
+        numbers = np.array(train.read(lambda row: _number(row, options), data.on_bad_row))
         mean, scale = float(numbers.mean()), float(numbers.std())
         if (abs(mean) <= FAR and NARROW <= scale <= WIDE) or not 0 < scale < math.inf:
             return cls(data, options)
@@ -82,17 +82,17 @@ class Regression:
         )
         return cls(data, options, mean, scale)
 
-    def examples(self, table: Table, *, labelled: bool) -> list[TextExample]:
+    def examples(self, table: Table, *, labeled: bool) -> list[TextExample]:
         """Rows -> examples."""
         options = self.options
-        label = (lambda row: _number(row, options)) if labelled else None
+        label = (lambda row: _number(row, options)) if labeled else None
         return texts.read(table, options, self.data, label)
 
     def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """A text or pair, or with `options.long=windows` the windows of one, is a feature."""
-        return texts.featurize(examples, tokenizer, self.options, self.data, labelled=labelled)
+        """A text or pair, or with `options.long_texts=windows` the windows of one, is a feature."""
+        return texts.featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
 
     @property
     def make_head(self) -> MakeHead:
@@ -111,14 +111,14 @@ class Regression:
         return {"slots": {"value": value}, "tokens": {}}
 
     def decode(
-        self, examples: Sequence[TextExample], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """The number."""
         values = features.per_feature(predictions.slots["value"])
         pairs = zip(examples, values, strict=True)
         return [{**example.record(), "value": float(value)} for example, value in pairs]
 
-    def score(self, examples: Sequence[TextExample], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
         """Pearson and Spearman correlation, and the mean squared error."""
         return metrics.score(
             [record["value"] for record in records], [example.label for example in examples]
@@ -145,13 +145,13 @@ class Regression:
         """Take scale and mean from the output layer."""
         return rescaled(params, 1 / self.scale, -self.mean / self.scale)
 
-    def show(self, example: TextExample, record: Record) -> dict[str, str]:
+    def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = "" if example.label is None else f"{example.label:g}"
         return {**example.record(), "label": gold, "predicted": f"{record['value']:.2f}"}
 
 
-def _number(row: Row, options: Options) -> float:
+def _number(row: Record, options: RegressionOptions) -> float:
     value = row.values.get(options.label)
     try:
         number = math.nan if isinstance(value, bool) or value is None else float(value)

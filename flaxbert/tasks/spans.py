@@ -13,7 +13,7 @@ Candidates = dict[str, np.ndarray]
 
 
 def candidates(
-    logits: Array, allowed: Array, segment_ids: Array, anchor: Array, count: int
+    logits: Array, allowed: Array, segment_ids: Array, cls_position: Array, count: int
 ) -> tuple[Array, Array]:
     """The `count` best places of each segment, so that no score a token need leave the device.
 
@@ -21,18 +21,18 @@ def candidates(
       logits: [R, T].
       allowed: [R, T] booleans: places that may be chosen.
       segment_ids: [R, T].
-      anchor: [R, K], where each segment begins.
+      cls_position: [R, K], where each segment begins.
       count: candidates (n).
 
     Returns:
       Scores and places [R, K, n], best first, of equals the first; places count from the segment's
       start. Those beyond a segment's allowed places score below `IMPOSSIBLE`.
     """
-    slots = jnp.arange(1, anchor.shape[1] + 1)
+    slots = jnp.arange(1, cls_position.shape[1] + 1)
     own = (segment_ids[:, None, :] == slots[:, None]) & allowed[:, None, :]  # [R, K, T]
     masked = jnp.where(own, logits[:, None, :], jnp.finfo(logits.dtype).min)
     scores, places = top_k(masked, min(count, logits.shape[1]))
-    return scores, places - anchor[..., None]
+    return scores, places - cls_position[..., None]
 
 
 def best_span(found: Candidates, longest: int) -> tuple[float, int, int]:

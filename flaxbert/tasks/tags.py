@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 
 from flaxbert.data import tag_schemes
-from flaxbert.data.checks import READ_AS, Finding
+from flaxbert.data.checks import READ_AS, Issue
 from flaxbert.data.readers import conll
-from flaxbert.data.table import Row, Table, shown, unprinted
+from flaxbert.data.table import Record, Table, shown, unprinted
 from flaxbert.errors import DataError, some
 from flaxbert.tasks.label_names import refuse_from_one
 
@@ -72,7 +72,7 @@ def _is_span(value: object) -> bool:
     return isinstance(value, list) and [type(v) for v in value] == [int, int, str]
 
 
-def read_words(row: Row, column: str) -> list[str]:
+def read_words(row: Record, column: str) -> list[str]:
     """The words of a row.
 
     Raises:
@@ -87,8 +87,8 @@ def read_words(row: Row, column: str) -> list[str]:
 
 
 def read_tags(
-    table: Table, words: str, column: str, labels: Sequence[str], malformed: str
-) -> tuple[list[tuple[Row, list[str]]], str]:
+    table: Table, words: str, column: str, labels: Sequence[str], on_bad_row: str
+) -> tuple[list[tuple[Record, list[str]]], str]:
     """Rows with their tags, in IOB2 where they mark entities, and the scheme they were in.
 
     Args:
@@ -96,7 +96,7 @@ def read_tags(
       words: column of the words.
       column: column of the tags.
       labels: what integers stand for, if the source does not say.
-      malformed: see `Table.read`.
+      on_bad_row: see `Table.read`.
 
     Raises:
       DataError: for a row without a tag a word, or tags of no scheme.
@@ -107,7 +107,7 @@ def read_tags(
     integers = {t for tags in cells if isinstance(tags, list) for t in tags if type(t) is int}
     refuse_from_one(integers, known, table.source)
 
-    def tagged(row: Row) -> tuple[Row, list[str]]:
+    def tagged(row: Record) -> tuple[Record, list[str]]:
         tags, tokens = unprinted(row.values.get(column)), read_words(row, words)
         if isinstance(tags, list):
             tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
@@ -120,12 +120,12 @@ def read_tags(
             raise DataError(f"{row.origin}: {len(tokens)} words, but {len(tags)} tags.")
         return row, tags
 
-    rows = table.read(tagged, malformed)
+    rows = table.read(tagged, on_bad_row)
     counts = collections.Counter(tag for _, tags in rows for tag in tags)
     if spelled := tag_schemes.respelled(counts):
         pairs = [f"{shown(tag)} ({counts[tag]} times) as {spelled[tag]}" for tag in spelled]
         what = f"tags are read in the usual spelling: {some(pairs, 5)}"
-        table.remark(Finding(READ_AS, table.source, what))
+        table.remark(Issue(READ_AS, table.source, what))
         rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
     scheme = tag_schemes.detect_scheme(tags for _, tags in rows)
     if scheme == "plain" and (symbols := [tag for tag in tag_schemes.SYMBOLS if tag in counts]):
@@ -133,7 +133,7 @@ def read_tags(
             f"{some([shown(tag) for tag in symbols])} is read as a tag like the others, each word "
             "on its own; write O for words outside entities"
         )
-        table.remark(Finding(READ_AS, table.source, what))
+        table.remark(Issue(READ_AS, table.source, what))
     many = len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total())
     same = len(counts) == 1 and counts.total() >= conll.SURE and len(rows[0][0].values) > 2
     if scheme == "plain" and (many or (same and rows[0][0].lines)):
@@ -145,10 +145,10 @@ def read_tags(
     if scheme not in ("plain", "IO") and (
         odd := tag_schemes.odd_tags(counts.keys() - spelled.keys())
     ):
-        rows = _without_odd(table, rows, odd, words, malformed)
+        rows = _without_odd(table, rows, odd, words, on_bad_row)
     table.tell(
         [
-            Finding(
+            Issue(
                 "invalid tag sequence",
                 row.place(min(place, len(tags) - 1)),
                 _misplaced(read_words(row, words), tags, place),
@@ -164,22 +164,22 @@ def read_tags(
 MOST_TAGS, SHARE_OF_TAGS = 100, 0.1
 """Tags are at most as many, or at most this share of the words: else they are something else."""
 
-Tagged = tuple[Row, list[str]]
+Tagged = tuple[Record, list[str]]
 
 
 def _without_odd(
-    table: Table, rows: Sequence[Tagged], odd: Collection[str], words: str, malformed: str
+    table: Table, rows: Sequence[Tagged], odd: Collection[str], words: str, on_bad_row: str
 ) -> list[Tagged]:
     """Rows without tags that have no prefix, unlike most of the file's.
 
     Raises:
-      DataError: for one that has, with its line, if `malformed` is not "skip".
+      DataError: for one that has, with its line, if `on_bad_row` is not "skip".
     """
     tags_of = {id(row): tags for row, tags in rows}
     total = sum(tag in odd for _, tags in rows for tag in tags)
     others = f" There are {total} such tags." if total > 1 else ""
 
-    def regular(row: Row) -> Tagged:
+    def regular(row: Record) -> Tagged:
         tags = tags_of[id(row)]
         for place, tag in enumerate(tags):
             if tag in odd:
@@ -190,7 +190,7 @@ def _without_odd(
                 )
         return row, tags
 
-    return dataclasses.replace(table, rows=[row for row, _ in rows]).read(regular, malformed)
+    return dataclasses.replace(table, rows=[row for row, _ in rows]).read(regular, on_bad_row)
 
 
 def _misplaced(words: Sequence[str], tags: Sequence[str], place: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError
 
@@ -21,7 +21,7 @@ class TextOptions:
     text: str = option("text", "column of the text", column=True)
     pair: str | None = option(None, "column of the second text, for sentence pairs", column=True)
     label: str = option("label", "column of the label", column=True)
-    long: str = option(
+    long_texts: str = option(
         "head",
         "texts over max_length: head keeps the start; head_tail a quarter of the start and three "
         "of the end (single texts); windows reads all in pieces that overlap, and averages logits",
@@ -38,17 +38,19 @@ class TextOptions:
         Raises:
           ConfigError: naming the key and the valid values.
         """
-        if self.long not in LONG:
-            raise ConfigError(f"options.long={self.long!r}: one of {', '.join(LONG)}")
-        if self.long == "head_tail" and self.pair is not None:
-            raise ConfigError("options.long=head_tail is for single texts; take head or windows")
-        if self.long == "windows":
+        if self.long_texts not in LONG:
+            raise ConfigError(f"options.long_texts={self.long_texts!r}: one of {', '.join(LONG)}")
+        if self.long_texts == "head_tail" and self.pair is not None:
+            raise ConfigError(
+                "options.long_texts=head_tail is for single texts; take head or windows"
+            )
+        if self.long_texts == "windows":
             windows.check(data)
 
 
 @dataclasses.dataclass(frozen=True)
 class TextExample:
-    """One text or pair; what `label` holds is the task's affair, None if unlabelled."""
+    """One text or pair; what `label` holds is the task's affair, None if unlabeled."""
 
     text: str
     pair: str | None
@@ -57,12 +59,12 @@ class TextExample:
     origin: str
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Its texts."""
         return (self.text,) if self.pair is None else (self.text, self.pair)
 
     @property
-    def gold(self) -> Hashable:
+    def target(self) -> Hashable:
         """Its label, as the task reads it: an index, flags or a number."""
         label: Hashable = self.label
         return label
@@ -79,7 +81,7 @@ class TextExample:
         return {"text": self.text, **({} if self.pair is None else {"pair": self.pair})}
 
 
-def require(table: Table, options: TextOptions, data: DataConfig, *, labelled: bool) -> None:
+def require(table: Table, options: TextOptions, data: DataConfig, *, labeled: bool) -> None:
     """Check that all columns exist.
 
     Raises:
@@ -88,22 +90,22 @@ def require(table: Table, options: TextOptions, data: DataConfig, *, labelled: b
     columns = {options.text: "options.text"}
     if options.pair is not None:
         columns[options.pair] = "options.pair"
-    if labelled:
+    if labeled:
         columns |= options.columns_of_labels
-    table.require(columns, slices=data.slices if labelled else None)
+    table.require(columns, slices=data.slices if labeled else None)
 
 
 def read(
-    table: Table, options: TextOptions, data: DataConfig, label: Callable[[Row], Any] | None
+    table: Table, options: TextOptions, data: DataConfig, label: Callable[[Record], Any] | None
 ) -> list[TextExample]:
     """Rows -> examples; `label` reads a row's label, None leaves labels out.
 
     Raises:
       DataError: naming file, line and mend.
     """
-    require(table, options, data, labelled=label is not None)
+    require(table, options, data, labeled=label is not None)
 
-    def example(row: Row) -> TextExample:
+    def example(row: Record) -> TextExample:
         return TextExample(
             text=row.text(options.text),
             pair=None if options.pair is None else row.text(options.pair),
@@ -112,7 +114,7 @@ def read(
             origin=row.origin,
         )
 
-    return table.read(example, data.malformed)
+    return table.read(example, data.on_bad_row)
 
 
 def featurize(
@@ -121,19 +123,19 @@ def featurize(
     options: TextOptions,
     data: DataConfig,
     *,
-    labelled: bool,
+    labeled: bool,
 ) -> Features:
     """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; labels become the slot `label`.
 
     The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
     """
-    make = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long]
+    make = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long_texts]
     tokens, owner, cut = make(examples, tokenizer, data)
     return Features.build(
         tokens,
         example=owner,
         feature=owner,
-        slots={"label": [examples[i].label for i in owner]} if labelled else {},
+        slots={"label": [examples[i].label for i in owner]} if labeled else {},
         cut=cut,
     )
 

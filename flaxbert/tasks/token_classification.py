@@ -18,22 +18,22 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import tag_schemes, windows
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table, shown
+from flaxbert.data.table import Record, Table, shown
 from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks.base import Predictions
+from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.tasks.tags import read_tags, read_words, require_words
-from flaxbert.types import DeviceBatch, Losses, Metrics, Record
+from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
 
 log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass
-class Options:
+class TokenClassificationOptions:
     """Columns and tags."""
 
     tokens: str = option("tokens", "column of the list of words", column=True)
@@ -42,8 +42,8 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
-    """The words of a sentence; `tags` has one a word, None if unlabelled."""
+class SentenceExample:
+    """The words of a sentence; `tags` has one a word, None if unlabeled."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...] | None
@@ -51,12 +51,12 @@ class Example:
     origin: str
 
     @property
-    def content(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
         """The sentence."""
         return (" ".join(self.tokens),)
 
     @property
-    def gold(self) -> Hashable:
+    def target(self) -> Hashable:
         """Its tags."""
         return self.tags
 
@@ -70,19 +70,19 @@ class Example:
 class TokenClassification:
     """A tag a word, with cross-entropy at the first piece of each."""
 
-    options_type: ClassVar[type] = Options
-    objectives: ClassVar[Sequence[str]] = ("loss",)
+    options_type: ClassVar[type] = TokenClassificationOptions
+    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ()
 
     data: DataConfig
-    options: Options
+    options: TokenClassificationOptions
     labels: tuple[str, ...]
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
-        options: Options,
+        options: TokenClassificationOptions,
         train: Table | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
@@ -96,41 +96,43 @@ class TokenClassification:
         seen = None
         if train is not None and not options.labels:
             tagged, _ = read_tags(
-                train, options.tokens, options.tags, options.labels, data.malformed
+                train, options.tokens, options.tags, options.labels, data.on_bad_row
             )
             seen = {tag for _, tags in tagged for tag in tags}
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
-        return cls(data, options, names.choose(given, None, seen, hf_config))
+        return cls(data, options, names.resolve(given, None, seen, hf_config))
 
-    def examples(self, table: Table, *, labelled: bool) -> list[Example]:
+    def examples(self, table: Table, *, labeled: bool) -> list[SentenceExample]:
         """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told.
 
         Raises:
           DataError: for labels of a model whose own tags are of another scheme, or prose.
         """
-        slices = self.data.slices if labelled else None
+        slices = self.data.slices if labeled else None
         require_words(table, {self.options.tokens: "options.tokens"}, slices=slices)
-        if not labelled:
-            return table.read(lambda row: self._example(row, None), self.data.malformed)
+        if not labeled:
+            return table.read(lambda row: self._example(row, None), self.data.on_bad_row)
         tagged, scheme = read_tags(
-            table, self.options.tokens, self.options.tags, self.options.labels, self.data.malformed
+            table, self.options.tokens, self.options.tags, self.options.labels, self.data.on_bad_row
         )
         if scheme != "plain" and not self.options.labels and (tag := self._not_iob2):
             raise DataError(
                 f"{table.source}: not to be scored: the model's tags, such as {shown(tag)}, are "
-                "not in IOB2. Use --mode=predict, or train with --config.model.fresh_head=true."
+                "not in IOB2. Use --mode=predict, or train with --config.model.reinit_head=true."
             )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
         own = {id(row): tags for row, tags in tagged}
         rows = dataclasses.replace(table, rows=[row for row, _ in tagged])  # told of in `table` too
-        return rows.read(lambda row: self._example(row, own[id(row)]), self.data.malformed)
+        return rows.read(lambda row: self._example(row, own[id(row)]), self.data.on_bad_row)
 
-    def _example(self, row: Row, tags: list[str] | None) -> Example:
+    def _example(self, row: Record, tags: list[str] | None) -> SentenceExample:
         tokens = read_words(row, self.options.tokens)
-        tags = tags and [self.labels[names.index(t, self.labels, None, row.origin)] for t in tags]
-        return Example(
+        tags = tags and [
+            self.labels[names.to_index(t, self.labels, None, row.origin)] for t in tags
+        ]
+        return SentenceExample(
             tokens=tuple(tokens),
             tags=None if tags is None else tuple(tags),
             slice=None if tags is None else row.slice(self.data.slices),
@@ -138,7 +140,7 @@ class TokenClassification:
         )
 
     def featurize(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool
+        self, examples: Sequence[SentenceExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
         """Windows of `max_length` tokens; neighbours of one sentence share `overlap` tokens.
 
@@ -171,7 +173,7 @@ class TokenClassification:
                     continue
                 seen.add((example, word))
                 first[-1][place] = 1
-                if labelled and (tags := examples[example].tags):
+                if labeled and (tags := examples[example].tags):
                     labels[-1][place] = self.labels.index(tags[word])
         lost = sum(len(example.tokens) for example in examples) - len(seen)
         if lost:
@@ -185,7 +187,7 @@ class TokenClassification:
                 "token_type_ids": encoded["token_type_ids"],
                 "word": words,
                 "first": first,
-                **({"label": labels} if labelled else {}),
+                **({"label": labels} if labeled else {}),
             },
             example=owner,
         )
@@ -206,8 +208,8 @@ class TokenClassification:
         return {"slots": {}, "tokens": {"tag": jnp.argmax(outputs["logits"], axis=-1)}}
 
     def decode(
-        self, examples: Sequence[Example], features: Features, predictions: Predictions
-    ) -> list[Record]:
+        self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
+    ) -> list[Prediction]:
         """One tag a word."""
         tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
         owner = np.repeat(features.example, features.lengths)
@@ -247,7 +249,7 @@ class TokenClassification:
     def _outside(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
 
-    def score(self, examples: Sequence[Example], records: Sequence[Record]) -> Metrics:
+    def score(self, examples: Sequence[SentenceExample], records: Sequence[Prediction]) -> Metrics:
         """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities.
 
         Without examples all that there can be, at 0: those of every type too.
@@ -260,9 +262,9 @@ class TokenClassification:
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them."""
-        return names.maps(self.labels)
+        return names.hf_label_maps(self.labels)
 
-    def show(self, example: Example, record: Record) -> dict[str, str]:
+    def table_row(self, example: SentenceExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         return {
             "text": " ".join(example.tokens),

@@ -12,14 +12,14 @@ import jax
 from flaxbert.errors import Preempted
 from flaxbert.pipeline.predictor import Evaluation, objective_means
 from flaxbert.runtime import memory, sharding
-from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Notes
+from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Metadata
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import Clock, Progress, note, summary
 from flaxbert.runtime.trackers import jsonl
 from flaxbert.tasks.base import Task
-from flaxbert.training.monitors import Flight, Watch
+from flaxbert.training.monitors import FiniteGuard, LearningMonitor
 from flaxbert.training.optim import Schedule, warmup_steps
-from flaxbert.training.plan import Plan, calibration_of
+from flaxbert.training.plan import Plan, thresholds_of
 from flaxbert.training.state import TrainState
 from flaxbert.training.step import TrainStep
 
@@ -48,7 +48,7 @@ class Loop:
         train_step: TrainStep,
         schedule: Schedule,
         now: TrainState,
-        notes: Notes,
+        notes: Metadata,
         checkpoints: Checkpoints,
         best: BestParams | None,
         preemption: Preemption,
@@ -64,9 +64,9 @@ class Loop:
         # A resumed interval's sums hold steps that another process took.
         inside = self.step % self._config.log_every
         self.clock = Clock(jax.device_get(now.sums) if inside else {})
-        self._flight = Flight(
+        self._flight = FiniteGuard(
             skipped=int(now.skipped),
-            most=self._config.max_skips,
+            most=self._config.max_nonfinite_steps,
             describe=lambda step: (
                 f"{float(schedule(step - 1)):.2g}",
                 plan.data.origins(step - 1),
@@ -87,7 +87,7 @@ class Loop:
         bar = Progress("train", self._plan.last, done=self.step, active=active)
         warmup = warmup_steps(self._plan.setup.config.optim, self._plan.steps)
         after = min(3 * warmup, (warmup + self._plan.steps) // 2)
-        watch = Watch(
+        watch = LearningMonitor(
             first_loss=metrics.first_loss,
             after=after,
             labels=len(getattr(self.task, "labels", ())),
@@ -120,14 +120,14 @@ class Loop:
     def _take_step(self) -> Any:
         setup, batches = self._plan.setup, self._plan.batches
         build = functools.partial(batches.build, step=self.step)
-        batch = sharding.put_rows(batches.full_rows(self.step), build, setup.mesh)
+        batch = sharding.make_global_batch(batches.full_rows(self.step), build, setup.mesh)
         self.now, sums = self._train_step(self.now, batch)
         self.step += 1
         self.final = None
         self._flight.add(self.step, sums)
         return sums
 
-    def _write_line(self, sums: Any, metrics: jsonl.MetricsWriter, watch: Watch) -> str:
+    def _write_line(self, sums: Any, metrics: jsonl.MetricsWriter, watch: LearningMonitor) -> str:
         """A line of metrics.jsonl; gives what stands beside the progress bar."""
         self._flight.settle()
         reached = jax.device_get(sums)
@@ -141,7 +141,7 @@ class Loop:
         metrics.write(self.step, line)
         return note(line)
 
-    def _conclude(self, metrics: jsonl.MetricsWriter, watch: Watch) -> None:
+    def _conclude(self, metrics: jsonl.MetricsWriter, watch: LearningMonitor) -> None:
         """Evaluate and save, where that is due after a step or asked for by a signal."""
         due = self._plan.evaluation_due(self.step)
         stopping = self._preemption.asked()
@@ -164,7 +164,7 @@ class Loop:
             "continues"
         )
 
-    def _evaluate(self, metrics: jsonl.MetricsWriter, watch: Watch) -> bool:
+    def _evaluate(self, metrics: jsonl.MetricsWriter, watch: LearningMonitor) -> bool:
         """Evaluate; False if a signal cut it off."""
         self._flight.settle()
         self.clock.pause()
@@ -173,7 +173,7 @@ class Loop:
         except Preempted:
             return False
         self.clock.resume()
-        self._notes = dataclasses.replace(self._notes, calibration=calibration_of(self.task))
+        self._notes = dataclasses.replace(self._notes, thresholds=thresholds_of(self.task))
         if self.final is not None:
             found = {prefixed(name): value for name, value in self.final.metrics.items()}
             metrics.write(self.step, found)

@@ -14,7 +14,7 @@ import jax
 import scipy.stats
 
 from flaxbert.errors import DivergedError
-from flaxbert.types import Record
+from flaxbert.types import Prediction
 
 log = logging.getLogger("flaxbert")
 
@@ -41,7 +41,7 @@ ANSWERS = ("label", "labels", "tags", "answer")
 """The entries of tasks' records that hold what was predicted."""
 
 
-class Flight:
+class FiniteGuard:
     """Steps handed to the device, of which the host has not heard yet whether they were sound."""
 
     def __init__(
@@ -89,11 +89,11 @@ class Flight:
         raise DivergedError(
             f"{what}. The checkpoints before it are sound. Lower optim.learning_rate or lengthen "
             "optim.warmup, look at these examples, and with bfloat16 try model.dtype=float32; or "
-            f"let it pass: --config.train.max_skips={self._skipped + 9}."
+            f"let it pass: --config.train.max_nonfinite_steps={self._skipped + 9}."
         )
 
 
-class Watch:
+class LearningMonitor:
     """Warns, once each, of runs that go on without learning."""
 
     def __init__(
@@ -154,7 +154,7 @@ class Watch:
                 "BERT), lengthen optim.warmup, or try another train.seed; and start again."
             )
 
-    def records(self, step: int, records: Sequence[Record]) -> None:
+    def records(self, step: int, records: Sequence[Prediction]) -> None:
         """Look at the predictions of an evaluation."""
         name = next((n for n in ANSWERS if records and n in records[0]), None)
         if name is None or len(records) < 2 or "records" in self._warned or not self._active:
@@ -168,7 +168,7 @@ class Watch:
             log.warning(
                 f"step {step}: all {len(records)} predictions have the same {name}, {found.pop()}. "
                 "If that remains so: train longer, lower optim.learning_rate, try another "
-                "train.seed; for rare labels, options.balanced=true (classification)."
+                "train.seed; for rare labels, options.balanced_class_weights=true (classification)."
             )
 
 

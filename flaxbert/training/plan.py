@@ -13,11 +13,11 @@ from flaxbert.data import checks
 from flaxbert.data.batching import Batches
 from flaxbert.errors import ConfigError, DataError, shortened
 from flaxbert.pipeline.datasets import Dataset, read_table
-from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare
 from flaxbert.pipeline.predictor import Evaluation, Evaluator
 from flaxbert.pretrained import mapping
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.tasks.base import Calibrated, Scaled, Task
+from flaxbert.tasks.base import HasThresholds, HasUnits, Task
 from flaxbert.training.optim import warmup_steps
 from flaxbert.types import Params
 
@@ -28,7 +28,7 @@ log = logging.getLogger("flaxbert")
 class Plan:
     """The data sets of a run, and its steps."""
 
-    setup: Setup
+    setup: Pipeline
     data: Dataset
     """To train on."""
     steps: int
@@ -38,8 +38,8 @@ class Plan:
     evaluator: Evaluator | None
     calibrator: Evaluator | None
     left_out: dict[str, float]
-    """Lines, rows and answers left out of each data set (`data.malformed=skip`), and questions that
-    no prediction can answer."""
+    """Lines, rows and answers left out of each data set (`data.on_bad_row=skip`), and questions
+    that no prediction can answer."""
     commits: dict[str, str]
     """{config key: commit} of what is from the hub, where data may change under the same name."""
 
@@ -56,10 +56,10 @@ class Plan:
         """
         table = read_table(config.data, "train")
         setup = prepare(config, init, table)
-        examples = setup.task.examples(table, labelled=True)
+        examples = setup.task.examples(table, labeled=True)
         kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size
-        data = setup.dataset(kept, table, batch_size=size, labelled=True, training=True)
+        data = setup.dataset(kept, table, batch_size=size, labeled=True, training=True)
         if reason := data.batches.features.idle:
             raise DataError(f"{table.source}: nothing to learn from: {reason}.")
         steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
@@ -68,14 +68,14 @@ class Plan:
         calibrator = None
         if held_out:
             apart = dataclasses.replace(table, source=f"{table.source}, held out")
-            calibrator = Evaluator.of(setup, held_out, apart, labelled=True)
+            calibrator = Evaluator.of(setup, held_out, apart, labeled=True)
         commits = {"model.init": setup.commit, "data.train": table.commit}
         left_out = {"data/train/malformed": float(table.malformed)}
         left_out |= data.batches.features.counts("train")
         evaluator = None
         if config.data.eval:
             evaluated = read_table(config.data, "eval")
-            evaluator = Evaluator.open(setup, evaluated, labelled=True)
+            evaluator = Evaluator.open(setup, evaluated, labeled=True)
             commits["data.eval"] = evaluated.commit
             left_out["data/eval/malformed"] = float(evaluated.malformed)
             left_out |= evaluator.data.batches.features.counts("eval")
@@ -107,7 +107,7 @@ class Plan:
         parts |= {"held out": self.calibrator.data} if self.calibrator else {}
         task = self.setup.task
         labels = getattr(task, "labels", ())
-        units = {"units": task.units} if isinstance(task, Scaled) and task.units else {}
+        units = {"units": task.units} if isinstance(task, HasUnits) and task.units else {}
         return {name: data.fingerprint(labels) for name, data in parts.items()} | units
 
     def compared(self, params: Params | None) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Plan:
             **parts,
             **{f"weights, {part}": digest for part, digest in digests.items()},
             "steps": (self.steps, self.last),
-            "rows of a step": list(self.batches.row_counts),
+            "rows of a step": list(self.batches.bucket_sizes),
         }
 
     def evaluation_due(self, step: int) -> bool:
@@ -135,7 +135,7 @@ class Plan:
           Preempted: told to stop.
         """
         task: Any = self.setup.task
-        if self.calibrator is not None and isinstance(task, Calibrated):
+        if self.calibrator is not None and isinstance(task, HasThresholds):
             records = self.calibrator.run(params, preemption=preemption).records
             task = task.calibrate(self.calibrator.examples, records)
         if self.evaluator is None:
@@ -175,13 +175,13 @@ def _remark(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
         shown = shortened([f"{name} {counts[name]}" for name in names])
         log.info(f"labels of {len(train)} training examples: {', '.join(shown)}")
     found = [
-        *checks.in_examples([*train, *evaluated]),
-        *checks.between(train, evaluated, names),
+        *checks.check_examples([*train, *evaluated]),
+        *checks.compare_splits(train, evaluated, names),
     ]
-    for line in checks.summary(found, "flaxbert lint --config=..."):
+    for line in checks.summarize(found, "flaxbert lint --config=..."):
         log.warning(line)
 
 
-def calibration_of(task: Task) -> dict[str, Any]:
+def thresholds_of(task: Task) -> dict[str, Any]:
     """The thresholds of a task that has any."""
-    return task.calibration if isinstance(task, Calibrated) else {}
+    return task.stored_thresholds if isinstance(task, HasThresholds) else {}

@@ -37,13 +37,13 @@ def create(
     params: Params,
     optimizer: optax.GradientTransformation,
     mesh: Any,
-    objectives: Sequence[str] = ("loss",),
+    loss_names: Sequence[str] = ("loss",),
 ) -> TrainState:
     """Step 0 from host parameters, each array placed where training wants it."""
-    init = _initialiser(optimizer, objectives)
-    placed = sharding.put_params(params, mesh)
+    init = _initialiser(optimizer, loss_names)
+    placed = sharding.shard_params(params, mesh)
     # Without out_shardings, jit would leave the optimizer's moments on one device.
-    places = sharding.tree_shardings(jax.eval_shape(init, placed), mesh)
+    places = sharding.param_shardings(jax.eval_shape(init, placed), mesh)
     return jax.jit(init, out_shardings=places)(placed)
 
 
@@ -51,14 +51,14 @@ def shapes(
     params: Params,
     optimizer: optax.GradientTransformation,
     mesh: Any,
-    objectives: Sequence[str] = ("loss",),
+    loss_names: Sequence[str] = ("loss",),
 ) -> TrainState:
     """What `create` gives, as `jax.ShapeDtypeStruct`s that say where each array belongs.
 
     `params` are shapes too, such as `Model.shapes`: nothing is read or allocated.
     """
-    state = jax.eval_shape(_initialiser(optimizer, objectives), params)
-    places = sharding.tree_shardings(state, mesh)
+    state = jax.eval_shape(_initialiser(optimizer, loss_names), params)
+    places = sharding.param_shardings(state, mesh)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         state,
@@ -67,9 +67,9 @@ def shapes(
 
 
 def _initialiser(
-    optimizer: optax.GradientTransformation, objectives: Sequence[str]
+    optimizer: optax.GradientTransformation, loss_names: Sequence[str]
 ) -> Callable[[Params], TrainState]:
-    names = [*SUMS, *objectives, *(f"{name}/weight" for name in objectives)]
+    names = [*SUMS, *loss_names, *(f"{name}/weight" for name in loss_names)]
 
     def init(params: Params) -> TrainState:
         sums = {name: jnp.zeros([], jnp.float32) for name in names}

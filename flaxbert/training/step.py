@@ -52,7 +52,7 @@ def make_train_step(
     state: TrainState,
     mesh: Any,
     *,
-    accumulate: int,
+    accumulation_steps: int,
     seed: int,
     log_every: int,
 ) -> TrainStep:
@@ -68,14 +68,14 @@ def make_train_step(
       optimizer: from `optim.make_optimizer`.
       state: for its shardings.
       mesh: the mesh.
-      accumulate: parts that a batch is computed in, one after the other. Each is divided by the
-        whole batch's weights, so the result is that of one part.
+      accumulation_steps: micro-batches that a batch is computed in. The loss of each is divided by
+        the whole batch's weights, so the result is that of one.
       seed: of dropout; the key of a step is a pure function of (seed, step, part).
       log_every: steps that a line of metrics.jsonl sums up.
     """
     loss = make_loss(model, task)
     update = optax.with_extra_args_support(optimizer).update  # any may be given the step
-    shards = sharding.data_shards(mesh)
+    shards = sharding.data_parallelism(mesh)
 
     def gradients(
         params: Params, batch: DeviceBatch, key: Array, weights: Sums | None = None
@@ -85,12 +85,12 @@ def make_train_step(
 
     def parts(x: Array) -> Array:
         # [R, ...] -> [A, R / A, ...]. Each device divides its own rows: no traffic between them.
-        rows = x.reshape(shards, accumulate, -1, *x.shape[1:])
-        return rows.swapaxes(0, 1).reshape(accumulate, -1, *x.shape[1:])
+        rows = x.reshape(shards, accumulation_steps, -1, *x.shape[1:])
+        return rows.swapaxes(0, 1).reshape(accumulation_steps, -1, *x.shape[1:])
 
     def train_step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if accumulate == 1:
+        if accumulation_steps == 1:
             grads, sums = gradients(state.params, batch, key)
         else:
             # Weights follow from the batch alone: the compiler drops the model from this line.
@@ -106,12 +106,12 @@ def make_train_step(
             one = jax.tree.map(lambda x: x[0], split)
             shapes = jax.eval_shape(gradients, state.params, one, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulate), split))
+            (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulation_steps), split))
         updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         sums |= {
             "grad_norm": global_norm(grads),
-            "lowest_grad_norm": global_norm(lowest_layer(grads)),
+            "lowest_grad_norm": global_norm(first_layer(grads)),
             "steps": jnp.ones([], jnp.float32),
         }
         # Decided here, on the device: the steps that follow are on their way when the host hears.
@@ -132,12 +132,12 @@ def make_train_step(
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(sharding.tree_shardings(state, mesh), sharding.by_rows(mesh)),
-        out_shardings=(sharding.tree_shardings(state, mesh), sharding.replicated(mesh)),
+        in_shardings=(sharding.param_shardings(state, mesh), sharding.batch_sharding(mesh)),
+        out_shardings=(sharding.param_shardings(state, mesh), sharding.replicated(mesh)),
     )
 
 
-def lowest_layer(grads: Params) -> Params:
+def first_layer(grads: Params) -> Params:
     """The gradients of the encoder's first layer: where they vanish, nothing below learns."""
     layers: Params = grads["encoder"]["layers"]
     first: Params = layers[min(layers)]

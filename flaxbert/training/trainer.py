@@ -12,33 +12,33 @@ import jax
 
 from flaxbert.config import Config, validate
 from flaxbert.errors import ConfigError, HubError, WeightsError, check_local
-from flaxbert.pipeline.pipeline import Setup
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON, resolve
 from flaxbert.runtime import files, memory, multihost, sharding
-from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Notes
-from flaxbert.runtime.compilation import compile_heights
+from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Metadata
+from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import (
-    check_same,
-    check_unfinished,
-    claimed,
     command,
     completed,
+    lock,
     moved,
     read_commits,
-    settled,
+    require_not_finished,
+    require_unchanged,
+    resume_fields,
     write_config,
 )
 from flaxbert.tasks import TASKS
 from flaxbert.training import state
 from flaxbert.training.loop import Loop
 from flaxbert.training.optim import make_optimizer
-from flaxbert.training.plan import Plan, calibration_of
+from flaxbert.training.plan import Plan, thresholds_of
 from flaxbert.training.state import TrainState
 from flaxbert.training.step import TrainStep, make_train_step
-from flaxbert.types import Params, Record
+from flaxbert.types import Params, Prediction
 
 log = logging.getLogger("flaxbert")
 
@@ -48,10 +48,10 @@ class Trained:
     """What a finished run leaves in memory; everything else is in its workdir."""
 
     results: dict[str, float]
-    setup: Setup
+    setup: Pipeline
     examples: Sequence[Any]
     """Of `data.eval`; empty without it."""
-    records: list[Record]
+    records: list[Prediction]
     """The final prediction for each of them."""
 
 
@@ -90,20 +90,20 @@ def run(
             "change. For arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
         )
     check_local("workdir", workdir)
-    with claimed(Path(workdir)):
+    with lock(Path(workdir)):
         return _run(config, Path(workdir), preemption or Preemption(), force)
 
 
 def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> Trained:
     checkpoints = Checkpoints(workdir / "checkpoints")
     newest = checkpoints.newest()
-    with multihost.together():
+    with multihost.fail_together():
         plan, notes, fresh = _prepare(config, workdir, checkpoints, newest, force)
     setup, chief = plan.setup, jax.process_index() == 0
-    if multihost.several_hosts():
+    if multihost.is_multihost():
         multihost.agree(plan.compared(fresh))
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
-    parts = optimizer, setup.mesh, setup.task.objectives
+    parts = optimizer, setup.mesh, setup.task.loss_names
     with memory.explained("placing parameters and optimizer state", memory.PARAMETERS):
         if fresh is not None:
             now = state.create(fresh, *parts)
@@ -125,7 +125,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     commits = plan.commits
     if setup.directory == workdir / SKELETON:  # a copy, which does not know where it is from
         commits = read_commits(workdir / "config.json") | commits
-    with multihost.together():
+    with multihost.fail_together():
         if chief:  # not before it is known that the run can go on
             write_config(workdir / "config.json", config, commits)
             if setup.directory != workdir / SKELETON:  # what a checkpoint lacks to be a model
@@ -136,7 +136,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     compile_seconds = time.perf_counter() - start
     log.info(
         f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
-        f"{plan.batches.row_length} tokens, {plan.batches.row_counts} a step, "
+        f"{plan.batches.row_length} tokens, {plan.batches.bucket_sizes} a step, "
         f"{compile_seconds:.0f} s"
     )
     loop = Loop(
@@ -164,7 +164,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     results |= final.metrics if final is not None else {}
     results |= plan.left_out | {"padding_share": plan.batches.padding_share()}
     results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
-    with multihost.together():
+    with multihost.fail_together():
         if chief:
             card = model_card(config, setup.model, results, commits)
             setup.export(params, workdir / "export", task, card)
@@ -177,32 +177,32 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
 
 def _prepare(
     config: Config, workdir: Path, checkpoints: Checkpoints, newest: int | None, force: bool
-) -> tuple[Plan, Notes, Params | None]:
+) -> tuple[Plan, Metadata, Params | None]:
     """Read model, data and, for a new run, weights; one that continues must be of the same ones."""
-    kept = settled(config)
+    kept = resume_fields(config)
     if newest is None:
-        check_unfinished(workdir, force=force)
+        require_not_finished(workdir, force=force)
         plan = Plan.make(config, config.model.init)
-        calibration = calibration_of(plan.setup.task)
+        calibration = thresholds_of(plan.setup.task)
         params = plan.setup.load_params()
         encoder = mapping.digests(params)["encoder"]
         data = plan.fingerprints()
-        return plan, Notes(calibration, False, data, kept, None, encoder), params
+        return plan, Metadata(calibration, False, data, kept, None, encoder), params
     before = checkpoints.notes(newest)
     old = completed(before.config, config)
-    check_same("configuration", old, kept, workdir, force=force)
+    require_unchanged("configuration", old, kept, workdir, force=force)
     source = _source(config, workdir)
     plan = Plan.make(config, source)
     data = plan.fingerprints()
     for line in moved(read_commits(workdir / "config.json"), plan.commits):
         log.warning(line)
-    check_same("data", before.data, data, workdir, force=force)
+    require_unchanged("data", before.data, data, workdir, force=force)
     if before.weights and source == config.model.init:
         with contextlib.suppress(WeightsError):  # weights may be gone: those of the run are kept
             params, _ = plan.setup.read_params()
             found = {config.model.init: mapping.digests(params)["encoder"]}
             stored = {config.model.init: before.weights}
-            check_same("pre-trained model", stored, found, workdir, force=force)
+            require_unchanged("pre-trained model", stored, found, workdir, force=force)
     return plan, dataclasses.replace(before, data=data, config=kept), None
 
 
@@ -228,7 +228,7 @@ def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:
         optimizer,
         now,
         mesh,
-        accumulate=config.accumulate,
+        accumulation_steps=config.accumulation_steps,
         seed=config.seed,
         log_every=config.log_every,
     )
@@ -236,9 +236,9 @@ def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:
         if each is not None:
             each.compile(now.params)
     with memory.explained("compiling the training step", memory.TRAINING, batches):
-        return compile_heights(
+        return compile_buckets(
             step,
             now,
-            batches.row_counts,
-            lambda rows: sharding.put_rows([[]] * rows, batches.build, mesh),
+            batches.bucket_sizes,
+            lambda rows: sharding.make_global_batch([[]] * rows, batches.build, mesh),
         )

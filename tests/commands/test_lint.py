@@ -15,7 +15,7 @@ from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import readers
 from flaxbert.data.answers import read_answers
 from flaxbert.data.checks import MALFORMED, UNUSABLE
-from flaxbert.data.table import Row
+from flaxbert.data.table import Record
 from flaxbert.errors import DataError
 from flaxbert.tasks import TASKS, classification, question_answering
 from flaxbert.training.plan import Plan
@@ -461,10 +461,10 @@ def test_a_row_with_two_faults_is_left_out_and_counted_once(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         '{"text": "a", "labels": ["x", "y"]}\n{"text": null, "labels": null}\n'
     )
-    table = readers.read(str(tmp_path / "a.jsonl"), DataConfig(malformed="skip"), split="train")
+    table = readers.read(str(tmp_path / "a.jsonl"), DataConfig(on_bad_row="skip"), split="train")
     kind = TASKS["multi_label"]
-    task = kind.create(DataConfig(malformed="skip"), kind.options_type(), table, {})
-    assert len(task.examples(table, labelled=True)) == 1
+    task = kind.create(DataConfig(on_bad_row="skip"), kind.options_type(), table, {})
+    assert len(task.examples(table, labeled=True)) == 1
     assert table.malformed == 1
 
 
@@ -482,7 +482,7 @@ def test_a_mistake_in_the_configuration_does_not_hide_those_in_the_data(checkpoi
 
 
 def test_a_long_context_is_searched_in_a_moment(tmp_path):
-    row = Row(
+    row = Record(
         {
             "context": "the king was in paris " * 450_000,
             "answers": {"text": ["the kong in rome"] * 9, "answer_start": [16] * 9},
@@ -527,12 +527,15 @@ def test_how_a_file_is_read_is_a_note_and_no_warning(checkpoint, tmp_path, capsy
 def test_the_examples_are_clean(checkpoint):
     for file in sorted((ROOT / "examples" / "data").glob("*_train.*")):
         task, options = {
-            ".json": ("question_answering", question_answering.Options(unanswerable=True)),
+            ".json": (
+                "question_answering",
+                question_answering.QuestionAnsweringOptions(unanswerable=True),
+            ),
             ".conll": ("token_classification", None),
-        }.get(file.suffix, ("classification", classification.Options()))
+        }.get(file.suffix, ("classification", classification.ClassificationOptions()))
         data = DataConfig(train=str(file), eval=str(file).replace("_train", "_eval"))
         data.max_length = 160
-        model = ModelConfig(init=str(checkpoint), positions=160)
+        model = ModelConfig(init=str(checkpoint), max_position_embeddings=160)
         found = lint.lint(Config(task=task, model=model, data=data, options=options))
         assert not [str(f) for f in found if f.kind not in LETTERS]
 
@@ -559,7 +562,7 @@ def test_the_command_groups_counts_and_tells_by_its_exit_code(checkpoint, tmp_pa
     code, out = run_lint(capsys, *flags)
     assert code == 2
     assert out.startswith("error: malformed, 1\n")
-    skip = "--config.data.malformed=skip"
+    skip = "--config.data.on_bad_row=skip"
     code, out = run_lint(capsys, *flags, skip)
     assert code == 0  # a run would go on
     assert out == f"warning: malformed, 1\n{out.splitlines()[1]}\n0 errors, 1 warnings\n"
@@ -577,7 +580,7 @@ def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, 
     held.write_text(held.read_text() + "{\n" + lines[0])
     with pytest.raises(DataError, match=r"train\.jsonl:17: not valid JSON"):
         Plan.make(made, made.model.init)
-    made.data = dataclasses.replace(made.data, malformed="skip")
+    made.data = dataclasses.replace(made.data, on_bad_row="skip")
     with caplog.at_level(logging.WARNING):
         plan = Plan.make(made, made.model.init)
     assert plan.left_out == {"data/train/malformed": 2, "data/eval/malformed": 1}
@@ -595,7 +598,7 @@ def test_a_question_that_leaves_no_room_is_left_out_and_counted_where_asked(chec
     file.write_text(json.dumps(document))
     with pytest.raises(DataError, match=r"train\.json.*question q3"):
         Plan.make(made, made.model.init)
-    made.data = dataclasses.replace(made.data, malformed="skip")
+    made.data = dataclasses.replace(made.data, on_bad_row="skip")
     plan = Plan.make(made, made.model.init)
     assert plan.left_out["data/train/malformed"] == 1
     assert len(plan.data.examples) == 15

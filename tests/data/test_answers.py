@@ -7,16 +7,16 @@ import pytest
 
 from flaxbert.config import DataConfig
 from flaxbert.data import readers
-from flaxbert.data.answers import doubtful, read_answers, unspaced
-from flaxbert.data.table import Row
+from flaxbert.data.answers import check_questions, read_answers, unspaced
+from flaxbert.data.table import Record
 from flaxbert.errors import DataError
 
 CONTEXT = "Ann met Bob, and Bob met Ann."
 ANSWERS = {"text": ["Bob", "Ann"], "answer_start": [17, 0]}
 
 
-def row(answers: Any) -> Row:
-    return Row({"context": CONTEXT, "answers": answers}, "dev.csv:2")
+def row(answers: Any) -> Record:
+    return Record({"context": CONTEXT, "answers": answers}, "dev.csv:2")
 
 
 @pytest.mark.parametrize("form", [dict, json.dumps, repr])
@@ -97,9 +97,9 @@ def test_an_impossible_question_with_an_empty_answer_has_none(
 ) -> None:
     values = {"id": "q", "context": CONTEXT, "answers": answers, "is_impossible": impossible}
     values["plausible_answers"] = {"text": ["Bob"], "answer_start": [8]}
-    impossible_row = Row(values, "dev.csv:2")
+    impossible_row = Record(values, "dev.csv:2")
     assert read_answers(impossible_row, unanswerable=True) == ((), [])
-    assert list(doubtful([impossible_row], unanswerable=True)) == []
+    assert list(check_questions([impossible_row], unanswerable=True)) == []
     with pytest.raises(DataError, match=r"dev\.csv:2: no answer.*options\.unanswerable=true"):
         read_answers(impossible_row, unanswerable=False)
 
@@ -108,16 +108,16 @@ def test_an_empty_answer_of_a_question_that_has_one_is_a_fault() -> None:
     for impossible in (False, "false", None):
         values = {"context": CONTEXT, "answers": [{"text": "", "answer_start": -1}]}
         with pytest.raises(DataError, match="answer '' at -1"):
-            read_answers(Row(values | {"is_impossible": impossible}, "a:1"), unanswerable=True)
+            read_answers(Record(values | {"is_impossible": impossible}, "a:1"), unanswerable=True)
     with pytest.raises(DataError, match=r"answers is None; expected .* or is_impossible true"):
-        read_answers(Row({"context": CONTEXT, "answers": None}, "a:1"), unanswerable=True)
+        read_answers(Record({"context": CONTEXT, "answers": None}, "a:1"), unanswerable=True)
 
 
 @pytest.mark.parametrize("impossible", [True, "true"])
 def test_an_answer_that_is_impossible_counts_and_is_reported(impossible: Any) -> None:
     values = {"id": "q", "context": CONTEXT, "answers": ANSWERS, "is_impossible": impossible}
-    assert len(read_answers(Row(values, "a:1"), unanswerable=True)[0]) == 2
-    (found,) = doubtful([Row(values, "a:1")], unanswerable=True)
+    assert len(read_answers(Record(values, "a:1"), unanswerable=True)[0]) == 2
+    (found,) = check_questions([Record(values, "a:1")], unanswerable=True)
     assert found.text.endswith("but there is an answer, which counts")
 
 
@@ -143,24 +143,24 @@ def test_true_is_no_place() -> None:
 
 def test_answers_lost_in_translation_are_left_out_and_counted_on_request() -> None:
     answers = {"text": ["", "Bob", "Eve"], "answer_start": [-1, 8, 0]}
-    with pytest.raises(DataError, match=r"answer '' at -1.*data\.malformed=skip"):
+    with pytest.raises(DataError, match=r"answer '' at -1.*data\.on_bad_row=skip"):
         read_answers(row(answers), unanswerable=False)
-    good, faults = read_answers(row(answers), unanswerable=False, malformed="skip")
+    good, faults = read_answers(row(answers), unanswerable=False, on_bad_row="skip")
     assert good == (("Bob", 8),)
     assert len(faults) == 2
     nothing = {"text": [""], "answer_start": [-1]}  # no other: the row is malformed
     with pytest.raises(DataError, match="answer '' at -1"):
-        read_answers(row(nothing), unanswerable=True, malformed="skip")
+        read_answers(row(nothing), unanswerable=True, on_bad_row="skip")
 
 
 def test_what_is_most_like_an_answer_is_looked_for_near_its_place_alone() -> None:
     # In all of a book it would take minutes, and what is far off is another text.
     context = "x" * 900_000 + " the bridge of Paris " + "x" * 1_000_000
     answers = {"text": ["the brigde of Paris"], "answer_start": [900_001]}
-    near = Row({"context": context, "answers": answers}, "a:1")
+    near = Record({"context": context, "answers": answers}, "a:1")
     with pytest.raises(DataError, match="does not contain it, but 'e of Paris' at 900010"):
         read_answers(near, unanswerable=False)
     for start in (0, 2**70):
-        far = Row({"context": context, "answers": answers | {"answer_start": [start]}}, "a:1")
+        far = Record({"context": context, "answers": answers | {"answer_start": [start]}}, "a:1")
         with pytest.raises(DataError, match=r"the context does not contain it\."):
             read_answers(far, unanswerable=False)

@@ -8,7 +8,7 @@ import pytest
 from toy import make_config
 
 from flaxbert import Config
-from flaxbert.data.checks import between, in_file, label_counts
+from flaxbert.data.checks import check_file, compare_splits, label_counts
 from flaxbert.tasks.texts import TextExample
 from flaxbert.training.plan import Plan
 
@@ -18,7 +18,7 @@ def examples(labels: Sequence[Any]) -> list[TextExample]:
 
 
 def kinds(labels: Sequence[Any], names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(f.kind, f.place) for f in between(examples(labels), [], names)]
+    return [(f.kind, f.place) for f in compare_splits(examples(labels), [], names)]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_label_that_hardly_occurs_is_found() -> None:
 
 @pytest.mark.parametrize("names", [["0", "0.5", "1"], ["1e-3", "1", "2"], ["nan", "1.5", "2.5"]])
 def test_fractions_hint_at_regression(names: list[str]) -> None:
-    found = list(between(examples([0, 1, 2]), [], names))
+    found = list(compare_splits(examples([0, 1, 2]), [], names))
     (numbers,) = [finding for finding in found if finding.kind == "numbers as labels"]
     assert "--config.task=regression" in numbers.text
 
@@ -56,10 +56,10 @@ def test_many_numbers_hint_at_regression_but_classes_by_number_do_not() -> None:
 def test_line_ends_are_those_of_the_decoded_text(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('text\r\n"two\nlines"\r\nfine\r\n'.encode(encoding))
-    found = {finding.kind for finding in in_file(path, encoding, quoted=True)}
+    found = {finding.kind for finding in check_file(path, encoding, quoted=True)}
     assert found <= {"byte-order mark"}
     path.write_bytes('text\r\n"two\nlines"\r\nfine\n'.encode(encoding))
-    (mixed,) = [f for f in in_file(path, encoding, quoted=True) if f.kind == "mixed line ends"]
+    (mixed,) = [f for f in check_file(path, encoding, quoted=True) if f.kind == "mixed line ends"]
     assert str(mixed) == f"{path}:4: 2 \\r\\n, 1 \\n; write them all alike"
 
 

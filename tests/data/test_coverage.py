@@ -10,12 +10,12 @@ import pytest
 from flaxbert.commands import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import coverage
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.pipeline.pipeline import prepare
-from flaxbert.tasks.classification import Options
-from flaxbert.tasks.question_answering import Example, QuestionAnswering
-from flaxbert.tasks.question_answering import Options as QuestionOptions
+from flaxbert.tasks.classification import ClassificationOptions
+from flaxbert.tasks.question_answering import QuestionAnswering, QuestionExample
+from flaxbert.tasks.question_answering import QuestionAnsweringOptions as QuestionOptions
 
 READ, STRANGE = "the king was old", "ქალაქი მდინარე"
 
@@ -28,18 +28,18 @@ def classified(checkpoint: Path, directory: Path, texts: list[str]) -> Config:
         task="classification",
         model=ModelConfig(init=str(checkpoint)),
         data=DataConfig(train=str(file), max_length=32),
-        options=Options(labels=("bad", "good")),
+        options=ClassificationOptions(labels=("bad", "good")),
     )
 
 
 @pytest.mark.parametrize("overlap", [0, 4])
 def test_unknown_tokens_are_counted_by_text(overlap: int, tokenizer: Any) -> None:
     contexts = [(READ, READ), (STRANGE, READ), (READ, STRANGE * 9), (f"{READ} ქ", READ)]
-    examples = [Example("q", a, b, (), None, f"x:{n}") for n, (a, b) in enumerate(contexts)]
+    examples = [QuestionExample("q", a, b, (), None, f"x:{n}") for n, (a, b) in enumerate(contexts)]
     task = QuestionAnswering.create(
         DataConfig(max_length=16, overlap=overlap), QuestionOptions(), None, {}
     )
-    features = task.featurize(examples, tokenizer, labelled=False)
+    features = task.featurize(examples, tokenizer, labeled=False)
     unknown = coverage.unknown(features, tokenizer)
     assert unknown.lost == [1, 2]
     rows = [tokenizer.convert_ids_to_tokens(features.tokens["input_ids"].tolist())]
@@ -53,9 +53,9 @@ def test_unknown_tokens_are_counted_by_text(overlap: int, tokenizer: Any) -> Non
 
 
 def test_of_texts_without_tokens_none_is_unknown(tokenizer: Any) -> None:
-    example = Example("q", "", "\u200b", (), None, "x:1")
+    example = QuestionExample("q", "", "\u200b", (), None, "x:1")
     task = QuestionAnswering.create(DataConfig(), QuestionOptions(), None, {})
-    features = task.featurize([example], tokenizer, labelled=False)
+    features = task.featurize([example], tokenizer, labeled=False)
     assert coverage.unknown(features, tokenizer) == coverage.Unknown("[UNK]", 0.0, [])
 
 
@@ -73,13 +73,13 @@ def test_a_run_reports_unknown_words_in_one_line(
 ) -> None:
     config = classified(checkpoint, tmp_path, texts)
     setup = prepare(config, config.model.init, None)
-    table = Table("train.tsv", [Row({"text": t, "label": "bad"}, "train.tsv:2") for t in texts])
+    table = Table("train.tsv", [Record({"text": t, "label": "bad"}, "train.tsv:2") for t in texts])
     with caplog.at_level(logging.INFO, "flaxbert"):
         setup.dataset(
-            setup.task.examples(table, labelled=True),
+            setup.task.examples(table, labeled=True),
             table,
             batch_size=4,
-            labelled=True,
+            labeled=True,
             training=True,
         )
     told = [record for record in caplog.records if "[UNK]" in record.message]

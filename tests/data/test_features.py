@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flaxbert.data.features import fingerprint_of
-from flaxbert.tasks.question_answering import Example
+from flaxbert.tasks.question_answering import QuestionExample
 from flaxbert.tasks.texts import TextExample
 
 EXAMPLES = [TextExample("fine film", None, 1, "en", "a.tsv:2"), TextExample("", "b", 0, None, "x")]
@@ -28,6 +28,6 @@ def test_any_change_of_an_example_changes_the_fingerprint(change: dict[str, Any]
 
 def test_names_of_labels_and_all_reference_answers_are_in_the_fingerprint() -> None:
     assert fingerprint_of(EXAMPLES, ["bad", "good"]) != fingerprint_of(EXAMPLES, ["bad", "fine"])
-    one = Example("q1", "who?", "the king", (("king", 4),), None, "a.json: question q1")
+    one = QuestionExample("q1", "who?", "the king", (("king", 4),), None, "a.json: question q1")
     two = dataclasses.replace(one, answers=(("king", 4), ("the king", 0)))
     assert fingerprint_of([one]) != fingerprint_of([two])

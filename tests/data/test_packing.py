@@ -9,7 +9,7 @@ import pytest
 from flaxbert.data import batching
 from flaxbert.data.batching import MAX_SHAPES, PROGRAM_TOKENS, Batches
 from flaxbert.data.features import Features
-from flaxbert.data.packing import choose_row_counts, pack
+from flaxbert.data.packing import choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
 
 RNG_SEEDS = range(20)
@@ -72,7 +72,7 @@ def test_row_counts_waste_as_little_as_any_choice(seed: int, limit: int, price: 
     chance = random.Random(seed)
     multiple = chance.choice([1, 2, 3])
     needed = [chance.randint(1, 15) for _ in range(chance.randint(1, 12))]
-    chosen = choose_row_counts(needed, multiple, limit, price)
+    chosen = choose_bucket_sizes(needed, multiple, limit, price)
     assert chosen == sorted(set(chosen))
     assert len(chosen) <= limit
     assert all(height % multiple == 0 for height in chosen)
@@ -82,7 +82,7 @@ def test_row_counts_waste_as_little_as_any_choice(seed: int, limit: int, price: 
 
 
 def test_a_step_without_rows_still_gets_a_height() -> None:
-    assert choose_row_counts([0], 4, 3) == [4]
+    assert choose_bucket_sizes([0], 4, 3) == [4]
 
 
 # --- order -------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_row_is_its_features_end_to_end() -> None:
     assert batch["input_ids"][0].tolist() == [200, 201, 202, 203, 0, 1, 2, *pad]
     assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 0, 1, 2, *pad]  # restart per segment
     assert batch["segment_ids"][0].tolist() == [1, 1, 1, 1, 2, 2, 2, *pad]
-    assert batch["anchor"].tolist() == [[0, 4, 0], [0, 0, 0], [0, 0, 0]]
+    assert batch["cls_position"].tolist() == [[0, 4, 0], [0, 0, 0], [0, 0, 0]]
     assert batch["last"].tolist() == [[3, 6, 0], [1, 0, 0], [0, 0, 0]]  # shifted by the offset
     assert batch["label"].tolist() == [[3, 1, 0], [2, 0, 0], [0, 0, 0]]
     assert batch["weight"].tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]  # empty slots weigh 0
@@ -203,11 +203,11 @@ def test_all_steps_fit_few_heights_of_the_right_multiple(
 ) -> None:
     monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
     batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, shards=3, seed=seed)
-    assert len(batches.row_counts) <= MAX_SHAPES
-    assert all(count % 3 == 0 for count in batches.row_counts)
+    assert len(batches.bucket_sizes) <= MAX_SHAPES
+    assert all(count % 3 == 0 for count in batches.bucket_sizes)
     for step in range(batches.steps):
         rows, full = batches.rows(step), batches.full_rows(step)
-        assert len(full) in batches.row_counts
+        assert len(full) in batches.bucket_sizes
         assert full == rows + [[]] * (len(full) - len(rows))
 
 

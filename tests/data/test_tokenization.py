@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from flaxbert.config import DataConfig
 from flaxbert.data.tokenization import expect_words, load_tokenizer, reset
 from flaxbert.errors import WeightsError
-from flaxbert.tasks.pretraining import Example, Options, PreTraining
+from flaxbert.tasks.pretraining import DocumentExample, PreTraining, PreTrainingOptions
 
 TEXT = "the [MASK] king [SEP] was [CLS] old [PAD]"
 
@@ -60,9 +60,11 @@ def test_a_special_token_in_a_pair_is_text(tokenizer: Any) -> None:
 
 
 def test_a_special_token_in_a_text_is_no_mask_to_guess(tokenizer: Any) -> None:
-    task = PreTraining.create(DataConfig(max_length=64), Options(next_sentence=False), None, {})
-    example = Example("book", (TEXT,), None, "texts.jsonl:1")
-    features = task.featurize([example], tokenizer, labelled=True)
+    task = PreTraining.create(
+        DataConfig(max_length=64), PreTrainingOptions(next_sentence=False), None, {}
+    )
+    example = DocumentExample("book", (TEXT,), None, "texts.jsonl:1")
+    features = task.featurize([example], tokenizer, labeled=True)
     labels = features.tokens["label"].tolist()
     assert tokenizer.mask_token_id not in labels
     special = (tokenizer.cls_token_id, tokenizer.sep_token_id)

@@ -20,8 +20,8 @@ from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.tasks import classification, multiple_choice, pretraining, token_classification
-from flaxbert.tasks.question_answering import Example as Question
-from flaxbert.tasks.question_answering import Options, QuestionAnswering
+from flaxbert.tasks.question_answering import QuestionAnswering, QuestionAnsweringOptions
+from flaxbert.tasks.question_answering import QuestionExample as Question
 from flaxbert.tasks.texts import TextExample
 
 FLAG = "🏴\U000e0067\U000e0062\U000e007f"  # spelt out in tags
@@ -88,7 +88,7 @@ def check_packed(features: Features) -> None:
 def check_answers(name: str, side: str, context: str, places: list[tuple[int, int]]) -> None:
     """Every gold answer that has a token comes back, with its marks and without blanks."""
     tokenizer, stored = tokenizer_of(name, side)
-    task = QuestionAnswering.create(data(), Options(), None, {})
+    task = QuestionAnswering.create(data(), QuestionAnsweringOptions(), None, {})
     spans = [(a, b) for a, b in places if context[a:b].strip()]
     examples = [
         Question(str(n), "who?", context, ((context[a:b], a),), None, f"x.json:{n}")
@@ -96,7 +96,7 @@ def check_answers(name: str, side: str, context: str, places: list[tuple[int, in
     ]
     if not examples:
         return
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     check_packed(features)
     offsets = stored.encode(context, add_special_tokens=False).offsets
     covered = {place for a, b in offsets for place in range(a, b)}
@@ -158,13 +158,15 @@ def belongs(char: str) -> bool:
 def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
     """Every word has exactly one tag, at its first piece; tokens are those behind a word."""
     tokenizer, stored = fresh(name, side)
-    options = token_classification.Options(labels=("O", "B-X", "I-X"))
+    options = token_classification.TokenClassificationOptions(labels=("O", "B-X", "I-X"))
     task = token_classification.TokenClassification.create(data(), options, None, {})
     examples = [
-        token_classification.Example(tuple(words), ("O",) * len(words), None, f"x.conll:{n}")
+        token_classification.SentenceExample(
+            tuple(words), ("O",) * len(words), None, f"x.conll:{n}"
+        )
         for n, words in enumerate(sentences)
     ]
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     check_packed(features)
     for words in sentences:
         if not any(word[0].isspace() for word in words):
@@ -190,9 +192,9 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
 
 
 def _predictions(**parts: Any) -> Any:
-    from flaxbert.tasks.base import Predictions
+    from flaxbert.tasks.base import TaskOutputs
 
-    return Predictions(**({"slots": {}, "tokens": {}} | parts))
+    return TaskOutputs(**({"slots": {}, "tokens": {}} | parts))
 
 
 @functools.cache
@@ -208,9 +210,9 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
     plain = [stored.encode(text, add_special_tokens=False).ids for text in texts]
     examples = [TextExample(text, None, 0, None, f"x.tsv:{n}") for n, text in enumerate(texts)]
     for long in ("head", "windows", "head_tail"):
-        options = classification.Options(labels=("a", "b"), long=long)
+        options = classification.ClassificationOptions(labels=("a", "b"), long=long)
         task = classification.Classification.create(data(), options, None, {})
-        features = task.featurize(examples, tokenizer, labelled=True)
+        features = task.featurize(examples, tokenizer, labeled=True)
         check_packed(features)
         rows = sequences(features)
         assert all(row[0] == cls and row[-1] == sep and len(row) <= 40 for row in rows)
@@ -222,10 +224,10 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
                 assert mine[0] + [i for row in mine[1:] for i in row[12:]] == ids
             else:
                 assert mine == [ids if len(ids) <= 38 else ids[:9] + ids[-29:]]
-    choice = multiple_choice.Example("who?", tuple(texts), 0, None, "x.jsonl:1")
-    options = multiple_choice.Options(choices=("choices",))
+    choice = multiple_choice.ChoiceExample("who?", tuple(texts), 0, None, "x.jsonl:1")
+    options = multiple_choice.MultipleChoiceOptions(choices=("choices",))
     features = multiple_choice.MultipleChoice.create(data(), options, None, {}).featurize(
-        [choice], tokenizer, labelled=True
+        [choice], tokenizer, labeled=True
     )
     check_packed(features)
     for text, row in zip(texts, sequences(features), strict=True):
@@ -235,11 +237,11 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
     joined = documents.tokenize([" ".join(texts)], tokenizer, lines=False, longest=9)
     sentences = documents.split_sentences(" ".join(texts))
     assert joined.ids == stored.encode(" ".join(sentences), add_special_tokens=False).ids
-    options = pretraining.Options(next_sentence=False)
+    options = pretraining.PreTrainingOptions(next_sentence=False)
     task = pretraining.PreTraining.create(data(), options, None, {})
     if joined.ids:
-        book = pretraining.Example("book", tuple(texts), None, "x.txt:1")
-        features = task.featurize([book], tokenizer, labelled=True)
+        book = pretraining.DocumentExample("book", tuple(texts), None, "x.txt:1")
+        features = task.featurize([book], tokenizer, labeled=True)
         labels = [i for row in sequences(features, "label") for i in row[1:-1]]
         expected = documents.tokenize(texts, tokenizer, lines=False, longest=19).ids
         assert labels == expected

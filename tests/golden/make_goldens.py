@@ -252,10 +252,10 @@ def heads(bert: torch.nn.Module, config: Callable[[int], BertConfig], batch: Arr
         found |= {
             "token_logits": tagger(**everything).logits.numpy(),
             "choice_scores": torch.cat(scores).numpy(),
-            "word_logits": outputs.prediction_logits.numpy(),
-            "next_logits": outputs.seq_relationship_logits.numpy(),
+            "mlm_logits": outputs.prediction_logits.numpy(),
+            "nsp_logits": outputs.seq_relationship_logits.numpy(),
         }
-        np.testing.assert_array_equal(found["word_logits"], masked(**everything).logits.numpy())
+        np.testing.assert_array_equal(found["mlm_logits"], masked(**everything).logits.numpy())
     for name, (model, loss_of) in models.items():
         for parameter, value in gradients(model, loss_of(model, batch, labels)).items():
             found[f"gradient/{name}/{parameter}"] = value

@@ -56,7 +56,7 @@ def make_batch(model: Model, rows: int = ROWS) -> dict[str, np.ndarray]:
         "position_ids": np.broadcast_to(places % SEGMENT, shape),
         "segment_ids": np.broadcast_to(places // SEGMENT + 1, shape),
         "token_type_ids": np.broadcast_to((places % SEGMENT > 9) * two, shape),
-        "anchor": np.broadcast_to(starts, (rows, len(starts))),
+        "cls_position": np.broadcast_to(starts, (rows, len(starts))),
     }
 
 

@@ -34,7 +34,7 @@ CASES = [
     pytest.param(case, marks=() if case in QUICK else pytest.mark.slow)
     for case in (f"{name}/{head}" for name, head in zoo.CASES)
 ]
-OUTPUTS = ("hidden_states", "pooled", "logits", "start_logits", "end_logits", "word_logits")
+OUTPUTS = ("hidden_states", "pooled", "logits", "start_logits", "end_logits", "mlm_logits")
 
 
 def golden(case: str) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def write(case: str, directory: Path) -> Path:
 def run(model: Model, params: Params, batch: zoo.Arrays) -> dict[str, jax.Array]:
     """Outputs; words' scores in the order of places."""
     found = dict(model(params, batch))
-    if "word_logits" in found:
+    if "mlm_logits" in found:
         order = jnp.argsort(found.pop("places"), axis=1)
-        found["word_logits"] = jnp.take_along_axis(found["word_logits"], order[..., None], axis=1)
+        found["mlm_logits"] = jnp.take_along_axis(found["mlm_logits"], order[..., None], axis=1)
     return found
 
 
@@ -93,7 +93,7 @@ def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> 
         return sum(sums, jnp.zeros(())), found
 
     (_, found), gradients = jax.value_and_grad(total, has_aux=True)(params)
-    for name in [name for name in held if name in (*OUTPUTS, "next_logits")]:
+    for name in [name for name in held if name in (*OUTPUTS, "nsp_logits")]:
         ours, theirs = found[name], held[name]
         if theirs.shape[:2] == mask.shape:  # a padding's outputs mean nothing
             ours, theirs = ours[mask > 0], theirs[mask > 0]

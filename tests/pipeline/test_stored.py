@@ -30,7 +30,7 @@ def workdir(tmp_path: Path) -> Path:
     """A run with lengths, options and columns of its own."""
     run = config(
         {"max_length": 384, "overlap": 100, "row_length": 512, "train": "train.tsv"},
-        long="windows",
+        long_texts="windows",
         text="review",
         labels=("bad", "good"),
     )
@@ -44,19 +44,19 @@ def test_what_the_config_file_says_gives_way_to_the_run_in_one_line(workdir, cap
     before = config({"max_length": 64, "eval": "dev.tsv", "slices": "lang"})
     found = stored.as_trained(before, workdir, ())
     assert (found.data.max_length, found.data.overlap, found.data.row_length) == (384, 100, 512)
-    assert (found.options.long, found.options.text) == ("windows", "review")
+    assert (found.options.long_texts, found.options.text) == ("windows", "review")
     assert found.options.labels == ("bad", "good")
     # The data set is the evaluation's own, and the given configuration is left alone.
     assert (found.data.eval, found.data.train, found.data.slices) == ("dev.tsv", None, "lang")
     assert before.data.max_length == 64
     (record,) = caplog.records
     assert "data.max_length=384 instead of 64" in record.getMessage()
-    assert "options.long='windows' instead of 'head'" in record.getMessage()
+    assert "options.long_texts='windows' instead of 'head'" in record.getMessage()
 
 
 def test_options_that_are_not_set_are_those_of_the_run(workdir):
     bare = Config(task="classification", model=ModelConfig(init="tiny"))
-    assert stored.as_trained(bare, workdir, ()).options.long == "windows"
+    assert stored.as_trained(bare, workdir, ()).options.long_texts == "windows"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,11 @@ def test_options_that_are_not_set_are_those_of_the_run(workdir):
     [
         ("data.max_length", 64, "data.max_length: 384 in the run, 64 in the flag"),
         ("data.overlap", 10, "data.overlap: 100 in the run, 10 in the flag"),
-        ("options.long", "head", "options.long: 'windows' in the run, 'head' in the flag"),
+        (
+            "options.long_texts",
+            "head",
+            "options.long_texts: 'windows' in the run, 'head' in the flag",
+        ),
         (
             "options.pair",
             "other",
@@ -72,7 +76,11 @@ def test_options_that_are_not_set_are_those_of_the_run(workdir):
         ),  # no other name: a pair
         ("options.labels", ("good", "bad"), "options.labels: ['bad', 'good'] in the run, ['good'"),
         ("model.init", "other", "model.init: 'tiny' in the run, 'other' in the flag"),
-        ("model.positions", 1024, "model.positions: None in the run, 1024 in the flag"),
+        (
+            "model.max_position_embeddings",
+            1024,
+            "model.max_position_embeddings: None in the run, 1024 in the flag",
+        ),
     ],
 )
 def test_a_flag_that_contradicts_the_run_names_both_values(workdir, name, value, told):
@@ -86,8 +94,8 @@ def test_a_flag_that_contradicts_the_run_names_both_values(workdir, name, value,
 
 
 def test_a_flag_that_repeats_the_run_is_no_contradiction(workdir):
-    chosen = config({"max_length": 384}, long="windows")
-    given = {"data.max_length", "options.long"}
+    chosen = config({"max_length": 384}, long_texts="windows")
+    given = {"data.max_length", "options.long_texts"}
     assert stored.as_trained(chosen, workdir, given).data.max_length == 384
 
 
@@ -97,7 +105,7 @@ def test_a_flag_may_name_columns_and_what_changes_speed_alone(workdir):
     found = stored.as_trained(chosen, workdir, given)
     assert (found.data.packing, found.data.row_length) == (False, 400)
     assert found.options.text == "sentence"
-    assert found.options.long == "windows"
+    assert found.options.long_texts == "windows"
 
 
 def test_labels_that_the_run_took_from_its_data_may_be_named(workdir):
@@ -160,7 +168,8 @@ def test_a_run_as_the_initial_model_is_remarked_on_where_lengths_differ(workdir,
     stored.remark(chosen)
     (record,) = caplog.records
     assert (
-        record.getMessage() == f"{workdir}: was trained with options.long='windows' (here 'head')"
+        record.getMessage()
+        == f"{workdir}: was trained with options.long_texts='windows' (here 'head')"
     )
 
 

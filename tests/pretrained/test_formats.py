@@ -297,7 +297,7 @@ def test_what_was_resized_is_told_and_exported(
 ) -> None:
     config = Config(
         task="classification",
-        model=ModelConfig(init=str(checkpoint), positions=100),
+        model=ModelConfig(init=str(checkpoint), max_position_embeddings=100),
         data=DataConfig(max_length=90, overlap=4),
         options=TASKS["classification"].options_type(labels=("a", "b")),
     )

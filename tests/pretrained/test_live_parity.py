@@ -44,13 +44,13 @@ HEADS: dict[str, tuple[str, dict[str, Any], str, dict[str, str]]] = {
         "pretraining",
         {},
         "AutoModelForPreTraining",
-        {"word_logits": "prediction_logits", "next_logits": "seq_relationship_logits"},
+        {"mlm_logits": "prediction_logits", "nsp_logits": "seq_relationship_logits"},
     ),
     "masked_lm": (
         "pretraining",
         {"next_sentence": False},
         "AutoModelForMaskedLM",
-        {"word_logits": "logits"},
+        {"mlm_logits": "logits"},
     ),
 }
 
@@ -95,7 +95,7 @@ def test_an_export_gives_the_same_logits_in_transformers(
     assert not real.all()
     for name, other in names.items():
         a, b = np.asarray(ours[name]), outputs[other].numpy()
-        if name == "word_logits":  # without `masked`, every place is scored, in order
+        if name == "mlm_logits":  # without `masked`, every place is scored, in order
             assert np.array_equal(ours["places"], [np.arange(real.shape[1])] * 2)
         if a.shape[:2] == real.shape:  # one a token
             a, b = a[real], b[real]

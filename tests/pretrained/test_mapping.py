@@ -27,7 +27,7 @@ from flaxbert.models.heads import (
     SpanHead,
 )
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import Setup, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.source import resolve
 from flaxbert.tasks import TASKS
@@ -380,9 +380,9 @@ def test_output_layers_of_other_tasks_are_unused(stored: dict[str, Path], tmp_pa
 def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[str, Path]) -> None:
     message = refusal(stored["classes"], classifier(5))
     assert "mis-shaped: classifier.weight is [3, 24], the model has [5, 24]" in message
-    assert "--config.model.fresh_head=true" in message
+    assert "--config.model.reinit_head=true" in message
     model = make_model(stored["classes"], classifier(5))
-    params, report = mapping.load(model, stored["classes"], seed=0, fresh_head=True)
+    params, report = mapping.load(model, stored["classes"], seed=0, reinit_head=True)
     assert params["head"]["classifier"]["kernel"].shape == (24, 5)
     assert "classifier.weight" in report.fresh
     assert "classifier.weight" in report.unused
@@ -391,7 +391,7 @@ def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[
 # --- another task's output layer ---------------------------------------------------------------
 
 
-def setup_of(directory: Path, task: str, *, labels: bool = True) -> Setup:
+def setup_of(directory: Path, task: str, *, labels: bool = True) -> Pipeline:
     options = TASKS[task].options_type(**({"labels": ("a", "b", "c")} if labels else {}))
     data = DataConfig(max_length=32, overlap=8)
     model = ModelConfig(init=str(directory))
@@ -583,7 +583,7 @@ def test_a_new_output_layer_on_request_leaves_the_stored_decoder_unused(
 ) -> None:
     directory = edited(stored["pretraining"], tmp_path / "renewed", store_again)
     model = make_model(directory, pretraining)
-    _, report = mapping.load(model, directory, seed=0, fresh_head=True)
+    _, report = mapping.load(model, directory, seed=0, reinit_head=True)
     words = WORD_TENSORS | NEXT_TENSORS
     assert set(report.fresh) == words.keys()
     assert set(report.unused) == words.keys() | {DECODER, DECODER_BIAS}

@@ -163,21 +163,21 @@ HEADS: dict[str, tuple[MakeHead, dict[str, str]]] = {
     "multiple_choice": (OTHERS["multiple_choice"].make_head, {"logits": "choice_scores"}),
     "pretraining": (
         OTHERS["pretraining"].make_head,
-        {"word_logits": "word_logits", "next_logits": "next_logits"},
+        {"mlm_logits": "mlm_logits", "nsp_logits": "nsp_logits"},
     ),
-    "masked_lm": (OTHERS["masked_lm"].make_head, {"word_logits": "word_logits"}),
+    "masked_lm": (OTHERS["masked_lm"].make_head, {"mlm_logits": "mlm_logits"}),
 }
-PER_TOKEN = ("start_logits", "end_logits", "hidden_states", "token_logits", "word_logits")
+PER_TOKEN = ("start_logits", "end_logits", "hidden_states", "token_logits", "mlm_logits")
 
 
 def in_place(outputs: Mapping[str, Any], length: int) -> dict[str, Any]:
     """Outputs with `word_logits` as [R, T, V]: NaN at places that were not scored."""
     if "places" not in outputs:
         return dict(outputs)
-    places, scores = np.asarray(outputs["places"]), np.asarray(outputs["word_logits"])
+    places, scores = np.asarray(outputs["places"]), np.asarray(outputs["mlm_logits"])
     full = np.full((len(places), length, scores.shape[-1]), np.nan, np.float32)
     np.put_along_axis(full, places[..., None], scores, axis=1)
-    return dict(outputs) | {"word_logits": full}
+    return dict(outputs) | {"mlm_logits": full}
 
 
 def comparable(outputs: Mapping[str, Any], names: Mapping[str, str], mask: Any) -> dict[str, Any]:
@@ -206,9 +206,9 @@ def test_head_equals_transformers(
     make_head, names = HEADS[head]
     model, params = load(golden_of(head), make_head)
     module = nnx.merge(model.graphdef, params)
-    anchor = {"anchor": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
+    cls_position = {"cls_position": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
     words = (module.encoder.embeddings.word,) if module.head.tied else ()
-    outputs = module.head(jnp.asarray(ladder["layer_1"]), anchor, None, *words)
+    outputs = module.head(jnp.asarray(ladder["layer_1"]), cls_position, None, *words)
     assert_equal_outputs(outputs, names, ladder)
 
 
@@ -232,9 +232,9 @@ def test_words_at_masked_places_equal_transformers(
     outputs = jax.jit(model.__call__)(params, ids(ladder) | {"masked": ladder["masked"]})
     assert outputs["places"].shape == (5, 3)
     assert max(ladder["masked"].sum(axis=1)) == 3  # no place to spare in one of the rows
-    found = in_place(outputs, 11)["word_logits"]
+    found = in_place(outputs, 11)["mlm_logits"]
     masked = ladder["masked"] == 1
-    assert_close(found[masked], ladder["word_logits"][masked])
+    assert_close(found[masked], ladder["mlm_logits"][masked])
 
 
 def labelled_batch(
@@ -245,7 +245,7 @@ def labelled_batch(
         "input_ids": g["input_ids"],
         "token_type_ids": g["token_type_ids"],
         "segment_ids": g["attention_mask"],
-        "anchor": np.zeros((len(g["label"]), 1), np.int32),
+        "cls_position": np.zeros((len(g["label"]), 1), np.int32),
         "weight": np.ones((len(g["label"]), 1), np.float32),
     }
     if task == "token_classification":
@@ -330,7 +330,7 @@ def test_training_losses_equal_pytorch(
         batch_size=6,
         row_length=row_length,
         segments=segments,
-        shards=sharding.data_shards(mesh),
+        shards=sharding.data_parallelism(mesh),
         steps=STEPS,
         seed=None,  # the golden's order, the same each epoch
     )
@@ -342,12 +342,12 @@ def test_training_losses_equal_pytorch(
     optimizer, _ = make_optimizer(config, total_steps=STEPS)
     now = state.create(jax.tree.map(np.asarray, params), optimizer, mesh)
     step = make_train_step(
-        model, TASKS[task], optimizer, now, mesh, accumulate=1, seed=0, log_every=1
+        model, TASKS[task], optimizer, now, mesh, accumulation_steps=1, seed=0, log_every=1
     )
     losses = []
     for number in range(STEPS):
         rows = batches.full_rows(number)
-        now, sums = step(now, sharding.put_rows(rows, batches.build, mesh))
+        now, sums = step(now, sharding.make_global_batch(rows, batches.build, mesh))
         losses.append(float(sums["loss"] / sums["loss/weight"]))
     assert_close(np.array(losses), examples[f"{task}_losses"], 1e-4)
 

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from flaxbert.errors import ConfigError, WorkdirError
 from flaxbert.runtime import checkpoint, sharding
-from flaxbert.runtime.checkpoint import CHECKSUMS, NOTES, BestParams, Checkpoints, Notes
+from flaxbert.runtime.checkpoint import CHECKSUMS, NOTES, BestParams, Checkpoints, Metadata
 from flaxbert.training import state
 
 
@@ -30,9 +30,9 @@ def state_at(step: int) -> state.TrainState:
     return dataclasses.replace(now, step=jnp.asarray(step, jnp.int32))
 
 
-def notes(**changes) -> Notes:
-    usual = {"calibration": {}, "evaluated": True, "data": {}, "config": {}, "best": None}
-    return Notes(**(usual | changes))
+def notes(**changes) -> Metadata:
+    usual = {"thresholds": {}, "evaluated": True, "data": {}, "config": {}, "best": None}
+    return Metadata(**(usual | changes))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def saved(tmp_path):
     """A directory with checkpoints of steps 1 and 2."""
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
-        checkpoints.save(state_at(step), step, notes(calibration={"joy": step / 4}))
+        checkpoints.save(state_at(step), step, notes(thresholds={"joy": step / 4}))
     checkpoints.close()
     return tmp_path
 
@@ -51,7 +51,7 @@ def test_the_newest_checkpoint_is_restored_with_its_notes(saved):
     now, told = checkpoints.restore(2, state_at(0)), checkpoints.notes(2)
     assert int(now.step) == 2
     assert float(now.params["head"]["kernel"][0, 0]) == 2.0
-    assert told == notes(calibration={"joy": 0.5})
+    assert told == notes(thresholds={"joy": 0.5})
 
 
 def test_an_empty_directory_has_no_newest(tmp_path):

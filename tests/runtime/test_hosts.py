@@ -21,7 +21,7 @@ import flaxbert
 from flaxbert.errors import ConfigError, HostsError, WorkdirError
 from flaxbert.runtime import multihost, preemption, workdir
 from flaxbert.runtime.multihost import Ending
-from flaxbert.runtime.workdir import claimed
+from flaxbert.runtime.workdir import lock
 
 # --- in one process: two threads stand for two hosts ---------------------------------------------
 
@@ -136,7 +136,7 @@ def test_differences_of_many_hosts_fit_on_a_screen():
 
 def test_an_error_of_one_host_is_that_of_all_with_its_message_and_code(hosts):
     def work(host: int) -> None:
-        with multihost.together():
+        with multihost.fail_together():
             if host == 1:
                 raise OSError("the disk is gone")
 
@@ -151,7 +151,7 @@ def test_a_workdir_that_hosts_do_not_share_is_refused(hosts, tmp_path, monkeypat
     monkeypatch.setattr(workdir, "VISIBLE_SECONDS", 0.3)
 
     def claim(host: int, names: tuple[str, str]) -> None:
-        with claimed(tmp_path / names[host]):
+        with lock(tmp_path / names[host]):
             pass
 
     errors = hosts(lambda host: claim(host, ("one", "two")))
@@ -174,7 +174,7 @@ def test_a_file_that_becomes_visible_late_is_waited_for(hosts, tmp_path, monkeyp
     monkeypatch.setattr(Path, "exists", late)
 
     def claim(host: int) -> None:
-        with claimed(tmp_path):
+        with lock(tmp_path):
             pass
 
     assert hosts(claim) == [None, None]
@@ -191,7 +191,7 @@ def test_a_mount_that_fails_on_one_host_ends_all(hosts, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "exists", failing)
 
     def claim(host: int) -> None:
-        with claimed(tmp_path):
+        with lock(tmp_path):
             pass
 
     other, own = hosts(claim)

@@ -27,7 +27,7 @@ def exhausted(*_):
 def config(one_layer, tmp_path, monkeypatch):
     # Nothing is compiled: a test gives the steps that it needs.
     for module in (train, predictor):
-        monkeypatch.setattr(module, "compile_heights", lambda *_: None)
+        monkeypatch.setattr(module, "compile_buckets", lambda *_: None)
     return make_config("classification", one_layer, tmp_path, count=16)
 
 
@@ -42,7 +42,7 @@ def config(one_layer, tmp_path, monkeypatch):
 def test_a_run_without_memory_names_the_batch_and_the_options(
     config, tmp_path, monkeypatch, module, step, message
 ):
-    monkeypatch.setattr(module, "compile_heights", step)
+    monkeypatch.setattr(module, "compile_buckets", step)
     with pytest.raises(OutOfMemoryError, match=f"out of device memory while {message}") as raised:
         flaxbert.train(config, tmp_path / "run")
     text = str(raised.value)
@@ -50,7 +50,7 @@ def test_a_run_without_memory_names_the_batch_and_the_options(
     assert len(text.splitlines()) == 1
     options = ["train.eval_batch_size", "data.max_length"]
     if module is train:
-        options = ["train.accumulate", "model.remat", "train.batch_size", "data.max_length"]
+        options = ["train.accumulation_steps", "model.remat", "train.batch_size", "data.max_length"]
     assert all(option in text for option in options)
 
 

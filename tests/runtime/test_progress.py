@@ -70,7 +70,7 @@ class Shown:
     def task(self) -> "Shown":
         return self
 
-    def show(self, example: str, record: str) -> dict[str, str]:
+    def table_row(self, example: str, record: str) -> dict[str, str]:
         return {"text": example, "predicted": record}
 
 

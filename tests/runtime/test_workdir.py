@@ -28,7 +28,7 @@ from flaxbert.pretrained import mapping
 from flaxbert.runtime import checkpoint, files
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.trackers import jsonl
-from flaxbert.runtime.workdir import BUCKET, claimed, moved, read_commits, write_config
+from flaxbert.runtime.workdir import BUCKET, lock, moved, read_commits, write_config
 from flaxbert.training import loop
 from flaxbert.training.optim import linear_schedule
 from flaxbert.training.plan import doubtful_schedule
@@ -59,11 +59,11 @@ def whole(one_layer, tmp_path_factory):
 def test_two_runs_on_one_workdir_are_refused(whole, tmp_path):
     config, _ = whole
     with (
-        claimed(tmp_path),
+        lock(tmp_path),
         pytest.raises(WorkdirError, match="another run is working in it"),
     ):
         flaxbert.train(config, tmp_path)
-    with claimed(tmp_path):  # the lock has gone with its holder
+    with lock(tmp_path):  # the lock has gone with its holder
         pass
 
 
@@ -148,7 +148,7 @@ def test_a_workdir_that_cannot_rename_directories_is_refused_first(whole, tmp_pa
 def test_a_killed_probe_does_not_stop_the_next_run(tmp_path):
     for name in (".probe", ".probe.partial"):
         (tmp_path / name / "inner").mkdir(parents=True)
-    with claimed(tmp_path):
+    with lock(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 

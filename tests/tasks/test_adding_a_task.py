@@ -18,7 +18,7 @@ from toy import FILLERS, write_lines
 import flaxbert
 from flaxbert.commands import args
 from flaxbert.config import DataConfig
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import Task, score_with_slices
@@ -135,7 +135,8 @@ def create(added: str, **options: Any) -> Task:
 
 def rows(*stars: Any) -> Table:
     return Table(
-        "x.tsv", [Row({"text": "film", "stars": s}, f"x.tsv:{n}") for n, s in enumerate(stars, 2)]
+        "x.tsv",
+        [Record({"text": "film", "stars": s}, f"x.tsv:{n}") for n, s in enumerate(stars, 2)],
     )
 
 
@@ -151,7 +152,7 @@ def test_its_loss_by_hand(added: str) -> None:
 
 def test_its_scores_by_hand(added: str) -> None:
     task = create(added)
-    examples = task.examples(rows(1, "2", 5, 5), labelled=True)
+    examples = task.examples(rows(1, "2", 5, 5), labeled=True)
     records = [{"level": level} for level in (1, 3, 2, 5)]
     assert score_with_slices(task, examples, records) == {
         "absolute_error": (0 + 1 + 3 + 0) / 4,
@@ -164,7 +165,7 @@ def test_its_scores_by_hand(added: str) -> None:
 @pytest.mark.parametrize("stars", [0, 6, "6", 2.5, True, None, "good"])
 def test_a_level_off_its_scale_is_named_with_its_line(stars: Any, added: str) -> None:
     with pytest.raises(DataError) as caught:
-        create(added).examples(rows(1, stars), labelled=True)
+        create(added).examples(rows(1, stars), labeled=True)
     assert f"x.tsv:3: stars is {stars!r}; expected 1 to 5" in str(caught.value)
 
 
@@ -173,6 +174,6 @@ def test_of_errors_the_lowest_is_kept(added: str) -> None:
 
 
 def test_a_scale_has_two_levels_or_more(added: str) -> None:
-    assert len(create(added, levels=2).examples(rows(2), labelled=True)) == 1
+    assert len(create(added, levels=2).examples(rows(2), labeled=True)) == 1
     with pytest.raises(ConfigError, match=r"options\.levels=1: at least 2"):
         create(added, levels=1)

@@ -10,18 +10,18 @@ import pytest
 from tolerance import assert_close
 
 from flaxbert.config import DataConfig
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.tasks.classification import Classification, Options
+from flaxbert.tasks.classification import Classification, ClassificationOptions
 
 
 def table(labels: Sequence[Any], names: list[str] | None = None) -> Table:
-    rows = [Row({"text": "film", "label": v}, f"train.tsv:{n}") for n, v in enumerate(labels, 2)]
+    rows = [Record({"text": "film", "label": v}, f"train.tsv:{n}") for n, v in enumerate(labels, 2)]
     return Table("train.tsv", rows, {} if names is None else {"label": names})
 
 
 def create(
-    train: Table | None, options: Options, hf: dict[str, Any] | None = None
+    train: Table | None, options: ClassificationOptions, hf: dict[str, Any] | None = None
 ) -> Classification:
     return Classification.create(DataConfig(), options, train, hf or {})
 
@@ -51,7 +51,7 @@ def cross_entropy(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_weighted_mean_is_the_one_of_numpy(seed: int) -> None:
     weights = (0.5, 3.0, 1.25)
-    task = create(None, Options(labels=("a", "b", "c"), class_weights=weights))
+    task = create(None, ClassificationOptions(labels=("a", "b", "c"), class_weights=weights))
     logits, batch = random_batch(seed, classes=3)
     value, weight = sums(task, logits, batch)
     losses = cross_entropy(logits, batch["label"])
@@ -62,8 +62,8 @@ def test_a_weighted_mean_is_the_one_of_numpy(seed: int) -> None:
 
 
 def test_a_weight_of_two_is_two_copies_of_the_example() -> None:
-    options = Options(labels=("a", "b"))
-    weighted = create(None, Options(labels=("a", "b"), class_weights=(1, 2)))
+    options = ClassificationOptions(labels=("a", "b"))
+    weighted = create(None, ClassificationOptions(labels=("a", "b"), class_weights=(1, 2)))
     logits = np.array([[[0.5, -1.0], [2.0, 1.5]]], np.float32)
     once = {"label": np.array([[0, 1]]), "weight": np.ones((1, 2), np.float32)}
     copied = {"label": np.array([[0, 1, 1]]), "weight": np.ones((1, 3), np.float32)}
@@ -74,13 +74,13 @@ def test_a_weight_of_two_is_two_copies_of_the_example() -> None:
 
 def test_without_class_weights_every_example_counts_once() -> None:
     logits, batch = random_batch(0, classes=2)
-    value, weight = sums(create(None, Options(labels=("a", "b"))), logits, batch)
+    value, weight = sums(create(None, ClassificationOptions(labels=("a", "b"))), logits, batch)
     assert_close(value, (cross_entropy(logits, batch["label"]) * batch["weight"]).sum())
     assert weight == batch["weight"].sum()
 
 
 def test_a_class_of_weight_zero_is_left_out_even_where_its_loss_is_infinite() -> None:
-    task = create(None, Options(labels=("a", "b"), class_weights=(0, 1)))
+    task = create(None, ClassificationOptions(labels=("a", "b"), class_weights=(0, 1)))
     logits = np.array([[[-np.inf, 0.0], [1.0, 1.0]]], np.float32)
     batch = {"label": np.array([[0, 1]]), "weight": np.ones((1, 2), np.float32)}
     value, weight = sums(task, logits, batch)
@@ -89,7 +89,7 @@ def test_a_class_of_weight_zero_is_left_out_even_where_its_loss_is_infinite() ->
 
 
 def test_a_text_of_several_windows_has_its_class_weight_once() -> None:
-    task = create(None, Options(labels=("a", "b"), class_weights=(1, 4)))
+    task = create(None, ClassificationOptions(labels=("a", "b"), class_weights=(1, 4)))
     batch = {
         "label": np.array([[1, 0], [1, 0]]),
         "weight": np.array([[0.5, 1], [0.5, 0]], np.float32),
@@ -108,20 +108,22 @@ def test_a_text_of_several_windows_has_its_class_weight_once() -> None:
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0), (1.0, -0.5), (0.0, 0.0)])
 def test_impossible_class_weights_are_refused(weights: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
-        create(table(["good", "bad"]), Options(class_weights=weights))
+        create(table(["good", "bad"]), ClassificationOptions(class_weights=weights))
     for part in (f"options.class_weights={weights!r}", "['bad', 'good']"):
         assert part in str(caught.value)
 
 
 def test_weights_that_are_given_and_balanced_are_refused() -> None:
-    options = Options(class_weights=(1.0, 2.0), balanced=True)
-    with pytest.raises(ConfigError, match=r"class_weights and options\.balanced: one or the other"):
+    options = ClassificationOptions(class_weights=(1.0, 2.0), balanced_class_weights=True)
+    with pytest.raises(
+        ConfigError, match=r"class_weights and options\.balanced_class_weights: one or the other"
+    ):
         create(table(["good", "bad"]), options)
 
 
 # --- balanced ----------------------------------------------------------------------------------
 
-BALANCED = Options(balanced=True)
+BALANCED = ClassificationOptions(balanced_class_weights=True)
 
 
 def test_balanced_weights_by_hand() -> None:
@@ -151,7 +153,7 @@ def test_balanced_weights_count_integers_by_the_names_of_the_data_set() -> None:
 
 
 def test_balanced_weights_stand_in_the_order_of_the_options() -> None:
-    options = Options(balanced=True, labels=("good", "fair", "bad"))
+    options = ClassificationOptions(balanced_class_weights=True, labels=("good", "fair", "bad"))
     task = create(table(["bad", "bad", "good"]), options)
     assert task.class_weights[0] == pytest.approx(3 / (3 * 1))
     assert task.class_weights[2] == pytest.approx(3 / (3 * 2))
@@ -159,17 +161,17 @@ def test_balanced_weights_stand_in_the_order_of_the_options() -> None:
 
 
 def test_a_bad_label_is_named_with_its_line_while_counting() -> None:
-    options = Options(balanced=True, labels=("good", "bad"))
+    options = ClassificationOptions(balanced_class_weights=True, labels=("good", "bad"))
     with pytest.raises(DataError, match=r"train\.tsv:4: label 'fair'"):
         create(table(["good", "bad", "fair"]), options)
 
 
 def test_a_malformed_row_does_not_count_where_such_rows_are_skipped() -> None:
-    data = DataConfig(malformed="skip")
+    data = DataConfig(on_bad_row="skip")
     train = table(["good", "bad", None, "bad"])
     task = Classification.create(data, BALANCED, train, {})
     assert task.class_weights == pytest.approx((3 / 4, 3 / 2))
-    assert len(task.examples(train, labelled=True)) == 3
+    assert len(task.examples(train, labeled=True)) == 3
 
 
 def test_balanced_weights_are_exported_and_read_back() -> None:
@@ -182,7 +184,7 @@ def test_balanced_weights_are_exported_and_read_back() -> None:
     logits, batch = random_batch(1, classes=2)
     assert_close(sums(back, logits, batch), sums(task, logits, batch))
     # Without the option the exported weights have no say.
-    assert create(None, Options(), exported).class_weights == ()
+    assert create(None, ClassificationOptions(), exported).class_weights == ()
 
 
 def test_a_new_training_counts_anew() -> None:
@@ -192,6 +194,6 @@ def test_a_new_training_counts_anew() -> None:
 
 
 def test_weights_that_were_given_are_not_exported() -> None:
-    task = create(table(["good", "bad"]), Options(class_weights=(1.0, 2.0)))
+    task = create(table(["good", "bad"]), ClassificationOptions(class_weights=(1.0, 2.0)))
     assert "flaxbert" not in task.hf_config()
-    assert "flaxbert" not in create(table(["good", "bad"]), Options()).hf_config()
+    assert "flaxbert" not in create(table(["good", "bad"]), ClassificationOptions()).hf_config()

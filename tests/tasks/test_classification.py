@@ -12,12 +12,12 @@ import pytest
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.classification import Classification, Options
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.classification import Classification, ClassificationOptions
 from flaxbert.tasks.texts import TextExample as Example
 
 
@@ -28,18 +28,23 @@ def table(labels: Sequence[Any], label_names: list[str] | None = None, **columns
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
     names = {} if label_names is None else {"label": label_names}
-    return Table("train.tsv", [Row(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)], names)
+    return Table(
+        "train.tsv", [Record(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)], names
+    )
 
 
 def create(
-    train: Table | None, options: Options | None = None, hf: dict | None = None, **data: Any
+    train: Table | None,
+    options: ClassificationOptions | None = None,
+    hf: dict | None = None,
+    **data: Any,
 ) -> Classification:
     config = DataConfig(**data)
-    return Classification.create(config, options or Options(), train, hf or {})
+    return Classification.create(config, options or ClassificationOptions(), train, hf or {})
 
 
 def gold(task: Classification, rows: Table) -> list[int | None]:
-    return [example.label for example in task.examples(rows, labelled=True)]
+    return [example.label for example in task.examples(rows, labeled=True)]
 
 
 # --- labels ------------------------------------------------------------------------------------
@@ -68,7 +73,7 @@ def test_labels_come_from_the_training_rows(values: list, labels: tuple, indices
 def test_labels_with_decimals_are_names_and_no_indices(one: Any, caplog: Any) -> None:
     labels = ("1.0", "1.5", "2.0")
     rows = table([one, "1.5", "2.0"])
-    trained = create(rows, Options(labels=labels))
+    trained = create(rows, ClassificationOptions(labels=labels))
     assert gold(trained, rows) == [0, 1, 2]
     checkpoint = trained.hf_config()
     assert gold(create(None, hf=checkpoint), rows) == [0, 1, 2]
@@ -81,12 +86,12 @@ def test_labels_with_decimals_are_names_and_no_indices(one: Any, caplog: Any) ->
 
 
 def test_labels_with_decimals_are_not_refused_as_counted_from_1() -> None:
-    task = create(None, Options(labels=("1.0", "2.0")))
+    task = create(None, ClassificationOptions(labels=("1.0", "2.0")))
     assert gold(task, table(["1.0", "2.0"])) == [0, 1]
 
 
 def test_an_option_that_is_not_set_is_not_named() -> None:
-    with pytest.raises(ConfigError, match="fresh_head") as caught:
+    with pytest.raises(ConfigError, match="reinit_head") as caught:
         create(table(["bad", "new"]), hf=CHECKPOINT)
     assert "options.labels" not in str(caught.value)
 
@@ -97,14 +102,14 @@ def test_a_null_among_floats_is_no_label(null: Any) -> None:
     task = create(train)
     assert task.labels == ("0", "1")
     with pytest.raises(DataError, match=r"train\.tsv:4: label"):
-        task.examples(train, labelled=True)
-    assert gold(create(train, malformed="skip"), train) == [1, 0]
+        task.examples(train, labeled=True)
+    assert gold(create(train, on_bad_row="skip"), train) == [1, 0]
 
 
 @pytest.mark.parametrize("odd", [["good", "bad"], {"good": 1}, 0.5])
 def test_a_row_that_is_skipped_adds_no_label(odd: Any) -> None:
     train = table(["good", "bad", odd])
-    task = create(train, malformed="skip")
+    task = create(train, on_bad_row="skip")
     assert task.labels == ("bad", "good")
     assert gold(task, train) == [1, 0]
 
@@ -145,12 +150,12 @@ def test_integers_of_a_named_data_set_go_by_name_to_labels_in_another_order(name
 
 def test_the_options_give_the_order_of_labels() -> None:
     train = table(["good", "bad"])
-    task = create(train, Options(labels=("good", "bad")))
+    task = create(train, ClassificationOptions(labels=("good", "bad")))
     assert gold(task, train) == [0, 1]
 
 
 def test_digits_index_labels_that_have_names_and_that_is_told(caplog: Any) -> None:
-    task = create(None, Options(labels=("bad", "good")))
+    task = create(None, ClassificationOptions(labels=("bad", "good")))
     with caplog.at_level("INFO", "flaxbert"):
         assert gold(task, table(["1", 0, 1.0])) == [1, 0, 1]
     assert caplog.messages == ["train.tsv: integer labels are read as 0 = bad, 1 = good"]
@@ -180,12 +185,12 @@ def test_the_checkpoints_order_wins_where_it_covers_the_rows() -> None:
 @pytest.mark.parametrize("train", [None, table(["good", "bad"])])
 def test_other_labels_than_those_of_a_trained_head_are_refused(labels: Any, train: Any) -> None:
     # They would silently give its outputs other names.
-    with pytest.raises(ConfigError, match=r"has \['good', 'bad', 'fair'\].*fresh_head"):
-        create(train, Options(labels=labels), hf=CHECKPOINT)
+    with pytest.raises(ConfigError, match=r"has \['good', 'bad', 'fair'\].*reinit_head"):
+        create(train, ClassificationOptions(labels=labels), hf=CHECKPOINT)
 
 
 def test_new_labels_need_a_fresh_head() -> None:
-    with pytest.raises(ConfigError, match="fresh_head"):
+    with pytest.raises(ConfigError, match="reinit_head"):
         create(table(["bad", "new"]), hf=CHECKPOINT)
 
 
@@ -198,7 +203,10 @@ def test_a_number_is_no_index_among_labels_that_are_numbers() -> None:
 def test_placeholder_names_of_a_checkpoint_bind_no_training() -> None:
     hf = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
     assert create(table(["good", "bad"]), hf=hf).labels == ("bad", "good")
-    assert create(None, Options(labels=("bad", "good")), hf=hf).labels == ("bad", "good")
+    assert create(None, ClassificationOptions(labels=("bad", "good")), hf=hf).labels == (
+        "bad",
+        "good",
+    )
 
 
 def test_a_model_trained_on_placeholder_names_is_evaluated_with_them(caplog: Any) -> None:
@@ -210,7 +218,7 @@ def test_a_model_trained_on_placeholder_names_is_evaluated_with_them(caplog: Any
         assert gold(task, table([0, 1])) == [0, 1]
     assert "0 = LABEL_0, 1 = LABEL_1" in caplog.text
     with pytest.raises(DataError, match=r"'good' is none of .*LABEL_1.*config\.options\.labels"):
-        task.examples(table(["good", "bad"]), labelled=True)
+        task.examples(table(["good", "bad"]), labeled=True)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +232,22 @@ def test_exported_names_come_back(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("labels", "options", "parts"),
     [
-        (["good", "good"], Options(), ["two labels or more", "['good']", "config.options.labels"]),
-        (["a", "b"], Options(labels=("a", "a")), ["options.labels", "a name occurs twice"]),
-        (["a", "b"], Options(positive="c"), ["options.positive='c'", "one of a, b"]),
+        (
+            ["good", "good"],
+            ClassificationOptions(),
+            ["two labels or more", "['good']", "config.options.labels"],
+        ),
+        (
+            ["a", "b"],
+            ClassificationOptions(labels=("a", "a")),
+            ["options.labels", "a name occurs twice"],
+        ),
+        (["a", "b"], ClassificationOptions(positive="c"), ["options.positive='c'", "one of a, b"]),
     ],
 )
-def test_impossible_labels_are_refused(labels: list, options: Options, parts: list[str]) -> None:
+def test_impossible_labels_are_refused(
+    labels: list, options: ClassificationOptions, parts: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         create(table(labels), options)
     assert all(part in str(caught.value) for part in parts)
@@ -239,7 +257,7 @@ def test_impossible_labels_are_refused(labels: list, options: Options, parts: li
 def test_an_unknown_label_is_named_with_its_line(label: object) -> None:
     task = create(table(["good", "bad"]))
     with pytest.raises(DataError) as caught:
-        task.examples(table(["good", label]), labelled=True)
+        task.examples(table(["good", label]), labeled=True)
     for part in ("train.tsv:3: label", repr(label), "['bad', 'good']"):
         assert part in str(caught.value)
 
@@ -259,7 +277,7 @@ def test_an_unknown_label_is_named_with_its_line(label: object) -> None:
 def test_the_advice_fits_the_label(label: Any, advice: str) -> None:
     task = create(table(["good", "bad"]))
     with pytest.raises(DataError) as caught:
-        task.examples(table(["good", label]), labelled=True)
+        task.examples(table(["good", label]), labeled=True)
     assert advice in str(caught.value)
 
 
@@ -273,65 +291,65 @@ def test_a_list_of_one_label_is_the_label(label: Any) -> None:
 
 @pytest.mark.parametrize("malformed", ["error", "skip"])
 @pytest.mark.parametrize("known", [None, ["bad", "fair", "good"]])
-def test_integers_that_are_counted_from_1_are_refused(malformed: str, known: Any) -> None:
+def test_integers_that_are_counted_from_1_are_refused(on_bad_row: str, known: Any) -> None:
     rows = table([1, 2, 3, 2] * 5, known)
-    for options in (Options(labels=("bad", "fair", "good")), Options()):
+    for options in (ClassificationOptions(labels=("bad", "fair", "good")), ClassificationOptions()):
         if known is None and not options.labels:
             assert create(rows).labels == ("1", "2", "3")  # labels of their own
             continue
         with pytest.raises(DataError, match=r"train\.tsv: .* counted from 1 .*subtract 1"):
-            create(rows, options, malformed=malformed).examples(rows, labelled=True)
-        options = dataclasses.replace(options, balanced=True)
+            create(rows, options, on_bad_row=on_bad_row).examples(rows, labeled=True)
+        options = dataclasses.replace(options, balanced_class_weights=True)
         with pytest.raises(DataError, match="counted from 1"):
-            create(rows, options, malformed=malformed)
+            create(rows, options, on_bad_row=on_bad_row)
 
 
 def test_a_class_that_is_unknown_is_not_skipped() -> None:
-    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    task = create(None, ClassificationOptions(labels=("ham", "spam")), on_bad_row="skip")
     single = table(["ham", "spam"] * 20 + ["hamm", "spma", "hma"])
-    assert len(task.examples(single, labelled=True)) == 40
+    assert len(task.examples(single, labeled=True)) == 40
     with pytest.raises(DataError) as caught:
-        task.examples(table(["ham", "spam"] * 20 + ["eggs"] * 4), labelled=True)
+        task.examples(table(["ham", "spam"] * 20 + ["eggs"] * 4), labeled=True)
     for part in ("train.tsv:42: label 'eggs' is none", "4 of 44 rows are malformed for one cause"):
         assert part in str(caught.value)
 
 
 def test_a_rare_class_that_is_unknown_is_not_skipped() -> None:
     known = tuple(f"c{n}" for n in range(29))
-    task = create(None, Options(labels=known), malformed="skip")
+    task = create(None, ClassificationOptions(labels=known), on_bad_row="skip")
     rows = table([*known, "c29"] * 4)
     with pytest.raises(DataError, match=r"4 of 120 rows are malformed for one cause, label 'c29'"):
-        task.examples(rows, labelled=True)
+        task.examples(rows, labeled=True)
 
 
 def test_several_unknown_labels_are_counted_together() -> None:
-    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    task = create(None, ClassificationOptions(labels=("ham", "spam")), on_bad_row="skip")
     odd = [f"odd {n}" for n in range(6)]
     with pytest.raises(DataError, match=r":82: label 'odd 0' .*6 of 86 rows.* unknown or missing"):
-        task.examples(table(["ham", "spam"] * 40 + odd), labelled=True)
-    assert len(task.examples(table(["ham", "spam"] * 60 + odd), labelled=True)) == 120
+        task.examples(table(["ham", "spam"] * 40 + odd), labeled=True)
+    assert len(task.examples(table(["ham", "spam"] * 60 + odd), labeled=True)) == 120
 
 
 def test_a_few_missing_labels_are_skipped_but_not_many() -> None:
-    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    task = create(None, ClassificationOptions(labels=("ham", "spam")), on_bad_row="skip")
     rows = table(["ham", "spam"] * 60 + [None, "", math.nan] * 2)
-    assert len(task.examples(rows, labelled=True)) == 120
+    assert len(task.examples(rows, labeled=True)) == 120
     with pytest.raises(DataError, match=r"6 of 46 rows .* unknown or missing labels"):
-        task.examples(table(["ham", "spam"] * 20 + [None, "", math.nan] * 2), labelled=True)
+        task.examples(table(["ham", "spam"] * 20 + [None, "", math.nan] * 2), labeled=True)
 
 
 def test_rows_that_are_malformed_for_the_most_part_are_not_skipped() -> None:
-    task = create(None, Options(labels=("ham", "spam")), malformed="skip")
+    task = create(None, ClassificationOptions(labels=("ham", "spam")), on_bad_row="skip")
     rows = table(["ham"] * 9, text=["film"] * 4 + [None] * 5)
     with pytest.raises(DataError, match=r"train\.tsv:6: text is None.* 5 of 9 rows are"):
-        task.examples(rows, labelled=True)
-    assert len(task.examples(table(["ham"] * 9, text=["x"] * 5 + [None] * 4), labelled=True)) == 5
+        task.examples(rows, labeled=True)
+    assert len(task.examples(table(["ham"] * 9, text=["x"] * 5 + [None] * 4), labeled=True)) == 5
 
 
 def test_columns_of_flags_are_seen_for_what_they_are() -> None:
     rows = table(["x"] * 3, good=[1, 0, 0], bad=["0", "1", "1"], length=[1, 2, 3])
     with pytest.raises(DataError) as caught:
-        create(rows, Options(label="label2"))
+        create(rows, ClassificationOptions(label="label2"))
     expected = "--config.task=multi_label --config.options.label_columns=good,bad"
     assert expected in str(caught.value)
 
@@ -340,45 +358,47 @@ def test_a_training_row_without_label_is_named_with_its_line() -> None:
     train = table(["good", "bad", None])
     del train.rows[2].values["label"]  # as in a .jsonl
     with pytest.raises(DataError, match=r"train\.tsv:4: label None"):
-        create(train).examples(train, labelled=True)
+        create(train).examples(train, labeled=True)
 
 
 def test_prediction_needs_no_label_column() -> None:
-    rows = Table("x.tsv", [Row({"text": "film"}, "x.tsv:2")])
-    (example,) = create(table(["good", "bad"])).examples(rows, labelled=False)
+    rows = Table("x.tsv", [Record({"text": "film"}, "x.tsv:2")])
+    (example,) = create(table(["good", "bad"])).examples(rows, labeled=False)
     assert example == Example("film", None, None, None, "x.tsv:2")
 
 
 @pytest.mark.parametrize(
     ("options", "data", "key"),
     [
-        (Options(text="sentence"), {}, "options.text"),
-        (Options(pair="other"), {}, "options.pair"),
-        (Options(label="gold"), {}, "options.label"),
-        (Options(), {"slices": "language"}, "data.slices"),
+        (ClassificationOptions(text="sentence"), {}, "options.text"),
+        (ClassificationOptions(pair="other"), {}, "options.pair"),
+        (ClassificationOptions(label="gold"), {}, "options.label"),
+        (ClassificationOptions(), {"slices": "language"}, "data.slices"),
     ],
 )
-def test_an_absent_column_names_the_key_to_set(options: Options, data: dict, key: str) -> None:
+def test_an_absent_column_names_the_key_to_set(
+    options: ClassificationOptions, data: dict, key: str
+) -> None:
     options = dataclasses.replace(options, labels=("good", "bad"))
     with pytest.raises(DataError, match=f"no column .* --config.{key}=COLUMN"):
-        create(None, options, **data).examples(table(["good"]), labelled=True)
+        create(None, options, **data).examples(table(["good"]), labeled=True)
 
 
 def test_a_text_that_is_none_is_named_with_its_line() -> None:
-    task = create(table(["good", "bad"], other=["a", "b"]), Options(pair="other"))
+    task = create(table(["good", "bad"], other=["a", "b"]), ClassificationOptions(pair="other"))
     with pytest.raises(DataError, match=r"train\.tsv:3: other is None; expected a text"):
-        task.examples(table(["good", "bad"], other=["film", None]), labelled=True)
+        task.examples(table(["good", "bad"], other=["film", None]), labeled=True)
 
 
 # --- encoding ----------------------------------------------------------------------------------
 
 
 def encode(tokenizer: Any, texts: list, pairs: list | None = None, max_length: int = 16) -> Any:
-    options = Options(pair=None if pairs is None else "pair", labels=("bad", "good"))
+    options = ClassificationOptions(pair=None if pairs is None else "pair", labels=("bad", "good"))
     task = create(None, options, max_length=max_length)
     columns = {} if pairs is None else {"pair": pairs}
     rows = table(["good"] * len(texts), text=texts, **columns)
-    return task.featurize(task.examples(rows, labelled=True), tokenizer, labelled=True)
+    return task.featurize(task.examples(rows, labeled=True), tokenizer, labeled=True)
 
 
 def pieces(tokenizer: Any, features: Any, feature: int = 0) -> list[str]:
@@ -392,7 +412,7 @@ def test_a_text_stands_between_cls_and_sep(tokenizer: Any) -> None:
     assert pieces(tokenizer, features, 1) == ["[CLS]", "bad", "[SEP]"]
     assert features.lengths.tolist() == [5, 3]
     assert not features.tokens["token_type_ids"].any()
-    assert features.positions["anchor"].tolist() == [0, 0]
+    assert features.positions["cls_position"].tolist() == [0, 0]
     assert features.slots["label"].tolist() == [1, 1]
     assert features.example.tolist() == [0, 1]
     assert features.truncated == 0
@@ -421,8 +441,8 @@ def test_of_a_pair_the_longer_text_is_cut(tokenizer: Any) -> None:
 
 def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
     task = create(table(["good", "bad"]))
-    examples = task.examples(table(["?"]), labelled=False)
-    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+    examples = task.examples(table(["?"]), labeled=False)
+    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
 
 
 # --- decoding and scores -----------------------------------------------------------------------
@@ -430,12 +450,14 @@ def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
 
 def decode(task: Classification, examples: list[Example], rows: list[list[float]]) -> list[dict]:
     features = Features.build({"input_ids": [[0]] * len(examples)})
-    return task.decode(examples, features, Predictions({"probability": np.array(rows)}, {}))
+    return task.decode(examples, features, TaskOutputs({"probability": np.array(rows)}, {}))
 
 
 def test_the_most_probable_label_is_predicted() -> None:
-    task = create(table(["good", "bad"]), Options(pair="other", labels=("bad", "good")))
-    examples = task.examples(table(["good"], other=["book"]), labelled=True)
+    task = create(
+        table(["good", "bad"]), ClassificationOptions(pair="other", labels=("bad", "good"))
+    )
+    examples = task.examples(table(["good"], other=["book"]), labeled=True)
     (record,) = decode(task, examples, [[0.25, 0.75]])
     assert record == {
         "text": "film",
@@ -452,7 +474,7 @@ def records(labels: Sequence[str]) -> list[dict]:
 def test_slices_get_metrics_of_their_own() -> None:
     train = table(["good", "bad", "good", "bad"], language=["en", "de", "en", "en"])
     task = create(train, slices="language")
-    examples = task.examples(train, labelled=True)
+    examples = task.examples(train, labeled=True)
     found = score_with_slices(task, examples, records(["good", "good", "bad", "bad"]))
     assert found["accuracy"] == 2 / 4
     assert found["accuracy/en"] == pytest.approx(2 / 3)
@@ -466,7 +488,7 @@ def test_scores_by_hand() -> None:
     # Gold b b b b a a, predicted b b b a b a. Of class b: 3 right, 1 missed, 1 too many.
     train = table(list("bbbbaa"))
     task = create(train)
-    found = task.score(task.examples(train, labelled=True), records("bbbaba"))
+    found = task.score(task.examples(train, labeled=True), records("bbbaba"))
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["f1"] == pytest.approx(3 / 4)  # P = R = 3/4, of the second label
     assert found["f1_macro"] == pytest.approx((3 / 4 + 1 / 2) / 2)  # class a: P = R = 1/2
@@ -480,15 +502,15 @@ def test_scores_by_hand() -> None:
 
 def test_f1_is_of_the_label_chosen_as_positive() -> None:
     train = table(list("bbbbaa"))
-    task = create(train, Options(positive="a"))
-    found = task.score(task.examples(train, labelled=True), records("bbbaba"))
+    task = create(train, ClassificationOptions(positive="a"))
+    found = task.score(task.examples(train, labeled=True), records("bbbaba"))
     assert found["f1"] == pytest.approx(1 / 2)
 
 
 def test_three_labels_have_no_plain_f1() -> None:
     train = table(list("abc"))
     task = create(train)
-    assert "f1" not in task.score(task.examples(train, labelled=True), records("abc"))
+    assert "f1" not in task.score(task.examples(train, labeled=True), records("abc"))
 
 
 def brute_f1(gold: list[int], predicted: list[int], label: int) -> float:
@@ -551,9 +573,9 @@ def test_a_row_does_not_look_at_all_labels() -> None:
     # A thousand labels and a million rows are common.
     labels = tuple(Counted(f"label {n}") for n in range(100))
     train = table([f"label {n % 100}" for n in range(1000)])
-    task = create(train, Options(labels=labels))
+    task = create(train, ClassificationOptions(labels=labels))
     Counted.looks = 0
-    examples = task.examples(train, labelled=True)
+    examples = task.examples(train, labeled=True)
     task.score(examples, [{"label": f"label {n % 100}"} for n in range(1000)])
     assert [example.label for example in examples[:3]] == [0, 1, 2]
     assert Counted.looks < 10 * 1000  # a few a row and a few a label
@@ -571,5 +593,5 @@ def test_labels_are_found_as_in_a_tuple() -> None:
 def test_a_label_that_is_the_rest_of_a_file_is_shown_by_its_beginning() -> None:
     # As behind a quote that is closed many lines too late.
     with pytest.raises(DataError, match=r"train\.csv:1: label 'good.*\.\.\. is none of") as caught:
-        names.index("good\n" + "fine,good\n" * 99_999, ("bad", "good"), None, "train.csv:1")
+        names.to_index("good\n" + "fine,good\n" * 99_999, ("bad", "good"), None, "train.csv:1")
     assert len(str(caught.value)) < 500

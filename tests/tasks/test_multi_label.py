@@ -14,14 +14,14 @@ from tolerance import assert_close
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.multi_label import MultiLabel, Options
-from flaxbert.types import Record
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.multi_label import MultiLabel, MultiLabelOptions
+from flaxbert.types import Prediction
 
 SEEDS = range(30)
 
@@ -32,21 +32,21 @@ def table(labels: Sequence[Any], names: list[str] | None = None, **columns: Any)
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
-    found = [Row(row, f"train.jsonl:{n}") for n, row in enumerate(rows, 1)]
+    found = [Record(row, f"train.jsonl:{n}") for n, row in enumerate(rows, 1)]
     return Table("train.jsonl", found, {} if names is None else {"labels": names})
 
 
 def create(
     train: Table | None,
-    options: Options | None = None,
+    options: MultiLabelOptions | None = None,
     hf: dict[str, Any] | None = None,
     **data: Any,
 ) -> MultiLabel:
-    return MultiLabel.create(DataConfig(**data), options or Options(), train, hf or {})
+    return MultiLabel.create(DataConfig(**data), options or MultiLabelOptions(), train, hf or {})
 
 
 def flags(task: MultiLabel, rows: Table) -> list[tuple[int, ...]]:
-    return [example.label for example in task.examples(rows, labelled=True)]
+    return [example.label for example in task.examples(rows, labeled=True)]
 
 
 # --- labels ------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_a_text_with_separators() -> None:
 
 def test_the_separator_is_an_option() -> None:
     train = table(["joy, great; love", "fear"])
-    assert create(train, Options(separator=";")).labels == ("fear", "joy, great", "love")
+    assert create(train, MultiLabelOptions(separator=";")).labels == ("fear", "joy, great", "love")
 
 
 def test_integers_index_the_names_of_the_data_set(caplog: Any) -> None:
@@ -96,7 +96,7 @@ def test_integers_without_names_are_labels() -> None:
 @pytest.mark.parametrize("cells", [["1.0,1.5", "2.0"], [["1.0", "1.5"], [2.0]]])
 def test_labels_with_decimals_are_names_and_no_indices(cells: Any) -> None:
     rows = table(cells)
-    task = create(rows, Options(labels=("1.0", "1.5", "2.0")))
+    task = create(rows, MultiLabelOptions(labels=("1.0", "1.5", "2.0")))
     again = create(rows, hf=task.hf_config())
     assert again.labels == task.labels
     assert flags(task, rows) == flags(again, rows) == [(1, 1, 0), (0, 0, 1)]
@@ -104,7 +104,7 @@ def test_labels_with_decimals_are_names_and_no_indices(cells: Any) -> None:
 
 def test_the_options_give_labels_and_their_order() -> None:
     train = table([["joy"], ["love"]])
-    task = create(train, Options(labels=("love", "joy", "fear")))
+    task = create(train, MultiLabelOptions(labels=("love", "joy", "fear")))
     assert flags(task, train) == [(0, 1, 0), (1, 0, 0)]
 
 
@@ -112,7 +112,7 @@ def test_the_options_give_labels_and_their_order() -> None:
 def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
     task = create(table([["joy"], ["love"]]))
     with pytest.raises(DataError) as caught:
-        task.examples(table([[], value]), labelled=True)
+        task.examples(table([[], value]), labeled=True)
     for part in ("train.jsonl:2: labels is", repr(value), "expected a list", "','"):
         assert part in str(caught.value)
     with pytest.raises(DataError, match=r"train\.jsonl:2: labels is"):
@@ -173,7 +173,7 @@ def test_flags_with_another_separator_are_no_labels(cells: list[str], fix: str) 
 
 
 def test_flags_with_the_separator_are_read() -> None:
-    options = Options(separator=" ", labels=("joy", "love", "fear"))
+    options = MultiLabelOptions(separator=" ", labels=("joy", "love", "fear"))
     assert flags(create(None, options), table(["1 0 0", "0 1 1"])) == [(1, 0, 0), (0, 1, 1)]
 
 
@@ -192,10 +192,10 @@ def test_quotes_within_a_printed_label_are_part_of_it() -> None:
 
 @pytest.mark.parametrize("value", [[1, 0, 0, 1], [0.0, 1.0, 0.0], [True, False], "0,1,1"])
 def test_flags_among_lists_are_refused_with_what_to_give_instead(value: Any) -> None:
-    options = Options(labels=("fear", "joy", "love", "pride"))
+    options = MultiLabelOptions(labels=("fear", "joy", "love", "pride"))
     for task in (lambda: create(table([["joy"], value])), lambda: create(None, options)):
         with pytest.raises(DataError) as caught:
-            task().examples(table([["joy"], value]), labelled=True)
+            task().examples(table([["joy"], value]), labeled=True)
         for part in ("train.jsonl:2: labels is", repr(value), "list the labels that apply"):
             assert part in str(caught.value)
 
@@ -214,26 +214,29 @@ FLAGS = [
 def test_flags_of_all_labels_are_read_if_these_are_named(rows: list[Any], caplog: Any) -> None:
     train = table(rows)
     with caplog.at_level("INFO", "flaxbert"):
-        task = create(train, Options(labels=("joy", "fear", "love")))
+        task = create(train, MultiLabelOptions(labels=("joy", "fear", "love")))
         assert flags(task, train) == [(1, 0, 0), (0, 1, 1)]
     assert caplog.messages == ["train.jsonl: labels is read as flags, one a label: joy, fear, love"]
     assert flags(create(None, hf=task.hf_config()), train) == [(1, 0, 0), (0, 1, 1)]
     with pytest.raises(DataError, match=r"train\.jsonl:1: .*3 flags.*--config\.options\.labels="):
         create(train)
     with pytest.raises(DataError, match="has 3 flags of 0 and 1, but there are 2 labels"):
-        create(train, Options(labels=("joy", "fear")))
+        create(train, MultiLabelOptions(labels=("joy", "fear")))
 
 
 @pytest.mark.parametrize("rows", [[[1, 0], [0, 1]], [[0, 0], [1, 0]], ["1,0", "0,1"]])
 def test_flags_of_two_labels_are_read_where_they_can_be_no_indices(rows: list[Any]) -> None:
-    task = create(None, Options(labels=("joy", "love")))
+    task = create(None, MultiLabelOptions(labels=("joy", "love")))
     numbers = [[int(x) for x in row.split(",")] if isinstance(row, str) else row for row in rows]
     assert flags(task, table(rows)) == [tuple(row) for row in numbers]
 
 
 def test_two_numbers_that_may_be_flags_or_indices_are_refused() -> None:
     train = table([[0, 1], [0, 1]])
-    for make in (lambda: create(train), lambda: create(train, Options(labels=("joy", "love")))):
+    for make in (
+        lambda: create(train),
+        lambda: create(train, MultiLabelOptions(labels=("joy", "love"))),
+    ):
         with pytest.raises(
             DataError, match=r"train\.jsonl:1: .*flags, or indices of both labels\?"
         ):
@@ -241,32 +244,32 @@ def test_two_numbers_that_may_be_flags_or_indices_are_refused() -> None:
 
 
 def test_indices_that_are_counted_from_1_are_refused() -> None:
-    task = create(None, Options(labels=("joy", "love", "fear")), malformed="skip")
+    task = create(None, MultiLabelOptions(labels=("joy", "love", "fear")), on_bad_row="skip")
     with pytest.raises(DataError, match=r"train\.jsonl: .*counted from 1 \(1 to 3\)"):
-        task.examples(table([[1, 2], [3], []]), labelled=True)
+        task.examples(table([[1, 2], [3], []]), labeled=True)
 
 
 def test_a_column_for_each_label_is_named_and_read() -> None:
     columns = {"joy": [1, 0], "love": ["0", "1"], "fear": [True, True]}
     rows = [
-        Row(dict(zip(["text", *columns], ["film", *values], strict=True)), f"a.csv:{n}")
+        Record(dict(zip(["text", *columns], ["film", *values], strict=True)), f"a.csv:{n}")
         for n, values in enumerate(zip(*columns.values(), strict=True), 2)
     ]
     train = Table("a.csv", rows)
     with pytest.raises(DataError, match=r"columns hold 0 and 1.*label_columns=joy,love"):
         create(train)
-    options = Options(label_columns=("love", "joy", "fear"))
+    options = MultiLabelOptions(label_columns=("love", "joy", "fear"))
     task = create(train, options)
     assert task.labels == ("love", "joy", "fear")
     assert flags(task, train) == [(0, 1, 1), (1, 0, 1)]
     assert flags(create(None, options, hf=task.hf_config()), train) == [(0, 1, 1), (1, 0, 1)]
     with pytest.raises(DataError, match=r"no column 'hate'.*options\.label_columns"):
-        create(train, Options(label_columns=("love", "hate")))
+        create(train, MultiLabelOptions(label_columns=("love", "hate")))
     rows[1].values["love"] = -1
     with pytest.raises(DataError, match=r"a\.csv:3: love is -1; expected 0 or 1"):
-        task.examples(train, labelled=True)
+        task.examples(train, labeled=True)
     with pytest.raises(ConfigError, match="one or the other"):
-        create(train, Options(labels=("a", "b"), label_columns=("love", "joy")))
+        create(train, MultiLabelOptions(labels=("a", "b"), label_columns=("love", "joy")))
 
 
 def test_another_separator_is_pointed_out(caplog: Any) -> None:
@@ -289,26 +292,26 @@ def test_indices_of_both_labels_are_no_flags(rows: list[list[int]]) -> None:
 
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"options\.separator=''"):
-        create(table(["joy", "love"]), Options(separator=""))
+        create(table(["joy", "love"]), MultiLabelOptions(separator=""))
 
 
 @pytest.mark.parametrize("value", [["joy", "anger"], "joy,anger", [2], [-1], [None], [["joy"]]])
 def test_an_unknown_label_is_named_with_its_line(value: Any) -> None:
     task = create(table([["joy"], ["love"]]))
     with pytest.raises(DataError, match=r"train\.jsonl:2: label"):
-        task.examples(table([["joy"], value]), labelled=True)
+        task.examples(table([["joy"], value]), labeled=True)
 
 
 def test_a_null_among_the_training_labels_is_named_with_its_line() -> None:
     train = table([["joy"], ["love", None]])
     with pytest.raises(DataError, match=r"train\.jsonl:2: labels is"):
-        create(train).examples(train, labelled=True)
+        create(train).examples(train, labeled=True)
 
 
 @pytest.mark.parametrize("value", [None, ["love", None], 3])
 def test_a_malformed_row_is_left_out_where_such_rows_are_skipped(value: Any) -> None:
     train = table([["joy"], value, ["love"]])
-    task = create(train, malformed="skip")
+    task = create(train, on_bad_row="skip")
     assert task.labels == ("joy", "love")
     assert flags(task, train) == [(1, 0), (0, 1)]
 
@@ -320,15 +323,15 @@ def test_one_label_alone_is_refused() -> None:
 
 def test_an_absent_column_names_its_key() -> None:
     with pytest.raises(DataError, match=r"no column 'emotions'.*config\.options\.label="):
-        create(table([["joy"]]), Options(label="emotions"))
+        create(table([["joy"]]), MultiLabelOptions(label="emotions"))
 
 
 def test_prediction_needs_no_labels() -> None:
     task = create(table([["joy"], ["love"]]))
-    rows = Table("x.tsv", [Row({"text": "film"}, "x.tsv:2")])
-    (example,) = task.examples(rows, labelled=False)
+    rows = Table("x.tsv", [Record({"text": "film"}, "x.tsv:2")])
+    (example,) = task.examples(rows, labeled=False)
     assert example.label is None
-    assert task.show(example, {"labels": ["joy", "love"]}) == {
+    assert task.table_row(example, {"labels": ["joy", "love"]}) == {
         "text": "film",
         "labels": "",
         "predicted": "joy, love",
@@ -337,19 +340,19 @@ def test_prediction_needs_no_labels() -> None:
 
 def test_features_carry_a_flag_for_each_label_at_each_window(tokenizer: Any) -> None:
     train = table([["joy"], ["love", "fear"]], text=["a b c d e f g h", "a"])
-    task = create(train, Options(long="windows"), max_length=8, overlap=2)
-    examples = task.examples(train, labelled=True)
-    features = task.featurize(examples, tokenizer, labelled=True)
+    task = create(train, MultiLabelOptions(long_texts="windows"), max_length=8, overlap=2)
+    examples = task.examples(train, labeled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     assert features.feature.tolist() == [0, 0, 1]
     assert features.slots["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
-    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
 
 
 # --- loss --------------------------------------------------------------------------------------
 
 
 def three() -> MultiLabel:
-    return create(None, Options(labels=("fear", "joy", "love")))
+    return create(None, MultiLabelOptions(labels=("fear", "joy", "love")))
 
 
 def test_the_head_has_a_score_for_each_label() -> None:
@@ -377,7 +380,7 @@ def test_a_new_heads_logits_begin_at_the_log_odds_of_a_label() -> None:
 
 def test_the_head_begins_at_zero_where_nothing_is_known_of_the_labels() -> None:
     assert create(None, hf={"id2label": {"0": "a", "1": "b"}}).start == 0.0
-    both = create(table([["a", "b"], ["b", "a"]]), Options(labels=("a", "b")))
+    both = create(table([["a", "b"], ["b", "a"]]), MultiLabelOptions(labels=("a", "b")))
     assert both.start == 0.0  # all are given: no odds
 
 
@@ -413,11 +416,11 @@ def test_probabilities_are_of_the_pooled_logits() -> None:
 # --- records and thresholds --------------------------------------------------------------------
 
 
-def decode(task: MultiLabel, rows: Table, probabilities: Any) -> list[Record]:
-    examples = task.examples(rows, labelled=False)
+def decode(task: MultiLabel, rows: Table, probabilities: Any) -> list[Prediction]:
+    examples = task.examples(rows, labeled=False)
     features = Features.build({"input_ids": [[0]] * len(examples)})
     values = np.array(probabilities, np.float32).reshape(len(examples), -1)
-    return task.decode(examples, features, Predictions({"probability": values}, {}))
+    return task.decode(examples, features, TaskOutputs({"probability": values}, {}))
 
 
 def test_labels_that_reach_one_half_are_given() -> None:
@@ -441,7 +444,7 @@ KEPT = {"flaxbert": {"thresholds": {"love": 0.75, "fear": 0.25}}}  # none for jo
 
 
 def test_thresholds_of_the_checkpoint_decide_and_go_by_name() -> None:
-    task = create(None, Options(labels=("fear", "joy", "love")), KEPT)
+    task = create(None, MultiLabelOptions(labels=("fear", "joy", "love")), KEPT)
     assert task.thresholds == (0.25, 0.5, 0.75)
     (record,) = decode(task, table([[]]), [[0.25, 0.4375, 0.6875]])
     assert record["labels"] == ["fear"]
@@ -457,12 +460,12 @@ def test_exported_labels_and_thresholds_come_back() -> None:
     train = table([["joy", "love"], ["fear"]], names)
     probabilities = [[0.7, 0.3, 0.1], [0.2, 0.4, 0.35]]
     task = create(train)
-    examples = task.examples(train, labelled=True)
+    examples = task.examples(train, labeled=True)
     fitted = task.calibrate(examples, decode(task, train, probabilities))
     exported = json.loads(json.dumps(fitted.hf_config()))
     assert exported["id2label"] == {"0": "love", "1": "joy", "2": "fear"}
     assert exported["problem_type"] == "multi_label_classification"
-    assert exported["flaxbert"] == json.loads(json.dumps(fitted.calibration))
+    assert exported["flaxbert"] == json.loads(json.dumps(fitted.stored_thresholds))
     back = create(None, hf=exported)
     assert (back.labels, back.thresholds) == (fitted.labels, fitted.thresholds)
     assert back.thresholds == pytest.approx((0.45, 0.15, 0.225))
@@ -478,7 +481,7 @@ def test_fitted_thresholds_give_the_best_f1_on_the_examples_they_were_fitted_on(
     probabilities = chance.random((count, 3)).astype(np.float32)
     task = three()
     rows = table([[n for n, given in zip(task.labels, g, strict=True) if given] for g in gold])
-    examples = task.examples(rows, labelled=True)
+    examples = task.examples(rows, labeled=True)
     fitted = task.calibrate(examples, decode(task, rows, probabilities))
     found = fitted.score(examples, decode(fitted, rows, probabilities))
     best = [max(f1s(probabilities[:, c], gold[:, c]).values()) for c in range(3)]
@@ -492,7 +495,7 @@ def test_a_threshold_between_neighbours_in_float32_tells_them_apart() -> None:
     pairs = [(low, np.nextafter(low, np.float32(1))), (np.float32(0.5), low)]
     task = three()
     rows = table([[], task.labels])
-    examples = task.examples(rows, labelled=True)
+    examples = task.examples(rows, labeled=True)
     for pair in pairs:
         probabilities = [[p] * 3 for p in pair]
         fitted = task.calibrate(examples, decode(task, rows, probabilities))
@@ -503,8 +506,8 @@ def test_a_threshold_between_neighbours_in_float32_tells_them_apart() -> None:
 def test_slices_get_metrics_of_their_own() -> None:
     rows = table([["joy"], ["love"], []], language=["en", "de", "en"])
     task = create(rows, slices="language")
-    records: list[Record] = [{"labels": given} for given in (["joy"], ["joy"], [])]
-    found = score_with_slices(task, task.examples(rows, labelled=True), records)
+    records: list[Prediction] = [{"labels": given} for given in (["joy"], ["joy"], [])]
+    found = score_with_slices(task, task.examples(rows, labeled=True), records)
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert (found["accuracy/en"], found["accuracy/de"]) == (1, 0)
     assert (found["f1_micro"], found["f1_micro/en"], found["f1_micro/de"]) == (0.5, 1, 0)
@@ -636,6 +639,6 @@ def test_a_label_without_any_example_keeps_one_half() -> None:
 def test_a_row_that_is_malformed_twice_over_is_left_out_once() -> None:
     # Read for the labels of the data set, then for its text, it has another fault each time.
     rows = table([["a"], 0.5, ["b"]], text=["film", None, "book"])
-    task = create(rows, malformed="skip")
+    task = create(rows, on_bad_row="skip")
     assert flags(task, rows) == [(1, 0), (0, 1)]
-    assert rows.malformed == 1
+    assert rows.on_bad_row == 1

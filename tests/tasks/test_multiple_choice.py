@@ -13,32 +13,32 @@ from tolerance import assert_close
 from flaxbert.config import DataConfig
 from flaxbert.data.batching import Batch, Batches
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.tasks.base import Predictions, score_with_slices
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
 from flaxbert.tasks.losses import group_log_softmax
-from flaxbert.tasks.multiple_choice import Example, MultipleChoice, Options
+from flaxbert.tasks.multiple_choice import ChoiceExample, MultipleChoice, MultipleChoiceOptions
 
-SWAG = Options(
+SWAG = MultipleChoiceOptions(
     question="sent1",
     prefix="sent2",
     choices=("ending0", "ending1", "ending2"),
 )
-ARC = Options(label="answerKey")
+ARC = MultipleChoiceOptions(label="answerKey")
 
 
 def table(*rows: dict[str, Any]) -> Table:
-    return Table("train.jsonl", [Row(row, f"train.jsonl:{n}") for n, row in enumerate(rows, 1)])
+    return Table("train.jsonl", [Record(row, f"train.jsonl:{n}") for n, row in enumerate(rows, 1)])
 
 
-def create(options: Options | None = None, **data: Any) -> MultipleChoice:
-    return MultipleChoice.create(DataConfig(**data), options or Options(), None, {})
+def create(options: MultipleChoiceOptions | None = None, **data: Any) -> MultipleChoice:
+    return MultipleChoice.create(DataConfig(**data), options or MultipleChoiceOptions(), None, {})
 
 
-def read(options: Options, *rows: dict[str, Any], **data: Any) -> list[Example]:
-    return create(options, **data).examples(table(*rows), labelled=True)
+def read(options: MultipleChoiceOptions, *rows: dict[str, Any], **data: Any) -> list[ChoiceExample]:
+    return create(options, **data).examples(table(*rows), labeled=True)
 
 
 def plain(choices: Any = ("red", "blue"), label: Any = 0, **more: Any) -> dict[str, Any]:
@@ -50,25 +50,28 @@ def plain(choices: Any = ("red", "blue"), label: Any = 0, **more: Any) -> dict[s
 
 def test_a_list_of_choices_and_the_right_ones_number() -> None:
     rows = [plain(["red", "blue", "old"], 2), plain(("good", "bad"), "1"), plain(label=1.0)]
-    first, second, third = read(Options(), *rows)
-    assert first == Example("what?", ("red", "blue", "old"), 2, None, "train.jsonl:1")
+    first, second, third = read(MultipleChoiceOptions(), *rows)
+    assert first == ChoiceExample("what?", ("red", "blue", "old"), 2, None, "train.jsonl:1")
     assert (second.choices, second.label) == (("good", "bad"), 1)
     assert third.label == 1
 
 
 @pytest.mark.parametrize("cell", ["['red', 'blue']", '["red", "blue"]', "['red' 'blue']"])
 def test_a_cell_may_hold_a_printed_list_of_choices(cell: str) -> None:
-    (example,) = read(Options(), plain(cell, "1"))
+    (example,) = read(MultipleChoiceOptions(), plain(cell, "1"))
     assert (example.choices, example.label) == (("red", "blue"), 1)
 
 
 def test_numbers_that_are_counted_from_1_are_refused() -> None:
     rows = [plain(label=n) for n in (1, 2, 1)]
-    for malformed in ("error", "skip"):
+    for on_bad_row in ("error", "skip"):
         with pytest.raises(DataError, match=r"train\.jsonl: labels are counted from 1 \(1 to 2\)"):
-            read(Options(), *rows, malformed=malformed)
+            read(MultipleChoiceOptions(), *rows, on_bad_row=on_bad_row)
     named = {"text": ["red", "blue"], "label": ["1", "2"]}
-    assert [e.label for e in read(Options(), *(plain(named, n) for n in (1, 2)))] == [0, 1]
+    assert [e.label for e in read(MultipleChoiceOptions(), *(plain(named, n) for n in (1, 2)))] == [
+        0,
+        1,
+    ]
 
 
 def swag(label: Any = 1) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def test_swag_has_a_column_for_each_ending_and_words_before_all() -> None:
 
 
 def test_columns_of_choices_keep_the_options_order() -> None:
-    options = Options(question="sent1", choices=("ending2", "ending0"))
+    options = MultipleChoiceOptions(question="sent1", choices=("ending2", "ending0"))
     (example,) = read(options, swag(label=0))
     assert example.choices == ("visited paris.", "reads.")  # and 0 is the first of these
 
@@ -127,18 +130,18 @@ def test_arc_names_its_choices(names: list[Any], key: Any, label: int) -> None:
 
 
 def test_choices_with_texts_but_no_names_count_from_zero() -> None:
-    (example,) = read(Options(), plain({"text": ["red", "blue"]}, 1))
+    (example,) = read(MultipleChoiceOptions(), plain({"text": ["red", "blue"]}, 1))
     assert (example.choices, example.label) == (("red", "blue"), 1)
 
 
 def test_prediction_needs_neither_label_nor_slice() -> None:
     row = {"question": "what?", "choices": ["red", "blue"]}
-    (example,) = create(slices="language").examples(table(row), labelled=False)
-    assert example == Example("what?", ("red", "blue"), None, None, "train.jsonl:1")
+    (example,) = create(slices="language").examples(table(row), labeled=False)
+    assert example == ChoiceExample("what?", ("red", "blue"), None, None, "train.jsonl:1")
 
 
 def test_the_slice_is_read_where_there_are_labels() -> None:
-    (example,) = read(Options(), plain(language="en"), slices="language")
+    (example,) = read(MultipleChoiceOptions(), plain(language="en"), slices="language")
     assert example.slice == "en"
 
 
@@ -168,7 +171,7 @@ def test_the_slice_is_read_where_there_are_labels() -> None:
 )
 def test_a_bad_row_is_named_with_its_line(row: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(DataError) as caught:
-        read(Options(), plain(), row)
+        read(MultipleChoiceOptions(), plain(), row)
     for part in ("train.jsonl:2: ", *parts):
         assert part in str(caught.value)
 
@@ -176,13 +179,13 @@ def test_a_bad_row_is_named_with_its_line(row: dict[str, Any], parts: list[str])
 @pytest.mark.parametrize(
     ("options", "good", "bad"),
     [
-        (Options(), plain(), {"question": "what?", "label": 0}),
+        (MultipleChoiceOptions(), plain(), {"question": "what?", "label": 0}),
         (SWAG, swag(), {key: value for key, value in swag().items() if key != "ending1"}),
-        (Options(), plain(), plain({"text": ["red", "blue"], "label": 2})),
+        (MultipleChoiceOptions(), plain(), plain({"text": ["red", "blue"], "label": 2})),
     ],
 )
 def test_a_row_without_its_choices_is_named_with_its_line(
-    options: Options, good: dict[str, Any], bad: dict[str, Any]
+    options: MultipleChoiceOptions, good: dict[str, Any], bad: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl:2: "):
         read(options, good, bad)
@@ -190,7 +193,7 @@ def test_a_row_without_its_choices_is_named_with_its_line(
 
 def test_a_malformed_row_is_left_out_where_such_rows_are_skipped() -> None:
     rows = [plain(["red"]), plain(label=1), plain(label=2)]
-    (example,) = read(Options(), plain(), *rows, malformed="skip")[1:]
+    (example,) = read(MultipleChoiceOptions(), plain(), *rows, on_bad_row="skip")[1:]
     assert (example.label, example.origin) == (1, "train.jsonl:3")
 
 
@@ -205,12 +208,12 @@ def test_an_absent_column_names_its_key(name: str) -> None:
 
 def test_an_absent_slice_column_names_its_key() -> None:
     with pytest.raises(DataError, match=r"no column 'language'.*config\.data\.slices"):
-        read(Options(), plain(), slices="language")
+        read(MultipleChoiceOptions(), plain(), slices="language")
 
 
 def test_no_choices_at_all_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"options\.choices is empty"):
-        create(Options(choices=()))
+        create(MultipleChoiceOptions(choices=()))
 
 
 # --- encoding ----------------------------------------------------------------------------------
@@ -218,8 +221,8 @@ def test_no_choices_at_all_are_refused() -> None:
 
 def encode(tokenizer: Any, *rows: dict[str, Any], max_length: int = 16) -> Features:
     task = create(max_length=max_length)
-    examples = task.examples(table(*rows), labelled=True)
-    return task.featurize(examples, tokenizer, labelled=True)
+    examples = task.examples(table(*rows), labeled=True)
+    return task.featurize(examples, tokenizer, labeled=True)
 
 
 def pieces(tokenizer: Any, features: Features, sequence: int) -> str:
@@ -248,8 +251,8 @@ def test_questions_that_are_cut_are_counted_once(tokenizer: Any) -> None:
 
 def test_unlabelled_features_carry_nothing_right(tokenizer: Any) -> None:
     task = create()
-    examples = task.examples(table(plain()), labelled=False)
-    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+    examples = task.examples(table(plain()), labeled=False)
+    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
 
 
 # --- loss --------------------------------------------------------------------------------------
@@ -444,12 +447,12 @@ def test_probabilities_add_up_to_one_for_each_question() -> None:
 def test_the_most_probable_choice_is_predicted() -> None:
     task = create()
     examples = task.examples(
-        table(plain(["red", "blue", "old"], 1), plain(["good", "bad"], 1)), labelled=True
+        table(plain(["red", "blue", "old"], 1), plain(["good", "bad"], 1)), labeled=True
     )
     owner = [0, 0, 0, 1, 1]
     features = Features.build({"input_ids": [[0]] * 5}, example=owner, feature=owner)
     probabilities = np.array([0.125, 0.625, 0.25, 0.75, 0.25], np.float32)
-    records = task.decode(examples, features, Predictions({"probability": probabilities}, {}))
+    records = task.decode(examples, features, TaskOutputs({"probability": probabilities}, {}))
     assert records == [
         {
             "question": "what?",
@@ -460,7 +463,7 @@ def test_the_most_probable_choice_is_predicted() -> None:
         {"question": "what?", "choice": "good", "index": 0, "probability": [0.75, 0.25]},
     ]
     assert task.score(examples, records)["accuracy"] == 0.5
-    shown = task.show(examples[1], records[1])
+    shown = task.table_row(examples[1], records[1])
     assert (shown["right"], shown["predicted"]) == ("bad", "good")
 
 
@@ -468,7 +471,7 @@ def test_the_accuracy_counts_places_not_texts() -> None:
     # The same text twice: only the right place is right.
     task = create(slices="language")
     rows = [plain(["a", "a"], n, language=name) for n, name in [(0, "en"), (1, "en"), (1, "de")]]
-    examples = task.examples(table(*rows), labelled=True)
+    examples = task.examples(table(*rows), labeled=True)
     found = score_with_slices(task, examples, [{"index": index} for index in (0, 0, 1)])
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert (found["accuracy/en"], found["accuracy/de"]) == (0.5, 1)

@@ -21,31 +21,31 @@ from flaxbert.data import readers
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.masking import CONTINUATION, SPECIAL, START, mask
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.bert import BertConfig
-from flaxbert.pipeline.pipeline import Setup
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
-from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.pretraining import Example, Options, PreTraining
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.pretraining import DocumentExample, PreTraining, PreTrainingOptions
 
 
 def create(max_length: int = 24, slices: str | None = None, **options: Any) -> PreTraining:
     data = DataConfig(max_length=max_length, slices=slices)
-    return PreTraining.create(data, Options(**options), None, {})
+    return PreTraining.create(data, PreTrainingOptions(**options), None, {})
 
 
 def table(*rows: dict[str, Any]) -> Table:
-    return Table("texts.jsonl", [Row(row, f"texts.jsonl:{n}") for n, row in enumerate(rows, 1)])
+    return Table("texts.jsonl", [Record(row, f"texts.jsonl:{n}") for n, row in enumerate(rows, 1)])
 
 
 def documents_of(task: PreTraining, *rows: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
-    examples = task.examples(table(*rows), labelled=True)
+    examples = task.examples(table(*rows), labeled=True)
     return [(example.name, example.paragraphs) for example in examples]
 
 
-def document(text: str, name: str = "book") -> Example:
-    return Example(name, (text,), None, "texts.jsonl:1")
+def document(text: str, name: str = "book") -> DocumentExample:
+    return DocumentExample(name, (text,), None, "texts.jsonl:1")
 
 
 # Sentences of one to nine words of the tiny vocabulary; "zoo" and "ink" are three pieces each.
@@ -57,8 +57,8 @@ BOOKS = [
 ]
 
 
-def encode(tokenizer: Any, books: list[Example] = BOOKS, **options: Any) -> Features:
-    return create(**options).featurize(books, tokenizer, labelled=True)
+def encode(tokenizer: Any, books: list[DocumentExample] = BOOKS, **options: Any) -> Features:
+    return create(**options).featurize(books, tokenizer, labeled=True)
 
 
 def sequences(features: Features) -> list[dict[str, list[int]]]:
@@ -89,8 +89,8 @@ def test_impossible_options_are_refused(options: dict[str, Any], part: str) -> N
 
 
 def test_objectives_are_words_and_with_it_next_sentences() -> None:
-    assert create().objectives == ("mlm_loss", "nsp_loss")
-    assert create(next_sentence=False).objectives == ("mlm_loss",)
+    assert create().loss_names == ("mlm_loss", "nsp_loss")
+    assert create(next_sentence=False).loss_names == ("mlm_loss",)
 
 
 # --- documents ---------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("The king.\n")
     (tmp_path / "a.txt").write_text("One line\nand another.\n\n\nA second paragraph.\n")
     rows = readers.read(str(tmp_path / "*.txt"), DataConfig(), split="train")
-    assert [(e.name, e.paragraphs) for e in create().examples(rows, labelled=False)] == [
+    assert [(e.name, e.paragraphs) for e in create().examples(rows, labeled=False)] == [
         (str(tmp_path / "a.txt"), ("One line\nand another.", "A second paragraph.")),
         (str(tmp_path / "b.txt"), ("The king.",)),
     ]
@@ -150,25 +150,27 @@ def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:
 def test_a_malformed_paragraph_is_left_out_where_such_are_skipped() -> None:
     rows = table({"text": "one", "file": "a"}, {"text": 2, "file": "a"}, {"text": "3", "file": "a"})
     with pytest.raises(DataError, match=r"texts\.jsonl:2: text is 2"):
-        create().examples(rows, labelled=True)
-    data = DataConfig(malformed="skip")
-    (example,) = PreTraining.create(data, Options(), None, {}).examples(rows, labelled=True)
+        create().examples(rows, labeled=True)
+    data = DataConfig(on_bad_row="skip")
+    (example,) = PreTraining.create(data, PreTrainingOptions(), None, {}).examples(
+        rows, labeled=True
+    )
     assert example.paragraphs == ("one", "3")
 
 
 def test_a_document_is_of_its_first_rows_slice() -> None:
     task = create(slices="language")
     rows = table({"text": "one", "language": "en"}, {"text": "dos", "language": "es"})
-    assert [example.slice for example in task.examples(rows, labelled=True)] == ["en", "es"]
+    assert [example.slice for example in task.examples(rows, labeled=True)] == ["en", "es"]
 
 
 def test_a_column_or_text_that_is_absent_is_named() -> None:
     with pytest.raises(DataError, match=r"no column 'text'.*--config\.options\.text=COLUMN"):
-        create().examples(table({"line": "one"}), labelled=True)
+        create().examples(table({"line": "one"}), labeled=True)
     with pytest.raises(DataError, match=r"texts\.jsonl:2: text is None; expected a text"):
-        create().examples(table({"text": "one"}, {"text": None}), labelled=True)
+        create().examples(table({"text": "one"}, {"text": None}), labeled=True)
     with pytest.raises(DataError, match=r"no column 'language'.*--config\.data\.slices=COLUMN"):
-        create(slices="language").examples(table({"text": "one"}), labelled=True)
+        create(slices="language").examples(table({"text": "one"}), labeled=True)
 
 
 # --- sequences ---------------------------------------------------------------------------------
@@ -284,7 +286,7 @@ def test_too_few_texts_that_follow_are_refused(tokenizer: Any) -> None:
     ):
         assert part in str(caught.value)
     assert len(encode(tokenizer, books, next_sentence=False)) == 30
-    assert len(create().featurize(books, tokenizer, labelled=False)) == 30  # nothing is learned
+    assert len(create().featurize(books, tokenizer, labeled=False)) == 30  # nothing is learned
     assert len(encode(tokenizer, books[:4])) == 4  # so few say nothing
 
 
@@ -423,7 +425,7 @@ def make_run(rate: float, *, next_sentence: bool = False) -> Callable[..., dict[
     """The head as a function of hidden states and a batch."""
     rngs = nnx.Rngs(0)
     head = PreTraining.create(
-        DataConfig(), Options(mask_rate=rate, next_sentence=next_sentence), None, {}
+        DataConfig(), PreTrainingOptions(mask_rate=rate, next_sentence=next_sentence), None, {}
     ).make_head(CONFIG, rngs)
     words = nnx.Embed(CONFIG.vocab_size, CONFIG.hidden_size, rngs=rngs)
     return lambda hidden, batch: head(hidden, batch, None, words)
@@ -453,7 +455,7 @@ def test_no_way_to_fill_a_row_masks_more_places_than_are_scored(rate: float) -> 
         for segments in sorted({1, 2, 5, length // 8, length // 3}):
             batch = {
                 "masked": jax.ShapeDtypeStruct((2, length), jnp.int32),
-                "anchor": jax.ShapeDtypeStruct((2, segments), jnp.int32),
+                "cls_position": jax.ShapeDtypeStruct((2, segments), jnp.int32),
             }
             hidden = jax.ShapeDtypeStruct((2, length, CONFIG.hidden_size), jnp.float32)
             rows, most = jax.eval_shape(run, hidden, batch)["places"].shape
@@ -506,8 +508,8 @@ def some_outputs(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
     }
     outputs = {
         "places": places,
-        "word_logits": chance.normal(0, 3, (ROWS_OF, PLACES, VOCABULARY)).astype(np.float32),
-        "next_logits": chance.normal(0, 3, (ROWS_OF, SLOTS, 2)).astype(np.float32),
+        "mlm_logits": chance.normal(0, 3, (ROWS_OF, PLACES, VOCABULARY)).astype(np.float32),
+        "nsp_logits": chance.normal(0, 3, (ROWS_OF, SLOTS, 2)).astype(np.float32),
     }
     return outputs, batch
 
@@ -526,11 +528,11 @@ def by_hand(
         sums = {"masked": 0, "right": 0, "mlm_loss": 0.0}
         for number, place in enumerate(outputs["places"][row]):
             if batch["segment_ids"][row, place] == slot + 1 and batch["masked"][row, place]:
-                logits, label = outputs["word_logits"][row, number], batch["label"][row, place]
+                logits, label = outputs["mlm_logits"][row, number], batch["label"][row, place]
                 sums["masked"] += 1
                 sums["right"] += int(max(range(VOCABULARY), key=logits.__getitem__) == label)
                 sums["mlm_loss"] += negative_log(logits, label)
-        logits, follows = outputs["next_logits"][row, slot], batch["follows"][row, slot]
+        logits, follows = outputs["nsp_logits"][row, slot], batch["follows"][row, slot]
         sums["next_right"] = int((logits[1] > logits[0]) == follows)
         sums["nsp_loss"] = negative_log(logits, follows)
         found[row, slot] = sums
@@ -543,9 +545,9 @@ def test_losses_are_the_sums_of_all_places_and_sequences(seed: int, next_sentenc
     outputs, batch = some_outputs(seed)
     expected = by_hand(outputs, batch).values()
     if not next_sentence:
-        del outputs["next_logits"]
+        del outputs["nsp_logits"]
     found = create(next_sentence=next_sentence).loss(jax.tree.map(jnp.asarray, outputs), batch)
-    assert tuple(found) == create(next_sentence=next_sentence).objectives
+    assert tuple(found) == create(next_sentence=next_sentence).loss_names
     loss, weight = found["mlm_loss"]
     assert float(loss) == pytest.approx(sum(each["mlm_loss"] for each in expected), rel=1e-5)
     assert weight == sum(each["masked"] for each in expected) == batch["masked"].sum() > 0
@@ -575,7 +577,7 @@ def test_predictions_are_the_sums_of_each_sequence(seed: int) -> None:
         for name, values in found["slots"].items():
             assert values.shape == (ROWS_OF, SLOTS)
             assert float(values[row, slot]) == pytest.approx(sums[name], rel=1e-5), name
-    del outputs["next_logits"]
+    del outputs["nsp_logits"]
     slots = create(next_sentence=False).predict(jax.tree.map(jnp.asarray, outputs), batch)["slots"]
     assert "next_right" not in slots
 
@@ -589,7 +591,7 @@ def test_records_add_up_the_sequences_of_each_document() -> None:
         "next_right": np.array([1, 0, 1, 1, 0]),
     }
     books = [document("x", name) for name in "abc"]  # b has no sequence: it has no text
-    assert create().decode(books, features, Predictions(slots, {})) == [
+    assert create().decode(books, features, TaskOutputs(slots, {})) == [
         dict(document="a", masked=5, right=2, mlm_loss=0.75, next_right=1, sequences=2),
         dict(document="b", masked=0, right=0, mlm_loss=0, next_right=0, sequences=0),
         dict(document="c", masked=3, right=2, mlm_loss=7, next_right=2, sequences=3),
@@ -636,7 +638,7 @@ def test_a_loss_too_high_for_a_perplexity_is_infinite_and_no_crash() -> None:
 
 
 def test_a_line_of_the_table_of_predictions() -> None:
-    assert create().show(document("x", "a"), RECORDS[0]) == {
+    assert create().table_row(document("x", "a"), RECORDS[0]) == {
         "document": "a", "masked": "5", "right": "0.400", "perplexity": "2.00"
     }  # fmt: skip
 
@@ -660,5 +662,5 @@ def test_a_warning_says_what_albert_s_second_output_is_trained_for(
     monkeypatch.setattr(mapping, "load", lambda *_, **__: ({}, report))
     config, model = Config(task="pretraining"), types.SimpleNamespace(kind=kind)
     hf_config = {"model_type": family, "vocab_size": 30, "embedding_size": 8, **SIZES}
-    Setup(config, Path(), hf_config, None, create(), model, None).load_params()
+    Pipeline(config, Path(), hf_config, None, create(), model, None).load_params()
     assert ("order of two texts" in caplog.text) is warned

@@ -19,14 +19,18 @@ from flaxbert.config import DataConfig
 from flaxbert.data import readers
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.data.windows import NOWHERE
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.question_answering import Example, Options, QuestionAnswering
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.question_answering import (
+    QuestionAnswering,
+    QuestionAnsweringOptions,
+    QuestionExample,
+)
 
 CONTEXT = "The old king built a bridge in Paris. The queen visited London, a city by the river."
 # Twenty tokens: every word and mark is one of the tiny vocabulary.
@@ -34,17 +38,19 @@ CONTEXT = "The old king built a bridge in Paris. The queen visited London, a cit
 
 def create(max_length: int = 12, overlap: int = 4, **options: int) -> QuestionAnswering:
     data = DataConfig(max_length=max_length, overlap=overlap, slices=None)
-    return QuestionAnswering.create(data, Options(**options), None, {})
+    return QuestionAnswering.create(data, QuestionAnsweringOptions(**options), None, {})
 
 
-def row(text: str = CONTEXT, answer: str = "Paris", **changes: Any) -> Row:
+def row(text: str = CONTEXT, answer: str = "Paris", **changes: Any) -> Record:
     answers = {"text": [answer], "answer_start": [text.find(answer)]}
     values = {"id": "q1", "question": "Where?", "context": text, "answers": answers}
-    return Row(values | changes, "squad.json: question q1")
+    return Record(values | changes, "squad.json: question q1")
 
 
-def examples_of(task: QuestionAnswering, *rows: Row, labelled: bool = True) -> list[Example]:
-    return task.examples(Table("squad.json", list(rows)), labelled=labelled)
+def examples_of(
+    task: QuestionAnswering, *rows: Record, labeled: bool = True
+) -> list[QuestionExample]:
+    return task.examples(Table("squad.json", list(rows)), labeled=labeled)
 
 
 def windows(features: Features) -> list[dict[str, list[int]]]:
@@ -68,7 +74,7 @@ def context_tokens(window: dict[str, list[int]]) -> list[tuple[int, int]]:
 def test_a_window_is_cls_question_sep_context_sep(tokenizer: Any) -> None:
     task = create(max_length=32)
     (example,) = examples_of(task, row("the old king", answer="king"))
-    features = task.featurize([example], tokenizer, labelled=True)
+    features = task.featurize([example], tokenizer, labeled=True)
     (window,) = windows(features)
     pieces = tokenizer.convert_ids_to_tokens(window["input_ids"])
     assert pieces == ["[CLS]", "where", "?", "[SEP]", "the", "old", "king", "[SEP]"]
@@ -82,7 +88,7 @@ def test_a_window_is_cls_question_sep_context_sep(tokenizer: Any) -> None:
 @pytest.mark.parametrize("overlap", [0, 1, 4, 6])
 def test_neighbouring_windows_share_exactly_the_overlap(overlap: int, tokenizer: Any) -> None:
     task = create(overlap=overlap)
-    features = task.featurize(examples_of(task, row()), tokenizer, labelled=True)
+    features = task.featurize(examples_of(task, row()), tokenizer, labeled=True)
     parts = [context_tokens(window) for window in windows(features)]
     assert len(parts) > 2
     assert all(features.lengths[:-1] == 12)
@@ -98,7 +104,7 @@ def test_neighbouring_windows_share_exactly_the_overlap(overlap: int, tokenizer:
 def test_windows_name_their_example(tokenizer: Any) -> None:
     task = create()
     long, short = row(), row("the old king", answer="king")
-    features = task.featurize(examples_of(task, short, long, short), tokenizer, labelled=True)
+    features = task.featurize(examples_of(task, short, long, short), tokenizer, labeled=True)
     owners = features.example.tolist()
     assert owners == sorted(owners)
     assert set(owners) == {0, 1, 2}
@@ -108,9 +114,9 @@ def test_windows_name_their_example(tokenizer: Any) -> None:
 
 def test_unlabelled_windows_carry_no_span(tokenizer: Any) -> None:
     task = create()
-    examples = examples_of(task, row(answers=None), labelled=False)
-    features = task.featurize(examples, tokenizer, labelled=False)
-    assert features.positions.keys() == {"anchor"}
+    examples = examples_of(task, row(answers=None), labeled=False)
+    features = task.featurize(examples, tokenizer, labeled=False)
+    assert features.positions.keys() == {"cls_position"}
 
 
 # --- spans -------------------------------------------------------------------------------------
@@ -183,7 +189,7 @@ def test_every_span_inside_a_window_holds_its_answer(tokenizer: Any) -> None:
     task = create(overlap=6)
     answers = random_answers(60)
     rows = [row(answers={"text": [text], "answer_start": [at]}) for text, at in answers]
-    features = task.featurize(examples_of(task, *rows), tokenizer, labelled=True)
+    features = task.featurize(examples_of(task, *rows), tokenizer, labeled=True)
     whole = set(features.example[features.positions["start"] > 0].tolist())
     for f, window in enumerate(windows(features)):
         text, first = answers[features.example[f]]
@@ -202,13 +208,11 @@ def test_every_span_inside_a_window_holds_its_answer(tokenizer: Any) -> None:
 def test_an_answer_across_an_edge_is_whole_in_another_window_only(tokenizer: Any) -> None:
     task = create(max_length=20, overlap=6)
     (example,) = examples_of(task, row())
-    parts = [
-        context_tokens(w) for w in windows(task.featurize([example], tokenizer, labelled=True))
-    ]
+    parts = [context_tokens(w) for w in windows(task.featurize([example], tokenizer, labeled=True))]
     # From the last token of the first window to the token after it.
     first, last = parts[0][-1][0], parts[1][parts[1].index(parts[0][-1]) + 1][1]
     across = row(answers={"text": [CONTEXT[first:last]], "answer_start": [first]})
-    features = task.featurize(examples_of(task, across), tokenizer, labelled=True)
+    features = task.featurize(examples_of(task, across), tokenizer, labeled=True)
     spans = list(
         zip(*(features.positions[side].tolist() for side in ("start", "end")), strict=True)
     )
@@ -249,7 +253,7 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
     examples[1] = dataclasses.replace(examples[1], origin="squad.json: question q7")
     caplog.clear()  # the questions share an id, which may be told
     with caplog.at_level(logging.INFO, "flaxbert"):
-        features = task.featurize(examples, tokenizer, labelled=True)
+        features = task.featurize(examples, tokenizer, labeled=True)
     assert caplog.messages == [
         "1 answers are whole in no window, the first that of squad.json: question q7; their "
         "questions count in no loss. Raise data.max_length or data.overlap."
@@ -271,7 +275,7 @@ def test_where_every_answer_is_whole_in_a_window_nothing_is_told(
     task = create_v2(max_length=12)
     with caplog.at_level(logging.INFO, "flaxbert"):
         examples = examples_of(task, row(answer=FOUND), row(answers=NONE, id="q2"))
-        features = task.featurize(examples, tokenizer, labelled=True)
+        features = task.featurize(examples, tokenizer, labeled=True)
     assert not caplog.messages
     assert (features.positions["start"] >= 0).all()
 
@@ -285,7 +289,7 @@ def test_each_token_counts_in_the_window_with_most_context(
 ) -> None:
     task = create(max_length=max_length, overlap=overlap)
     long, short = row(), row("the old king", answer="king")
-    features = task.featurize(examples_of(task, long, short, long), tokenizer, labelled=True)
+    features = task.featurize(examples_of(task, long, short, long), tokenizer, labeled=True)
     # Brute force over (example, character): the best window by google-research/bert's rule, the
     # smaller of left and right context plus 0.01 of the window's length, the first of equals.
     scores: dict[tuple[int, int], list[tuple[float, int]]] = {}
@@ -310,7 +314,7 @@ def predictions_of(
     features: Features,
     starts: list[dict[int, float]],
     ends: list[dict[int, float]],
-) -> Predictions:
+) -> TaskOutputs:
     """What the device sends back if scores are zero but at the given tokens: one dict a window."""
     batches = Batches(features, len(features), row_length=64, segments=4, shards=1, steps=1)
     rows = batches.full_rows(0)
@@ -320,12 +324,12 @@ def predictions_of(
         for k, window in enumerate(row_):
             for name, scores in zip(logits, (starts, ends), strict=True):
                 for place, value in scores[window].items():
-                    logits[name][r, batch["anchor"][r, k] + place] = value
+                    logits[name][r, batch["cls_position"][r, k] + place] = value
     arrays = {name: jnp.asarray(array) for name, array in (logits | batch).items()}
     found = jax.device_get(task.predict(arrays, arrays))["slots"]
     where = {window: (r, k) for r, row_ in enumerate(rows) for k, window in enumerate(row_)}
     order = tuple(np.array([where[window] for window in range(len(features))]).T)
-    return Predictions({name: values[order] for name, values in found.items()}, {})
+    return TaskOutputs({name: values[order] for name, values in found.items()}, {})
 
 
 SHORT = "the old king visited the red bridge"
@@ -338,7 +342,7 @@ def answer(
 ) -> dict[str, Any]:
     task = create(max_length=32, **options)
     examples = examples_of(task, row(SHORT, answer="king"))
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     (record,) = task.decode(examples, features, predictions_of(task, features, [start], [end]))
     return record
 
@@ -386,7 +390,7 @@ def test_the_best_of_all_windows_of_an_example_wins(tokenizer: Any) -> None:
     task = create(max_length=9, overlap=2)
     context = "the old king visited the red"
     examples = examples_of(task, *[row(context, answer="king")] * 2)
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     assert features.example.tolist() == [0, 0, 1, 1]
     starts: list[dict[int, float]] = [{5: 2.0}, {6: 3.0}, {5: 3.0}, {6: 2.0}]
     records = task.decode(examples, features, predictions_of(task, features, starts, starts))
@@ -398,7 +402,7 @@ def test_the_best_of_all_windows_of_an_example_wins(tokenizer: Any) -> None:
 def test_a_start_counts_only_where_its_context_is_largest(tokenizer: Any) -> None:
     task = create(max_length=9, overlap=2)
     examples = examples_of(task, row("the old king visited the red", answer="king"))
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     first, second = windows(features)
     # "king" has min(2, 1) in the first window and min(0, 3) in the second; "visited" the reverse.
     assert first["max_context"] == [0, 0, 0, 0, 1, 1, 1, 0, 0]
@@ -415,7 +419,7 @@ def test_a_decoded_gold_span_scores_100(tokenizer: Any) -> None:
     task = create(overlap=6)
     rows = [row(answer=text, id=text) for text in ("Paris", "old king", "London", "the river")]
     examples = examples_of(task, *rows)
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     gold: dict[str, list[dict[int, float]]] = {}
     for side in ("start", "end"):
         gold[side] = [{place: 5.0} if place else {} for place in features.positions[side].tolist()]
@@ -459,7 +463,7 @@ def test_a_decoded_gold_span_is_the_answer_with_its_marks(
 ) -> None:
     task = create_v2(max_length=48)
     examples = examples_of(task, row(context, answer=given))
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     start, end = ([{int(features.positions[side][0]): 5.0}] for side in ("start", "end"))
     (record,) = task.decode(examples, features, predictions_of(task, features, start, end))
     assert record["answer"] == decoded
@@ -469,7 +473,7 @@ def test_a_decoded_gold_span_is_the_answer_with_its_marks(
 def test_an_answer_that_ends_in_a_dropped_character_is_in_a_window(tokenizer: Any) -> None:
     task = create(max_length=32)
     (example,) = examples_of(task, row("i saw paris\uf0b7", answer="paris\uf0b7"))
-    features = task.featurize([example], tokenizer, labelled=True)
+    features = task.featurize([example], tokenizer, labeled=True)
     assert not any(features.lost.values())
 
 
@@ -478,7 +482,7 @@ def test_an_answer_of_tokens_with_blanks_is_without_them(tmp_path: Path) -> None
     task = create_v2(max_length=48)
     context = "there was a\u00a0 little  boy\n"
     examples = examples_of(task, row(context, answer="little"))
-    features = task.featurize(examples, modern, labelled=True)
+    features = task.featurize(examples, modern, labeled=True)
     tokens = [t for t in context_tokens(windows(features)[0]) if context[slice(*t)].strip()]
     assert any(context[start].isspace() for start, _ in tokens)  # else it shows nothing
     start, end = ({int(features.positions[side][0]): 5.0} for side in ("start", "end"))
@@ -494,7 +498,7 @@ def test_between_the_tokens_of_a_window_are_spaces_alone(overlap: int, tokenizer
     context = unicodedata.normalize("NFD", "thé kíng vísitéd thé rėd, öld cafė́. Ît wás a ríveŗ")
     task = create(max_length=12, overlap=overlap)
     examples = examples_of(task, row(context, answer=context[-2:]))
-    parts = windows(task.featurize(examples, tokenizer, labelled=True))
+    parts = windows(task.featurize(examples, tokenizer, labeled=True))
     assert len(parts) > 2
     begun = sorted({first for part in parts for first, _ in context_tokens(part)} | {len(context)})
     for part in parts:
@@ -505,7 +509,7 @@ def test_between_the_tokens_of_a_window_are_spaces_alone(overlap: int, tokenizer
 
 def test_slices_get_metrics_of_their_own() -> None:
     data = DataConfig(max_length=32, overlap=4, slices="language")
-    task = QuestionAnswering.create(data, Options(), None, {})
+    task = QuestionAnswering.create(data, QuestionAnsweringOptions(), None, {})
     examples = examples_of(task, row(language="en"), row(language="de"))
     found = score_with_slices(task, examples, [{"answer": "Paris"}, {"answer": "London"}])
     assert found["exact_match/en"] == 100
@@ -554,10 +558,10 @@ def test_a_question_too_long_for_a_window_is_refused(tokenizer: Any) -> None:
     for words, fits in (("who was the queen", True), ("who was the old queen", False)):
         examples = examples_of(task, row(question=words))
         if fits:
-            assert len(task.featurize(examples, tokenizer, labelled=True)) > 1
+            assert len(task.featurize(examples, tokenizer, labeled=True)) > 1
             continue
         with pytest.raises(DataError) as caught:
-            task.featurize(examples, tokenizer, labelled=True)
+            task.featurize(examples, tokenizer, labeled=True)
         for part in ("question q1", "has 5 tokens", "at most 4 fit", "data.overlap=4"):
             assert part in str(caught.value)
 
@@ -612,24 +616,24 @@ def test_squad_v2_as_published_is_read(tmp_path: Path) -> None:
     path = tmp_path / "v2.json"
     path.write_text(json.dumps({"version": "v2.0", "data": [article]}))
     examples = create_v2().examples(
-        readers.read(str(path), DataConfig(), split="train"), labelled=True
+        readers.read(str(path), DataConfig(), split="train"), labeled=True
     )
     assert [example.answers for example in examples] == [(), (("bridge", 21),)]
 
 
 def test_without_an_answer_the_span_is_cls_in_every_window(tokenizer: Any) -> None:
     task = create_v2(max_length=12)
-    features = task.featurize(examples_of(task, row(answers=NONE)), tokenizer, labelled=True)
+    features = task.featurize(examples_of(task, row(answers=NONE)), tokenizer, labeled=True)
     assert len(features) > 2
     for side in ("start", "end"):
         assert not features.positions[side].any()
 
 
 def test_fitting_a_threshold_needs_unanswerable_questions() -> None:
-    data = DataConfig(max_length=32, overlap=4, calibration=0.1)
-    QuestionAnswering.create(data, Options(unanswerable=True), None, {})
-    with pytest.raises(ConfigError, match=r"data\.calibration .* options\.unanswerable=true"):
-        QuestionAnswering.create(data, Options(), None, {})
+    data = DataConfig(max_length=32, overlap=4, threshold_split=0.1)
+    QuestionAnswering.create(data, QuestionAnsweringOptions(unanswerable=True), None, {})
+    with pytest.raises(ConfigError, match=r"data\.threshold_split .* options\.unanswerable=true"):
+        QuestionAnswering.create(data, QuestionAnsweringOptions(), None, {})
 
 
 # As in "the best of all windows wins": the old king visited | king visited the red.
@@ -641,7 +645,7 @@ TWO_ENDS: list[dict[int, float]] = [{0: 1.0, 6: 2.5}, {0: 1.5, 7: 2.0}]
 
 def two_windows(tokenizer: Any, task: QuestionAnswering) -> dict[str, Any]:
     examples = examples_of(task, row(TWO_WINDOWS, answer="red"))
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     assert len(features) == 2
     (record,) = task.decode(
         examples, features, predictions_of(task, features, TWO_STARTS, TWO_ENDS)
@@ -684,28 +688,30 @@ def test_odds_above_the_threshold_give_the_empty_answer(
 def test_without_any_span_the_empty_answer_is_certain(tokenizer: Any) -> None:
     task = create_v2(n_best=1, threshold=1e30)
     examples = examples_of(task, row(SHORT, answers=NONE))
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     found = predictions_of(task, features, [{10: 9.0}], [{6: 9.0}])  # the end before the start
     (record,) = task.decode(examples, features, found)
     assert (record["answer"], record["span"], record["score"]) == ("", "", None)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def held_out(seed: int) -> tuple[list[Example], list[dict[str, Any]]]:
+def held_out(seed: int) -> tuple[list[QuestionExample], list[dict[str, Any]]]:
     """Questions with and without answers, and decoded records, some of equal odds."""
     chance = random.Random(seed)
     examples, records = [], []
     for n in range(chance.randint(1, 12)):
         answer = chance.choice(["", "old king", "the bridge in Paris"])
         span = chance.choice(["", "old king", "king", "a bridge", "London", "."])
-        examples.append(Example(str(n), "?", CONTEXT, ((answer, 0),) if answer else (), None, "x"))
+        examples.append(
+            QuestionExample(str(n), "?", CONTEXT, ((answer, 0),) if answer else (), None, "x")
+        )
         records.append({"span": span, "null_odds": chance.choice([-2.5, -1.0, 0.0, 0.5, 3.0])})
     return examples, records
 
 
 def f1_at(
     task: QuestionAnswering,
-    examples: list[Example],
+    examples: list[QuestionExample],
     records: list[dict[str, Any]],
     threshold: float,
 ) -> float:
@@ -757,17 +763,17 @@ def test_the_threshold_goes_through_the_export_and_not_into_new_training() -> No
     assert QuestionAnswering.create(data, options, None, exported) == task
     train = Table("squad.json", [row()])
     assert QuestionAnswering.create(data, options, train, exported).null_threshold == 0
-    assert task.calibration == exported["flaxbert"] == {"null_threshold": -1.25}
+    assert task.stored_thresholds == exported["flaxbert"] == {"null_threshold": -1.25}
 
 
 def test_without_the_option_there_is_nothing_to_fit_or_export() -> None:
-    assert create().calibration == create().hf_config() == {}
+    assert create().stored_thresholds == create().hf_config() == {}
 
 
 def test_questions_on_one_context_are_held_out_together() -> None:
     task = create_v2()
     first, second, other = examples_of(task, row(id="a"), row(id="b"), row(SHORT, answer="king"))
-    assert task.document(first) == task.document(second) != task.document(other)
+    assert task.group_key(first) == task.group_key(second) != task.group_key(other)
 
 
 # --- candidates, chosen on the device ----------------------------------------------------------
@@ -778,15 +784,15 @@ def test_questions_on_one_context_are_held_out_together() -> None:
 def test_candidates_are_the_best_allowed_places_of_each_segment(seed: int, count: int) -> None:
     chance = np.random.default_rng(seed)
     lengths = [[9, 1, 12, 2], [24], [3, 3], []]  # of each row's segments; 24 places, 5 slots
-    segment_ids, anchor = np.zeros((4, 24), np.int32), np.zeros((4, 5), np.int32)
+    segment_ids, cls_position = np.zeros((4, 24), np.int32), np.zeros((4, 5), np.int32)
     for r, row_ in enumerate(lengths):
         for k, end in enumerate(np.cumsum(row_, dtype=int)):
-            anchor[r, k] = end - row_[k]
-            segment_ids[r, anchor[r, k] : end] = k + 1
+            cls_position[r, k] = end - row_[k]
+            segment_ids[r, cls_position[r, k] : end] = k + 1
     logits = chance.integers(-3, 3, (4, 24)).astype(np.float32)  # many ties
     logits[segment_ids == 0] = 1e6  # padding must not win
     allowed = chance.random((4, 24)) < 0.6
-    a, b, c, d = (jnp.asarray(array) for array in (logits, allowed, segment_ids, anchor))
+    a, b, c, d = (jnp.asarray(array) for array in (logits, allowed, segment_ids, cls_position))
     scores, places = map(np.asarray, spans.candidates(a, b, c, d, count))
     assert scores.shape == places.shape == (4, 5, min(count, 24))
     short = 0
@@ -795,7 +801,7 @@ def test_candidates_are_the_best_allowed_places_of_each_segment(seed: int, count
         expected = sorted(inside, key=lambda t: (-logits[r, t], t))[:count]
         size = len(expected)
         short += 0 < size < count
-        assert (places[r, k, :size] + anchor[r, k]).tolist() == expected
+        assert (places[r, k, :size] + cls_position[r, k]).tolist() == expected
         assert scores[r, k, :size].tolist() == logits[r, expected].tolist()
         assert (scores[r, k, size:] < spans.IMPOSSIBLE).all()
     assert short > 0 or count == 1
@@ -818,7 +824,7 @@ def test_answers_are_the_best_of_all_spans_within_their_own_window(
     task = create(max_length=16, overlap=6, n_best=64, max_answer_length=longest)
     short, tiny = row("the old king", answer="king"), row("a", answer="a", question="it")
     examples = examples_of(task, row(), tiny, short, row(SHORT, answer="king"), tiny)
-    features = task.featurize(examples, tokenizer, labelled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     chance = np.random.default_rng(longest)
     # Below the zeros of padding, and at the places that may not be chosen far above the others.
     noise = -1 - chance.random((2, len(features), 16))
@@ -857,10 +863,10 @@ def test_equal_mistakes_are_counted_each(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         article = {"paragraphs": [{"context": "in paris", "qas": asked + bad}]}
         (tmp_path / name).write_text(json.dumps({"data": [article]}))
-    data = DataConfig(max_length=16, overlap=4, malformed="skip")
-    task = QuestionAnswering.create(data, Options(), None, {})
+    data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
+    task = QuestionAnswering.create(data, QuestionAnsweringOptions(), None, {})
     for spec, files in (("a.json", 1), ("*.json", 2)):
-        table = readers.read(str(tmp_path / spec), DataConfig(malformed="skip"), split="train")
+        table = readers.read(str(tmp_path / spec), DataConfig(on_bad_row="skip"), split="train")
         for _ in range(2):  # reading twice finds nothing new
-            assert len(task.examples(table, labelled=True)) == 2 * files
+            assert len(task.examples(table, labeled=True)) == 2 * files
             assert table.malformed == files * (2 * 2 + 2)  # answers, and questions

@@ -21,15 +21,15 @@ import flaxbert
 from flaxbert.commands import convert
 from flaxbert.config import Config, DataConfig
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.pipeline import prepare
 from flaxbert.runtime import checkpoint
-from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.regression import Options, Regression
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.regression import Regression, RegressionOptions
 
 
 def table(labels: Sequence[Any], **columns: Any) -> Table:
@@ -38,11 +38,11 @@ def table(labels: Sequence[Any], **columns: Any) -> Table:
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
-    return Table("train.tsv", [Row(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)])
+    return Table("train.tsv", [Record(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)])
 
 
-def create(options: Options | None = None, **data: Any) -> Regression:
-    return Regression.create(DataConfig(**data), options or Options(), None, {})
+def create(options: RegressionOptions | None = None, **data: Any) -> Regression:
+    return Regression.create(DataConfig(**data), options or RegressionOptions(), None, {})
 
 
 # --- numbers -----------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def create(options: Options | None = None, **data: Any) -> Regression:
     [(3, 3.0), (2.5, 2.5), ("2.5", 2.5), ("-1e-3", -0.001), (" 4 ", 4.0), (0, 0.0)],
 )
 def test_numbers_and_texts_of_numbers_are_labels(value: Any, number: float) -> None:
-    (example,) = create().examples(table([value]), labelled=True)
+    (example,) = create().examples(table([value]), labeled=True)
     assert example.label == number
     assert isinstance(example.label, float)
 
@@ -64,7 +64,7 @@ def test_numbers_and_texts_of_numbers_are_labels(value: Any, number: float) -> N
 )
 def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
     with pytest.raises(DataError) as caught:
-        create().examples(table([1.0, value]), labelled=True)
+        create().examples(table([1.0, value]), labeled=True)
     for part in ("train.tsv:3: label is", repr(value)[:100], "expected a number"):
         assert part in str(caught.value)
 
@@ -72,7 +72,7 @@ def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
 @pytest.mark.parametrize("value", ["1,500", "1,5", "-3,25", "1,500,000", "1,500.5"])
 def test_a_number_with_a_comma_gets_advice_for_both_meanings(value: str) -> None:
     with pytest.raises(DataError) as caught:
-        create().examples(table([value]), labelled=True)
+        create().examples(table([value]), labeled=True)
     assert str(caught.value) == (
         f"train.tsv:2: label is '{value}'; expected a number. Write it without a comma between "
         "thousands, and with a point before decimals."
@@ -83,29 +83,29 @@ def test_a_row_without_the_number_is_named_with_its_line() -> None:
     rows = table([1.0, 2.0], score=[1.0, 2.0])
     del rows.rows[1].values["score"]  # as in a .jsonl
     with pytest.raises(DataError, match=r"train\.tsv:3: score is None; expected a number"):
-        create(Options(label="score")).examples(rows, labelled=True)
+        create(RegressionOptions(label="score")).examples(rows, labeled=True)
 
 
 def test_prediction_needs_no_number() -> None:
-    rows = Table("x.tsv", [Row({"text": "film"}, "x.tsv:2")])
-    (example,) = create().examples(rows, labelled=False)
+    rows = Table("x.tsv", [Record({"text": "film"}, "x.tsv:2")])
+    (example,) = create().examples(rows, labeled=False)
     assert example.label is None
 
 
 def test_ways_with_long_texts_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"options\.long='middle'"):
-        create(Options(long="middle"))
+    with pytest.raises(ConfigError, match=r"options\.long_texts='middle'"):
+        create(RegressionOptions(long="middle"))
 
 
 def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> None:
-    task = create(Options(pair="other"), max_length=16)
-    examples = task.examples(table([1, 2.5], other=["book", "old book"]), labelled=True)
-    features = task.featurize(examples, tokenizer, labelled=True)
+    task = create(RegressionOptions(pair="other"), max_length=16)
+    examples = task.examples(table([1, 2.5], other=["book", "old book"]), labeled=True)
+    features = task.featurize(examples, tokenizer, labeled=True)
     assert features.slots["label"].tolist() == [1.0, 2.5]
     assert features.slots["label"].dtype == np.float32  # even where all are whole
-    assert task.featurize(examples[:1], tokenizer, labelled=True).slots["label"].dtype == np.float32
+    assert task.featurize(examples[:1], tokenizer, labeled=True).slots["label"].dtype == np.float32
     assert features.lengths.tolist() == [5, 6]
-    assert task.featurize(examples, tokenizer, labelled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
 
 
 # --- loss and predictions ----------------------------------------------------------------------
@@ -144,28 +144,28 @@ def test_windows_are_averaged_before_the_error_is_squared() -> None:
 
 
 def test_records_hold_the_number_of_each_text() -> None:
-    task = create(Options(pair="other"))
+    task = create(RegressionOptions(pair="other"))
     rows = table([1, 2], text=["film", "food"], other=["book", "car"])
-    examples = task.examples(rows, labelled=True)
+    examples = task.examples(rows, labeled=True)
     # The first text has two windows.
     features = Features.build({"input_ids": [[0]] * 3}, example=[0, 0, 1], feature=[0, 0, 1])
     values = np.array([0.5, 0.5, -1.25], np.float32)
-    records = task.decode(examples, features, Predictions({"value": values}, {}))
+    records = task.decode(examples, features, TaskOutputs({"value": values}, {}))
     assert records == [
         {"text": "film", "pair": "book", "value": 0.5},
         {"text": "food", "pair": "car", "value": -1.25},
     ]
-    shown = task.show(examples[1], records[1])
+    shown = task.table_row(examples[1], records[1])
     assert (shown["label"], shown["predicted"]) == ("2", "-1.25")
-    (unlabelled, _) = task.examples(rows, labelled=False)
-    assert task.show(unlabelled, records[0])["label"] == ""
+    (unlabeled, _) = task.examples(rows, labeled=False)
+    assert task.table_row(unlabeled, records[0])["label"] == ""
 
 
 def test_slices_get_metrics_of_their_own() -> None:
     rows = table([1, 2, 3, 4], language=["en", "en", "de", "de"])
     task = create(slices="language")
     records = [{"value": value} for value in (1.0, 2.0, 4.0, 3.0)]
-    found = score_with_slices(task, task.examples(rows, labelled=True), records)
+    found = score_with_slices(task, task.examples(rows, labeled=True), records)
     assert found["pearson/en"] == pytest.approx(1)
     assert found["pearson/de"] == pytest.approx(-1)
     errors = [found[f"squared_error{part}"] for part in ("", "/en", "/de")]
@@ -178,7 +178,7 @@ YEARS = [1900.0, 1950.0, 2000.0, 1950.0]
 
 
 def on(numbers: Sequence[Any], hf: dict[str, Any] | None = None, **data: Any) -> Regression:
-    return Regression.create(DataConfig(**data), Options(), table(numbers), hf or {})
+    return Regression.create(DataConfig(**data), RegressionOptions(), table(numbers), hf or {})
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_other_numbers_are_standardized_and_that_is_logged(
         task = on(numbers)
     assert (task.mean, task.scale) == (np.mean(numbers), np.std(numbers))
     assert f"numbers from {min(numbers):g} to {max(numbers):g} are standardized" in caplog.text
-    again = Regression.create(DataConfig(), Options(), None, task.hf_config())
+    again = Regression.create(DataConfig(), RegressionOptions(), None, task.hf_config())
     assert (again.mean, again.scale) == (task.mean, task.scale)
 
 
 def test_malformed_rows_do_not_count_in_the_mean() -> None:
-    task = on([*YEARS, "?"], malformed="skip")
+    task = on([*YEARS, "?"], on_bad_row="skip")
     assert task.mean == 1950
 
 

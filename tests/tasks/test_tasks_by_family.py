@@ -104,15 +104,17 @@ def test_a_task_runs_with_a_family(
     if task == "pretraining" and family != "albert":
         config.options = TASKS[task].options_type(next_sentence=False)
     if task == "classification":
-        config.options = TASKS[task].options_type(long="windows")
+        config.options = TASKS[task].options_type(long_texts="windows")
     results = run(config, tmp_path / "run").results
     assert results["step"] == 2
 
     # A finished run's export is evaluated alike, by another layout of rows.
     config.data = dataclasses.replace(config.data, packing=False)
     setup = prepare(config, str(tmp_path / "run"), None)
-    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=True)
-    found = evaluator.run(sharding.put_params(setup.load_params(trained=True), setup.mesh)).metrics
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=True)
+    found = evaluator.run(
+        sharding.shard_params(setup.load_params(trained=True), setup.mesh)
+    ).metrics
     for name, value in found.items():
         if not name.startswith("perf/"):
             tolerance = 1e-5 if "loss" in name or name == "perplexity" else 1e-4

@@ -13,11 +13,11 @@ from tolerance import assert_close
 from flaxbert.config import DataConfig
 from flaxbert.data.batching import Batch, Batches
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import Predictions
-from flaxbert.tasks.classification import Classification, Options
+from flaxbert.tasks.base import TaskOutputs
+from flaxbert.tasks.classification import Classification, ClassificationOptions
 from flaxbert.tasks.losses import group_sum, pool
 from flaxbert.tasks.texts import TextExample, TextOptions
 
@@ -28,7 +28,7 @@ SEEDS = range(20)
 
 
 def table(*rows: dict[str, Any]) -> Table:
-    return Table("train.tsv", [Row(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)])
+    return Table("train.tsv", [Record(row, f"train.tsv:{n}") for n, row in enumerate(rows, 2)])
 
 
 def test_rows_become_examples() -> None:
@@ -71,7 +71,7 @@ def test_a_text_that_is_none_is_named_with_its_line(column: str) -> None:
 
 def test_a_malformed_row_is_left_out_where_such_rows_are_skipped() -> None:
     rows = table({"text": "film"}, {"text": None}, {"text": "book"})
-    found = texts.read(rows, TextOptions(), DataConfig(malformed="skip"), None)
+    found = texts.read(rows, TextOptions(), DataConfig(on_bad_row="skip"), None)
     assert [(each.text, each.origin) for each in found] == [
         ("film", "train.tsv:2"),
         ("book", "train.tsv:4"),
@@ -89,10 +89,14 @@ def test_every_way_with_long_texts_is_accepted(long: str) -> None:
 @pytest.mark.parametrize(
     ("options", "overlap", "parts"),
     [
-        (TextOptions(long="tail"), 4, ["options.long='tail'", "head, head_tail, windows"]),
-        (TextOptions(long="head_tail", pair="other"), 4, ["head_tail", "head or windows"]),
+        (
+            TextOptions(long_texts="tail"),
+            4,
+            ["options.long_texts='tail'", "head, head_tail, windows"],
+        ),
+        (TextOptions(long_texts="head_tail", pair="other"), 4, ["head_tail", "head or windows"]),
         # [CLS], [SEP], [SEP] and one token beside the 13 of the overlap would need 17.
-        (TextOptions(long="windows"), 13, ["data.overlap=13", "data.max_length=16"]),
+        (TextOptions(long_texts="windows"), 13, ["data.overlap=13", "data.max_length=16"]),
     ],
 )
 def test_impossible_options_are_refused(
@@ -122,7 +126,7 @@ def encode(
         for n, (first, second) in enumerate(zip(words, seconds, strict=True))
     ]
     data = DataConfig(max_length=max_length, overlap=overlap)
-    return texts.featurize(examples, tokenizer, TextOptions(long=long), data, labelled=True)
+    return texts.featurize(examples, tokenizer, TextOptions(long=long), data, labeled=True)
 
 
 def letters(tokenizer: Any, features: Features) -> list[str]:
@@ -142,7 +146,7 @@ def types(features: Features) -> list[str]:
 
 
 def test_head_keeps_the_start(tokenizer: Any) -> None:
-    features = encode(tokenizer, ["abcdefghi", "abcdef", "a"], long="head", max_length=8)
+    features = encode(tokenizer, ["abcdefghi", "abcdef", "a"], long_texts="head", max_length=8)
     assert letters(tokenizer, features) == ["<abcdef|", "<abcdef|", "<a|"]
     assert features.truncated == 1  # the second fits exactly
     assert features.slots["label"].tolist() == [0, 10, 20]
@@ -151,7 +155,7 @@ def test_head_keeps_the_start(tokenizer: Any) -> None:
 def test_head_cuts_the_longer_text_of_a_pair(tokenizer: Any) -> None:
     pairs = [("ab", "pqrstuv"), ("abcdefg", "pq"), ("abc", "pq")]
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    features = encode(tokenizer, first, second, long="head", max_length=8)
+    features = encode(tokenizer, first, second, long_texts="head", max_length=8)
     assert letters(tokenizer, features) == ["<ab|pqr|", "<abc|pq|", "<abc|pq|"]
     assert types(features) == ["00001111", "00000111", "00000111"]
     assert features.truncated == 2
@@ -160,7 +164,10 @@ def test_head_cuts_the_longer_text_of_a_pair(tokenizer: Any) -> None:
 def test_head_tail_keeps_a_quarter_of_the_start_and_three_of_the_end(tokenizer: Any) -> None:
     # Room for 8 between [CLS] and [SEP]: 2 of the start, 6 of the end.
     features = encode(
-        tokenizer, ["abcdefghijkl", "abcdefghi", "abcdefgh", "a"], long="head_tail", max_length=10
+        tokenizer,
+        ["abcdefghijkl", "abcdefghi", "abcdefgh", "a"],
+        long_texts="head_tail",
+        max_length=10,
     )
     assert letters(tokenizer, features) == ["<abghijkl|", "<abdefghi|", "<abcdefgh|", "<a|"]
     assert features.truncated == 2
@@ -174,7 +181,7 @@ def test_head_tail_is_head_and_tail_whatever_the_length(tokenizer: Any, seed: in
     chance = random.Random(seed)
     max_length = chance.randint(8, 24)
     words = [LETTERS[: chance.randint(1, len(LETTERS))] for _ in range(6)]
-    features = encode(tokenizer, words, long="head_tail", max_length=max_length)
+    features = encode(tokenizer, words, long_texts="head_tail", max_length=max_length)
     room = max_length - 2
     expected = [
         each if len(each) <= room else each[: room // 4] + each[len(each) - (room - room // 4) :]
@@ -187,7 +194,7 @@ def test_head_tail_is_head_and_tail_whatever_the_length(tokenizer: Any, seed: in
 def test_windows_overlap_and_are_one_feature(tokenizer: Any) -> None:
     # Room for 5, and 2 shared: a window begins every 3 letters.
     features = encode(
-        tokenizer, ["abcdefgh", "abc", "abcdef"], long="windows", max_length=7, overlap=2
+        tokenizer, ["abcdefgh", "abc", "abcdef"], long_texts="windows", max_length=7, overlap=2
     )
     assert letters(tokenizer, features) == ["<abcde|", "<defgh|", "<abc|", "<abcde|", "<def|"]
     assert features.feature.tolist() == features.example.tolist() == [0, 0, 1, 2, 2]
@@ -198,7 +205,7 @@ def test_windows_overlap_and_are_one_feature(tokenizer: Any) -> None:
 
 def test_windows_of_a_pair_repeat_the_first_text(tokenizer: Any) -> None:
     # Room for 6: 2 of the first text, 4 of the second, 1 of them shared.
-    features = encode(tokenizer, ["ab"], ["pqrstuv"], long="windows", max_length=9, overlap=1)
+    features = encode(tokenizer, ["ab"], ["pqrstuv"], long_texts="windows", max_length=9, overlap=1)
     assert letters(tokenizer, features) == ["<ab|pqrs|", "<ab|stuv|"]
     assert types(features) == ["000011111"] * 2
     assert features.feature.tolist() == [0, 0]
@@ -226,13 +233,15 @@ def test_windows_are_those_counted_out(tokenizer: Any, seed: int, paired: bool) 
         most = max_length - 3 - overlap - 1
         firsts = [LETTERS[: chance.randint(1, most)] for _ in words]
         features = encode(
-            tokenizer, firsts, words, long="windows", max_length=max_length, overlap=overlap
+            tokenizer, firsts, words, long_texts="windows", max_length=max_length, overlap=overlap
         )
         for n, (first, second) in enumerate(zip(firsts, words, strict=True)):
             room = max_length - 3 - len(first)
             expected += [(n, f"<{first}|{part}|") for part in cut(second, room, overlap)]
     else:
-        features = encode(tokenizer, words, long="windows", max_length=max_length, overlap=overlap)
+        features = encode(
+            tokenizer, words, long_texts="windows", max_length=max_length, overlap=overlap
+        )
         for n, each in enumerate(words):
             expected += [(n, f"<{part}|") for part in cut(each, max_length - 2, overlap)]
     assert letters(tokenizer, features) == [text for _, text in expected]
@@ -357,7 +366,9 @@ def test_one_sequence_a_text_pools_to_itself() -> None:
 
 
 def classification() -> Classification:
-    return Classification.create(DataConfig(), Options(labels=("bad", "good")), None, {})
+    return Classification.create(
+        DataConfig(), ClassificationOptions(labels=("bad", "good")), None, {}
+    )
 
 
 def test_a_text_counts_once_in_the_loss_and_each_window_has_its_share_of_the_gradient() -> None:
@@ -381,15 +392,15 @@ def test_a_text_counts_once_in_the_loss_and_each_window_has_its_share_of_the_gra
 
 
 def test_every_text_is_predicted_once_from_its_windows(tokenizer: Any) -> None:
-    options = Options(labels=("bad", "good"), long="windows")
+    options = ClassificationOptions(labels=("bad", "good"), long_texts="windows")
     task = Classification.create(DataConfig(max_length=8, overlap=2), options, None, {})
     rows = table({"text": " ".join("abcdefghijk")}, {"text": "a b"}, {"text": " ".join("abcdefgh")})
-    examples = task.examples(rows, labelled=False)
-    features = task.featurize(examples, tokenizer, labelled=False)
+    examples = task.examples(rows, labeled=False)
+    features = task.featurize(examples, tokenizer, labeled=False)
     assert features.feature.tolist() == [0, 0, 0, 1, 2, 2]
     # Every window of a text carries the text's own prediction.
     goods = np.array([0.75, 0.25, 0.875])[features.feature]
-    predictions = Predictions({"probability": np.stack([1 - goods, goods], axis=1)}, {})
+    predictions = TaskOutputs({"probability": np.stack([1 - goods, goods], axis=1)}, {})
     records = task.decode(examples, features, predictions)
     assert [record["text"] for record in records] == [example.text for example in examples]
     assert [record["label"] for record in records] == ["good", "bad", "good"]

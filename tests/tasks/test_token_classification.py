@@ -15,12 +15,16 @@ import pytest
 from flaxbert.config import DataConfig
 from flaxbert.data import readers
 from flaxbert.data.batching import Batches
-from flaxbert.data.checks import in_examples
+from flaxbert.data.checks import check_examples
 from flaxbert.data.features import Features
-from flaxbert.data.table import Row, Table
+from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.tasks.base import Predictions, score_with_slices
-from flaxbert.tasks.token_classification import Example, Options, TokenClassification
+from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.token_classification import (
+    SentenceExample,
+    TokenClassification,
+    TokenClassificationOptions,
+)
 
 HEIGHT = 40  # rows of every batch: JAX compiles once
 LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
@@ -33,14 +37,14 @@ def table(*sentences: str, **columns: Sequence[Any]) -> Table:
         pairs = [word.rsplit("/", 1) for word in sentence.split()]
         values = {"tokens": [pair[0] for pair in pairs], "tags": [pair[1] for pair in pairs]}
         values |= {name: column[n] for name, column in columns.items()}
-        rows.append(Row(values, f"ner.jsonl:{n + 1}"))
+        rows.append(Record(values, f"ner.jsonl:{n + 1}"))
     return Table("ner.jsonl", rows)
 
 
 def integers(*tags: list[Any], names: list[str]) -> Table:
     """Rows of a data set that knows the names behind its integers."""
     rows = [
-        Row({"tokens": ["old"] * len(each), "tags": each}, f"hub: row {n}")
+        Record({"tokens": ["old"] * len(each), "tags": each}, f"hub: row {n}")
         for n, each in enumerate(tags, 1)
     ]
     return Table("hub", rows, {"tags": names})
@@ -48,7 +52,7 @@ def integers(*tags: list[Any], names: list[str]) -> Table:
 
 def create(
     train: Table | None = None,
-    options: Options | None = None,
+    options: TokenClassificationOptions | None = None,
     hf: dict[str, Any] | None = None,
     *,
     max_length: int = 16,
@@ -57,12 +61,16 @@ def create(
 ) -> TokenClassification:
     data = DataConfig(max_length=max_length, overlap=overlap, slices=slices)
     if train is None and hf is None and options is None:
-        options = Options(labels=LABELS)
-    return TokenClassification.create(data, options or Options(), train, hf or {})
+        options = TokenClassificationOptions(labels=LABELS)
+    return TokenClassification.create(
+        data, options or TokenClassificationOptions(), train, hf or {}
+    )
 
 
-def featurize(task: TokenClassification, examples: list[Example], tokenizer: Any) -> Features:
-    return task.featurize(examples, tokenizer, labelled=True)
+def featurize(
+    task: TokenClassification, examples: list[SentenceExample], tokenizer: Any
+) -> Features:
+    return task.featurize(examples, tokenizer, labeled=True)
 
 
 def arrays(features: Features, sequence: int = 0) -> dict[str, list[int]]:
@@ -71,7 +79,7 @@ def arrays(features: Features, sequence: int = 0) -> dict[str, list[int]]:
 
 def run(
     task: TokenClassification, features: Features, logits: np.ndarray
-) -> tuple[tuple[float, float], Predictions]:
+) -> tuple[tuple[float, float], TaskOutputs]:
     """(sum, weight) of the loss, and what decoding receives, over packed rows.
 
     `logits` [sum(lengths), C] has all sequences end to end; padding gets some of its own.
@@ -85,7 +93,7 @@ def run(
     here = {
         sequence: (
             r,
-            slice(begin := int(batch["anchor"][r, k]), begin + features.lengths[sequence]),
+            slice(begin := int(batch["cls_position"][r, k]), begin + features.lengths[sequence]),
         )
         for r, row in enumerate(rows)
         for k, sequence in enumerate(row)
@@ -98,14 +106,14 @@ def run(
     total, weight = task.loss(outputs, placed)["loss"]
     tags = np.asarray(task.predict(outputs, placed)["tokens"]["tag"])
     flat = np.concatenate([tags[here[sequence]] for sequence in range(len(parts))])
-    return (float(total), float(weight)), Predictions({}, {"tag": flat})
+    return (float(total), float(weight)), TaskOutputs({}, {"tag": flat})
 
 
 @pytest.mark.parametrize("form", [repr, json.dumps])
 def test_cells_of_a_table_may_hold_printed_lists(form: Any) -> None:
     values = {"tokens": form(["old", "paris"]), "tags": form(["O", "B-LOC"])}
-    task = create(Table("ner.csv", [Row(values, "ner.csv:2")]))
-    (example,) = task.examples(Table("ner.csv", [Row(values, "ner.csv:2")]), labelled=True)
+    task = create(Table("ner.csv", [Record(values, "ner.csv:2")]))
+    (example,) = task.examples(Table("ner.csv", [Record(values, "ner.csv:2")]), labeled=True)
     assert (example.tokens, example.tags) == (("old", "paris"), ("O", "B-LOC"))
 
 
@@ -129,12 +137,12 @@ def test_parts_of_speech_are_taken_as_they_are() -> None:
 
 def test_the_options_give_the_order_of_tags() -> None:
     labels = ("O", "B-LOC", "I-LOC")
-    task = create(table("paris/B-LOC is/O"), Options(labels=labels))
+    task = create(table("paris/B-LOC is/O"), TokenClassificationOptions(labels=labels))
     assert task.labels == labels
 
 
 def test_without_training_data_tags_are_the_checkpoints() -> None:
-    task = create(None, Options(labels=("O", "B-LOC", "I-LOC")))
+    task = create(None, TokenClassificationOptions(labels=("O", "B-LOC", "I-LOC")))
     again = create(None, hf=task.hf_config())
     assert again.labels == ("O", "B-LOC", "I-LOC")
     with pytest.raises(ConfigError, match="two labels or more"):
@@ -160,12 +168,12 @@ def test_the_checkpoints_order_wins_where_it_covers_the_rows() -> None:
 def test_a_model_of_another_scheme_is_not_scored_but_predicts(names: str, told: str | None) -> None:
     task = create(None, hf={"id2label": dict(enumerate(names.split()))})
     rows = table("old/O paris/B-LOC")
-    assert len(task.examples(rows, labelled=False)) == 1
+    assert len(task.examples(rows, labeled=False)) == 1
     if told is None:
-        assert task.examples(rows, labelled=True)[0].tags == ("O", "B-LOC")
+        assert task.examples(rows, labeled=True)[0].tags == ("O", "B-LOC")
     else:
         with pytest.raises(DataError, match=f"tags, such as {told}, are not in IOB2"):
-            task.examples(rows, labelled=True)
+            task.examples(rows, labeled=True)
 
 
 SCHEMES = {
@@ -183,7 +191,7 @@ def test_other_schemes_are_converted_to_iob2_and_that_is_told(scheme: str, caplo
     task = create(rows)
     assert task.labels == ("B-LOC", "I-LOC", "O")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        examples = task.examples(rows, labelled=True)
+        examples = task.examples(rows, labeled=True)
     assert [e.tags for e in examples] == [("B-LOC", "B-LOC", "O"), ("O", "B-LOC", "I-LOC")]
     told = {"BIO": [], "BILOU": ["ner.jsonl: tags in BIOES, converted to IOB2"]}
     expected = told.get(scheme, [f"ner.jsonl: tags in {scheme}, converted to IOB2"])
@@ -193,18 +201,21 @@ def test_other_schemes_are_converted_to_iob2_and_that_is_told(scheme: str, caplo
 @pytest.mark.parametrize(
     ("options", "labels"),
     [
-        (Options(), ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")),
-        (Options(labels=("O", "PER", "LOC")), ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")),
+        (TokenClassificationOptions(), ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")),
+        (
+            TokenClassificationOptions(labels=("O", "PER", "LOC")),
+            ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+        ),
     ],
 )
 def test_types_alone_become_entities_and_that_is_told(
-    options: Options, labels: tuple[str, ...], caplog: Any
+    options: TokenClassificationOptions, labels: tuple[str, ...], caplog: Any
 ) -> None:
     rows = table("old/PER king/PER of/O paris/LOC")
     task = create(rows, options)
     assert task.labels == labels
     with caplog.at_level(logging.INFO, "flaxbert"):
-        (example,) = task.examples(rows, labelled=True)
+        (example,) = task.examples(rows, labeled=True)
     assert example.tags == ("B-PER", "I-PER", "O", "B-LOC")
     assert caplog.messages == ["ner.jsonl: tags in IO, converted to IOB2"]
     assert task.score([example], [{"tags": example.tags}])["f1"] == 1
@@ -212,13 +223,13 @@ def test_types_alone_become_entities_and_that_is_told(
 
 def test_labels_beside_those_of_entities_may_be_given() -> None:
     labels = ("O", "B-PER", "I-PER", "X")  # X, of older code: all but the first piece of a word
-    assert create(None, Options(labels=labels)).labels == labels
+    assert create(None, TokenClassificationOptions(labels=labels)).labels == labels
 
 
 def test_a_stray_inside_tag_becomes_a_start_and_that_is_told(caplog: Any) -> None:
     rows = table("paris/B-LOC london/B-LOC is/O king/I-PER", "old/B-PER king/I-LOC")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        examples = create().examples(rows, labelled=True)
+        examples = create().examples(rows, labeled=True)
     assert [e.tags[-1] for e in examples if e.tags] == ["B-PER", "B-LOC"]
     assert caplog.messages == [
         "ner.jsonl: 2 tags that BIO does not allow where they stand, the first: ner.jsonl:1: "
@@ -230,7 +241,7 @@ def test_names_of_the_data_set_explain_its_integers() -> None:
     rows = integers([0, 1, 2], [1, 1, 0], names=["O", "B-LOC", "I-LOC"])
     task = create(rows)
     assert task.labels == ("B-LOC", "I-LOC", "O")  # another order than the data set's
-    tags = [example.tags for example in task.examples(rows, labelled=True)]
+    tags = [example.tags for example in task.examples(rows, labeled=True)]
     assert tags == [("O", "B-LOC", "I-LOC"), ("B-LOC", "B-LOC", "O")]
 
 
@@ -238,27 +249,27 @@ def test_integers_behind_the_data_sets_names_are_refused() -> None:
     for wrong in (3, -1):
         rows = integers([0, 1], [1, wrong], names=["O", "B-LOC", "I-LOC"])
         with pytest.raises(DataError, match=r"hub: row 2: tags is \['B-LOC', .*expected a list"):
-            create().examples(rows, labelled=True)
+            create().examples(rows, labeled=True)
 
 
 def test_the_options_give_names_for_integers() -> None:
     rows = Table("ner.jsonl", integers([0, 1, 2], names=[]).rows)
     with pytest.raises(DataError, match=r"hub: row 1: .* --config\.options\.labels"):
         create(rows)
-    task = create(rows, Options(labels=("O", "B-LOC", "I-LOC")))
-    assert task.examples(rows, labelled=True)[0].tags == ("O", "B-LOC", "I-LOC")
+    task = create(rows, TokenClassificationOptions(labels=("O", "B-LOC", "I-LOC")))
+    assert task.examples(rows, labeled=True)[0].tags == ("O", "B-LOC", "I-LOC")
 
 
 def test_an_unknown_tag_is_named_with_its_line() -> None:
     with pytest.raises(DataError) as caught:
-        create().examples(table("paris/B-LOC is/O", "red/B-COLOUR car/O"), labelled=True)
+        create().examples(table("paris/B-LOC is/O", "red/B-COLOUR car/O"), labeled=True)
     for part in ("ner.jsonl:2: label 'B-COLOUR'", str(list(LABELS)), "--config.options.labels"):
         assert part in str(caught.value)
 
 
 def test_a_tag_of_digits_is_the_number_of_a_label(tokenizer: Any) -> None:
-    task = create(None, Options(labels=("ADJ", "NOUN")))
-    examples = task.examples(table("old/ADJ king/1"), labelled=True)
+    task = create(None, TokenClassificationOptions(labels=("ADJ", "NOUN")))
+    examples = task.examples(table("old/ADJ king/1"), labeled=True)
     assert arrays(featurize(task, examples, tokenizer))["label"] == [0, 0, 1, 0]
 
 
@@ -280,57 +291,59 @@ def test_a_bad_row_is_named_with_its_line(values: dict[str, Any], parts: list[st
     rows = table("paris/B-LOC is/O", "old/O king/O")
     rows.rows[1].values.update(values)
     with pytest.raises(DataError) as caught:
-        create().examples(rows, labelled=True)
+        create().examples(rows, labeled=True)
     assert all(part in str(caught.value) for part in ("ner.jsonl:2: ", *parts))
     with pytest.raises(DataError, match=r"ner\.jsonl:2: "):
-        create(rows, Options())
+        create(rows, TokenClassificationOptions())
 
 
 def test_bad_rows_are_left_out_and_counted_when_asked(caplog: Any) -> None:
     rows = table("paris/B-LOC is/O", "old/O king/O", "old/O", "old/I-PER king/I-PER")
     rows.rows[1].values["tags"] = ["O"]
     rows.rows[2].values["tokens"] = "old"
-    data = DataConfig(max_length=16, overlap=4, malformed="skip")
+    data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        task = TokenClassification.create(data, Options(), rows, {})
+        task = TokenClassification.create(data, TokenClassificationOptions(), rows, {})
         assert task.labels == LABELS
-        tags = [example.tags for example in task.examples(rows, labelled=True)]
-        unlabelled = task.examples(rows, labelled=False)
+        tags = [example.tags for example in task.examples(rows, labeled=True)]
+        unlabeled = task.examples(rows, labeled=False)
     assert tags == [("B-LOC", "O"), ("B-PER", "I-PER")]
-    assert [example.origin for example in unlabelled] == [f"ner.jsonl:{n}" for n in (1, 2, 4)]
+    assert [example.origin for example in unlabeled] == [f"ner.jsonl:{n}" for n in (1, 2, 4)]
     assert [message for message in caplog.messages if "malformed rows" in message] == [
         "ner.jsonl: 2 malformed rows skipped, the first: ner.jsonl:2: 2 words, but 1 tags."
     ]  # once, though the rows are read three times
-    assert rows.malformed == 2
+    assert rows.on_bad_row == 2
 
 
 def test_a_sentence_with_a_tag_that_is_no_label_is_left_out_and_counted_too() -> None:
     rows = table("paris/B-LOC is/O", "old/B-AGE king/O", "is/O paris/B-LOC")
-    data = DataConfig(max_length=16, overlap=4, malformed="skip")
-    task = TokenClassification.create(data, Options(labels=LABELS), None, {})
-    assert [each.origin for each in task.examples(rows, labelled=True)] == [
+    data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
+    task = TokenClassification.create(data, TokenClassificationOptions(labels=LABELS), None, {})
+    assert [each.origin for each in task.examples(rows, labeled=True)] == [
         "ner.jsonl:1",
         "ner.jsonl:3",
     ]
-    assert rows.malformed == 1
+    assert rows.on_bad_row == 1
 
 
 @pytest.mark.parametrize(
     ("options", "slices", "key"),
     [
-        (Options(tokens="words", labels=LABELS), None, "options.tokens"),
-        (Options(tags="ner_tags", labels=LABELS), None, "options.tags"),
-        (Options(labels=LABELS), "column2", "data.slices"),
+        (TokenClassificationOptions(tokens="words", labels=LABELS), None, "options.tokens"),
+        (TokenClassificationOptions(tags="ner_tags", labels=LABELS), None, "options.tags"),
+        (TokenClassificationOptions(labels=LABELS), "column2", "data.slices"),
     ],
 )
-def test_an_absent_column_names_the_key_to_set(options: Options, slices: Any, key: str) -> None:
+def test_an_absent_column_names_the_key_to_set(
+    options: TokenClassificationOptions, slices: Any, key: str
+) -> None:
     task = create(None, options, slices=slices)
     with pytest.raises(DataError, match=f"no column .* --config.{key}=COLUMN"):
-        task.examples(table("paris/B-LOC"), labelled=True)
+        task.examples(table("paris/B-LOC"), labeled=True)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, labelled: bool) -> None:
+@pytest.mark.parametrize("labeled", [True, False])
+def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, labeled: bool) -> None:
     file = tmp_path / "train.txt"
     file.write_text("paris B-LOC\nis O\n\nold O\n")
     prose = readers.read(str(file), DataConfig(), split="train")
@@ -338,9 +351,9 @@ def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, label
         create(prose)
     task = create(table("paris/B-LOC is/O"))
     with pytest.raises(DataError, match=r"data\.format=conll"):
-        task.examples(prose, labelled=labelled)
+        task.examples(prose, labeled=labeled)
     columns = readers.read(str(file), DataConfig(format="conll"), split="train")
-    assert len(task.examples(columns, labelled=labelled)) == 2
+    assert len(task.examples(columns, labeled=labeled)) == 2
 
 
 SPANS = [
@@ -351,24 +364,24 @@ SPANS = [
 
 
 @pytest.mark.parametrize("values", SPANS)
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("labeled", [True, False])
 def test_spans_of_characters_are_named_with_the_form_that_is_read(
-    values: dict[str, Any], labelled: bool
+    values: dict[str, Any], labeled: bool
 ) -> None:
     rows = Table(
-        "a.jsonl", [Row({"text": "x", "label": []}, "a.jsonl:1"), Row(values, "a.jsonl:2")]
+        "a.jsonl", [Record({"text": "x", "label": []}, "a.jsonl:1"), Record(values, "a.jsonl:2")]
     )
     with pytest.raises(DataError, match=r"a\.jsonl:2: .* holds spans of characters.*`tokens` and"):
-        create().examples(rows, labelled=labelled)
+        create().examples(rows, labeled=labeled)
 
 
 # --- columns as people have them ---------------------------------------------------------------
 
 
-def columns(tmp_path: Path, content: str, *, malformed: str = "error") -> Table:
+def columns(tmp_path: Path, content: str, *, on_bad_row: str = "error") -> Table:
     file = tmp_path / "ner.conll"
     file.write_text(content)
-    return readers.read(str(file), DataConfig(malformed=malformed), split="train")
+    return readers.read(str(file), DataConfig(on_bad_row=on_bad_row), split="train")
 
 
 def test_types_alone_with_zero_for_outside_are_entities(tmp_path: Path, caplog: Any) -> None:
@@ -376,7 +389,7 @@ def test_types_alone_with_zero_for_outside_are_entities(tmp_path: Path, caplog: 
     with caplog.at_level(logging.INFO, "flaxbert"):
         task = create(rows)
     assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
-    (example,) = task.examples(rows, labelled=True)
+    (example,) = task.examples(rows, labeled=True)
     assert example.tags == ("B-PER", "O", "O", "B-LOC", "I-LOC", "O")
     assert "'0' (3 times) as O" in caplog.text
 
@@ -395,7 +408,7 @@ def test_outside_written_as_zero_leaves_no_entity_out_of_the_score(
     with caplog.at_level(logging.INFO, "flaxbert"):
         rows = columns(tmp_path, content)
         task = create(rows)
-        examples = task.examples(rows, labelled=True)
+        examples = task.examples(rows, labeled=True)
     assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
     assert examples[0].tags == ("O", "B-PER", "O", "B-LOC", "I-LOC")
     assert "ner.conll: tags are read in the usual spelling: '0' (3 times) as O" in caplog.text
@@ -410,7 +423,7 @@ def test_prefixes_however_spelled_are_entities(spelling: str, letters: Any, tmp_
     rows = columns(tmp_path, f"paris {tags[0]}\ncity {tags[1]}\nis O\n")
     task = create(rows)
     assert task.labels == ("B-LOC", "I-LOC", "O")
-    assert task.examples(rows, labelled=True)[0].tags == ("B-LOC", "I-LOC", "O")
+    assert task.examples(rows, labeled=True)[0].tags == ("B-LOC", "I-LOC", "O")
 
 
 def test_one_odd_tag_is_named_with_its_line_and_its_sentence_alone_left_out(tmp_path: Path) -> None:
@@ -420,14 +433,14 @@ def test_one_odd_tag_is_named_with_its_line_and_its_sentence_alone_left_out(tmp_
         DataError, match=r"ner\.conll:5: the tag of word 2, 'paris', is 'PLACE', but"
     ):
         create(columns(tmp_path, content))
-    rows = columns(tmp_path, content, malformed="skip")
-    data = DataConfig(max_length=16, overlap=4, malformed="skip")
-    task = TokenClassification.create(data, Options(), rows, {})
-    assert [e.tokens for e in task.examples(rows, labelled=True)] == [
+    rows = columns(tmp_path, content, on_bad_row="skip")
+    data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
+    task = TokenClassification.create(data, TokenClassificationOptions(), rows, {})
+    assert [e.tokens for e in task.examples(rows, labeled=True)] == [
         ("old", "king"),
         ("food", "king"),
     ]
-    assert rows.malformed == 1
+    assert rows.on_bad_row == 1
 
 
 def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, caplog: Any) -> None:
@@ -484,7 +497,7 @@ def test_a_table_of_printed_lists_with_blank_lines_is_read(tmp_path: Path) -> No
     file = tmp_path / "words.tsv"
     file.write_text("tokens\ttags\n['king']\t['B-PER']\n\n['is']\t['O']\n")
     rows = readers.read(str(file), DataConfig(), split="train")
-    assert [e.tokens for e in create(rows).examples(rows, labelled=True)] == [("king",), ("is",)]
+    assert [e.tokens for e in create(rows).examples(rows, labeled=True)] == [("king",), ("is",)]
 
 
 def test_a_last_column_of_all_kinds_of_values_is_no_tag(tmp_path: Path) -> None:
@@ -495,18 +508,18 @@ def test_a_last_column_of_all_kinds_of_values_is_no_tag(tmp_path: Path) -> None:
 
 def test_a_file_without_blank_lines_is_one_long_sentence_and_said_to_be(tmp_path: Path) -> None:
     rows = columns(tmp_path, "king B-PER\nold O\n" * 10_001)
-    examples = create(rows).examples(rows, labelled=True)
-    found = [str(finding) for finding in in_examples(examples)]
+    examples = create(rows).examples(rows, labeled=True)
+    found = [str(finding) for finding in check_examples(examples)]
     file = tmp_path / "ner.conll"
     assert found == [f"{file}:1: a sentence of 20,002 words: are blank lines missing?"]
 
 
 def test_prediction_needs_no_tags(tokenizer: Any) -> None:
-    rows = Table("x.conll", [Row({"tokens": ["paris", "is"]}, "x.conll:1")])
+    rows = Table("x.conll", [Record({"tokens": ["paris", "is"]}, "x.conll:1")])
     task = create(slices="column2")
-    examples = task.examples(rows, labelled=False)
-    assert examples == [Example(("paris", "is"), None, None, "x.conll:1")]
-    assert "label" not in task.featurize(examples, tokenizer, labelled=False).tokens
+    examples = task.examples(rows, labeled=False)
+    assert examples == [SentenceExample(("paris", "is"), None, None, "x.conll:1")]
+    assert "label" not in task.featurize(examples, tokenizer, labeled=False).tokens
 
 
 # --- first pieces ------------------------------------------------------------------------------
@@ -517,7 +530,7 @@ PIECES = "xyz/B-PER of/O paris/B-LOC ab/I-LOC"
 
 def test_a_word_is_labelled_at_its_first_piece(tokenizer: Any) -> None:
     task = create()
-    features = featurize(task, task.examples(table(PIECES), labelled=True), tokenizer)
+    features = featurize(task, task.examples(table(PIECES), labeled=True), tokenizer)
     found = arrays(features)
     names = ["[CLS]", "x", "##y", "##z", "of", "paris", "a", "##b", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(found["input_ids"]) == names
@@ -529,7 +542,7 @@ def test_a_word_is_labelled_at_its_first_piece(tokenizer: Any) -> None:
 
 def test_other_pieces_take_no_part(tokenizer: Any) -> None:
     task = create()
-    examples = task.examples(table(PIECES), labelled=True)
+    examples = task.examples(table(PIECES), labeled=True)
     features = featurize(task, examples, tokenizer)
     chance = np.random.default_rng(0)
     logits = chance.normal(size=(9, 5))
@@ -547,7 +560,7 @@ def test_other_pieces_take_no_part(tokenizer: Any) -> None:
 
 def test_the_loss_by_hand(tokenizer: Any) -> None:
     task = create()
-    features = featurize(task, task.examples(table("paris/B-LOC is/O"), labelled=True), tokenizer)
+    features = featurize(task, task.examples(table("paris/B-LOC is/O"), labeled=True), tokenizer)
     logits = np.zeros((4, 5))
     logits[1, LABELS.index("B-LOC")] = 2.0
     logits[2, LABELS.index("B-PER")] = 1.0
@@ -570,7 +583,7 @@ def invisible_rows() -> Table:
 
 def test_words_without_any_piece_are_tagged_o_and_counted(tokenizer: Any, caplog: Any) -> None:
     task = create()
-    examples = task.examples(invisible_rows(), labelled=True)
+    examples = task.examples(invisible_rows(), labeled=True)
     with caplog.at_level(logging.INFO, "flaxbert"):
         features = featurize(task, examples, tokenizer)
     assert caplog.messages == [
@@ -588,7 +601,7 @@ def test_words_without_any_piece_are_tagged_o_and_counted(tokenizer: Any, caplog
 
 def test_a_gold_tag_on_a_word_without_any_piece_still_counts(tokenizer: Any) -> None:
     task = create()
-    examples = task.examples(invisible_rows(), labelled=True)
+    examples = task.examples(invisible_rows(), labeled=True)
     features = featurize(task, examples, tokenizer)
     _, predictions = run(task, features, np.eye(5)[features.tokens["label"]])
     found = task.score(examples, task.decode(examples, features, predictions))
@@ -611,20 +624,20 @@ def test_an_entity_goes_on_over_words_without_any_piece(
     before: str, after: str, expected: str, tokenizer: Any
 ) -> None:
     task = create()
-    examples = [Example(("\u200b", "old", "\u200b", "\u200b", "king", ""), None, None, "x")]
-    features = task.featurize(examples, tokenizer, labelled=False)
+    examples = [SentenceExample(("\u200b", "old", "\u200b", "\u200b", "king", ""), None, None, "x")]
+    features = task.featurize(examples, tokenizer, labeled=False)
     found = np.array([0, LABELS.index(before), LABELS.index(after), 0])
-    (record,) = task.decode(examples, features, Predictions({}, {"tag": found}))
+    (record,) = task.decode(examples, features, TaskOutputs({}, {"tag": found}))
     assert record["tags"] == ["O", before, expected, expected, after, "O"]
 
 
 def test_without_o_such_words_get_the_first_label(tokenizer: Any, caplog: Any) -> None:
-    task = create(None, Options(labels=("ADJ", "NOUN")))
-    examples = [Example(("king", ""), None, None, "x")]
+    task = create(None, TokenClassificationOptions(labels=("ADJ", "NOUN")))
+    examples = [SentenceExample(("king", ""), None, None, "x")]
     with caplog.at_level(logging.INFO, "flaxbert"):
-        features = task.featurize(examples, tokenizer, labelled=False)
+        features = task.featurize(examples, tokenizer, labeled=False)
     assert caplog.messages == ["1 words without any visible character are tagged ADJ"]
-    (record,) = task.decode(examples, features, Predictions({}, {"tag": np.array([1, 1, 1])}))
+    (record,) = task.decode(examples, features, TaskOutputs({}, {"tag": np.array([1, 1, 1])}))
     assert record["tags"] == ["NOUN", "ADJ"]
 
 
@@ -645,7 +658,7 @@ def random_rows(seed: int, count: int = 8) -> Table:
         for _ in words:
             options = ["O", "B-LOC", "B-PER"] + ([f"I-{before[2:]}"] * 2 if before != "O" else [])
             tags.append(before := chance.choice(options))
-        rows.append(Row({"tokens": words, "tags": tags}, f"ner.jsonl:{n + 1}"))
+        rows.append(Record({"tokens": words, "tags": tags}, f"ner.jsonl:{n + 1}"))
     return Table("ner.jsonl", rows)
 
 
@@ -655,7 +668,7 @@ LAYOUTS = pytest.mark.parametrize(
 
 
 def brute_places(
-    task: TokenClassification, examples: list[Example], tokenizer: Any, features: Features
+    task: TokenClassification, examples: list[SentenceExample], tokenizer: Any, features: Features
 ) -> dict[tuple[int, int], int]:
     """{(example, word): the flat place where it counts}, from the pieces alone.
 
@@ -690,7 +703,7 @@ def test_each_word_counts_once_in_the_window_with_most_context(
     max_length: int, overlap: int, tokenizer: Any
 ) -> None:
     task = create(max_length=max_length, overlap=overlap)
-    examples = task.examples(random_rows(0), labelled=True)
+    examples = task.examples(random_rows(0), labeled=True)
     features = featurize(task, examples, tokenizer)
     assert features.lengths.max() == max_length
     assert len(features) > len(examples)
@@ -708,7 +721,7 @@ def test_the_loss_adds_up_every_gold_word_once_over_all_windows(
     max_length: int, overlap: int, tokenizer: Any
 ) -> None:
     task = create(max_length=max_length, overlap=overlap)
-    examples = task.examples(random_rows(1), labelled=True)
+    examples = task.examples(random_rows(1), labeled=True)
     features = featurize(task, examples, tokenizer)
     logits = np.random.default_rng(0).normal(size=(features.lengths.sum(), 5))
     places = brute_places(task, examples, tokenizer, features)
@@ -727,7 +740,7 @@ def test_windows_are_merged_back_to_one_tag_a_word(
     max_length: int, overlap: int, tokenizer: Any
 ) -> None:
     task = create(max_length=max_length, overlap=overlap)
-    examples = task.examples(random_rows(2), labelled=True)
+    examples = task.examples(random_rows(2), labeled=True)
     features = featurize(task, examples, tokenizer)
     logits = np.random.default_rng(0).normal(size=(features.lengths.sum(), 5))
     expected = [[""] * len(example.tokens) for example in examples]
@@ -747,7 +760,7 @@ def test_decoded_gold_scores_1(max_length: int, overlap: int, tokenizer: Any) ->
     rows = random_rows(3)
     for row in rows.rows:
         row.values["tokens"] = [word.strip("\u200b") or "old" for word in row.values["tokens"]]
-    examples = task.examples(rows, labelled=True)
+    examples = task.examples(rows, labeled=True)
     features = featurize(task, examples, tokenizer)
     _, predictions = run(task, features, np.eye(5)[features.tokens["label"]])
     records = task.decode(examples, features, predictions)
@@ -769,14 +782,14 @@ def test_an_overlap_that_stops_windows_from_advancing_is_refused() -> None:
 
 def tagged(
     task: TokenClassification, *sentences: str
-) -> tuple[list[Example], list[dict[str, Any]]]:
+) -> tuple[list[SentenceExample], list[dict[str, Any]]]:
     """Examples and records; "word/GOLD/PREDICTED"."""
     split = [[word.split("/") for word in sentence.split()] for sentence in sentences]
     gold = [" ".join(f"{word}/{tag}" for word, tag, _ in sentence) for sentence in split]
     records = [
         {"tokens": [w for w, _, _ in each], "tags": [p for _, _, p in each]} for each in split
     ]
-    return task.examples(table(*gold), labelled=True), records
+    return task.examples(table(*gold), labeled=True), records
 
 
 def test_scores_by_hand() -> None:
@@ -813,7 +826,7 @@ def read(tmp_path: Path, content: str) -> Table:
 def test_a_column_of_the_file_gives_slices(tmp_path: Path) -> None:
     rows = read(tmp_path, "paris en B-LOC\nis en O\n\nla es O\nking es B-PER\n\nit en O\n")
     task = create(rows, slices="column2")
-    examples = task.examples(rows, labelled=True)
+    examples = task.examples(rows, labeled=True)
     assert [example.slice for example in examples] == ["en", "es", "en"]
     records = [{"tags": tags} for tags in (["B-LOC", "O"], ["O", "B-LOC"], ["O"])]
     found = score_with_slices(task, examples, records)
@@ -827,7 +840,7 @@ def test_a_sentence_of_two_slices_is_refused_with_its_line(tmp_path: Path) -> No
     rows = read(tmp_path, "paris en B-LOC\n\nla es O\nis en O\n")
     task = create(rows, slices="column2")
     with pytest.raises(DataError, match=r"ner\.conll:3: column2 has several .*\['en', 'es'\]"):
-        task.examples(rows, labelled=True)
+        task.examples(rows, labeled=True)
 
 
 def test_the_table_names_entities() -> None:
@@ -835,17 +848,17 @@ def test_the_table_names_entities() -> None:
     (example,), (record,) = tagged(
         task, "old/B-PER/B-PER king/I-PER/I-PER of/O/O paris/B-LOC/O river/O/B-LOC"
     )
-    assert task.show(example, record) == {
+    assert task.table_row(example, record) == {
         "text": "old king of paris river",
         "tags": "old king (PER); paris (LOC)",
         "predicted": "old king (PER); river (LOC)",
     }
-    unlabelled = dataclasses.replace(example, tags=None)
-    assert task.show(unlabelled, record)["tags"] == ""
+    unlabeled = dataclasses.replace(example, tags=None)
+    assert task.table_row(unlabeled, record)["tags"] == ""
 
 
 def test_the_table_has_parts_of_speech_as_they_are() -> None:
     task = create(table("the/DET old/ADJ king/NOUN"))
     (example,), (record,) = tagged(task, "the/DET/DET old/ADJ/NOUN")
-    shown = task.show(example, record)
+    shown = task.table_row(example, record)
     assert shown == {"text": "the old", "tags": "DET ADJ", "predicted": "DET NOUN"}

@@ -19,17 +19,17 @@ from flaxbert import Config, DataConfig, TrainConfig
 from flaxbert.commands import modes
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
-from flaxbert.pipeline.pipeline import Setup
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predictor import Evaluation, Evaluator
 from flaxbert.pretrained.mapping import LoadReport
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import Calibrated
+from flaxbert.tasks.base import HasThresholds
 from flaxbert.tasks.multi_label import MultiLabel
-from flaxbert.tasks.multi_label import Options as MultiLabelOptions
-from flaxbert.tasks.question_answering import Example as Question
-from flaxbert.tasks.question_answering import Options as QuestionOptions
+from flaxbert.tasks.multi_label import MultiLabelOptions as MultiLabelOptions
 from flaxbert.tasks.question_answering import QuestionAnswering
+from flaxbert.tasks.question_answering import QuestionAnsweringOptions as QuestionOptions
+from flaxbert.tasks.question_answering import QuestionExample as Question
 from flaxbert.tasks.texts import TextExample
 from flaxbert.training.state import TrainState
 
@@ -38,11 +38,11 @@ from flaxbert.training.state import TrainState
 LABELS = MultiLabelOptions(labels=("joy", "love"))
 
 
-def make_setup(task: Any, *, share: float, seed: int = 0, name: str = "multi_label") -> Setup:
+def make_setup(task: Any, *, share: float, seed: int = 0, name: str = "multi_label") -> Pipeline:
     """A setup with all that `hold_out` asks for."""
-    config = Config(name, data=DataConfig(calibration=share), train=TrainConfig(seed=seed))
+    config = Config(name, data=DataConfig(threshold_split=share), train=TrainConfig(seed=seed))
     nothing: Any = None
-    return Setup(config, Path(), {}, nothing, task, nothing, nothing)
+    return Pipeline(config, Path(), {}, nothing, task, nothing, nothing)
 
 
 def texts(*names: str) -> list[TextExample]:
@@ -117,7 +117,9 @@ def test_questions_on_one_context_are_held_out_together() -> None:
 
 def test_nothing_left_to_train_on_is_refused() -> None:
     for examples in (texts("film"), texts("film", "film")):
-        with pytest.raises(ConfigError, match=r"data\.calibration=0\.5 leaves nothing to train on"):
+        with pytest.raises(
+            ConfigError, match=r"data\.threshold_split=0\.5 leaves nothing to train on"
+        ):
             hold_out(examples, share=0.5)
 
 
@@ -128,17 +130,17 @@ OPTIONS: dict[str, dict[str, Any]] = {"classification": {"labels": ("a", "b")}}
 def test_a_task_without_thresholds_refuses_to_hold_out(name: str) -> None:
     options = TASKS[name].options_type(**OPTIONS.get(name, {}))
     task = TASKS[name].create(DataConfig(), options, None, {})
-    assert not isinstance(task, Calibrated)
+    assert not isinstance(task, HasThresholds)
     with pytest.raises(ConfigError) as caught:
         make_setup(task, share=0.25, name=name).hold_out(TEXTS)
-    for part in ("data.calibration=0.25", repr(name), "no thresholds to fit"):
+    for part in ("data.threshold_split=0.25", repr(name), "no thresholds to fit"):
         assert part in str(caught.value)
     # Without a share there is nothing to refuse.
     assert make_setup(task, share=0.0, name=name).hold_out(TEXTS) == (TEXTS, [])
 
 
 def test_questions_that_all_have_answers_leave_nothing_to_fit() -> None:
-    data = DataConfig(overlap=8, calibration=0.25)
+    data = DataConfig(overlap=8, threshold_split=0.25)
     with pytest.raises(ConfigError, match=r"options\.unanswerable=true"):
         QuestionAnswering.create(data, QuestionOptions(), None, {})
 
@@ -160,7 +162,7 @@ def config(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """40 texts, 30 of them trained on: 4 steps."""
     directory = tmp_path_factory.mktemp("calibration")
     config = make_config("multi_label", one_layer, directory, count=40, most_words=6)
-    config.data.calibration = 0.25
+    config.data.threshold_split = 0.25
     config.optim.learning_rate = 1e-2
     return config
 
@@ -177,14 +179,14 @@ class Run:
 def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
     workdir = tmp_path_factory.mktemp("finished")
     seen: dict[bool, list[list[TextExample]]] = {True: [], False: []}
-    original = Setup.dataset
+    original = Pipeline.dataset
 
-    def dataset(self: Setup, examples: list[Any], source: str, **settings: Any) -> Any:
+    def dataset(self: Pipeline, examples: list[Any], source: str, **settings: Any) -> Any:
         seen[settings["training"]].append(examples)
         return original(self, examples, source, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Setup, "dataset", dataset)
+        patch.setattr(Pipeline, "dataset", dataset)
         flaxbert.train(config, workdir)
     (trained,) = seen[True]
     held_out = next(part for part in seen[False] if len(part) < 40)
@@ -202,7 +204,7 @@ def thresholds(workdir: Path) -> dict[str, float]:
 def noted(workdir: Path) -> dict[int, Any]:
     """{step: thresholds} of the checkpoints."""
     notes = (workdir / "checkpoints").glob("*/notes.json")
-    return {int(p.parent.name): json.loads(p.read_text())["calibration"] for p in notes}
+    return {int(p.parent.name): json.loads(p.read_text())["thresholds"] for p in notes}
 
 
 def lines(workdir: Path, name: str = "eval_predictions.jsonl") -> list[dict[str, Any]]:
@@ -302,7 +304,7 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     def bias(params: Any) -> Any:
         return params["head"]["classifier"]["bias"]
 
-    def compile_heights(step: Any, now: TrainState, heights: Any, make_batch: Any) -> Any:
+    def compile_buckets(step: Any, now: TrainState, heights: Any, make_batch: Any) -> Any:
         def count(now: TrainState, batch: Any) -> tuple[TrainState, Any]:
             head = now.params["head"] | {
                 "classifier": now.params["head"]["classifier"] | {"bias": bias(now.params) + 1}
@@ -327,13 +329,13 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
         ]
         return Evaluation(records, {"f1_macro": 1 / steps})
 
-    def zeros(self: Setup, *, trained: bool = False) -> Any:
+    def zeros(self: Pipeline, *, trained: bool = False) -> Any:
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.model.shapes)
         return params, LoadReport("zeros", ())
 
-    monkeypatch.setattr(Setup, "read_params", zeros)
+    monkeypatch.setattr(Pipeline, "read_params", zeros)
     monkeypatch.setattr(
-        sys.modules["flaxbert.training.trainer"], "compile_heights", compile_heights
+        sys.modules["flaxbert.training.trainer"], "compile_buckets", compile_buckets
     )
     monkeypatch.setattr(Evaluator, "compile", lambda self, params: None)
     monkeypatch.setattr(Evaluator, "run", run)

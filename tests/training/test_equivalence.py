@@ -33,7 +33,7 @@ keep_gradient = optax.chain(optax.trace(decay=0.0), optax.set_to_zero())
 class Bench:
     """A task with its model, weights and training features."""
 
-    setup: setups.Setup
+    setup: setups.Pipeline
     params: Params
     features: Features
 
@@ -55,13 +55,13 @@ def bench(request, one_layer, tmp_path_factory) -> Bench:
     task = "classification" if long else request.param
     config = make_config(task, one_layer, directory, count=26, most_words=30)
     if long:  # several windows a text, whose logits are pooled
-        config.options.long, config.data.max_length, config.data.overlap = "windows", 12, 4
+        config.options.long_texts, config.data.max_length, config.data.overlap = "windows", 12, 4
     if task == "pretraining":  # its sequences fill their room: two of them for a row
         config.data.max_length = 14
     table = datasets.read_table(config.data, "train")
     setup = setups.prepare(config, config.model.init, table)
-    examples = setup.task.examples(table, labelled=True)
-    data = setup.dataset(examples, table, batch_size=24, labelled=True, training=False)
+    examples = setup.task.examples(table, labeled=True)
+    data = setup.dataset(examples, table, batch_size=24, labeled=True, training=False)
     params = setup.load_params()
     # As in conftest: a new head's outputs barely depend on its input.
     params["head"] = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, params["head"])
@@ -148,7 +148,7 @@ trained = pytest.mark.parametrize(
 )
 
 
-def two_steps(bench: Bench, *, devices: int, dropout: float, accumulate: int = 1):
+def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps: int = 1):
     """(sums of two train steps, gradient of the second), both on the same rows.
 
     As many rows as 8 devices need, on one as well.
@@ -156,19 +156,19 @@ def two_steps(bench: Bench, *, devices: int, dropout: float, accumulate: int = 1
     mesh = sharding.make_mesh(jax.devices()[:devices])
     setup = bench.setup
     model = Model.create(setup.model.config.with_dropout(dropout), setup.task.make_head)
-    start = state.create(bench.params, keep_gradient, mesh, setup.task.objectives)
+    start = state.create(bench.params, keep_gradient, mesh, setup.task.loss_names)
     run = step.make_train_step(
         model,
         setup.task,
         keep_gradient,
         start,
         mesh,
-        accumulate=accumulate,
+        accumulation_steps=accumulation_steps,
         seed=3,
         log_every=1,
     )
-    batches = bench.batches(shards=8, parts=accumulate)
-    batch = sharding.put_rows(batches.full_rows(0), batches.build, mesh)
+    batches = bench.batches(shards=8, parts=accumulation_steps)
+    batch = sharding.make_global_batch(batches.full_rows(0), batches.build, mesh)
     between, first = run(start, batch)
     after, second = run(between, batch)
     return jax.device_get(((first, second), after.opt_state[0].trace))
@@ -185,14 +185,14 @@ def test_a_step_on_one_device_equals_the_step_on_eight_dropout_included(bench, e
     assert_same(bench, two_steps(bench, devices=1, dropout=0.3), on_eight)
     # Dropout was on indeed, and each step has masks of its own.
     (first, second), (without, _) = on_eight[0], eight_devices[0]
-    name = bench.setup.task.objectives[0]
+    name = bench.setup.task.loss_names[0]
     losses = sorted(float(sums[name]) for sums in (first, second, without))
     assert min(losses[1] - losses[0], losses[2] - losses[1]) > 1e-3 * losses[0]
 
 
 @trained
 def test_a_step_computed_in_parts_equals_the_whole(bench, eight_devices):
-    in_parts = two_steps(bench, devices=8, dropout=0.0, accumulate=4)
+    in_parts = two_steps(bench, devices=8, dropout=0.0, accumulation_steps=4)
     assert_same(bench, in_parts, eight_devices)
 
 
@@ -230,8 +230,8 @@ def evaluate(bench: Bench, batch_size: int, *, packing: bool = True, devices: in
     mesh = sharding.make_mesh(jax.devices()[:devices])
     setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
     table = datasets.read_table(config.data, "eval")
-    evaluator = Evaluator.open(setup, table, labelled=True)
-    found = evaluator.run(sharding.put_params(bench.params, mesh))
+    evaluator = Evaluator.open(setup, table, labeled=True)
+    found = evaluator.run(sharding.shard_params(bench.params, mesh))
     return found.metrics, found.records
 
 

@@ -19,7 +19,7 @@ from flaxbert.pipeline.datasets import read_table
 from flaxbert.pipeline.pipeline import prepare
 from flaxbert.pipeline.predictor import Evaluator
 from flaxbert.runtime import checkpoint, sharding
-from flaxbert.training.monitors import Watch, falls
+from flaxbert.training.monitors import LearningMonitor, falls
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, po
         "step 5: the loss or its gradient is not finite (learning rate 0.00057;"
     )
     assert "train.jsonl:" in message
-    assert "--config.train.max_skips=10" in message
+    assert "--config.train.max_nonfinite_steps=10" in message
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
     assert kept.newest() == 4  # and not the step that was bad
     kept.close()
@@ -67,7 +67,7 @@ def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, po
 
 def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poisoned, caplog):
     config = copy.deepcopy(config)
-    config.train.max_skips = 2
+    config.train.max_nonfinite_steps = 2
     poisoned.update({3, 6})
     results = flaxbert.train(config, tmp_path)
     assert results["skipped_steps"] == 2
@@ -86,12 +86,12 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poison
 
 def test_skips_are_bounded(config, tmp_path, poisoned):
     config = copy.deepcopy(config)
-    config.train.max_skips = 2
+    config.train.max_nonfinite_steps = 2
     poisoned.update({2, 3, 7})
-    with pytest.raises(DivergedError, match=r"^step 7: .*--config.train.max_skips=12"):
+    with pytest.raises(DivergedError, match=r"^step 7: .*--config.train.max_nonfinite_steps=12"):
         flaxbert.train(config, tmp_path)
     # Skips before a restart count too.
-    config.train.max_skips = 3
+    config.train.max_nonfinite_steps = 3
     assert flaxbert.train(config, tmp_path)["skipped_steps"] == 3
 
 
@@ -99,7 +99,7 @@ def test_skips_are_bounded(config, tmp_path, poisoned):
 def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp_path, poisoned):
     config = copy.deepcopy(config)
     config.train.max_steps, config.train.eval_every = 3, 0
-    config.train.max_skips = 1
+    config.train.max_nonfinite_steps = 1
     flaxbert.train(config, tmp_path / "short")
     poisoned.add(4)
     config.train.max_steps = 4
@@ -130,7 +130,7 @@ def line(loss: float, lowest: float = 0.1) -> dict[str, float]:
 
 def warnings_of(losses: Sequence[float], caplog: Any, *, labels: int = 3) -> list[str]:
     """What is logged of a run of 90 steps, of which 9 are warm-up, with a line each 10 steps."""
-    watch = Watch(first_loss=None, after=27, labels=labels)
+    watch = LearningMonitor(first_loss=None, after=27, labels=labels)
     for number, loss in enumerate(losses, start=1):
         watch.line(10 * number, line(loss))
     return [record.getMessage() for record in caplog.records]
@@ -171,14 +171,14 @@ def test_a_loss_without_trend_is_rarely_taken_for_one_that_falls():
 
 
 def test_a_loss_that_has_moved_is_not_remarked_on_though_it_stands_still_later(caplog):
-    watch = Watch(first_loss=0.69, after=30)
+    watch = LearningMonitor(first_loss=0.69, after=30)
     for step, loss in [(10, 0.69), (20, 0.66), (25, 0.63), (30, 0.6), (40, 0.69), (50, 0.69)]:
         watch.line(step, line(loss))
     assert not caplog.records
 
 
 def test_a_loss_that_comes_back_to_that_of_guessing_is_told_once(caplog):
-    watch = Watch(first_loss=0.8, after=30, labels=2)
+    watch = LearningMonitor(first_loss=0.8, after=30, labels=2)
     flat = [0.695, 0.693, 0.696, 0.692, 0.694, 0.695]
     for step, loss in [
         *((20, 0.693), (30, 0.5), (40, 0.69), (50, 0.6)),
@@ -244,7 +244,7 @@ def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
 ):
     config = make_config("classification", one_layer, tmp_path, count=64)
     setup = prepare(config, config.model.init, read_table(config.data, "train"))
-    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=True)
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=True)
     wrong = [{"label": LABELS[1 - example.label]} for example in evaluator.examples]
     monkeypatch.setattr(type(setup.task), "decode", lambda *_: wrong)
     monkeypatch.setattr(predictor, "predict", lambda *_: (None, {}))
@@ -261,7 +261,7 @@ def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
 
 @pytest.mark.parametrize("lowest", [1e-8, 0.0])
 def test_vanished_gradients_are_told_once(caplog, lowest):
-    watch = Watch(first_loss=None, after=30)
+    watch = LearningMonitor(first_loss=None, after=30)
     for step in (10, 20):
         watch.line(step, line(1.0 / step, lowest=lowest))
     assert [r.getMessage()[:52] for r in caplog.records] == [
@@ -279,7 +279,7 @@ def test_vanished_gradients_are_told_once(caplog, lowest):
     ],
 )
 def test_equal_predictions_for_all_are_told_after_the_warm_up(caplog, records):
-    watch = Watch(first_loss=None, after=30)
+    watch = LearningMonitor(first_loss=None, after=30)
     watch.records(10, records)
     assert not caplog.records
     watch.records(30, records)
@@ -297,12 +297,12 @@ def test_equal_predictions_for_all_are_told_after_the_warm_up(caplog, records):
     ],
 )
 def test_other_predictions_are_not_remarked_on(caplog, records):
-    Watch(first_loss=None, after=0).records(10, records)
+    LearningMonitor(first_loss=None, after=0).records(10, records)
     assert not caplog.records
 
 
 def test_of_several_hosts_one_warns(caplog):
-    watch = Watch(first_loss=1.0, after=0, active=False)
+    watch = LearningMonitor(first_loss=1.0, after=0, active=False)
     watch.line(10, line(1.0, lowest=0.0))
     watch.records(10, [{"label": "ham"}] * 3)
     assert not caplog.records
@@ -312,11 +312,11 @@ def test_predictions_that_are_not_finite_are_none(one_layer, tmp_path):
     # The best tag among NaN is the first: nothing that leaves the device shows it.
     config = make_config("token_classification", one_layer, tmp_path, count=8)
     setup = prepare(config, config.model.init, read_table(config.data, "train"))
-    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labelled=False)
+    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=False)
     params = setup.load_params()
     table = params["encoder"]["embeddings"]["word"]["embedding"]
     king = setup.tokenizer.convert_tokens_to_ids("king")
     spoilt = np.where(np.arange(len(table))[:, None] == king, np.float32("nan"), table)
     params["encoder"]["embeddings"]["word"]["embedding"] = spoilt
     with pytest.raises(DivergedError, match=r"eval.conll:\d+: the model's outputs .* not finite"):
-        evaluator.run(sharding.put_params(params, setup.mesh))
+        evaluator.run(sharding.shard_params(params, setup.mesh))

@@ -124,7 +124,7 @@ def test_the_exported_tokenizer_cuts_nothing(finished):
 @pytest.mark.parametrize("positions", [None, 128, 32])
 def test_the_exported_tokenizer_takes_as_many_tokens_as_the_model(config, tmp_path, positions):
     config = copy.deepcopy(config)
-    config.model.positions = positions
+    config.model.max_position_embeddings = positions
     setup = prepare(config, config.model.init, read_table(config.data, "train"))
     setup.export(None, tmp_path / "export")
     taken, table = (

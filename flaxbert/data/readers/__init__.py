@@ -18,13 +18,13 @@ from typing import TypeVar
 from flaxbert import hub
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import tag_schemes
-from flaxbert.data.checks import MALFORMED, READ_AS, Finding
+from flaxbert.data.checks import MALFORMED, READ_AS, Issue
 from flaxbert.data.readers import conll, delimited
 from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
 from flaxbert.data.readers.json import read_document, read_lines
 from flaxbert.data.readers.parquet import _parquet_names, _read_parquet
 from flaxbert.data.readers.text import _read_txt
-from flaxbert.data.table import Found, Row, Table, refuse_systematic
+from flaxbert.data.table import Record, RecordOrIssue, Table, refuse_systematic
 from flaxbert.errors import DataError, HubError
 
 log = logging.getLogger("flaxbert")
@@ -38,7 +38,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
     Args:
       spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT][#REVISION]`.
       data: how files are written (`format`, `columns`, `separator`, `quoting`, `encoding`), and
-        whether malformed lines are an error (`malformed`).
+        whether malformed lines are an error (`on_bad_row`).
       split: of a hub data set whose specification names none.
 
     Raises:
@@ -49,7 +49,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         if matches := files(spec):
             tables = [read(str(file), data, split=split) for file in matches]
             all_rows = [row for table in tables for row in table.rows]
-            told = sum((table.findings for table in tables), collections.Counter[Finding]())
+            told = sum((table.issues for table in tables), collections.Counter[Issue]())
             return Table(spec, all_rows, _same_names(tables), told)
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
@@ -60,23 +60,23 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         return _read_hub(spec, split)
     if not path.is_file():
         raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
-    rows: list[Row] = []
+    rows: list[Record] = []
     faults: list[DataError] = []
-    remarks: list[Finding] = []
+    remarks: list[Issue] = []
     try:
         form, remark = form_of(path, data)
         remarks += [remark] if remark else []
         for record in READERS[form](path, data):
-            if isinstance(record, Row):
+            if isinstance(record, Record):
                 rows.append(record)
-            elif isinstance(record, Finding):
+            elif isinstance(record, Issue):
                 remarks.append(record)
-            elif data.malformed == "skip":
+            elif data.on_bad_row == "skip":
                 faults.append(record)
             else:
                 raise DataError(
                     f"{record} Fix the line, or leave such lines out with "
-                    "--config.data.malformed=skip."
+                    "--config.data.on_bad_row=skip."
                 )
     except UnicodeDecodeError:
         raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
@@ -84,13 +84,13 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
     refuse_systematic(faults, len(rows) + len(faults), "lines")
     table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
-    table.tell([Finding(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
+    table.tell([Issue(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
     for each in remarks:
         table.remark(each)
     return table
 
 
-def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
+def form_of(path: Path, data: DataConfig) -> tuple[str, Issue | None]:
     """The form of a local file, one of FORMATS, and a finding if its content decides.
 
     Raises:
@@ -116,7 +116,7 @@ def form_of(path: Path, data: DataConfig) -> tuple[str, Finding | None]:
     if by_content is None:
         return str(form), None
     what = f"read as {by_content} by its content; set --config.data.format if it is not"
-    return by_content, Finding(READ_AS, str(path), what)
+    return by_content, Issue(READ_AS, str(path), what)
 
 
 HEAD = 100_000
@@ -183,22 +183,22 @@ def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
     return names
 
 
-def _read_csv(path: Path, data: DataConfig) -> Found:
+def _read_csv(path: Path, data: DataConfig) -> RecordOrIssue:
     return delimited.rows(path, data, ",")
 
 
-def _read_tsv(path: Path, data: DataConfig) -> Found:
+def _read_tsv(path: Path, data: DataConfig) -> RecordOrIssue:
     return delimited.rows(path, data, "\t")
 
 
-def _read_conll(path: Path, data: DataConfig) -> Found:
+def _read_conll(path: Path, data: DataConfig) -> RecordOrIssue:
     sentences, faults = conll.sentences(path, columns=data.columns, encoding=codec(data.encoding))
     yield from faults
     for each in sentences:
-        yield Row(each.values(), f"{path}:{each.lines[0]}", each.lines)
+        yield Record(each.values(), f"{path}:{each.lines[0]}", each.lines)
 
 
-READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
+READERS: dict[str, Callable[[Path, DataConfig], RecordOrIssue]] = {
     "csv": _read_csv,
     "tsv": _read_tsv,
     "json": read_document,
@@ -260,7 +260,7 @@ def _read_hub(spec: str, split: str) -> Table:
         # A list of labels, such as tags, has the names inside.
         if isinstance(label := getattr(feature, "feature", feature), datasets.ClassLabel)
     }
-    rows = [Row(dict(record), f"{spec}: row {n}") for n, record in enumerate(data, start=1)]
+    rows = [Record(dict(record), f"{spec}: row {n}") for n, record in enumerate(data, start=1)]
     cached = [Path(file["filename"]).parent for file in data.cache_files]
     commit = hub.commit_of(cached[0]) if cached else None
     if commit:

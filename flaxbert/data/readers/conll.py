@@ -1,11 +1,11 @@
-"""Column files of labelled words (CoNLL), and the schemes by which their tags mark entities.
+"""Column files of labeled words (CoNLL), and the schemes by which their tags mark entities.
 
 One token a line: the token, then any further columns, the tag last; a blank line ends a sentence.
 
     EU     NNP  B-ORG
     votes  VBZ  O
 
-A file of one column is unlabelled. A first column that numbers the words is left out. CoNLL-U, ten
+A file of one column is unlabeled. A first column that numbers the words is left out. CoNLL-U, ten
 columns, has words in its second and parts of speech in its fourth. `data.columns` names others.
 """
 
@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from flaxbert.data.checks import READ_AS, Finding
+from flaxbert.data.checks import READ_AS, Issue
 from flaxbert.data.table import shown
 from flaxbert.data.tag_schemes import TYPED
 from flaxbert.errors import DataError
@@ -31,7 +31,7 @@ class Sentence:
 
     tokens: list[str]
     columns: dict[str, list[str]]
-    """The further columns by name; `tags` is not among them in an unlabelled file."""
+    """The further columns by name; `tags` is not among them in an unlabeled file."""
     lines: list[int]
     """Of each token, counted from 1."""
 
@@ -42,7 +42,7 @@ class Sentence:
 
 def sentences(
     path: Path, *, columns: Sequence[str] = (), encoding: str = "utf-8-sig"
-) -> tuple[list[Sentence], list[DataError | Finding]]:
+) -> tuple[list[Sentence], list[DataError | Issue]]:
     r"""Read a column file.
 
     * Lines end with \n or \r\n alone, and columns are separated by tabs if half of the lines have
@@ -85,7 +85,7 @@ def sentences(
     records, faults = _records(lines, tabs, first, path)
     layout = _layout(records, first, columns, path)
     if layout.remark:
-        faults.append(Finding(READ_AS, str(path), layout.remark))
+        faults.append(Issue(READ_AS, str(path), layout.remark))
     found: list[Sentence] = []
     for record in records:
         sentence = Sentence([], {name: [] for name in layout.names if name != WORD}, [])
@@ -111,10 +111,10 @@ Record = list[tuple[int, list[str]]]
 
 def _records(
     lines: Sequence[str], tabs: bool, first: tuple[int, int], path: Path
-) -> tuple[list[Record], list[DataError | Finding]]:
+) -> tuple[list[Record], list[DataError | Issue]]:
     """Sentences as lines of cells, as many in each, and what is wrong with other lines."""
     records: list[Record] = []
-    faults: list[DataError | Finding] = []
+    faults: list[DataError | Issue] = []
     # Inside a sentence no line is a comment; one that follows a comment may be one.
     known = {
         cells[-1]
@@ -152,7 +152,7 @@ def _records(
             f"{shown(lines[comments[0] - 1])}, whose last word is not like the file's tags; if "
             "'#' is a word there, separate the columns with tabs"
         )
-        faults.append(Finding(READ_AS, f"{path}:{comments[0]}", what))
+        faults.append(Issue(READ_AS, f"{path}:{comments[0]}", what))
     return records, faults
 
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flaxbert.config import SEPARATORS, DataConfig
-from flaxbert.data.checks import READ_AS, Finding, is_number
+from flaxbert.data.checks import READ_AS, Issue, is_number
 from flaxbert.data.readers import conll
 from flaxbert.data.readers.encodings import codec
-from flaxbert.data.table import Found, Row, shown
+from flaxbert.data.table import Record, RecordOrIssue, shown
 from flaxbert.errors import DataError, shortened
 
 LARGEST_CELL = 2**31 - 1
@@ -100,7 +100,7 @@ def form_of(text: str, path: Path, data: DataConfig) -> str | None:
     return "tsv" if separator == "\t" else "csv"
 
 
-def rows(path: Path, data: DataConfig, usual: str) -> Found:
+def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
     """Read a delimited file.
 
     Args:
@@ -126,7 +126,7 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
     if data.separator is None and separator != usual:
         what = f"{NAMES[separator]}s separate the columns here, not {NAMES[usual]}s"
         fix = f"If that is wrong, set --config.data.separator={NAMES[usual]}"
-        yield Finding(READ_AS, f"{path}:{first}", f"{what}. {fix}")
+        yield Issue(READ_AS, f"{path}:{first}", f"{what}. {fix}")
     if data.quoting == "auto" and dialect.quoting != ("no" if separator == "\t" else "yes"):
         how = {
             "yes": "double quotes enclose cells, as a CSV writer leaves them: these are removed",
@@ -135,17 +135,17 @@ def rows(path: Path, data: DataConfig, usual: str) -> Found:
         }[dialect.quoting]
         other = "no" if separator == "\t" else "yes"
         fix = f"If that is wrong, set --config.data.quoting={other}"
-        yield Finding(READ_AS, f"{path}:{first}", f"{how}. {fix}")
+        yield Issue(READ_AS, f"{path}:{first}", f"{how}. {fix}")
     if data.quoting == "auto" and dialect.quoting == "no" and separator == "\t":
         count, line = _enclosed(text)
         if count:
             cells = "cell begins and ends" if count == 1 else "cells begin and end"
             what = f"{count} {cells} with a double quote, which is text here; if quotes enclose"
             option = "--config.data.quoting=yes"
-            yield Finding(READ_AS, f"{path}:{line + first - 1}", f"{what} cells, set {option}")
+            yield Issue(READ_AS, f"{path}:{line + first - 1}", f"{what} cells, set {option}")
     if spaced and dialect.quoting != "no":
         what = f"a space follows each {NAMES.get(separator, separator)} of the first line"
-        yield Finding(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
+        yield Issue(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
     records = ((line + first - 1, cells) for line, cells in dialect.records(text, path))
     yield from _rows(path, records, data, dialect)
 
@@ -342,12 +342,12 @@ class Header:
         return cells if any(missing) else [*cells, *missing]
 
 
-def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> Found:
+def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> RecordOrIssue:
     sample = list(itertools.islice(records, SAMPLE))
     comments = _leading(sample)
     if any(cells for _, cells in sample[:comments]):
         what = "comments before the first row are left out"
-        yield Finding(READ_AS, f"{path}:{sample[0][0]}", what)
+        yield Issue(READ_AS, f"{path}:{sample[0][0]}", what)
     del sample[:comments]
     begin, first = sample[0] if sample else (1, list[str]())
     place = f"{path}:{begin}"
@@ -357,7 +357,7 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
         if first == header.names:
             del sample[0]
             what = "the first line names the columns as data.columns does; it is no row"
-            yield Finding(READ_AS, place, what)
+            yield Issue(READ_AS, place, what)
         else:
             once = _only_in_first([cells for _, cells in sample], len(header.names))
     elif isinstance(first, str):
@@ -370,15 +370,15 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
         raise DataError(f"{place}: columns named twice: {shortened(repeated)}. Rename one of each.")
     if header.index:
         what = "rows begin with a number that the first line has no name for; it is left out"
-        yield Finding(READ_AS, place, what)
+        yield Issue(READ_AS, place, what)
     nameless = [column for column, name in enumerate(header.names) if not name]
     filled: list[str] = []
-    blank: list[Row] = []
+    blank: list[Record] = []
     for number, (begin, cells) in enumerate(itertools.chain(sample, records)):
         origin = f"{path}:{begin}"
         if not cells:
             # In one column an empty text, or the rows behind it would shift; not at the end.
-            blank += [Row({name: ""}, origin) for name in header.names if len(header.names) == 1]
+            blank += [Record({name: ""}, origin) for name in header.names if len(header.names) == 1]
             continue
         yield from blank
         blank = []
@@ -391,20 +391,20 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> F
                 once = {column: cell for column, cell in once.items() if whole[column] != cell}
             filled += [origin] if any(whole[column].strip() for column in nameless) else []
             values = zip(header.names, whole, strict=True)
-            yield Row({name: value for name, value in values if name}, origin)
+            yield Record({name: value for name, value in values if name}, origin)
     if once:
         column, cell = min(once.items())
         what = (
             f"{header.names[column]} is {shown(cell)} in this row alone: if it names the columns, "
             "remove it, or leave --config.data.columns out"
         )
-        yield Finding(READ_AS, place, what)
+        yield Issue(READ_AS, place, what)
     if nameless and not header.index:
         count = len(nameless)
         what = f"{count} {'column' if count == 1 else 'columns'} without a name left out"
         if filled and not _numbered(header, sample, nameless):
             what += f"; rows with something there: {len(filled)}, the first {filled[0]}"
-        yield Finding(READ_AS, place, what)
+        yield Issue(READ_AS, place, what)
 
 
 def _only_in_first(sample: Sequence[Cells], width: int) -> dict[int, str]:

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from flaxbert.config import DataConfig
-from flaxbert.data.checks import READ_AS, Finding
+from flaxbert.data.checks import READ_AS, Issue
 from flaxbert.data.readers.encodings import codec
-from flaxbert.data.table import Found, Row, shown
+from flaxbert.data.table import Record, RecordOrIssue, shown
 from flaxbert.errors import DataError, shortened
 
 DEEPEST = 50
 """Lists or objects in one another: far more than data has, far fewer than Python can compare."""
 
 
-def _object(value: Any, origin: str) -> Row | DataError:
+def _object(value: Any, origin: str) -> Record | DataError:
     if not isinstance(value, dict):
         return DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
     fault = _unfit(value)
-    return DataError(f"{origin}: {fault}.") if fault else Row(value, origin)
+    return DataError(f"{origin}: {fault}.") if fault else Record(value, origin)
 
 
 def _unfit(value: Any) -> str | None:
@@ -84,7 +84,7 @@ def _parse(text: str) -> Any:
         raise ValueError("lists or objects in one another without end") from None
 
 
-def read_lines(path: Path, data: DataConfig) -> Found:
+def read_lines(path: Path, data: DataConfig) -> RecordOrIssue:
     """Read JSON lines; a file that is one JSON document, in spite of its name, is read as one."""
     with open(path, encoding=codec(data.encoding)) as file:
         first = next((line for line in file if line.strip()), "")
@@ -95,7 +95,7 @@ def read_lines(path: Path, data: DataConfig) -> Found:
         except ValueError:  # each bad line is told
             content = None
         if isinstance(content, list | dict):
-            yield Finding(READ_AS, str(path), "one JSON document, not a JSON object a line")
+            yield Issue(READ_AS, str(path), "one JSON document, not a JSON object a line")
             yield from _document(path, content)
             return
     yield from _read_lines(path, data)
@@ -117,7 +117,7 @@ def _nested(items: Any) -> bool:
     return isinstance(first, dict) and ("paragraphs" in first or {"qas", "context"} <= first.keys())
 
 
-def _read_lines(path: Path, data: DataConfig) -> Found:
+def _read_lines(path: Path, data: DataConfig) -> RecordOrIssue:
     with open(path, encoding=codec(data.encoding)) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -129,21 +129,21 @@ def _read_lines(path: Path, data: DataConfig) -> Found:
                     yield DataError(f"{origin}: not valid JSON ({reason}).")
                     continue
                 if isinstance(value, dict) and value.keys() == {"header"}:  # MRQA's first line
-                    yield Finding(READ_AS, origin, "a header, which is left out")
+                    yield Issue(READ_AS, origin, "a header, which is left out")
                 elif _nested([value]):
                     yield from _questions(f"{origin}: ", [("object", value)])
                 else:
                     yield _object(value, origin)
 
 
-def read_document(path: Path, data: DataConfig) -> Found:
+def read_document(path: Path, data: DataConfig) -> RecordOrIssue:
     """Read a JSON document; a file of JSON lines, in spite of its name, is read as such."""
     text = path.read_text(encoding=codec(data.encoding))
     try:
         content = _parse(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and isinstance(_first(text), dict):
-            yield Finding(READ_AS, str(path), "JSON lines, an object each")
+            yield Issue(READ_AS, str(path), "JSON lines, an object each")
             yield from _read_lines(path, data)
             return
         several = " (several values; write one a line, or a list of them)"
@@ -162,19 +162,19 @@ def _first(text: str) -> Any:
         return None
 
 
-def _document(path: Path, content: Any) -> Found:
+def _document(path: Path, content: Any) -> RecordOrIssue:
     if isinstance(content, Twice):
         raise DataError(f"{path}: {_unfit(content)}.")
     published = isinstance(content, dict) and isinstance(content.get("data"), list)
     items, place = content, ""
     if isinstance(content, dict):
         if rows := _by_key(content):
-            yield Finding(
+            yield Issue(
                 READ_AS, str(path), f"rows by their keys, such as {shown(next(iter(content)))}"
             )
             items = rows
         elif columns := _columns(content):
-            yield Finding(READ_AS, str(path), f"columns {shortened(list(columns[0]))} of rows")
+            yield Issue(READ_AS, str(path), f"columns {shortened(list(columns[0]))} of rows")
             items = columns
         elif published:
             items, place = content["data"], "data"
@@ -195,7 +195,7 @@ def _document(path: Path, content: Any) -> Found:
     if _nested(items):
         if not published or "paragraphs" not in items[0]:
             form = "articles" if "paragraphs" in items[0] else "paragraphs"
-            yield Finding(READ_AS, str(path), f"{form} with questions, as SQuAD has them")
+            yield Issue(READ_AS, str(path), f"{form} with questions, as SQuAD has them")
         yield from _questions(
             f"{path}: ", [(f"{place}[{n}]", item) for n, item in enumerate(items)]
         )
@@ -255,7 +255,7 @@ def _refuse_label_studio(path: Path, items: Sequence[Any]) -> None:
             )
 
 
-def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> Found:
+def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> RecordOrIssue:
     """SQuAD's nesting (article > paragraph > question) in the hub's flat form.
 
     Args:
@@ -277,7 +277,9 @@ def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> Found:
         raise DataError(f"{origin}{place}: not in SQuAD's form ({shown(error)}).") from None
 
 
-def _question(origin: str, place: str, paragraph: dict[str, Any], question: Any) -> Row | DataError:
+def _question(
+    origin: str, place: str, paragraph: dict[str, Any], question: Any
+) -> Record | DataError:
     try:
         _once(question)
         values = {"question": question["question"], "context": paragraph["context"]}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from flaxbert.config import DataConfig
 from flaxbert.data.readers.json import as_list
-from flaxbert.data.table import Found, Row
+from flaxbert.data.table import Record, RecordOrIssue
 from flaxbert.errors import DataError
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
         raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
 
 
-def _read_parquet(path: Path, data: DataConfig) -> Found:
+def _read_parquet(path: Path, data: DataConfig) -> RecordOrIssue:
     import pyarrow.parquet
 
     def records(path: Path) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def _read_parquet(path: Path, data: DataConfig) -> Found:
         return table.to_pylist()
 
     for number, record in enumerate(_from_parquet(path, records), start=1):
-        yield Row(record, f"{path}: row {number}")
+        yield Record(record, f"{path}: row {number}")
 
 
 def _parquet_names(path: Path) -> dict[str, list[str]]:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from flaxbert.config import DataConfig
 from flaxbert.data.readers.encodings import codec
-from flaxbert.data.table import Found, Row
+from flaxbert.data.table import Record, RecordOrIssue
 
 
-def _read_txt(path: Path, data: DataConfig) -> Found:
+def _read_txt(path: Path, data: DataConfig) -> RecordOrIssue:
     """Paragraphs: lines up to a blank one. The form BERT's own data has, and that of books."""
     lines: list[str] = []
     start = 1
@@ -17,5 +17,5 @@ def _read_txt(path: Path, data: DataConfig) -> Found:
                 start = start if lines else number
                 lines.append(line.strip())
             elif lines:
-                yield Row({"text": "\n".join(lines), "file": str(path)}, f"{path}:{start}")
+                yield Record({"text": "\n".join(lines), "file": str(path)}, f"{path}:{start}")
                 lines = []

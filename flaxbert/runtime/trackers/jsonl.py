@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxbert.runtime.files import finite, write_text
-from flaxbert.runtime.trackers.tensorboard import Board
+from flaxbert.runtime.trackers.tensorboard import TensorBoardTracker
 
 log = logging.getLogger("flaxbert")
 
@@ -40,7 +40,7 @@ class MetricsWriter:
         if trained:
             self.first_loss, self.logged = trained[0]["loss"], int(trained[-1]["step"])
         self._file = path.open("a", encoding="utf-8")
-        self._board = Board(workdir / "tensorboard", first=step + 1)
+        self._board = TensorBoardTracker(workdir / "tensorboard", first=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line, and a scalar for each metric; null, and none, for what is not finite."""

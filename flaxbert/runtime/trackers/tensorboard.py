@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 
-class Board:
+class TensorBoardTracker:
     """TensorBoard's scalars, written by the caller.
 
     tensorboardX's own SummaryWriter writes in a thread. A full disk ends that thread, and whoever

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flaxbert.data import tag_schemes
-from flaxbert.data.checks import Finding
+from flaxbert.data.checks import Issue
 from flaxbert.data.readers import conll
 from flaxbert.errors import DataError
 from flaxbert.metrics import entities
@@ -25,7 +25,7 @@ def values(tmp_path: Path, content: str | bytes) -> list[dict[str, list[str]]]:
 
 
 def pairs(tmp_path: Path, content: str | bytes) -> list[list[tuple[str, str]]]:
-    """(token, tag) of every token of a labelled file."""
+    """(token, tag) of every token of a labeled file."""
     return [list(zip(v["tokens"], v["tags"], strict=True)) for v in values(tmp_path, content)]
 
 
@@ -110,7 +110,7 @@ def test_lines_that_may_be_comments_are_reported(content: str, tmp_path: Path) -
     path = write(tmp_path, content)
     found, (finding,) = conll.sentences(path)
     assert [sentence.tokens for sentence in found] == [["1"], ["2"]]
-    assert isinstance(finding, Finding)
+    assert isinstance(finding, Issue)
     assert f"{path}:1: lines read as comments: 2, such as '# " in str(finding)
 
 
@@ -315,7 +315,7 @@ def test_a_column_that_numbers_the_words_is_left_out_with_a_message(
         {"tokens": ["Anna", "saw"], "column3": ["NNP", "VBD"], "tags": ["B-PER", "O"]},
         {"tokens": ["Good"], "column3": ["JJ"], "tags": ["O"]},
     ]
-    assert isinstance(remark, Finding)
+    assert isinstance(remark, Issue)
     assert "the first column numbers the words and is left out" in str(remark)
 
 

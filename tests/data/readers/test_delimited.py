@@ -32,7 +32,7 @@ def values(table: Table) -> list[dict]:
 
 
 def remarks(table: Table) -> list[str]:
-    return [str(finding) for finding in table.findings if finding.kind == READ_AS]
+    return [str(finding) for finding in table.issues if finding.kind == READ_AS]
 
 
 def written(rows: Sequence[Sequence[object]], separator: str, quoting: int, end: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from flaxbert.config import DataConfig
 from flaxbert.data import readers
-from flaxbert.data.checks import in_examples
+from flaxbert.data.checks import check_examples
 from flaxbert.data.readers.encodings import LIKELY, undecodable
 from flaxbert.errors import DataError
 from flaxbert.tasks.texts import TextExample
@@ -73,7 +73,9 @@ def test_what_a_file_is_instead_is_named(content: bytes, encoding: str, parts: l
 
 
 def finds(text: str) -> list[str]:
-    return [finding.text for finding in in_examples([TextExample(text, None, None, None, "a:1")])]
+    return [
+        finding.text for finding in check_examples([TextExample(text, None, None, None, "a:1")])
+    ]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def lines(*values: Any) -> str:
 
 
 def read_as(table: readers.Table) -> list[str]:
-    return [str(finding) for finding in table.findings if finding.kind == READ_AS]
+    return [str(finding) for finding in table.issues if finding.kind == READ_AS]
 
 
 @pytest.mark.parametrize(

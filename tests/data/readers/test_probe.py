@@ -16,11 +16,11 @@ from flaxbert.data.readers import probe
 from flaxbert.data.tokenization import id_count, load_tokenizer, needs_blank, save
 from flaxbert.errors import WeightsError
 from flaxbert.pipeline.pipeline import prepare
-from flaxbert.tasks.classification import Options as ClassificationOptions
-from flaxbert.tasks.pretraining import Example, PreTraining
-from flaxbert.tasks.pretraining import Options as PreTrainingOptions
-from flaxbert.tasks.question_answering import Example as Question
-from flaxbert.tasks.question_answering import Options, QuestionAnswering
+from flaxbert.tasks.classification import ClassificationOptions as ClassificationOptions
+from flaxbert.tasks.pretraining import DocumentExample, PreTraining
+from flaxbert.tasks.pretraining import PreTrainingOptions as PreTrainingOptions
+from flaxbert.tasks.question_answering import QuestionAnswering, QuestionAnsweringOptions
+from flaxbert.tasks.question_answering import QuestionExample as Question
 
 LONG = " ".join(kinds.SENTENCES)
 
@@ -44,10 +44,13 @@ def rebuilt(directory: Path, **parts: Any) -> Path:
 def answered(tokenizer: Any, context: str, answer: str, **lengths: int) -> list[str]:
     """The texts of the gold spans, window by window, of those that hold the answer."""
     task = QuestionAnswering.create(
-        DataConfig(**({"max_length": 64, "overlap": 8} | lengths)), Options(), None, {}
+        DataConfig(**({"max_length": 64, "overlap": 8} | lengths)),
+        QuestionAnsweringOptions(),
+        None,
+        {},
     )
     example = Question("q", "who?", context, ((answer, context.index(answer)),), None, "x.json:1")
-    features = task.featurize([example], tokenizer, labelled=True)
+    features = task.featurize([example], tokenizer, labeled=True)
     texts = []
     for window, first in enumerate(features.starts[:-1]):
         start, end = (int(features.positions[side][window]) for side in ("start", "end"))
@@ -143,9 +146,9 @@ def test_pre_training_without_a_mask_token_is_refused(tmp_path: Path) -> None:
     directory = kinds.write_tokenizer("modernbert", tmp_path)
     (directory / "tokenizer_config.json").unlink()
     task = PreTraining.create(DataConfig(), PreTrainingOptions(next_sentence=False), None, {})
-    example = Example("book", ("a king",), None, "x.txt:1")
+    example = DocumentExample("book", ("a king",), None, "x.txt:1")
     with pytest.raises(WeightsError, match=r'no mask token.*"mask_token"'):
-        task.featurize([example], load_tokenizer(directory), labelled=True)
+        task.featurize([example], load_tokenizer(directory), labeled=True)
 
 
 # --- offsets -----------------------------------------------------------------------------------
@@ -251,13 +254,13 @@ def test_a_word_that_stands_twice_in_the_vocabulary_is_named(
 
 
 def test_an_id_without_embedding_stops_before_training(checkpoint: Path) -> None:
-    from flaxbert.data.table import Row, Table
+    from flaxbert.data.table import Record, Table
 
     setup = prepare(configured(checkpoint), str(checkpoint), None)
-    table = Table("x.tsv", [Row({"text": "a king", "label": "bad"}, "x.tsv:2")])
-    examples = setup.task.examples(table, labelled=True)
+    table = Table("x.tsv", [Record({"text": "a king", "label": "bad"}, "x.tsv:2")])
+    examples = setup.task.examples(table, labeled=True)
     setup.tokenizer.add_tokens(["king"])  # the vocabulary has it: no new id
-    setup.featurize(examples, table, labelled=True)
+    setup.featurize(examples, table, labeled=True)
     size = setup.model.config.vocab_size
     template = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", size), ("[SEP]", 3)]
@@ -266,7 +269,7 @@ def test_an_id_without_embedding_stops_before_training(checkpoint: Path) -> None
     with pytest.raises(
         WeightsError, match=f"gives the id {size}, but the model has embeddings only for ids below"
     ):
-        setup.featurize(examples, table, labelled=True)
+        setup.featurize(examples, table, labeled=True)
 
 
 # --- export ------------------------------------------------------------------------------------

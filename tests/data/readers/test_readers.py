@@ -190,9 +190,9 @@ def test_a_carriage_return_within_a_line_is_one_malformed_row(name: str, tmp_pat
     content = "text\nfine\nthe\rfilm\n\r!\nbad\n"
     with pytest.raises(DataError, match=rf"{name}:3: a carriage return within the line; .*skip"):
         read_text(tmp_path, name, content)
-    table = readers.read(str(tmp_path / name), DataConfig(malformed="skip"), split="train")
+    table = readers.read(str(tmp_path / name), DataConfig(on_bad_row="skip"), split="train")
     assert [row["text"] for row in values(table)] == ["fine", "bad"]
-    assert [str(finding).split(":")[1] for finding in table.findings] == ["3", "4"]
+    assert [str(finding).split(":")[1] for finding in table.issues] == ["3", "4"]
     with pytest.raises(DataError, match=rf"{name}:1: a carriage return within the line"):
         read_text(tmp_path, name, content.replace("\n", "\r"))
 
@@ -484,9 +484,9 @@ def test_of_squad_a_question_that_is_malformed_is_left_out_alone(tmp_path: Path)
     (tmp_path / "a.json").write_text(
         squad_with({"paragraphs": [{"context": "in Paris", "qas": asked}]})
     )
-    table = readers.read(str(tmp_path / "a.json"), DataConfig(malformed="skip"), split="train")
+    table = readers.read(str(tmp_path / "a.json"), DataConfig(on_bad_row="skip"), split="train")
     assert [row["id"] for row in values(table)] == [QUESTION["id"], "q3"]
-    (finding,) = table.findings
+    (finding,) = table.issues
     assert "data[1].paragraphs[0].qas[1]: not in SQuAD's form (KeyError('answer_start'))" in str(
         finding
     )
@@ -700,7 +700,7 @@ def test_a_sentence_of_a_column_file_is_a_row(tmp_path: Path) -> None:
 def test_a_malformed_line_is_an_error_that_says_how_to_skip_it(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_text(tmp_path, "a.conll", BROKEN)
-    for part in (f"{tmp_path}/a.conll:2: columns: 1; expected 2", "--config.data.malformed=skip"):
+    for part in (f"{tmp_path}/a.conll:2: columns: 1; expected 2", "--config.data.on_bad_row=skip"):
         assert part in str(caught.value)
 
 
@@ -710,7 +710,7 @@ def test_malformed_lines_are_skipped_and_counted_when_asked(
 ) -> None:
     (tmp_path / "a.conll").write_text(BROKEN)
     with caplog.at_level("INFO", "flaxbert"):
-        table = pattern(tmp_path, name, malformed="skip")
+        table = pattern(tmp_path, name, on_bad_row="skip")
     assert [row.values["tokens"] for row in table.rows] == [["Paris"], ["Good"]]
     (message,) = caplog.messages
     for part in (f"{tmp_path}/a.conll: 2 malformed lines skipped", "a.conll:2: columns: 1"):
@@ -734,7 +734,7 @@ def test_malformed_records_of_other_formats_are_skipped_too(
 ) -> None:
     (tmp_path / name).write_text(content)
     with caplog.at_level("INFO", "flaxbert"):
-        table = pattern(tmp_path, name, malformed="skip")
+        table = pattern(tmp_path, name, on_bad_row="skip")
     assert [row.values for row in table.rows] == [
         {"text": "fine", "label": "good"},
         {"text": "last", "label": "bad"},
@@ -746,11 +746,11 @@ def test_malformed_records_of_other_formats_are_skipped_too(
 @pytest.mark.parametrize("malformed", ["error", "skip"])
 @pytest.mark.parametrize("name", ["a.conll", "a.txt"])
 def test_text_that_is_not_utf8_is_named_with_its_line(
-    name: str, malformed: str, tmp_path: Path
+    name: str, on_bad_row: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes("Paris B-LOC\n\nna O\nna\xefve O\n".encode("latin-1"))
     with pytest.raises(DataError) as caught:
-        pattern(tmp_path, name, malformed=malformed)
+        pattern(tmp_path, name, on_bad_row=on_bad_row)
     for part in (f"{tmp_path}/{name}:4: not UTF-8", "--config.data.encoding"):
         assert part in str(caught.value)
 
