@@ -4,8 +4,8 @@
 
 A twentieth of the training comments is kept out of training; each emotion's threshold is fitted on
 them and stored with the export (--config.data.threshold_split=0 keeps 0.5). Expect a macro F1 near
-0.46 with BERT-base (Demszky et al. 2020, table 4). Local files: a column `labels` that holds a list,
-or a text with commas. Hardware: one GPU with 8 GB or one TPU chip.
+0.46 with BERT-base (Demszky et al. 2020, table 4). Local files: a column `labels` that holds a
+list, or a text with commas. Hardware: one GPU with 8 GB or one TPU chip.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

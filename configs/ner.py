@@ -9,8 +9,8 @@ first, its tag last, a blank line between sentences, tags in BIO, IOB1, BIOES or
 any other order with --config.data.columns=index,word,pos,tag. Malformed lines are an error, or
 skipped and counted with --config.data.on_bad_row=skip. Expect an entity F1 in the forties on
 WNUT-17 and above 0.9 on CoNLL-2003 (BERT paper, table 7: 0.924 on its test set, with a cased
-BERT-base: --config.model.init=google-bert/bert-base-cased). `f1` is conlleval's reading, `strict_f1` that of
-strict IOB2. Hardware: one GPU with 8 GB or one TPU chip; a CPU for small sets.
+BERT-base: --config.model.init=google-bert/bert-base-cased). `f1` is conlleval's reading,
+`strict_f1` that of strict IOB2. Hardware: one GPU with 8 GB or one TPU chip; a CPU for small sets.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
