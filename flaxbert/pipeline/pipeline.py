@@ -78,7 +78,8 @@ class Pipeline:
         """
         params, report = self.read_params(trained=trained)
         log.info(report.describe())
-        if self.hf_config.get("model_type") == "albert" and self.model.kind == "ForPreTraining":
+        albert = self.hf_config.get("model_type") == "albert"
+        if albert and self.model.head_type == "ForPreTraining":
             log.warning(
                 "ALBERT's second output was made to tell the order of two texts; here it learns "
                 "whether one text follows another, and is evaluated on that. To leave it out: "
@@ -89,7 +90,7 @@ class Pipeline:
     def read_params(self, *, trained: bool = False) -> tuple[Params, mapping.LoadReport]:
         """Read the weights without a report in the log; see `load_params`."""
         config = self.config
-        other = other_head(self.hf_config, self.model.kind)
+        other = other_head(self.hf_config, self.model.head_type)
         if other and trained:
             raise WeightsError(
                 f"{self.directory}: config.json says {other}, whose output layer is not that of "
@@ -108,7 +109,7 @@ class Pipeline:
             self.directory,
             seed=config.train.seed,
             reinit_head=bool(other) or (config.model.reinit_head and not trained),
-            stored=read_config(self.hf_config),
+            checkpoint_config=read_config(self.hf_config),
         )
         if trained and report.fresh:
             raise WeightsError(
@@ -246,7 +247,7 @@ class Pipeline:
                 arrays = task.to_units(arrays)
             mapping.save(self.model, arrays, partial)
         # By it transformers' pipelines cut texts; the table may have been changed since.
-        self.tokenizer.model_max_length = self.model.config.positions
+        self.tokenizer.model_max_length = self.model.config.max_positions
         save(self.tokenizer, partial)
         dropped = (
             *("_name_or_path", "transformers_version", "torch_dtype"),
@@ -304,14 +305,14 @@ def prepare(config: Config, init: str, train: Table | None) -> Pipeline:
         model_config = dataclasses.replace(
             model_config,
             max_position_embeddings=config.model.max_position_embeddings
-            + model_config.first_position,
+            + model_config.position_offset,
         )
     if config.model.dropout is not None:
         model_config = model_config.with_dropout(config.model.dropout)
-    if config.data.max_length > model_config.positions:
+    if config.data.max_length > model_config.max_positions:
         raise ConfigError(
             f"data.max_length={config.data.max_length}, but {init} knows "
-            f"{model_config.positions} positions; lower max_length, or repeat the table with "
+            f"{model_config.max_positions} positions; lower max_length, or repeat the table with "
             f"--config.model.max_position_embeddings={config.data.max_length}"
         )
     for task_name, problem in PROBLEMS.items():
