@@ -1,11 +1,8 @@
 """From a configuration to everything a run works with: model, task, tokenizer, data sets."""
 
 import dataclasses
-import json
 import logging
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +17,13 @@ from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import permutation
 from flaxbert.data.table import Table
-from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer, save
+from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer
 from flaxbert.data.windows import TooLongError
-from flaxbert.errors import ConfigError, WeightsError, WorkdirError
+from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.pipeline.datasets import Dataset
-from flaxbert.pretrained import formats, mapping
+from flaxbert.pretrained import export, formats, mapping
 from flaxbert.pretrained.load import other_head
 from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import sharding
@@ -229,49 +226,19 @@ class Pipeline:
         Raises:
           WorkdirError: if it cannot be written.
         """
-        try:
-            self._export(params, directory.resolve(), task or self.task, card)
-        except Exception as error:  # safetensors and tokenizers raise types of their own
-            raise WorkdirError(
-                f"{directory}: could not be written ({error}). The checkpoints are whole: make "
-                "room or mend the place, and run the same command again."
-            ) from error
-
-    def _export(self, params: Params | None, directory: Path, task: Task, card: str) -> None:
-        partial = directory.with_name(f".{directory.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if params is not None:
-            arrays = jax.tree.map(np.asarray, params)
-            if isinstance(task, HasUnits):
-                arrays = task.to_units(arrays)
-            mapping.save(self.model, arrays, partial)
-        # By it transformers' pipelines cut texts; the table may have been changed since.
-        self.tokenizer.model_max_length = self.model.config.max_positions
-        save(self.tokenizer, partial)
-        dropped = (
-            *("_name_or_path", "transformers_version", "torch_dtype"),
-            *("id2label", "label2id", "problem_type", "flaxbert"),
+        task = task or self.task
+        arrays = None if params is None else jax.tree.map(np.asarray, params)
+        if arrays is not None and isinstance(task, HasUnits):
+            arrays = task.to_units(arrays)
+        export.export(
+            directory,
+            model=self.model,
+            params=arrays,
+            tokenizer=self.tokenizer,
+            hf_config=self.hf_config,
+            task_config=task.hf_config(),
+            card=card,
         )
-        kept = {key: value for key, value in self.hf_config.items() if key not in dropped}
-        hf_config = kept | {
-            "architectures": [self.model.architecture],
-            "model_type": self.model.config.model_type,
-            "vocab_size": self.model.config.vocab_size,
-            "max_position_embeddings": self.model.config.max_position_embeddings,
-            "dtype": self.config.model.param_dtype,
-            **task.hf_config(),
-        }
-        text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
-        (partial / "config.json").write_text(text, encoding="utf-8")
-        if card:
-            (partial / "README.md").write_text(card, encoding="utf-8")
-        old = directory.with_name(f".{directory.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if directory.exists():  # a directory is not replaced in one go: out of the way, then gone
-            os.replace(directory, old)
-        os.replace(partial, directory)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 PROBLEMS = {
