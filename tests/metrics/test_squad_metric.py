@@ -66,7 +66,7 @@ def test_the_score_is_the_mean_over_questions_in_percent() -> None:
 
 
 def test_a_question_without_reference_is_refused() -> None:
-    with pytest.raises(ValueError, match="every one needs a reference"):
+    with pytest.raises(ValueError, match="each needs a reference"):
         squad.score(["Paris", "king"], [["Paris"], []])
 
 

@@ -112,7 +112,7 @@ def test_pytorch_parameters_are_read_and_float8_is_refused(
     torch.save(state, file)
     assert_same(load(directory), load(checkpoint))
     torch.save({name: each.detach().to(torch.float8_e4m3fn) for name, each in state.items()}, file)
-    with pytest.raises(WeightsError, match="is float8_e4m3fn, a quantised model's"):
+    with pytest.raises(WeightsError, match="is float8_e4m3fn, as in quantized models"):
         load(directory)
 
 
@@ -155,8 +155,8 @@ def _cut(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_pickle, "holds more than tensors, and reading it could run code; refused"),
-        (_zipped_pickle, "holds more than tensors, and reading it could run code; refused"),
+        (_pickle, "not read, because it holds more than tensors and could run code"),
+        (_zipped_pickle, "not read, because it holds more than tensors and could run code"),
         (_nested, "'weights' is a dict, not a tensor"),
         (_list, "holds a list, not tensors by name"),
         (_cut, "not a readable PyTorch file"),
@@ -341,7 +341,7 @@ def test_label_maps_that_contradict_each_other_are_reported(
     directory = copied(checkpoint, tmp_path)
     edit_config(id2label={"0": "bad", "1": "good"}, label2id={"bad": 1, "good": 0})(directory)
     assert read_config(directory)["id2label"] == {"0": "bad", "1": "good"}
-    assert "id2label says that 0 is 'bad', label2id that 'bad' is 1; id2label counts" in caplog.text
+    assert "'bad' is 0 in id2label, but 1 in label2id; using id2label" in caplog.text
     caplog.clear()
     edit_config(label2id={"LABEL_0": 0, "LABEL_1": 1})(directory)  # transformers' placeholders
     read_config(directory)
@@ -441,13 +441,13 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "an empty file": (write_bytes("model.safetensors", b""), "not a readable safetensors file"),
     "a pointer to large files": (
         write_bytes("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid x"),
-        "model.safetensors: a pointer of Git LFS, not the weights; fetch them: git lfs pull",
+        "model.safetensors: a Git LFS pointer, not the weights; download them: git lfs pull",
     ),
     "a shard less": (
         only("model.safetensors.index.json", INDEX),
-        "shards named there but absent: model-00001-of-00002.safetensors. Fetch them",
+        "missing shards: model-00001-of-00002.safetensors. Download them",
     ),
-    "an index without shards": (only("model.safetensors.index.json", b"{}"), "absent: all"),
+    "an index without shards": (only("model.safetensors.index.json", b"{}"), "missing shards: all"),
     "an index that is no JSON": (only("model.safetensors.index.json", b"{"), "not valid JSON"),
     "Flax bytes cut off": (
         only(
@@ -530,7 +530,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another summary": (
         edit_config(model_type="electra", summary_type="mean"),
-        "summary_type is 'mean'; flaxbert has 'first' alone",
+        "summary_type is 'mean'; flaxbert only supports 'first'",
     ),
     "float8": (quantised, "encoder.layer.1.intermediate.dense.weight is F8_E4M3"),
     "a decoder": (edit_config(is_decoder=True), "config.json: is_decoder is true"),

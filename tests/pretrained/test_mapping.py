@@ -650,7 +650,8 @@ def test_a_file_of_all_tensors_counts_before_shards(
 def test_an_absent_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
     directory = shard(stored["span"], tmp_path / "shards")
     (directory / "model-00002-of-00002.safetensors").unlink()
-    assert "absent: model-00002-of-00002.safetensors. Fetch" in refusal(directory, SpanHead)
+    missing = "missing shards: model-00002-of-00002.safetensors. Download"
+    assert missing in refusal(directory, SpanHead)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -668,7 +669,7 @@ def test_a_checkpoint_in_another_format_says_which_are_read(
     (directory / "model.safetensors").rename(directory / "model.onnx")
     message = refusal(directory, PoolerHead)
     assert "no weights (model.safetensors, pytorch_model.bin, flax_model.msgpack" in message
-    assert "model.onnx holds weights for ONNX Runtime" in message
+    assert "model.onnx contains weights for ONNX Runtime" in message
     assert "Files there: config.json, model.onnx" in message
 
 
@@ -762,7 +763,7 @@ def test_a_package_that_carries_a_model_is_taken(
         ("/absent/model", ["model.init='/absent/model': no such directory"]),
         ("runs/squad/export", ["model.init='runs/squad/export': no such directory"]),
         ("", ["model.init='': no such directory"]),
-        ("two words", ["no such directory, and no hub id", "--config.model.init=DIR"]),
+        ("two words", ["no such directory, and not a hub id", "--config.model.init=DIR"]),
     ],
 )
 def test_a_model_that_does_not_exist_is_named(init: str, parts: list[str]) -> None:
@@ -791,7 +792,7 @@ CONFIG = b'{"model_type": "bert"}'
     [
         (
             {"adapter_config.json": json.dumps(PEFT).encode(), "adapter_model.safetensors": b"x"},
-            ["a LoRA adapter of google-bert/bert-base-uncased, not a whole model; merge it"],
+            ["a LoRA adapter of google-bert/bert-base-uncased, not a complete model; merge it"],
         ),
         (
             {
@@ -799,36 +800,42 @@ CONFIG = b'{"model_type": "bert"}'
                     PEFT | {"peft_type": "IA3", "modules_to_save": ["classifier"]}
                 ).encode()
             },
-            ["an adapter (IA3) of google-bert", "with trained layers besides (classifier)"],
+            ["an adapter (IA3) of google-bert", "with other trained layers (classifier)"],
         ),
-        ({"adapter_config.json": b"{"}, ["an adapter (of an unknown type) of a model"]),
+        ({"adapter_config.json": b"{"}, ["an adapter (of unknown type) of an unknown model"]),
         (
             {
                 f"checkpoint-{step}/{name}": CONFIG
                 for step in (500, 1500, 1000)
                 for name in ("config.json", "model.safetensors", "optimizer.pt")
             },
-            ["a directory below (there are 3 such directories); use ", "checkpoint-1500"],
+            ["the model is in a subdirectory (3 of them have one); use ", "checkpoint-1500"],
         ),
         (
             {"modules.json": b"[]"}
             | {f"0_Transformer/{name}": CONFIG for name in ("config.json", "pytorch_model.bin")},
-            ["the model is in a directory below; use ", "0_Transformer"],
+            ["the model is in a subdirectory; use ", "0_Transformer"],
         ),
-        ({"model.Q8_0.gguf": b"GGUF"}, ["model.Q8_0.gguf holds weights for llama.cpp (GGUF)"]),
-        ({"onnx/model.onnx": b"x"}, ["onnx/model.onnx holds weights for ONNX Runtime"]),
-        ({"openvino_model.xml": b"x"}, ["openvino_model.xml holds weights for OpenVINO"]),
+        ({"model.Q8_0.gguf": b"GGUF"}, ["model.Q8_0.gguf contains weights for llama.cpp (GGUF)"]),
+        ({"onnx/model.onnx": b"x"}, ["onnx/model.onnx contains weights for ONNX Runtime"]),
+        ({"openvino_model.xml": b"x"}, ["openvino_model.xml contains weights for OpenVINO"]),
         ({"tf_model.h5": b"x"}, ["weights of transformers' TensorFlow classes"]),
         (
             {"zero_to_fp32.py": b"", "global_step500/x.pt": b"x"},
-            ["DeepSpeed's, in parts", "zero_to_fp32.py"],
+            ["the weights are partitioned by DeepSpeed", "zero_to_fp32.py"],
         ),
-        ({"pytorch_model_fsdp_0/x": b"x"}, ["FSDP's parts", "accelerate merge-weights"]),
+        (
+            {"pytorch_model_fsdp_0/x": b"x"},
+            ["the weights are partitioned by FSDP", "accelerate merge-weights"],
+        ),
         (
             {"model-00001-of-00002.safetensors": b"x", "model-00002-of-00002.safetensors": b"x"},
-            ["2 shards such as model-00001-of-00002", "no model.safetensors.index.json; fetch it"],
+            [
+                "2 shards such as model-00001-of-00002",
+                "no model.safetensors.index.json; download it",
+            ],
         ),
-        ({"epoch=3.ckpt": b"x"}, ["if epoch=3.ckpt holds", "rename it to pytorch_model.bin"]),
+        ({"epoch=3.ckpt": b"x"}, ["if epoch=3.ckpt contains", "rename it to pytorch_model.bin"]),
         ({"optimizer.pt": b"x", "training_args.bin": b"x"}, ["optimizer.pt"]),
     ],
 )
@@ -852,10 +859,10 @@ def test_an_adapter_next_to_the_weights_is_reported(
     directory = edited(checkpoint, tmp_path / "adapted", lambda tensors: None)
     (directory / "adapter_config.json").write_text(json.dumps(PEFT))
     mapping.load(make_model(directory, PoolerHead), directory, seed=0)
-    assert "holds an adapter too (adapter_config.json), which is left out" in caplog.text
+    assert "ignoring the adapter (adapter_config.json) next to the weights" in caplog.text
 
 
-@pytest.mark.parametrize("key", formats.NESTED)
+@pytest.mark.parametrize("key", formats.STATE_DICT_KEYS)
 def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any) -> None:
     class Tensor:
         def __init__(self) -> None:
@@ -878,7 +885,7 @@ def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any)
 
 @pytest.mark.parametrize("init", ["package://tiny_bert", "{}"])
 def test_a_revision_of_what_is_not_on_the_hub_is_refused(init: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"only models of the hub .* leave revision 'v1' out"):
+    with pytest.raises(WeightsError, match=r"only models of the hub .* remove revision 'v1'"):
         resolve(init.format(tmp_path), "v1")
 
 
