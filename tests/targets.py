@@ -1,4 +1,4 @@
-"""Compile a training step for a TPU slice or a GPU that is not here, and read the program."""
+"""Compile a training step for a TPU slice or a GPU that is not present, and read the program."""
 
 import os
 import re
@@ -21,7 +21,7 @@ H100 = Path(__file__).parent / "golden/h100_target.txtpb"
 
 
 def v5e_devices() -> list[Any]:
-    """Eight chips of a TPU v5e; needs libtpu."""
+    """Return eight chips of a TPU v5e; needs libtpu."""
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -31,7 +31,7 @@ def v5e_devices() -> list[Any]:
 
 
 def h100_devices() -> list[Any]:
-    """Eight H100 of one host; needs jax's plugin for CUDA 12."""
+    """Return eight H100 of one host; needs jax's plugin for CUDA 12."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     topology = topologies.get_topology_desc(
         platform="cuda", topology_name="1x1x8", topology="1x1x8", target_config=H100.read_text()
@@ -54,14 +54,14 @@ def compiled_step(
     length: int = 384,
     segments: int = 8,
 ) -> str:
-    """Optimized HLO of the training step in bfloat16, with the model's dropout.
+    """Return the optimized HLO of a training step in bfloat16, with dropout.
 
     Args:
-      task: gives output layer and loss.
-      config: a config.json.
-      devices: they share the rows.
-      by_token: names of the task's own arrays [R, T].
-      by_segment: names of the task's own arrays [R, K].
+      task: gives the output layer and the loss.
+      config: a parsed config.json.
+      devices: devices that share the rows.
+      by_token: names of the task's arrays [R, T].
+      by_segment: names of the task's arrays [R, K].
       rows: R, over all devices.
       length: T.
       segments: K.
@@ -85,9 +85,9 @@ def compiled_step(
 
 
 def bfloat16_sums(program: str) -> list[str]:
-    """Lines of optimized HLO that add up in bfloat16: over places, tokens or devices.
+    """Return the lines of optimized HLO that sum in bfloat16: over positions, tokens or devices.
 
-    A maximum, as that of a softmax, is none.
+    A maximum, such as that of a softmax, is not a sum.
     """
     adders = {
         name
