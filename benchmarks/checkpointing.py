@@ -59,7 +59,7 @@ def main() -> None:
         saving = block % 2 == 1
         begun, used = time.perf_counter(), time.process_time()
         for number in range(STEPS):
-            now, sums = step(now, put(batches.full_rows(taken % plan.steps)))
+            now, sums = step(now, put(batches.padded_rows(taken % plan.steps)))
             taken += 1
             jax.block_until_ready(sums)
             if saving and number == 0:

@@ -94,8 +94,8 @@ def make_batch(setup: Pipeline, examples: Any, table: Any, tokens: int) -> dict[
         _, features = setup.featurize(examples, table, labeled=True)
         size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
     data = setup.dataset(examples, table, batch_size=size, labeled=True, training=True)
-    rows = dataclasses.replace(data.batches, steps=1, shards=1)
-    return rows.build(rows.full_rows(0))
+    rows = dataclasses.replace(data.batches, steps=1, data_parallelism=1)
+    return rows.build(rows.padded_rows(0))
 
 
 def errors(

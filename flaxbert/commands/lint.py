@@ -162,11 +162,11 @@ def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Itera
         what = f"the tokenizer reads {coverage.pairs(merged)}"
         yield Issue("words that become one", table.source, what)
     length = setup.config.data.max_length
-    share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
-    for index in features.cut:
+    share = f"{features.truncated_count} of {len(examples)} ({features.truncated_count / len(examples):.1%})"
+    for index in features.truncated:
         what = f"is cut to {length} tokens, as are {share}; raise data.max_length"
         yield Issue("cut text", examples[index].origin, what)
-    for kind, places in features.lost.items():
+    for kind, places in features.unreachable.items():
         for index, what in places.items():
             yield Issue(kind, examples[index].origin, what)
     if key == "train" and (reason := features.idle):

@@ -7,7 +7,7 @@ configuration says how.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -25,6 +25,7 @@ from flaxbert.models.layers import (
     layer_norm,
     split_key,
 )
+from flaxbert.types import Batch
 
 Outputs = dict[str, Array]
 
@@ -88,7 +89,7 @@ class HiddenStates(Head):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         del config, rngs
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Nothing beside the hidden states."""
         return {}
 
@@ -101,9 +102,9 @@ class PoolerHead(Head):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.pooler = Transform(config, "tanh", rngs, norm=False)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D], batch["anchor"] [R, K] -> pooled [R, K, D]."""
-        return {"pooled": self.pooler(gather(hidden, batch["cls_position"]))}
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Hidden [R, T, D], batch.extra["anchor"] [R, K] -> pooled [R, K, D]."""
+        return {"pooled": self.pooler(gather(hidden, batch.cls_position))}
 
 
 class SequenceClassificationHead(Head):
@@ -123,12 +124,12 @@ class SequenceClassificationHead(Head):
         self.first_rate = self.rate if config.pooler_dropout else 0.0
         self.pooling = config.pooling
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D], batch["anchor"] [R, K] -> logits [R, K, C], float32."""
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Hidden [R, T, D], batch.extra["anchor"] [R, K] -> logits [R, K, C], float32."""
         first_key, last_key = split_key(key, 2) if self.first_rate else (None, key)
-        cls_positions = batch["cls_position"]
+        cls_positions = batch.cls_position
         if self.pooling == "mean":
-            pooled = segment_means(hidden, batch["segment_ids"], cls_positions.shape[1])
+            pooled = segment_means(hidden, batch.segment_ids, cls_positions.shape[1])
         else:
             pooled = gather(hidden, cls_positions)  # [R, K, D]
         pooled = self.pooler(dropout(pooled, self.first_rate, first_key))
@@ -178,7 +179,7 @@ class SpanHead(TokenHead):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         super().__init__(config, 2, config.span_dropout, rngs)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Hidden [R, T, D] -> start_logits [R, T] and end_logits [R, T], float32."""
         logits = self.scores(hidden, key)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
@@ -192,7 +193,7 @@ class TokenClassificationHead(TokenHead):
     def __init__(self, config: EncoderConfig, num_labels: int, rngs: nnx.Rngs):
         super().__init__(config, num_labels, config.token_rate, rngs)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Hidden [R, T, D] -> logits [R, T, C], float32."""
         return {"logits": self.scores(hidden, key)}
 
@@ -209,7 +210,7 @@ class ReplacedTokenHead(Head):
         self.transform = Transform(config, config.hidden_act, rngs, norm=False)
         self.classifier = dense(config, config.hidden_size, 1, rngs, last=True)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Hidden [R, T, D] -> logits [R, T] of "was replaced", float32."""
         return {"logits": self.classifier(self.transform(hidden))[..., 0]}
 
@@ -239,15 +240,13 @@ class PreTrainingHead(Head):
         self.pooler = pooler(config, rngs) if next_sentence else None
         self.kind = "ForPreTraining" if next_sentence else "ForMaskedLM"
 
-    def __call__(
-        self, hidden: Array, batch: Mapping[str, Array], key: Array | None, words: Embedding
-    ) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
         """Score masked words and, with it, the next sentence.
 
         Args:
           hidden: [R, T, D].
-          batch: `masked` [R, T], 1 where a word is to be guessed; without it every place is.
-            `cls_position` [R, K].
+          batch: `extra["masked"]` [R, T], 1 where a word is to be predicted; without it every
+            place is. `cls_position` [R, K].
           key: unused; this head has no dropout.
           words: the encoder's table.
 
@@ -255,11 +254,13 @@ class PreTrainingHead(Head):
           `places` [R, P], the masked places, then others; `mlm_logits` [R, P, V] there; and
           `nsp_logits` [R, K, 2] (0: the second text follows the first), all float32.
         """
-        length, segments = hidden.shape[1], batch["cls_position"].shape[1]
+        length, segments = hidden.shape[1], batch.cls_position.shape[1]
         most = length
-        if "masked" in batch:
+        masked = batch.extra.get("masked")
+        if masked is not None:
             most = min(length, math.ceil(self.mask_rate * length) + segments)
-        masked = batch.get("masked", jnp.ones(hidden.shape[:2], jnp.int32))
+        else:
+            masked = jnp.ones(hidden.shape[:2], jnp.int32)
         _, places = jax.lax.top_k(masked, most)  # ties: the first place first
         table = words if self.decoder is None else self.decoder
         logits = table.attend(self.transform(gather(hidden, places)))
@@ -267,7 +268,7 @@ class PreTrainingHead(Head):
             logits += self.word_bias
         outputs = {"places": places, "mlm_logits": logits}
         if self.next_sentence is not None and self.pooler is not None:
-            pooled = self.pooler(gather(hidden, batch["cls_position"]))
+            pooled = self.pooler(gather(hidden, batch.cls_position))
             outputs["nsp_logits"] = self.next_sentence(pooled)
         return outputs
 

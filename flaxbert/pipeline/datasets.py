@@ -24,8 +24,8 @@ class Dataset:
     def origins(self, step: int) -> list[str]:
         """Where the examples of a step come from, such as train.tsv:17."""
         features = self.batches.features
-        first = features.first[self.batches.step_features(step)]
-        return [self.examples[i].origin for i in features.example[first]]
+        first = features.feature_start[self.batches.step_features(step)]
+        return [self.examples[i].origin for i in features.example_index[first]]
 
     def fingerprint(self, labels: Sequence[str]) -> str:
         """A hash of all that the model is given and that evaluation goes by.

@@ -163,7 +163,7 @@ class Pipeline:
                 raise
             examples = error.leave_out(examples, table)
             features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        highest = int(features.tokens["input_ids"].max(initial=0))
+        highest = int(features.per_token["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
             raise WeightsError(
                 f"{self.directory}: the tokenizer gives the id {highest}, but the model has "
@@ -196,15 +196,15 @@ class Pipeline:
             batch_size=batch_size,
             row_length=self.row_length,
             segments=self.segments,
-            shards=sharding.data_parallelism(self.mesh),
+            data_parallelism=sharding.data_parallelism(self.mesh),
             parts=self.config.train.accumulation_steps if training else 1,
             steps=math.ceil(len(features) / batch_size),
             seed=self.config.train.seed if training else None,
         )
         message = f"{table.source}: {len(examples)} examples, {len(features)} features"
-        if features.truncated:
+        if features.truncated_count:
             message += (
-                f"; {features.truncated} of them cut to data.max_length="
+                f"; {features.truncated_count} of them cut to data.max_length="
                 f"{self.config.data.max_length} tokens"
             )
         log.info(message)

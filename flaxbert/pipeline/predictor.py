@@ -24,8 +24,8 @@ from flaxbert.runtime import memory, sharding
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import Progress
-from flaxbert.tasks.base import Task, TaskOutputs, score_with_slices
-from flaxbert.types import Metrics, Params, Prediction
+from flaxbert.tasks.base import Task, score_with_slices
+from flaxbert.types import Metrics, Params, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
@@ -93,7 +93,7 @@ def predict(
                 )
             offset = 0
             for k, sequence in enumerate(row):
-                length, start = int(features.lengths[sequence]), features.starts[sequence]
+                length, start = int(features.lengths[sequence]), features.sequence_start[sequence]
                 for name, store_values in slots.items():
                     store_values[sequence] = outputs["slots"][name][r, k]
                 for name, store_values in tokens.items():
@@ -107,7 +107,7 @@ def predict(
     for number in range(batches.steps_per_epoch):
         if preemption.asked():
             raise Preempted("stopped while evaluating; the same command continues")
-        rows = batches.full_rows(number)
+        rows = batches.padded_rows(number)
         build = functools.partial(batches.build, step=number)
         waiting.append((rows, step(params, sharding.make_global_batch(rows, build, mesh))))
         if len(waiting) > 1:
@@ -214,7 +214,7 @@ class Evaluator:
                 self._setup.mesh,
                 bar.advance,
                 preemption or Preemption(),
-                lambda n: data.examples[data.batches.features.example[n]].origin,
+                lambda n: data.examples[data.batches.features.example_index[n]].origin,
             )
         # Scores are needed on every host, as thresholds and the best weights follow from them;
         # without labels the records are only written.

@@ -23,4 +23,4 @@ def compile_buckets(
     """
     programs = {rows: step.lower(first, make_batch(rows)).compile() for rows in heights}
     memory.report(programs[max(heights)], max(heights))
-    return lambda first, batch: programs[batch["input_ids"].shape[0]](first, batch)
+    return lambda first, batch: programs[batch.input_ids.shape[0]](first, batch)

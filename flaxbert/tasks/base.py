@@ -4,29 +4,16 @@ A task turns rows into examples, examples into features, a head's outputs into a
 back into metrics and predictions. It never sees a device, a mesh, a step or an optimizer.
 """
 
-import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-import numpy as np
-from jax import Array
-
 from flaxbert.config import DataConfig
+from flaxbert.data.batching import Resample
 from flaxbert.data.features import Features
 from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.models.heads import MakeHead, Outputs
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskOutputs:
-    """A head's outputs on the host, in the order and layout of the `Features` they belong to."""
-
-    slots: dict[str, np.ndarray]
-    """[M, ...] one value a sequence."""
-    tokens: dict[str, np.ndarray]
-    """[sum(lengths), ...] one value a token, all sequences end to end."""
+from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutputs
 
 
 class Example(Protocol):
@@ -65,6 +52,26 @@ class NoLabels:
     def labels(self) -> tuple[int | str, ...]:
         """None."""
         return ()
+
+
+def nothing_to_learn(features: Features, resample: Resample | None) -> str | None:
+    """Return why no feature counts in a loss, so that training learns nothing; None if one does.
+
+    Args:
+      features: labeled ones.
+      resample: see `Batches`.
+    """
+    start = features.token_indices.get("start")
+    if start is not None and (start < 0).all():
+        return "no window contains a complete answer; raise data.max_length or data.overlap"
+    if "first" in features.per_token and not features.per_token["first"].any():
+        return "no word has a visible character"
+    if resample is not None:
+        sequences = range(len(features.lengths))
+        drawn = (resample(features.tokens_of(n), n, 0).get("masked") for n in sequences)
+        if not any(masked is None or masked.any() for masked in drawn):
+            return "no word can be masked: all tokens are special, or words have too many pieces"
+    return None
 
 
 class Task(Protocol):
@@ -108,14 +115,14 @@ class Task(Protocol):
     def loss_names(self) -> Sequence[str]:
         """Names of what `loss` gives, ("loss",) for most tasks. Their means are added."""
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """For each objective the sum of its losses, and of their weights (both scalars).
 
         Weights must not depend on `outputs`, and those of empty slots are 0.
         """
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
-        """What evaluation needs: {"slots": {name: [R, K, ...]}, "tokens": {name: [R, T, ...]}}."""
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
+        """Return what predictions are made of: arrays [R, K, ...] and [R, T, ...] by name."""
 
     def decode(
         self, examples: Sequence[Any], features: Features, predictions: TaskOutputs

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
@@ -27,9 +26,9 @@ from flaxbert.errors import ConfigError
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import NoLabels, TaskOutputs
+from flaxbert.tasks.base import NoLabels
 from flaxbert.tasks.losses import position_cross_entropy, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
@@ -167,9 +166,9 @@ class QuestionAnswering:
                 "char_end": ends,
                 "max_context": windows.max_context(owner, starts, self.data.overlap),
             },
-            example=owner,
-            positions=windows.gold_spans(golds, owner, starts, ends) if labeled else {},
-            lost=windows.out_of_reach(every, owner, starts, ends, limit) if labeled else {},
+            example_index=owner,
+            token_indices=windows.gold_spans(golds, owner, starts, ends) if labeled else {},
+            unreachable=windows.out_of_reach(every, owner, starts, ends, limit) if labeled else {},
         )
 
     @property
@@ -177,27 +176,27 @@ class QuestionAnswering:
         """Start and end scores."""
         return SpanHead
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy over the feature's own positions, mean of start and end."""
         start, end = (
-            position_cross_entropy(outputs[f"{side}_logits"], batch[side], batch["segment_ids"])
+            position_cross_entropy(outputs[f"{side}_logits"], batch.extra[side], batch.segment_ids)
             for side in ("start", "end")
         )
-        weight = batch["weight"] * (batch["start"] >= batch["cls_position"])  # see windows.NOWHERE
+        weight = batch.weight * (batch.extra["start"] >= batch.cls_position)  # see windows.NOWHERE
         return {"loss": weighted_sum((start + end) / 2, weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The best starts and ends of each segment [R, K, n], and the score of [CLS] [R, K]."""
-        allowed = {"start": batch["max_context"] > 0, "end": batch["char_start"] >= 0}
-        null = jnp.zeros(batch["cls_position"].shape)
+        allowed = {"start": batch.extra["max_context"] > 0, "end": batch.extra["char_start"] >= 0}
+        null = jnp.zeros(batch.cls_position.shape)
         slots = {}
         for side, places in allowed.items():
             logits = outputs[f"{side}_logits"]
             slots[f"{side}_score"], slots[f"{side}_place"] = spans.candidates(
-                logits, places, batch["segment_ids"], batch["cls_position"], self.options.n_best
+                logits, places, batch.segment_ids, batch.cls_position, self.options.n_best
             )
-            null += jnp.take_along_axis(logits, batch["cls_position"], axis=1)
-        return {"slots": slots | {"null_score": null}, "tokens": {}}
+            null += jnp.take_along_axis(logits, batch.cls_position, axis=1)
+        return TaskOutputs(per_sequence=slots | {"null_score": null})
 
     def decode(
         self, examples: Sequence[QuestionExample], features: Features, predictions: TaskOutputs
@@ -209,14 +208,14 @@ class QuestionAnswering:
         """
         best: list[tuple[float, int, int]] = [(-np.inf, 0, 0)] * len(examples)
         null = np.full(len(examples), np.inf)
-        for window, example in enumerate(features.example):
-            found = {name: values[window] for name, values in predictions.slots.items()}
+        for window, example in enumerate(features.example_index):
+            found = {name: values[window] for name, values in predictions.per_sequence.items()}
             score, first, last = spans.best_span(found, self.options.max_answer_length)
             null[example] = min(null[example], found["null_score"])
             if score > best[example][0]:
-                begin = features.starts[window]
-                start = int(features.tokens["char_start"][begin + first])
-                end = int(features.tokens["char_end"][begin + last])
+                begin = features.sequence_start[window]
+                start = int(features.per_token["char_start"][begin + first])
+                end = int(features.per_token["char_end"][begin + last])
                 best[example] = (score, start, end)
         return [
             self._record(example, span, float(odds))

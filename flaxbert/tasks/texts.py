@@ -133,10 +133,10 @@ def featurize(
     tokens, owner, cut = make(examples, tokenizer, data)
     return Features.build(
         tokens,
-        example=owner,
-        feature=owner,
-        slots={"label": [examples[i].label for i in owner]} if labeled else {},
-        cut=cut,
+        example_index=owner,
+        feature_index=owner,
+        per_sequence={"label": [examples[i].label for i in owner]} if labeled else {},
+        truncated=cut,
     )
 
 

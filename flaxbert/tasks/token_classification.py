@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import tag_schemes, windows
@@ -24,10 +23,9 @@ from flaxbert.errors import DataError
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.tasks.tags import read_tags, read_words, require_words
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
@@ -189,7 +187,7 @@ class TokenClassification:
                 "first": first,
                 **({"label": labels} if labeled else {}),
             },
-            example=owner,
+            example_index=owner,
         )
 
     @property
@@ -198,24 +196,24 @@ class TokenClassification:
         count = len(self.labels)
         return lambda config, rngs: TokenClassificationHead(config, count, rngs)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy at first pieces: logits [R, T, C] against label [R, T]."""
-        losses = cross_entropy(outputs["logits"], batch["label"])
-        return {"loss": weighted_sum(losses, batch["first"].astype(jnp.float32))}
+        losses = cross_entropy(outputs["logits"], batch.label)
+        return {"loss": weighted_sum(losses, batch.extra["first"].astype(jnp.float32))}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The best tag of every token, [R, T]."""
-        return {"slots": {}, "tokens": {"tag": jnp.argmax(outputs["logits"], axis=-1)}}
+        return TaskOutputs(per_token={"tag": jnp.argmax(outputs["logits"], axis=-1)})
 
     def decode(
         self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """One tag a word."""
         tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
-        owner = np.repeat(features.example, features.lengths)
-        for place in np.flatnonzero(features.tokens["first"]):
-            tag = self.labels[int(predictions.tokens["tag"][place])]
-            tags[owner[place]][features.tokens["word"][place]] = tag
+        owner = np.repeat(features.example_index, features.lengths)
+        for place in np.flatnonzero(features.per_token["first"]):
+            tag = self.labels[int(predictions.per_token["tag"][place])]
+            tags[owner[place]][features.per_token["word"][place]] = tag
         return [
             {"tokens": list(example.tokens), "tags": self._filled(each)}
             for example, each in zip(examples, tags, strict=True)

@@ -120,7 +120,7 @@ class Loop:
     def _take_step(self) -> Any:
         setup, batches = self._plan.setup, self._plan.batches
         build = functools.partial(batches.build, step=self.step)
-        batch = sharding.make_global_batch(batches.full_rows(self.step), build, setup.mesh)
+        batch = sharding.make_global_batch(batches.padded_rows(self.step), build, setup.mesh)
         self.now, sums = self._train_step(self.now, batch)
         self.step += 1
         self.final = None

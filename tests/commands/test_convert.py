@@ -166,7 +166,7 @@ def test_the_certificate_sees_beyond_local_attention(
 def test_padding_is_the_one_that_positions_are_counted_from() -> None:
     model = Model.create(read_config({"model_type": "roberta", **zoo.SIZES}), PoolerHead)
     batch = parity.random_batch(model, {}, 2, 9, 0)
-    assert np.array_equal(batch["input_ids"] == 1, batch["attention_mask"] == 0)
+    assert np.array_equal(batch.input_ids == 1, batch.extra["attention_mask"] == 0)
 
 
 def test_help_shows_both_forms(capsys: pytest.CaptureFixture[str]) -> None:

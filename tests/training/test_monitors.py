@@ -40,7 +40,7 @@ def poisoned(monkeypatch) -> set[int]:
     def spoilt(self: Batches, rows, step=0):
         batch = build(self, rows, step)
         if step + 1 in steps and self.seed is not None:
-            batch["weight"] = batch["weight"] * np.float32("nan")
+            batch.weight = batch.weight * np.float32("nan")
         return batch
 
     monkeypatch.setattr(Batches, "build", spoilt)
