@@ -80,7 +80,7 @@ def hosts(monkeypatch) -> Callable[..., list]:
     state = Host(Store())
     monkeypatch.setattr(multihost, "_state", lambda: state)
     monkeypatch.setattr(multihost, "_numbers", Numbers())
-    monkeypatch.setattr(multihost, "several_hosts", lambda: True)
+    monkeypatch.setattr(multihost, "is_multihost", lambda: True)
     monkeypatch.setattr(jax, "process_index", lambda: state.process_id)
     monkeypatch.setattr(multihost.socket, "gethostname", lambda: "ab"[state.process_id])
 
@@ -106,7 +106,7 @@ def hosts(monkeypatch) -> Callable[..., list]:
 
 def test_hosts_that_agree_go_on(hosts):
     assert hosts(lambda host: multihost.agree({"steps": 3})) == [None, None]
-    assert hosts(lambda host: multihost.exchange(f"of {host}")) == [["of 0", "of 1"]] * 2
+    assert hosts(lambda host: multihost.all_gather(f"of {host}")) == [["of 0", "of 1"]] * 2
 
 
 def test_hosts_that_differ_stop_with_one_message_that_names_what_and_where(hosts):
@@ -157,8 +157,9 @@ def test_a_workdir_that_hosts_do_not_share_is_refused(hosts, tmp_path, monkeypat
     errors = hosts(lambda host: claim(host, ("one", "two")))
     assert [type(error) for error in errors] == [WorkdirError, WorkdirError]
     assert str(errors[0]) == str(errors[1])
-    assert f"a file written to {tmp_path}/one on host 0 (a) is not seen in {tmp_path}/two" in str(
-        errors[0]
+    assert (
+        f"a file written to {tmp_path}/one on host 0 (a) is not visible in {tmp_path}/two"
+        in str(errors[0])
     )
     assert hosts(lambda host: claim(host, ("one", "one"))) == [None, None]
     assert [path.name for path in (tmp_path / "one").iterdir()] == [".lock"]
@@ -218,7 +219,7 @@ def test_the_first_host_to_end_decides_the_exit_code(hosts):
             while multihost.announced() is None:
                 time.sleep(0.01)
         ending = multihost.announce(Ending(3 - host, multihost.this_host(), "a reason"))
-        multihost.await_ends(5)
+        multihost.wait_to_exit(5)
         return ending
 
     first = time.monotonic()
@@ -242,11 +243,11 @@ def test_a_watching_host_ends_as_the_one_that_stopped(monkeypatch, capfd):
     monkeypatch.setattr(preemption.os, "_exit", codes.append)
     listener = preemption.Preemption()
     with listener.holding():  # there is something to save, but it cannot be waited for
-        listener._watch()
+        listener._watch_hosts()
     assert codes == [3]
     assert "error: host 4 (e) stopped: the loss is not finite" in capfd.readouterr().err
-    listener.leaving()
-    listener._watch()
+    listener.stop_watching()
+    listener._watch_hosts()
     assert codes == [3]
 
 

@@ -70,16 +70,16 @@ def test_parameters_that_do_not_fit_are_not_blamed_on_a_batch(config, tmp_path, 
 
 def test_memory_that_runs_out_before_a_save_is_not_blamed_on_the_disk(tmp_path):
     store = checkpoint.Store(tmp_path)
-    with pytest.raises(jax.errors.JaxRuntimeError), store._told_if_failing():
+    with pytest.raises(jax.errors.JaxRuntimeError), store._as_workdir_error():
         exhausted()
-    with pytest.raises(WorkdirError, match="could not be written"), store._told_if_failing():
+    with pytest.raises(WorkdirError, match="could not be written"), store._as_workdir_error():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
     store.close()
 
 
 def test_other_errors_of_the_device_stay_as_they_are(config):
     error = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    with pytest.raises(jax.errors.JaxRuntimeError) as raised, memory.explained("x", "y"):
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised, memory.explain_exhaustion("x", "y"):
         raise error
     assert raised.value is error
 
@@ -91,9 +91,9 @@ def test_what_a_program_takes_is_logged_where_a_device_has_a_limit(monkeypatch, 
 
     program = jax.jit(lambda x: x + 1).lower(jax.numpy.ones(2**20)).compile()
     caplog.set_level("INFO", logger="flaxbert")
-    memory.report(program, 32)
+    memory.log_usage(program, 32)
     assert not caplog.text  # the CPU has none
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
-    memory.report(program, 32)
-    assert "batches of 32 rows takes 0.0 of 16.0 GiB" in caplog.text
-    memory.report(None, 32)  # a platform that cannot tell
+    memory.log_usage(program, 32)
+    assert "batches of 32 rows needs 0.0 of 16.0 GiB" in caplog.text
+    memory.log_usage(None, 32)  # a platform that cannot tell

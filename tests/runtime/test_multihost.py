@@ -152,7 +152,7 @@ from flaxbert.runtime import sharding
 a, b, c, d = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 mesh = sharding.make_mesh([a, c, d, b])
 build = lambda rows: {"x": np.array(rows, np.int32)[:, None]}
-x = sharding.put_rows(list(range(8)), build, mesh)["x"]
+x = sharding.make_global_batch(list(range(8)), build, mesh)["x"]
 for shard in x.addressable_shards:
     first = shard.index[0].start
     assert np.asarray(shard.data)[:, 0].tolist() == [first, first + 1], shard

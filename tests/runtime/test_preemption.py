@@ -33,9 +33,9 @@ def busy():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
 if sys.argv[1] == "holding":
     with preemption.holding():
-        assert not preemption.asked()
+        assert not preemption.requested()
         print("ready", flush=True)
-        while not preemption.asked():
+        while not preemption.requested():
             time.sleep(0.01)
         print("asked", flush=True)
         busy()
@@ -61,7 +61,7 @@ def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number):
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 75
     assert time.monotonic() - start < 10  # what it was at takes a minute
-    assert errors == "stopped (nothing was to be saved); the same command continues\n"
+    assert errors == "stopped (there was nothing to save); run the same command again to continue\n"
 
 
 def test_what_must_be_saved_is_saved_and_a_second_signal_ends_the_process_at_once():
@@ -72,8 +72,8 @@ def test_what_must_be_saved_is_saved_and_a_second_signal_ends_the_process_at_onc
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 75
     assert errors.splitlines() == [
-        "stopping as soon as this step is saved (a second signal: at once)",
-        "stopped (at once); the same command continues",
+        "stopping once this step is saved (a second signal stops at once)",
+        "stopped (at once); run the same command again to continue",
     ]
 
 
@@ -104,7 +104,7 @@ class Told(Preemption):
         self._count = itertools.count(1)
         self._when = when
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return next(self._count) >= self._when
 
 
@@ -140,8 +140,8 @@ def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(whole, tmp
     with pytest.raises(Preempted, match=f"saved after step {step} of 6; the same command"):
         run(config, tmp_path, preemption=Told(when))
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
-    assert kept.newest() == step
-    assert not kept.notes(step).evaluated
+    assert kept.latest_step() == step
+    assert not kept.metadata(step).evaluated
     kept.close()
     flaxbert.train(config, tmp_path)
     assert list(verify_resume.differences(undisturbed, tmp_path)) == []
@@ -205,7 +205,7 @@ def test_the_newest_checkpoint_of_an_unfinished_run_is_converted(whole, tmp_path
     assert own == theirs
     for kept in (tmp_path / "run" / "checkpoints").iterdir():
         shutil.rmtree(kept / "default")
-    with pytest.raises(WorkdirError, match="no sound checkpoint"):
+    with pytest.raises(WorkdirError, match="no intact checkpoint"):
         convert.convert(str(tmp_path / "run"), tmp_path / "other")
 
 

@@ -27,8 +27,8 @@ from flaxbert.errors import ConfigError, DataError, DivergedError, Preempted, Wo
 from flaxbert.pretrained import mapping
 from flaxbert.runtime import checkpoint, files
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.trackers import jsonl
-from flaxbert.runtime.workdir import BUCKET, lock, moved, read_commits, write_config
+from flaxbert.runtime.trackers import open_trackers
+from flaxbert.runtime.workdir import BUCKET, changed_commits, lock, read_commits, write_config
 from flaxbert.training import loop
 from flaxbert.training.optim import linear_schedule
 from flaxbert.training.plan import doubtful_schedule
@@ -42,7 +42,7 @@ class Told(Preemption):
         super().__init__()
         self._count, self._when = itertools.count(1), when
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return next(self._count) >= self._when
 
 
@@ -79,7 +79,7 @@ def test_changed_data_under_the_same_name_is_refused_unless_forced(whole, tmp_pa
     with pytest.raises(ConfigError, match=r"another data:\n  train: .* there, .* now\n.*--force"):
         flaxbert.train(config, tmp_path / "run")
     run(config, tmp_path / "run", force=True)
-    assert "Going on with the change (--force)" in caplog.text
+    assert "Continuing with the change (--force)" in caplog.text
 
 
 def test_a_run_continues_though_its_pretrained_model_is_gone(whole, tmp_path, caplog):
@@ -190,7 +190,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, tmp_
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     for file in (tmp_path / "run" / "checkpoints").rglob("manifest.ocdbt"):
         file.write_bytes(b"")
-    with pytest.raises(WorkdirError, match="no checkpoint is sound"):
+    with pytest.raises(WorkdirError, match="no checkpoint is intact"):
         flaxbert.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(w
     assert "Traceback" not in full.stderr
     again = subprocess.run(flags, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").newest() == 3
+    assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").latest_step() == 3
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def stopped(whole, tmp_path):
 def edit_notes(workdir: Path, edit) -> None:
     """Change what the newest checkpoint of a run stores next to its arrays."""
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    notes, checksums = newest / checkpoint.NOTES, newest / checkpoint.CHECKSUMS
+    notes, checksums = newest / checkpoint.METADATA, newest / checkpoint.CHECKSUMS
     content = json.loads(notes.read_text())
     edit(content)
     notes.write_text(json.dumps(content))
@@ -343,7 +343,7 @@ def test_a_finished_run_whose_checkpoints_are_gone_is_not_started_over(whole, tm
     config, undisturbed = whole
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(WorkdirError, match="of a finished run whose checkpoints are gone"):
+    with pytest.raises(WorkdirError, match="belongs to a finished run whose checkpoints are gone"):
         flaxbert.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "results.json").exists()
 
@@ -352,12 +352,12 @@ def test_a_finished_run_whose_checkpoints_are_gone_is_not_started_over(whole, tm
 def test_a_damaged_line_of_metrics_is_told_with_its_number(tmp_path, caplog, damage):
     lines = [b'{"step": 1, "loss": 2.0}', damage, b'{"step": 2, "loss": 1.5}', b'{"step": 3, "lo']
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
-    metrics = jsonl.MetricsWriter(tmp_path, step=2, active=True)
+    metrics = open_trackers(tmp_path, step=2)
     metrics.close()
-    assert (metrics.first_loss, metrics.logged) == (2.0, 2)
+    assert (metrics.first_loss, metrics.last_logged_step) == (2.0, 2)
     assert (tmp_path / "metrics.jsonl").read_bytes().splitlines() == [lines[0], lines[2]]
     assert len(caplog.records) == 1
-    assert "metrics.jsonl:2: damaged" in caplog.text
+    assert "metrics.jsonl:2: corrupt line removed" in caplog.text
 
 
 def events(directory: Path) -> list[Event]:
@@ -373,8 +373,8 @@ def events(directory: Path) -> list[Event]:
 
 
 def test_tensorboard_has_every_metric_and_hides_what_comes_again(tmp_path):
-    metrics = jsonl.MetricsWriter(tmp_path, step=4, active=True)
-    metrics.write(5, {"loss": 0.5, "epoch": 2.0})
+    metrics = open_trackers(tmp_path, step=4)
+    metrics.log(5, {"loss": 0.5, "epoch": 2.0})
     metrics.sync()
     version, start, line = events(tmp_path / "tensorboard")
     assert version.file_version == "brain.Event:2"
@@ -389,8 +389,8 @@ STRICT = {"parse_constant": pytest.fail}
 
 
 def test_metrics_that_are_not_finite_are_null_and_no_point_of_a_curve(tmp_path):
-    metrics = jsonl.MetricsWriter(tmp_path, step=0, active=True)
-    metrics.write(1, {"loss": 0.5, "eval/f1": math.nan, "eval/perplexity": math.inf})
+    metrics = open_trackers(tmp_path, step=0)
+    metrics.log(1, {"loss": 0.5, "eval/f1": math.nan, "eval/perplexity": math.inf})
     metrics.close()
     (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(text, **STRICT) == {
@@ -405,31 +405,31 @@ def test_metrics_that_are_not_finite_are_null_and_no_point_of_a_curve(tmp_path):
 
 def test_a_first_loss_that_is_null_is_none_to_go_by(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": null}\n{"step": 2, "loss": 1}\n')
-    metrics = jsonl.MetricsWriter(tmp_path, step=2, active=True)
+    metrics = open_trackers(tmp_path, step=2)
     metrics.close()
-    assert (metrics.first_loss, metrics.logged) == (None, 2)
+    assert (metrics.first_loss, metrics.last_logged_step) == (None, 2)
 
 
 def test_a_configuration_is_written_with_the_commits_that_it_stands_for(tmp_path):
     path, commits = tmp_path / "config.json", {"data.train": "0123abc"}
     assert read_commits(path) == {}
-    write_config(path, Config(task="classification"), {})
+    write_config(path, Config(task="classification").to_dict(), {})
     assert json.loads(path.read_text()) == Config(task="classification").to_dict()
     assert read_commits(path) == {}
-    write_config(path, Config(task="classification"), commits)
+    write_config(path, Config(task="classification").to_dict(), commits)
     assert read_commits(path) == commits
 
 
 def test_what_has_moved_on_the_hub_since_the_run_began_is_reported_with_its_old_commit():
     then = {"model.init": "aa", "data.train": "bb", "data.eval": "cc"}
-    lines = list(moved(then, {"model.init": "a1", "data.train": "b1", "data.eval": "cc"}))
-    assert [line.split(";")[0] for line in lines] == [
-        "model.init: commit aa when the run began, a1 now",
-        "data.train: commit bb when the run began, b1 now",
+    lines = list(changed_commits(then, {"model.init": "a1", "data.train": "b1", "data.eval": "cc"}))
+    assert [line.split(". ")[0] for line in lines] == [
+        "model.init: the hub has commit a1 now, but the run started with aa",
+        "data.train: the hub has commit b1 now, but the run started with bb",
     ]
     assert "--config.model.revision=aa" in lines[0]
     assert "data.train with #bb" in lines[1]
-    assert not list(moved({}, then))
+    assert not list(changed_commits({}, then))
 
 
 def test_results_are_json_whatever_they_are(tmp_path):
@@ -462,14 +462,14 @@ def test_predictions_are_written_one_by_one(tmp_path):
 
 
 def test_tensorboard_on_a_full_disk_is_an_error_and_no_wait(tmp_path, monkeypatch):
-    metrics = jsonl.MetricsWriter(tmp_path, step=0, active=True)
+    metrics = open_trackers(tmp_path, step=0)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RecordWriter, "write", full)
     with pytest.raises(OSError, match="No space left"):
-        metrics.write(1, {"loss": 1.0})
+        metrics.log(1, {"loss": 1.0})
     metrics.close()
 
 
