@@ -24,7 +24,7 @@ from flaxbert.commands import args
 from flaxbert.errors import Preempted, UserError, clip, describe, exit_code
 from flaxbert.runtime import multihost
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.progress import lasting
+from flaxbert.runtime.progress import resilient_stream
 
 log = logging.getLogger("flaxbert")
 
@@ -110,5 +110,5 @@ def _dispatch(arguments: args.Arguments, preemption: Preemption) -> None:
 
 if __name__ == "__main__":
     for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, lasting(number))
+        setattr(sys, name, resilient_stream(number))
     sys.exit(main())

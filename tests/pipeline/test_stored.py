@@ -182,8 +182,10 @@ def test_a_model_that_is_no_run_is_not_remarked_on(checkpoint, caplog):
 def test_the_command_line_knows_which_keys_flags_set(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
-        "def get_config():\n    return Config(task='classification', options=Options())\n"
+        "from flaxbert import Config\n"
+        "from flaxbert.tasks.classification import ClassificationOptions\n\n"
+        "def get_config():\n"
+        "    return Config(task='classification', options=ClassificationOptions())\n"
     )
     flags = [
         "--config.data.max_length=384",

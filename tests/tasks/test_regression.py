@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_workdir import edit_notes
+from test_workdir import edit_metadata
 from tolerance import assert_close
 from toy import make_config, write_lines
 
@@ -94,7 +94,7 @@ def test_prediction_needs_no_number() -> None:
 
 def test_ways_with_long_texts_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"options\.long_texts='middle'"):
-        create(RegressionOptions(long="middle"))
+        create(RegressionOptions(long_texts="middle"))
 
 
 def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> None:
@@ -273,7 +273,7 @@ def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_u
 ) -> None:
     config, workdir = copy.deepcopy(years[0]), tmp_path / "run"
     shutil.copytree(years[1], workdir)
-    edit_notes(workdir, lambda notes: notes["data"].pop("units"))
+    edit_metadata(workdir, lambda metadata: metadata["data"].pop("units"))
     with pytest.raises(ConfigError, match=r"data:\n  units: None there, '\(label - 19.* now\n"):
         flaxbert.train(config, workdir)
 
