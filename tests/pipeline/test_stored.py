@@ -183,9 +183,8 @@ def test_the_command_line_knows_which_keys_flags_set(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from flaxbert import Config\n"
-        "from flaxbert.tasks.classification import ClassificationOptions\n\n"
-        "def get_config():\n"
-        "    return Config(task='classification', options=ClassificationOptions())\n"
+        "from flaxbert.tasks.classification import ClassificationOptions as Options\n\n"
+        "def get_config():\n    return Config(task='classification', options=Options())\n"
     )
     flags = [
         "--config.data.max_length=384",
