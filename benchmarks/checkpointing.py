@@ -27,7 +27,7 @@ from flaxbert.training.plan import Plan
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
-NOTES = Metadata({}, evaluated=True, data={}, config={}, best=None)
+METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
             jax.block_until_ready(sums)
             if saving and number == 0:
                 start = time.perf_counter()
-                checkpoints.save(now, taken, NOTES)
+                checkpoints.save(now, taken, METADATA)
                 blocked.append(time.perf_counter() - start)
         checkpoints.wait()
         if block >= 0:  # the first one warms up

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from flaxbert import run
 from flaxbert.commands.args import MODES
-from flaxbert.runtime.progress import lasting
+from flaxbert.runtime.progress import resilient_stream
 
 MODULES = {
     "lint": "flaxbert.commands.lint",
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def console() -> None:
     """Run the console script `flaxbert`."""
     for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, lasting(number))
+        setattr(sys, name, resilient_stream(number))
     sys.exit(main())
 
 

@@ -24,7 +24,7 @@ from flaxbert.commands import args
 from flaxbert.errors import Preempted, UserError, clip, describe, exit_code
 from flaxbert.runtime import multihost
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.progress import lasting
+from flaxbert.runtime.progress import resilient_stream
 
 log = logging.getLogger("flaxbert")
 
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text)
     except Exception as error:
         if not isinstance(error, Preempted):
-            preemption.leaving()
+            preemption.stop_watching()
         _report(error)
         _connect(argv)  # the other hosts wait, though this one could not read its command line
-        return preemption.leave(exit_code(error), describe(error))
-    return preemption.leave(0, "")
+        return preemption.finish(exit_code(error), describe(error))
+    return preemption.finish(0, "")
 
 
 def _report(error: Exception) -> None:
@@ -97,11 +97,9 @@ def _dispatch(arguments: args.Arguments, preemption: Preemption) -> None:
     if arguments.distributed:  # before anything asks JAX for devices
         multihost.start(arguments.distributed)
         preemption.share()
-    import jax
-
     from flaxbert.commands import modes
 
-    if jax.process_index() != 0:
+    if not multihost.is_lead_host():
         log.setLevel(logging.WARNING)
     config, workdir = arguments.config, arguments.workdir
     if arguments.mode == "train":
@@ -112,5 +110,5 @@ def _dispatch(arguments: args.Arguments, preemption: Preemption) -> None:
 
 if __name__ == "__main__":
     for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, lasting(number))
+        setattr(sys, name, resilient_stream(number))
     sys.exit(main())

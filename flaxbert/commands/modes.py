@@ -5,8 +5,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from flaxbert.commands.tables import show_metrics, show_predictions
 from flaxbert.config import Config, validate
 from flaxbert.errors import check_local
@@ -17,7 +15,7 @@ from flaxbert.pipeline.predictor import Evaluator
 from flaxbert.pretrained import mapping
 from flaxbert.runtime import files, memory, multihost, sharding
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.workdir import command, write_config
+from flaxbert.runtime.workdir import command, flatten, write_config
 from flaxbert.tasks import TASKS
 from flaxbert.training.trainer import run
 from flaxbert.types import Prediction
@@ -26,7 +24,7 @@ from flaxbert.types import Prediction
 def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
     """Train, then show the results and some predictions."""
     trained = run(config, workdir, preemption=preemption, force=force)
-    if jax.process_index() == 0:
+    if multihost.is_lead_host():
         show_predictions(trained.setup, trained.examples, trained.records)
         show_metrics(trained.results, "results.json")
         evaluated = "eval_predictions.jsonl  " if trained.records else ""
@@ -50,7 +48,7 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
     """
     opened = _open_trained(config, workdir, "eval", given)
     evaluation = opened.evaluator.run(opened.params)
-    if jax.process_index() == 0:
+    if multihost.is_lead_host():
         results = evaluation.metrics | {"data/eval/malformed": float(opened.malformed)}
         results |= opened.evaluator.data.batches.features.counts("eval")
         predictions = opened.write("eval_results", "eval_results_predictions", evaluation.records)
@@ -64,7 +62,7 @@ def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> No
     """Write predictions.jsonl for `data.predict`, which needs no labels; else as `evaluate`."""
     opened = _open_trained(config, workdir, "predict", given)
     records = opened.evaluator.run(opened.params).records
-    if jax.process_index() == 0:
+    if multihost.is_lead_host():
         opened.write("predictions", "predictions", records)
         show_predictions(opened.setup, opened.evaluator.examples, records)
         lacking = f"; {opened.malformed} malformed rows have none" if opened.malformed else ""
@@ -95,14 +93,14 @@ class _Opened:
         self.workdir.mkdir(parents=True, exist_ok=True)
         names = f"{predictions}.jsonl", f"{name}_config.json"
         files.write_jsonl(self.workdir / names[0], records)
-        write_config(self.workdir / names[1], self.setup.config, self.commits)
+        write_config(self.workdir / names[1], self.setup.config.to_dict(), self.commits)
         return "  ".join(names)
 
 
 def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
     """Open the workdir's own model if it holds a run, else `model.init`, which must have a head."""
     multihost.check_started()
-    multihost.agree(command(config, key) | {"flags": sorted(given)})
+    multihost.agree(command(flatten(config.to_dict()), key) | {"flags": sorted(given)})
     check_local("workdir", workdir)
     ours = stored.holds_run(workdir)
     with multihost.fail_together():
@@ -124,7 +122,7 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
             | {"examples": evaluator.data.fingerprint(labels)}
             | {"rows of a step": list(evaluator.data.batches.bucket_sizes)}
         )
-    with memory.explained("placing the parameters", memory.PARAMETERS):
+    with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS):
         placed = sharding.shard_params(params, setup.mesh)
     commits = {"model.init": setup.commit, f"data.{key}": table.commit}
     known = {name: commit for name, commit in commits.items() if commit}

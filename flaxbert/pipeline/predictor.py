@@ -105,7 +105,7 @@ def predict(
     # One step is in flight while the host stores the one before.
     waiting: list[tuple[list[PackedRow], Any]] = []
     for number in range(batches.steps_per_epoch):
-        if preemption.asked():
+        if preemption.requested():
             raise Preempted("stopped while evaluating; the same command continues")
         rows = batches.padded_rows(number)
         build = functools.partial(batches.build, step=number)
@@ -179,7 +179,8 @@ class Evaluator:
         """Compile for every batch height now; `run` does it otherwise."""
         setup, batches = self._setup, self.data.batches
         step = make_predict_step(setup.model, setup.task, setup.mesh, labeled=self.data.labeled)
-        with memory.explained("compiling an evaluation", memory.EVALUATION, batches):
+        shape = (max(batches.bucket_sizes), batches.row_length)
+        with memory.explain_exhaustion("compiling an evaluation", memory.EVALUATION, shape):
             self._step = compile_buckets(
                 step,
                 params,
@@ -205,7 +206,8 @@ class Evaluator:
         start = time.perf_counter()
         active = jax.process_index() == 0
         bar = Progress("evaluate", len(data.batches.features.lengths), active=active)
-        explained = memory.explained("evaluating", memory.EVALUATION, data.batches)
+        shape = (max(data.batches.bucket_sizes), data.batches.row_length)
+        explained = memory.explain_exhaustion("evaluating", memory.EVALUATION, shape)
         with explained, contextlib.closing(bar):
             predictions, losses = predict(
                 self._step,

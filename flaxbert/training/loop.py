@@ -11,11 +11,11 @@ import jax
 
 from flaxbert.errors import Preempted
 from flaxbert.pipeline.predictor import Evaluation, objective_means
-from flaxbert.runtime import memory, sharding
+from flaxbert.runtime import memory, multihost, sharding
 from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Metadata
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import Clock, Progress, note, summary
-from flaxbert.runtime.trackers import jsonl
+from flaxbert.runtime.trackers import Trackers, open_trackers
 from flaxbert.tasks.base import Task
 from flaxbert.training.monitors import FiniteGuard, LearningMonitor
 from flaxbert.training.optim import Schedule, warmup_steps
@@ -80,8 +80,8 @@ class Loop:
           Preempted: told to stop; the state is saved.
           DivergedError: see `Flight`.
         """
-        active = jax.process_index() == 0
-        metrics = jsonl.MetricsWriter(
+        active = multihost.is_lead_host()
+        metrics = open_trackers(
             self._workdir, step=self.step, evaluated=self._notes.evaluated, active=active
         )
         bar = Progress("train", self._plan.last, done=self.step, active=active)
@@ -95,13 +95,13 @@ class Loop:
         )
         # First in, last out: whatever ends this, what is being written is written to its end.
         with (
-            memory.explained("training", memory.TRAINING, self._plan.batches),
+            memory.explain_exhaustion("training", memory.TRAINING, self._plan.batch_shape),
             contextlib.closing(self._checkpoints),
             self._preemption.holding(),
             contextlib.closing(metrics),
             contextlib.closing(bar),
         ):
-            if self.step == self._plan.last and metrics.logged < self.step:
+            if self.step == self._plan.last and metrics.last_logged_step < self.step:
                 self._write_line(self.now.sums, metrics, watch)  # it was not the last one before
             if self.step and not self._notes.evaluated:  # nor was it evaluated, or a signal came
                 self._conclude(metrics, watch)
@@ -114,7 +114,7 @@ class Loop:
                 # the file right behind them. Only a signal comes between.
                 self._conclude(metrics, watch)
             self._checkpoints.wait()
-            if self._preemption.asked():  # after the last question
+            if self._preemption.requested():  # after the last question
                 raise self._stopped()
 
     def _take_step(self) -> Any:
@@ -127,7 +127,7 @@ class Loop:
         self._flight.add(self.step, sums)
         return sums
 
-    def _write_line(self, sums: Any, metrics: jsonl.MetricsWriter, watch: LearningMonitor) -> str:
+    def _write_line(self, sums: Any, metrics: Trackers, watch: LearningMonitor) -> str:
         """A line of metrics.jsonl; gives what stands beside the progress bar."""
         self._flight.settle()
         reached = jax.device_get(sums)
@@ -138,20 +138,20 @@ class Loop:
         line["epoch"] = self.step / self._plan.batches.steps_per_epoch
         watch.line(self.step, line)
         line |= self.clock.lap(reached)
-        metrics.write(self.step, line)
+        metrics.log(self.step, line)
         return note(line)
 
-    def _conclude(self, metrics: jsonl.MetricsWriter, watch: LearningMonitor) -> None:
+    def _conclude(self, metrics: Trackers, watch: LearningMonitor) -> None:
         """Evaluate and save, where that is due after a step or asked for by a signal."""
         due = self._plan.evaluation_due(self.step)
-        stopping = self._preemption.asked()
+        stopping = self._preemption.requested()
         evaluated = due and not stopping and self._evaluate(metrics, watch)
         stopping = stopping or (due and not evaluated)
         save = stopping or evaluated or self.step % self._config.save_every == 0
         looked = self.step % CLOCK_STEPS == 0
-        if save or (looked and self._checkpoints.late(self._config.save_minutes)):
+        if save or (looked and self._checkpoints.save_due(self._config.save_minutes)):
             self._flight.settle()  # a checkpoint holds sound numbers or none
-            best = self._best.noted if self._best is not None else None
+            best = self._best.best if self._best is not None else None
             self._notes = dataclasses.replace(self._notes, evaluated=evaluated, best=best)
             metrics.sync()  # a checkpoint has the lines of all its steps, whatever is cut off when
             self._checkpoints.save(self.now, self.step, self._notes)
@@ -164,7 +164,7 @@ class Loop:
             "continues"
         )
 
-    def _evaluate(self, metrics: jsonl.MetricsWriter, watch: LearningMonitor) -> bool:
+    def _evaluate(self, metrics: Trackers, watch: LearningMonitor) -> bool:
         """Evaluate; False if a signal cut it off."""
         self._flight.settle()
         self.clock.pause()
@@ -176,11 +176,11 @@ class Loop:
         self._notes = dataclasses.replace(self._notes, thresholds=thresholds_of(self.task))
         if self.final is not None:
             found = {prefixed(name): value for name, value in self.final.metrics.items()}
-            metrics.write(self.step, found)
+            metrics.log(self.step, found)
             log.info(f"step {self.step}: {summary(self.final.metrics)}")
             watch.records(self.step, self.final.records)
             if self._best is not None:
-                self._best.offer(self.now.params, self.step, self.final.metrics)
+                self._best.maybe_save(self.now.params, self.step, self.final.metrics)
         return True
 
 

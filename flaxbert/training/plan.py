@@ -96,6 +96,11 @@ class Plan:
         """Of training."""
         return self.data.batches
 
+    @property
+    def batch_shape(self) -> tuple[int, int]:
+        """Rows and tokens per row of the largest batch."""
+        return max(self.batches.bucket_sizes), self.batches.row_length
+
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of each data set's examples, and the units of training if they differ.
 

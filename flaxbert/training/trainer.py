@@ -21,14 +21,15 @@ from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Metadata
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import (
+    changed_commits,
     command,
-    completed,
+    flatten,
     lock,
-    moved,
     read_commits,
     require_not_finished,
     require_unchanged,
     resume_fields,
+    with_defaults,
     write_config,
 )
 from flaxbert.tasks import TASKS
@@ -81,7 +82,7 @@ def run(
       UserError: for a configuration, data or weights that the user can mend.
     """
     multihost.check_started()
-    multihost.agree(command(config, "train") | {"force": force})
+    multihost.agree(command(flatten(config.to_dict()), "train") | {"force": force})
     validate(config, TASKS)
     if config.model.param_dtype != "float32":
         raise ConfigError(
@@ -96,15 +97,15 @@ def run(
 
 def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> Trained:
     checkpoints = Checkpoints(workdir / "checkpoints")
-    newest = checkpoints.newest()
+    newest = checkpoints.latest_step()
     with multihost.fail_together():
         plan, notes, fresh = _prepare(config, workdir, checkpoints, newest, force)
-    setup, chief = plan.setup, jax.process_index() == 0
+    setup, chief = plan.setup, multihost.is_lead_host()
     if multihost.is_multihost():
         multihost.agree(plan.compared(fresh))
     optimizer, schedule = make_optimizer(config.optim, plan.steps)
     parts = optimizer, setup.mesh, setup.task.loss_names
-    with memory.explained("placing parameters and optimizer state", memory.PARAMETERS):
+    with memory.explain_exhaustion("placing parameters and optimizer state", memory.PARAMETERS):
         if fresh is not None:
             now = state.create(fresh, *parts)
             del fresh
@@ -119,15 +120,17 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     wanted, best = config.train.keep_best, None
     if wanted and plan.evaluator is not None:
         lower = plan.evaluator.lower_is_better(wanted)
-        best = BestParams(workdir / "best", wanted, notes.best, lower=lower)
-    if best is not None and best.noted is None:  # it may be wanted only now
+        best = BestParams(
+            workdir / "best", wanted, notes.best, better_is="lower" if lower else "higher"
+        )
+    if best is not None and best.best is None:  # it may be wanted only now
         notes = dataclasses.replace(notes, evaluated=False)
     commits = plan.commits
     if setup.directory == workdir / SKELETON:  # a copy, which does not know where it is from
         commits = read_commits(workdir / "config.json") | commits
     with multihost.fail_together():
         if chief:  # not before it is known that the run can go on
-            write_config(workdir / "config.json", config, commits)
+            write_config(workdir / "config.json", config.to_dict(), commits)
             if setup.directory != workdir / SKELETON:  # what a checkpoint lacks to be a model
                 setup.export(None, workdir / SKELETON)
 
@@ -179,7 +182,7 @@ def _prepare(
     config: Config, workdir: Path, checkpoints: Checkpoints, newest: int | None, force: bool
 ) -> tuple[Plan, Metadata, Params | None]:
     """Read model, data and, for a new run, weights; one that continues must be of the same ones."""
-    kept = resume_fields(config)
+    kept = resume_fields(flatten(config.to_dict()))
     if newest is None:
         require_not_finished(workdir, force=force)
         plan = Plan.make(config, config.model.init)
@@ -188,13 +191,14 @@ def _prepare(
         encoder = mapping.digests(params)["encoder"]
         data = plan.fingerprints()
         return plan, Metadata(calibration, False, data, kept, None, encoder), params
-    before = checkpoints.notes(newest)
-    old = completed(before.config, config)
+    before = checkpoints.metadata(newest)
+    options = None if config.options is None else type(config.options)()
+    old = with_defaults(before.config, flatten(Config(options=options).to_dict()))
     require_unchanged("configuration", old, kept, workdir, force=force)
     source = _source(config, workdir)
     plan = Plan.make(config, source)
     data = plan.fingerprints()
-    for line in moved(read_commits(workdir / "config.json"), plan.commits):
+    for line in changed_commits(read_commits(workdir / "config.json"), plan.commits):
         log.warning(line)
     require_unchanged("data", before.data, data, workdir, force=force)
     if before.weights and source == config.model.init:
@@ -235,7 +239,9 @@ def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:
     for each in (plan.evaluator, plan.calibrator):
         if each is not None:
             each.compile(now.params)
-    with memory.explained("compiling the training step", memory.TRAINING, batches):
+    with memory.explain_exhaustion(
+        "compiling the training step", memory.TRAINING, plan.batch_shape
+    ):
         return compile_buckets(
             step,
             now,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_workdir import edit_notes
+from test_workdir import edit_metadata
 from tolerance import assert_close
 from toy import make_config, write_lines
 
@@ -276,7 +276,7 @@ def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_u
 ) -> None:
     config, workdir = copy.deepcopy(years[0]), tmp_path / "run"
     shutil.copytree(years[1], workdir)
-    edit_notes(workdir, lambda notes: notes["data"].pop("units"))
+    edit_metadata(workdir, lambda metadata: metadata["data"].pop("units"))
     with pytest.raises(ConfigError, match=r"data:\n  units: None there, '\(label - 19.* now\n"):
         flaxbert.train(config, workdir)
 
