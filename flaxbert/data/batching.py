@@ -141,6 +141,11 @@ class Batches:
         compile_cost = max(MIN_TOKENS_SAVED / self.row_length, MIN_SHARE_SAVED * sum(needed))
         return choose_bucket_sizes(needed or [1], multiple, MAX_SHAPES, compile_cost)
 
+    @property
+    def largest_shape(self) -> tuple[int, int]:
+        """(R, T) of the largest batch."""
+        return max(self.bucket_sizes), self.row_length
+
     def rows(self, step: int) -> list[PackedRow]:
         """Return the sequences of each row of a step, without the empty rows that pad it."""
         return [row for rows in self._packed(step).microbatches() for row in rows]
@@ -211,25 +216,23 @@ class Batches:
         return to_batch(arrays)
 
     def unpack(
-        self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs | None = None
-    ) -> TaskOutputs:
+        self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs
+    ) -> None:
         """Store the outputs for rows where the features have their sequences: `build`'s inverse.
 
         Args:
           rows: those that `build` was given.
           outputs: for them, on the host: [R, K, ...] and [R, T, ...].
-          into: the outputs for rows before them, which is changed; None starts with zeros.
-
-        Returns:
-          [M, ...] per sequence and [total tokens, ...] per token, in the order of `features`.
+          into: receives them, [M, ...] per sequence and [total tokens, ...] per token, in the order
+            of `features`; arrays that it lacks start with zeros.
         """
         features = self.features
-        count, total = len(features.lengths), int(features.lengths.sum())
-        if into is None:
-            into = TaskOutputs(
-                {name: _zeros(count, values) for name, values in outputs.per_sequence.items()},
-                {name: _zeros(total, values) for name, values in outputs.per_token.items()},
-            )
+        for name, values in outputs.per_sequence.items():
+            if name not in into.per_sequence:
+                into.per_sequence[name] = _zeros(len(features.lengths), values)
+        for name, values in outputs.per_token.items():
+            if name not in into.per_token:
+                into.per_token[name] = _zeros(int(features.lengths.sum()), values)
         for r, row in enumerate(rows):
             offset = 0
             for k, sequence in enumerate(row):
@@ -241,7 +244,6 @@ class Batches:
                     here = values[r, offset : offset + length]
                     into.per_token[name][start : start + length] = here
                 offset += length
-        return into
 
     def _tokens(self, sequence: int, epoch: int) -> dict[str, np.ndarray]:
         stored = self.features.tokens_of(sequence)
