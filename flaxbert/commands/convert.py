@@ -144,7 +144,7 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
     """
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, _, model):
-        _, entries = mapping.examine(model, directory)
+        _, entries = mapping.match_tensors(model, directory)
     table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
     for each in entries:
         shape = " x ".join(map(str, each.shape)) or "scalar"

@@ -215,9 +215,7 @@ class Batches:
                 offset += length
         return to_batch(arrays)
 
-    def unpack(
-        self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs
-    ) -> None:
+    def unpack(self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs) -> None:
         """Store the outputs for rows where the features have their sequences: `build`'s inverse.
 
         Args:

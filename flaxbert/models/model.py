@@ -11,16 +11,16 @@ from jax import Array
 
 from flaxbert.models.families import FAMILIES
 from flaxbert.models.families.base import Family
-from flaxbert.models.heads import MakeHead, Outputs
+from flaxbert.models.heads import Head, MakeHead, Outputs
 from flaxbert.models.layers import EncoderConfig, split_key
 from flaxbert.types import Batch, Params
 
 
 class EncoderWithHead(nnx.Module):
-    """The module behind `Model`: its attribute names are the top of the parameter tree."""
+    """The module that a `Model` runs; its attribute names are the top of the parameter tree."""
 
     def __init__(self, config: EncoderConfig, make_head: MakeHead, rngs: nnx.Rngs):
-        self.encoder: Any = FAMILIES[config.model_type].make(config, rngs)
+        self.encoder: Any = FAMILIES[config.model_type].build(config, rngs)
         self.head = make_head(config, rngs)
 
     def __call__(self, batch: Batch, key: Array | None) -> Outputs:
@@ -32,45 +32,51 @@ class EncoderWithHead(nnx.Module):
             batch.segment_ids,
             key=encoder_key,
         )
-        words = (self.encoder.embeddings.word,) if self.head.tied else ()
-        return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
+        words = (self.encoder.embeddings.word,) if self.head.uses_word_embeddings else ()
+        with jax.named_scope("head"):
+            return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A BERT encoder with an output layer, free of parameters: `model(params, batch)`.
+    """An encoder with an output layer that holds no parameters: `model(params, batch)`.
 
-    NNX modules describe the computation; `nnx.split` has taken their parameters out once, so that
-    `jax.jit`, `jax.grad` and Optax see a nested dict of arrays and nothing else.
+    NNX modules describe the computation. `nnx.split` separates them from their parameters once, so
+    that `jax.jit`, `jax.grad` and Optax only see a nested dict of arrays.
     """
 
     config: EncoderConfig
     graphdef: nnx.GraphDef[Any]
     shapes: Params
-    """`jax.ShapeDtypeStruct` of every parameter: the tree that `params` must have."""
+    """`jax.ShapeDtypeStruct` of every parameter: `params` must have the same structure."""
     make_head: MakeHead
-    kind: str
-    """What the output layer is, such as ForQuestionAnswering."""
+    head: type[Head]
+    """Class of the output layer."""
     architecture: str
-    """Hugging Face class name of encoder + head, such as BertForQuestionAnswering."""
+    """Transformers class of encoder and head, such as BertForQuestionAnswering."""
 
     @classmethod
     def create(cls, config: EncoderConfig, make_head: MakeHead) -> "Model":
-        """Build abstractly: no parameter is allocated, whatever the size.
+        """Build a model without allocating parameters.
 
         Raises:
           WeightsError: if the family of encoders has no such output layer.
         """
         module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, nnx.Rngs(0)))
         graphdef, state = nnx.split(module)
-        kind = module.head.kind
-        architecture = FAMILIES[config.model_type].class_name(config.model_type, kind)
-        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, kind, architecture)
+        head = type(module.head)
+        architecture = FAMILIES[config.model_type].class_name(config.model_type, head.head_type)
+        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, head, architecture)
 
     @property
     def family(self) -> Family:
-        """Names and sizes of encoders of this architecture."""
+        """The family of the encoder."""
         return FAMILIES[self.config.model_type]
+
+    @property
+    def head_type(self) -> str:
+        """Type of the output layer, such as ForQuestionAnswering."""
+        return self.head.head_type
 
     def __call__(
         self, params: Params, batch: Batch | Mapping[str, Any], *, key: Array | None = None
@@ -96,21 +102,21 @@ class Model:
         return first
 
     def init(self, seed: int) -> Params:
-        """Initialise every parameter from scratch (normal, 0.02; see `layers.dense`)."""
+        """Initialize all parameters from a seed; see `layers.dense`."""
 
-        def make() -> Params:
+        def init() -> Params:
             module = EncoderWithHead(self.config, self.make_head, nnx.Rngs(seed))
             return nnx.to_pure_dict(nnx.state(module))
 
-        return jax.jit(make)()
+        return jax.jit(init)()
 
     def init_head(self, seed: int) -> Params:
-        """Initialise the output layer alone: a new task's layer over a pre-trained encoder."""
+        """Initialize only the output layer, for a new task on a pre-trained encoder."""
 
-        def make() -> Params:
+        def init() -> Params:
             return nnx.to_pure_dict(nnx.state(self.make_head(self.config, nnx.Rngs(seed))))
 
-        return jax.jit(make)()
+        return jax.jit(init)()
 
 
 def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:

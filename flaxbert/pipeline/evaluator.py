@@ -114,9 +114,7 @@ class Evaluator:
     ) -> tuple[TaskOutputs, Losses]:
         """Return the outputs for every feature, in the features' order, and the losses' sums."""
         batches = self.data.batches
-        bar = Progress(
-            "evaluate", len(batches.features.lengths), active=multihost.is_lead_host()
-        )
+        bar = Progress("evaluate", len(batches.features.lengths), active=multihost.is_lead_host())
         outputs, losses = TaskOutputs(), dict[str, WeightedSum]()
         in_flight: list[tuple[int, StepOutputs]] = []
 

@@ -113,7 +113,7 @@ class MultiLabel:
         """Pooler and classifier."""
         count = len(self.labels)
         return lambda config, rngs: SequenceClassificationHead(
-            config, count, rngs, start=self.start
+            config, count, rngs, bias_init=self.start
         )
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:

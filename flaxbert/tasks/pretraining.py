@@ -23,7 +23,7 @@ from flaxbert.data.shuffle import uniform
 from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
+from flaxbert.models.heads import MakeHead, MaskedLMHead, Outputs, PreTrainingHead
 from flaxbert.tasks.base import NoLabels
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
@@ -189,8 +189,8 @@ class PreTraining:
     @property
     def make_head(self) -> MakeHead:
         """Scores over the vocabulary at masked places, and of the next sentence."""
-        rate, next_sentence = self.options.mask_rate, self.options.next_sentence
-        return lambda config, rngs: PreTrainingHead(config, rate, next_sentence, rngs)
+        head = PreTrainingHead if self.options.next_sentence else MaskedLMHead
+        return lambda config, rngs: head(config, self.options.mask_rate, rngs)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy of words at masked places, and of following or not."""
@@ -204,7 +204,7 @@ class PreTraining:
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Of each sequence [R, K]: masked words, those guessed, their loss; `follows` guessed."""
         losses, masked, right = _words(outputs, batch)
-        segments = jnp.take_along_axis(batch.segment_ids, outputs["places"], axis=1)
+        segments = jnp.take_along_axis(batch.segment_ids, outputs["masked_positions"], axis=1)
         slots = jnp.arange(1, batch.weight.shape[1] + 1)
         own = (segments[:, :, None] == slots) * masked[:, :, None]  # [R, P, K]
         found = {"masked": jnp.sum(own, axis=1)}
@@ -261,8 +261,8 @@ def _perplexity(loss: float) -> float:
 
 def _words(outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
     """Loss, weight (1 if masked) and whether the best word is right, at each place [R, P]."""
-    label = jnp.take_along_axis(batch.label, outputs["places"], axis=1)
-    masked = jnp.take_along_axis(batch.extra["masked"], outputs["places"], axis=1).astype(
+    label = jnp.take_along_axis(batch.label, outputs["masked_positions"], axis=1)
+    masked = jnp.take_along_axis(batch.extra["masked"], outputs["masked_positions"], axis=1).astype(
         jnp.float32
     )
     logits = outputs["mlm_logits"]

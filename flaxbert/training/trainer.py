@@ -169,7 +169,7 @@ def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> 
     results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
     with multihost.fail_together():
         if chief:
-            card = model_card(config, setup.model, results, commits)
+            card = model_card(setup.model, config.to_dict(), results, commits)
             setup.export(params, workdir / "export", task, card)
             if final is not None:
                 files.write_jsonl(workdir / "eval_predictions.jsonl", final.records)

@@ -191,7 +191,7 @@ def test_a_model_card_is_read_by_the_hubs_library(
     command = ["python", "-m", "flaxbert.run", "--config=configs/sst2.py", "--workdir=my run"]
     monkeypatch.setattr(sys, "orig_argv", command)
     results = {"accuracy": 0.875, "perf/step_seconds": 1.0}
-    card = ModelCard(model_card(config, model, results, {"data.eval": "0123abc"}))
+    card = ModelCard(model_card(model, config.to_dict(), results, {"data.eval": "0123abc"}))
     assert card.data.base_model == "google-bert/bert-base-uncased"
     assert card.data.tags == ["flaxbert", "classification"]
     assert "| accuracy | 0.875 |" in card.text
@@ -202,7 +202,7 @@ def test_a_model_card_is_read_by_the_hubs_library(
 
     monkeypatch.chdir(tmp_path)
     Path("google-bert/bert-base-uncased").mkdir(parents=True)
-    assert ModelCard(model_card(config, model, {})).data.base_model is None
+    assert ModelCard(model_card(model, config.to_dict(), {})).data.base_model is None
 
 
 def test_without_torch_the_certificate_names_the_extra(

@@ -96,7 +96,7 @@ def test_an_export_gives_the_same_logits_in_transformers(
     for name, other in names.items():
         a, b = np.asarray(ours[name]), outputs[other].numpy()
         if name == "mlm_logits":  # without `masked`, every place is scored, in order
-            assert np.array_equal(ours["places"], [np.arange(real.shape[1])] * 2)
+            assert np.array_equal(ours["masked_positions"], [np.arange(real.shape[1])] * 2)
         if a.shape[:2] == real.shape:  # one a token
             a, b = a[real], b[real]
         a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, a.shape[-1])

@@ -461,7 +461,7 @@ def test_no_way_to_fill_a_row_masks_more_places_than_are_scored(rate: float) -> 
                 "cls_position": jax.ShapeDtypeStruct((2, segments), jnp.int32),
             }
             hidden = jax.ShapeDtypeStruct((2, length, CONFIG.hidden_size), jnp.float32)
-            rows, most = jax.eval_shape(run, hidden, batch)["places"].shape
+            rows, most = jax.eval_shape(run, hidden, batch)["masked_positions"].shape
             assert rows == 2
             assert most_masked(length, segments, count_of) <= most <= length, (length, segments)
 
@@ -479,7 +479,7 @@ def test_every_masked_place_of_packed_rows_is_scored_once(
         rows = batches.padded_rows(step)
         batch = batches.build(rows, step)
         hidden = jnp.zeros((*batch.extra["masked"].shape, CONFIG.hidden_size))
-        places = np.asarray(run(hidden, batch)["places"])
+        places = np.asarray(run(hidden, batch)["masked_positions"])
         assert places.shape[1] < 30
         for found, masked in zip(places.tolist(), batch.extra["masked"], strict=True):
             assert len(set(found)) == len(found)
@@ -510,7 +510,7 @@ def some_outputs(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
         "weight": np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], np.float32),
     }
     outputs = {
-        "places": places,
+        "masked_positions": places,
         "mlm_logits": chance.normal(0, 3, (ROWS_OF, PLACES, VOCABULARY)).astype(np.float32),
         "nsp_logits": chance.normal(0, 3, (ROWS_OF, SLOTS, 2)).astype(np.float32),
     }
@@ -529,7 +529,7 @@ def by_hand(
     found = {}
     for row, slot in np.argwhere(batch.weight > 0).tolist():
         sums = {"masked": 0, "right": 0, "mlm_loss": 0.0}
-        for number, place in enumerate(outputs["places"][row]):
+        for number, place in enumerate(outputs["masked_positions"][row]):
             if batch.segment_ids[row, place] == slot + 1 and batch.extra["masked"][row, place]:
                 logits, label = outputs["mlm_logits"][row, number], batch.label[row, place]
                 sums["masked"] += 1
@@ -563,7 +563,7 @@ def test_losses_are_the_sums_of_all_places_and_sequences(seed: int, next_sentenc
 def test_weights_of_the_losses_do_not_depend_on_the_outputs() -> None:
     outputs, batch = some_outputs(0)
     wild = {name: np.zeros_like(value) for name, value in outputs.items()}
-    wild["places"] = outputs["places"]
+    wild["masked_positions"] = outputs["masked_positions"]
     before, after = (create().loss(jax.tree.map(jnp.asarray, o), batch) for o in (outputs, wild))
     assert [float(weight) for _, weight in before.values()] == [
         float(weight) for _, weight in after.values()
