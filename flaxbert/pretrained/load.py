@@ -79,9 +79,9 @@ def load_strictly(model: Model, directory: Path) -> tuple[Model, Params, mapping
         params, report = mapping.load(model, directory, seed=0)
     if report.fresh:
         raise WeightsError(
-            f"{directory}: config.json names {model.architecture}, but the checkpoint has no "
-            f"{', '.join(report.fresh)}. To use the encoder alone: flaxbert convert "
-            f"{directory} DIR --architecture="
+            f"{directory}: config.json names {model.architecture}, but there is no "
+            f"{', '.join(report.fresh)} in the checkpoint. To use the encoder alone: "
+            f"flaxbert convert {directory} DIR --architecture="
             + model.family.class_name(model.config.model_type, "Model")
         )
     return model, params, report
