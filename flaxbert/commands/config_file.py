@@ -29,7 +29,8 @@ def load(spec: str) -> Config:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look up the module of their class
     try:
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        exec(code, module.__dict__)
         config = module.get_config(*[argument] if colon else [])
         if not isinstance(config, Config):
             config = _from_config_dict(config)

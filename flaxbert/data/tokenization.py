@@ -216,7 +216,7 @@ def _split_special_tokens(tokenizer: Tokenizer) -> None:
     Unless the checkpoint has more than those with a role, such as "[E1]" around an entity: they
     are meant to be written there.
     """
-    special = {token.texts for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     own = special - set(tokenizer.special_tokens_map.values())
     if not own and not tokenizer.split_special_tokens:
         # What is named here is saved with its present value. False is the default anyway.
