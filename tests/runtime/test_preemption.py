@@ -177,7 +177,7 @@ def test_the_certificate_kills_a_run_that_goes_on_from_its_checkpoints(whole, tm
     printed = capsys.readouterr().out
     assert "kill 3 of 3" in printed
     assert "too late" not in printed
-    assert printed.endswith("PASS: the two runs are bit for bit the same\n")
+    assert printed.endswith("PASS: the two runs are bit-identical\n")
     log = (tmp_path / "runs" / "killed" / ".log").read_text()
     assert log.count("resuming") == 2
 
