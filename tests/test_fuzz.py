@@ -687,7 +687,7 @@ def test_a_task_is_made_from_any_records_or_refused(name: str, count: int, tmp_p
 
 
 @cases(40, 1000)
-@pytest.mark.parametrize("malformed", ["error", "skip"])
+@pytest.mark.parametrize("on_bad_row", ["error", "skip"])
 def test_damaged_files_become_examples_or_are_refused(
     on_bad_row: str, count: int, tmp_path: Path, tokenizer: Any
 ) -> None:
@@ -1059,7 +1059,7 @@ def test_every_piece_of_a_long_text_is_read_or_the_text_counted_as_cut(
         for paired in (False, True):
             if paired and long == "head_tail":
                 continue
-            options = texts.TextOptions(pair="pair" if paired else None, long=long)
+            options = texts.TextOptions(pair="pair" if paired else None, long_texts=long)
             examples = [
                 texts.TextExample(text, pair if paired else None, 0, None, "here")
                 for text, pair in pairs

@@ -252,8 +252,8 @@ class PreTrainingHead(Head):
           words: the encoder's table.
 
         Returns:
-          `places` [R, P], the masked places, then others; `word_logits` [R, P, V] there; and
-          `next_logits` [R, K, 2] (0: the second text follows the first), all float32.
+          `places` [R, P], the masked places, then others; `mlm_logits` [R, P, V] there; and
+          `nsp_logits` [R, K, 2] (0: the second text follows the first), all float32.
         """
         length, segments = hidden.shape[1], batch["cls_position"].shape[1]
         most = length

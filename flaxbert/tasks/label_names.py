@@ -28,7 +28,7 @@ class Labels(tuple[str, ...]):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def to_index(self, name: Any, *bounds: Any) -> int:
+    def index(self, name: Any, *bounds: Any) -> int:
         """Return the place of a name, as `tuple.index` does."""
         place = None if bounds else self._places.get(name)
         return super().index(name, *bounds) if place is None else place

@@ -210,7 +210,7 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
     plain = [stored.encode(text, add_special_tokens=False).ids for text in texts]
     examples = [TextExample(text, None, 0, None, f"x.tsv:{n}") for n, text in enumerate(texts)]
     for long in ("head", "windows", "head_tail"):
-        options = classification.ClassificationOptions(labels=("a", "b"), long=long)
+        options = classification.ClassificationOptions(labels=("a", "b"), long_texts=long)
         task = classification.Classification.create(data(), options, None, {})
         features = task.featurize(examples, tokenizer, labeled=True)
         check_packed(features)

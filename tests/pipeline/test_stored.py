@@ -182,7 +182,8 @@ def test_a_model_that_is_no_run_is_not_remarked_on(checkpoint, caplog):
 def test_the_command_line_knows_which_keys_flags_set(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
+        "from flaxbert import Config\n"
+        "from flaxbert.tasks.classification import ClassificationOptions as Options\n\n"
         "def get_config():\n    return Config(task='classification', options=Options())\n"
     )
     flags = [

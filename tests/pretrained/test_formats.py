@@ -255,12 +255,12 @@ POSITION, WORD = "encoder/embeddings/position/embedding", "encoder/embeddings/wo
 
 
 def test_fewer_positions_are_the_first(checkpoint: Path) -> None:
-    params, stored = opened(checkpoint, positions=20)
+    params, stored = opened(checkpoint, max_position_embeddings=20)
     assert np.array_equal(params[POSITION], stored["embeddings.position_embeddings.weight"][:20])
 
 
 def test_more_positions_repeat_the_table(checkpoint: Path) -> None:
-    params, stored = opened(checkpoint, positions=100)
+    params, stored = opened(checkpoint, max_position_embeddings=100)
     table = stored["embeddings.position_embeddings.weight"]
     assert np.array_equal(params[POSITION], np.concatenate([table, table[:36]]))
 

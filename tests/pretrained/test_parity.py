@@ -171,7 +171,7 @@ PER_TOKEN = ("start_logits", "end_logits", "hidden_states", "token_logits", "mlm
 
 
 def in_place(outputs: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """Outputs with `word_logits` as [R, T, V]: NaN at places that were not scored."""
+    """Outputs with `mlm_logits` as [R, T, V]: NaN at places that were not scored."""
     if "places" not in outputs:
         return dict(outputs)
     places, scores = np.asarray(outputs["places"]), np.asarray(outputs["mlm_logits"])

@@ -80,7 +80,7 @@ def hosts(monkeypatch) -> Callable[..., list]:
     state = Host(Store())
     monkeypatch.setattr(multihost, "_state", lambda: state)
     monkeypatch.setattr(multihost, "_numbers", Numbers())
-    monkeypatch.setattr(multihost, "several_hosts", lambda: True)
+    monkeypatch.setattr(multihost, "is_multihost", lambda: True)
     monkeypatch.setattr(jax, "process_index", lambda: state.process_id)
     monkeypatch.setattr(multihost.socket, "gethostname", lambda: "ab"[state.process_id])
 

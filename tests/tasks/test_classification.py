@@ -289,7 +289,7 @@ def test_a_list_of_one_label_is_the_label(label: Any) -> None:
     assert gold(task, train) == [1, 0]
 
 
-@pytest.mark.parametrize("malformed", ["error", "skip"])
+@pytest.mark.parametrize("on_bad_row", ["error", "skip"])
 @pytest.mark.parametrize("known", [None, ["bad", "fair", "good"]])
 def test_integers_that_are_counted_from_1_are_refused(on_bad_row: str, known: Any) -> None:
     rows = table([1, 2, 3, 2] * 5, known)

@@ -641,4 +641,4 @@ def test_a_row_that_is_malformed_twice_over_is_left_out_once() -> None:
     rows = table([["a"], 0.5, ["b"]], text=["film", None, "book"])
     task = create(rows, on_bad_row="skip")
     assert flags(task, rows) == [(1, 0), (0, 1)]
-    assert rows.on_bad_row == 1
+    assert rows.malformed == 1

@@ -94,7 +94,7 @@ def test_prediction_needs_no_number() -> None:
 
 def test_ways_with_long_texts_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"options\.long_texts='middle'"):
-        create(RegressionOptions(long="middle"))
+        create(RegressionOptions(long_texts="middle"))
 
 
 def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> None:

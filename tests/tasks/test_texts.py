@@ -81,9 +81,9 @@ def test_a_malformed_row_is_left_out_where_such_rows_are_skipped() -> None:
 # --- options -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("long", texts.LONG)
-def test_every_way_with_long_texts_is_accepted(long: str) -> None:
-    TextOptions(long=long).check(DataConfig(max_length=16, overlap=12))
+@pytest.mark.parametrize("long_texts", texts.LONG)
+def test_every_way_with_long_texts_is_accepted(long_texts: str) -> None:
+    TextOptions(long_texts=long_texts).check(DataConfig(max_length=16, overlap=12))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def encode(
     words: Sequence[str],
     pairs: Sequence[str] | None = None,
     *,
-    long: str,
+    long_texts: str,
     max_length: int,
     overlap: int = 0,
 ) -> Features:
@@ -126,7 +126,9 @@ def encode(
         for n, (first, second) in enumerate(zip(words, seconds, strict=True))
     ]
     data = DataConfig(max_length=max_length, overlap=overlap)
-    return texts.featurize(examples, tokenizer, TextOptions(long=long), data, labeled=True)
+    return texts.featurize(
+        examples, tokenizer, TextOptions(long_texts=long_texts), data, labeled=True
+    )
 
 
 def letters(tokenizer: Any, features: Features) -> list[str]:
@@ -250,7 +252,7 @@ def test_windows_are_those_counted_out(tokenizer: Any, seed: int, paired: bool) 
 
 def test_windows_of_a_pair_need_room_beside_the_first_text(tokenizer: Any) -> None:
     # 9 tokens, 3 special, 2 shared: the first text may have 3, and one new token remains.
-    arguments: dict[str, Any] = {"long": "windows", "max_length": 9, "overlap": 2}
+    arguments: dict[str, Any] = {"long_texts": "windows", "max_length": 9, "overlap": 2}
     features = encode(tokenizer, ["abc"], ["pqrst"], **arguments)
     assert letters(tokenizer, features) == ["<abc|pqr|", "<abc|qrs|", "<abc|rst|"]
     with pytest.raises(DataError) as caught:
@@ -262,9 +264,9 @@ def test_windows_of_a_pair_need_room_beside_the_first_text(tokenizer: Any) -> No
 def test_the_tokenizer_serves_every_way_in_any_order(tokenizer: Any) -> None:
     # A fast tokenizer remembers the last call's truncation.
     ways: list[dict[str, Any]] = [
-        {"long": "windows", "overlap": 4},
-        {"long": "head"},
-        {"long": "head_tail"},
+        {"long_texts": "windows", "overlap": 4},
+        {"long_texts": "head"},
+        {"long_texts": "head_tail"},
     ]
     once = [letters(tokenizer, encode(tokenizer, [LETTERS], max_length=9, **way)) for way in ways]
     for way, expected in [*zip(ways, once, strict=True)][::-1]:

@@ -312,7 +312,7 @@ def test_bad_rows_are_left_out_and_counted_when_asked(caplog: Any) -> None:
     assert [message for message in caplog.messages if "malformed rows" in message] == [
         "ner.jsonl: 2 malformed rows skipped, the first: ner.jsonl:2: 2 words, but 1 tags."
     ]  # once, though the rows are read three times
-    assert rows.on_bad_row == 2
+    assert rows.malformed == 2
 
 
 def test_a_sentence_with_a_tag_that_is_no_label_is_left_out_and_counted_too() -> None:
@@ -323,7 +323,7 @@ def test_a_sentence_with_a_tag_that_is_no_label_is_left_out_and_counted_too() ->
         "ner.jsonl:1",
         "ner.jsonl:3",
     ]
-    assert rows.on_bad_row == 1
+    assert rows.malformed == 1
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_one_odd_tag_is_named_with_its_line_and_its_sentence_alone_left_out(tmp_
         ("old", "king"),
         ("food", "king"),
     ]
-    assert rows.on_bad_row == 1
+    assert rows.malformed == 1
 
 
 def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, caplog: Any) -> None:

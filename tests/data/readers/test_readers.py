@@ -11,6 +11,7 @@ import pytest
 
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import readers
+from flaxbert.data.table import Record, RecordOrIssue
 from flaxbert.errors import DataError, HubError
 
 ROWS = [
@@ -427,7 +428,7 @@ def test_answers_that_are_absent_are_not_the_same_as_none(tmp_path: Path) -> Non
 def test_a_file_that_the_system_does_not_give_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, data: DataConfig) -> readers.Found:
+    def refuse(path: Path, data: DataConfig) -> RecordOrIssue:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setitem(readers.READERS, "txt", refuse)
@@ -438,7 +439,7 @@ def test_a_file_that_the_system_does_not_give_is_refused(
 @pytest.mark.parametrize("value", [[["en"], ["de"]], [{}, "en"], ["en", None], [1, "1.0"]])
 def test_a_slice_of_several_values_of_any_kind_is_refused(value: list) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:1: lang has several values"):
-        readers.Row({"lang": value}, "a.jsonl:1").slice("lang")
+        Record({"lang": value}, "a.jsonl:1").slice("lang")
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -743,7 +744,7 @@ def test_malformed_records_of_other_formats_are_skipped_too(
     assert message.startswith(f"{tmp_path}/{name}: 2 malformed lines skipped, the first: ")
 
 
-@pytest.mark.parametrize("malformed", ["error", "skip"])
+@pytest.mark.parametrize("on_bad_row", ["error", "skip"])
 @pytest.mark.parametrize("name", ["a.conll", "a.txt"])
 def test_text_that_is_not_utf8_is_named_with_its_line(
     name: str, on_bad_row: str, tmp_path: Path
