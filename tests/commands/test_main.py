@@ -2,7 +2,7 @@
 
 import ast
 import importlib
-import subprocess
+import runpy
 import sys
 import tomllib
 from pathlib import Path
@@ -167,12 +167,17 @@ def test_a_mode_calls_its_function_with_the_configuration(
     assert (config.train.seed, workdir) == (3, tmp_path)
 
 
-def test_the_package_runs_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flaxbert", "trian"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: unknown command 'trian'.")
+def test_the_package_runs_as_a_module(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["flaxbert", "trian"])
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # restores them afterwards
+    monkeypatch.delitem(sys.modules, "flaxbert.__main__")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("flaxbert", run_name="__main__")
+    assert end.value.code == 2
+    assert capfd.readouterr().err.startswith("error: unknown command 'trian'.")
 
 
 def test_the_console_script_exists() -> None:
