@@ -1,12 +1,12 @@
-"""Time of a training step beside PyTorch's, on the same examples, in alternation.
+"""Compare the time of a training step with PyTorch's, on the same examples.
 
     python benchmarks/step_time.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
 
 Needs the extra `parity` (pip install -e '.[parity]'). Both sides fine-tune the same checkpoint on
 this machine's CPU or accelerator with AdamW, clipping and dropout, in float32 or, with
-model.dtype=bfloat16, PyTorch under autocast. PyTorch runs the model of transformers on batches
-padded to their longest text, as its Trainer does. Blocks of steps alternate, A B A B, so that a
-noisy machine slows both; the ratio of the medians is the result.
+model.dtype=bfloat16, in bfloat16 (PyTorch under autocast). PyTorch runs the model of transformers
+on batches that are padded to their longest text, as its Trainer does. Blocks of steps alternate,
+A B A B, so that a noisy machine slows down both. The result is the ratio of the medians.
 """
 
 import sys

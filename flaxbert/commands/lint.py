@@ -1,11 +1,19 @@
-"""Look through the data of a configuration: all that is wrong or doubtful, with file:line.
+"""Check the data of a configuration, and report problems with file and line.
 
-usage: flaxbert lint --config=configs/NAME.py[:ARG] [--config.KEY=VALUE ...] [--all]
+usage: flaxbert lint --config=configs/NAME.py[:ARG] [--all] [--config.KEY=VALUE ...]
 
-Reads data.train, data.eval and data.predict, as far as they are set. Errors are what a run stops
-at: unusable files, and malformed lines, rows and answers; the latter are warnings with
---config.data.on_bad_row=skip, which leaves them out and counts them. All else is a warning too.
---all lists every place, else the first five of each kind. Exit codes: 0 no errors; 2 errors.
+for example:
+  flaxbert lint --config=configs/ner.py:conll --config.data.train=train.conll
+
+Reads data.train, data.eval and data.predict, as far as they are set. An error is what stops a run:
+an unusable file, or a malformed line, row or answer. With --config.data.on_bad_row=skip malformed
+ones are warnings, since a run skips and counts them. All other problems are warnings. The flags of
+a training command are accepted and ignored, so that it can be checked as it is.
+
+exit codes:
+  0   no errors
+  2   errors in the data, or bad usage or configuration
+  else an internal error
 """
 
 import collections
@@ -16,7 +24,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flaxbert.commands import args
+from flaxbert.commands import args, failures
+from flaxbert.commands.help_text import Flag
 from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import checks, coverage, readers
 from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Issue
@@ -29,78 +38,79 @@ from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
 
+ALL = Flag("all", False, "list every place of a problem, not only the first five")
+
 PLACES = 5
-"""Places shown of each kind, without --all."""
+"""Places that are listed for each kind of problem, without --all."""
 
 LONGEST = 1000
-"""Characters of a finding that are shown."""
+"""Characters of an issue that are printed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    arguments = ["lint", *(sys.argv[1:] if argv is None else argv)]
-    everything = "--all" in arguments
-    arguments = [argument for argument in arguments if argument != "--all"]
+    """Run the command line and return the exit code."""
+    argv = ["flaxbert lint", *(sys.argv[1:] if argv is None else argv)]
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
-        config = args.parse(arguments, __doc__ or "", workdir=False).config
+        flags = (ALL, *args.RUN_FLAGS)
+        arguments = args.parse(argv, __doc__ or "", flags=flags, workdir=False)
+        config = arguments.config
         validate(config, TASKS)
-        found = lint(config)
+        issues = lint(config)
     except args.HelpRequested as text:
         print(text)
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        return failures.report(error, "reading the data")
     stops = (UNUSABLE,) if config.data.on_bad_row == "skip" else (UNUSABLE, MALFORMED)
-    return 2 if report(found, stops, everything=everything) else 0
+    return 2 if report(issues, stops, everything=arguments.flags["all"]) else 0
 
 
-def report(found: Sequence[Issue], stops: Sequence[str], *, everything: bool) -> int:
-    """Print findings by kind; those of the kinds in `stops` are errors. Returns how many are."""
+def report(issues: Sequence[Issue], stops: Sequence[str], *, everything: bool) -> int:
+    """Print issues by kind, and return the number of errors: issues of the kinds in `stops`."""
     kinds: dict[str, list[Issue]] = collections.defaultdict(list)
-    for finding in found:
-        kinds[finding.kind].append(finding)
+    for issue in issues:
+        kinds[issue.kind].append(issue)
     for kind in sorted(kinds, key=[*reversed(stops), UNUSABLE].count, reverse=True):
         places = kinds[kind]
         weight = "error" if kind in stops else "note" if kind == READ_AS else "warning"
         print(f"{weight}: {kind}, {len(places)}")
         shown = places if everything else places[:PLACES]
-        for finding in shown:
-            print(f"  {clip(str(finding), LONGEST)}")
+        for issue in shown:
+            print(f"  {clip(str(issue), LONGEST)}")
         if len(shown) < len(places):
             print(f"  ... and {len(places) - len(shown)} more (--all)")
-    errors = sum(finding.kind in stops for finding in found)
+    errors = sum(issue.kind in stops for issue in issues)
     notes = len(kinds[READ_AS])
-    print(f"{errors} errors, {len(found) - errors - notes} warnings")
+    print(f"{errors} errors, {len(issues) - errors - notes} warnings")
     return errors
 
 
 def lint(config: Config) -> list[Issue]:
-    """All findings in the data of a configuration.
+    """Return all issues in the data of a configuration.
 
     Raises:
-      ConfigError: for a configuration whose mistake is not in the data.
+      ConfigError: if the configuration itself is wrong.
     """
-    # Readers and tasks stop at the first mistake, or tell all that they leave out: the latter.
+    # Readers and tasks raise at the first mistake, or report all that they skip: the latter.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="skip"))
     specs = {key: spec for key in SPLITS if (spec := getattr(config.data, key))}
     if not specs:
         raise ConfigError("no data: neither data.train, data.eval nor data.predict is set")
-    found = [finding for spec in specs.values() for finding in _in_files(spec, config.data)]
+    issues = [issue for spec in specs.values() for issue in _in_files(spec, config.data)]
     tables = {}
     for key, spec in specs.items():
         try:
             tables[key] = readers.read(spec, config.data, split=SPLITS[key])
         except (DataError, HubError) as error:
-            found.append(Issue(UNUSABLE, "", str(error)))
+            issues.append(Issue(UNUSABLE, "", str(error)))
     for table in tables.values():
-        found += checks.check_columns([(row.origin, row.values) for row in table.rows])
+        issues += checks.check_columns([(row.origin, row.values) for row in table.rows])
     if "train" in tables or "train" not in specs:  # else it is not known what the labels are
-        found += _in_rows(config, tables)
+        issues += _in_rows(config, tables)
     for table in tables.values():
-        found += table.issues.elements()
-    return found
+        issues += table.issues.elements()
+    return issues
 
 
 def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
@@ -113,7 +123,7 @@ def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
-    """What shows where the task reads the tables, and adds to their own findings."""
+    """Yield the issues that appear when the task reads the tables."""
     setup: Pipeline | None = None
     try:
         setup = prepare(config, config.model.init, tables.get("train"))
@@ -145,7 +155,7 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
 
 
 def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Iterator[Issue]:
-    """What the tokenizer drops, what `data.max_length` cuts off; what is too long is malformed."""
+    """Yield what the tokenizer drops and what `data.max_length` truncates."""
     try:
         examples, features = setup.featurize(examples, table, labeled=key != "predict")
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What `--mode` selects: train, eval, predict; each prints what it found."""
+"""The modes of a run: train, eval and predict. Each prints its results."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -22,7 +22,7 @@ from flaxbert.types import Prediction
 
 
 def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
-    """Train, then show the results and some predictions."""
+    """Train, and print the metrics and some predictions."""
     trained = run(config, workdir, preemption=preemption, force=force)
     if multihost.is_lead_host():
         show_predictions(trained.setup, trained.examples, trained.records)
@@ -33,17 +33,17 @@ def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool)
             "Next:\n"
             f"  predict     python -m flaxbert.run --config=... --workdir={workdir} --mode=predict "
             "--config.data.predict=FILE\n"
-            f"  look        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
-            f"  use it      transformers loads {workdir}/export"
+            f"  plot        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
+            f"  deploy      transformers loads {workdir}/export"
         )
 
 
 def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
-    """Score `data.eval`; writes eval_results.json and what belongs to it.
+    """Evaluate on `data.eval`, and write eval_results.json, its predictions and configuration.
 
     Args:
-      config: of the command line.
-      workdir: of a run, or a new one.
+      config: the configuration of the command line.
+      workdir: the workdir of a run, or a new directory.
       given: keys that flags set; see `stored.as_trained`.
     """
     opened = _open_trained(config, workdir, "eval", given)
@@ -59,17 +59,14 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
 
 
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
-    """Write predictions.jsonl for `data.predict`, which needs no labels; else as `evaluate`."""
+    """Write predictions.jsonl for `data.predict`, which needs no labels; see `evaluate`."""
     opened = _open_trained(config, workdir, "predict", given)
     records = opened.evaluator.run(opened.params).records
     if multihost.is_lead_host():
         opened.write("predictions", "predictions", records)
         show_predictions(opened.setup, opened.evaluator.examples, records)
-        lacking = f"; {opened.malformed} malformed rows have none" if opened.malformed else ""
+        lacking = f"; {opened.malformed} malformed rows were skipped" if opened.malformed else ""
         print(f"\n{len(records)} predictions: {workdir / 'predictions.jsonl'}{lacking}")
-
-
-MODES = {"eval": evaluate, "predict": predict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +78,14 @@ class _Opened:
     evaluator: Evaluator
     params: Any
     malformed: int
-    """Lines, rows and answers that are left out."""
+    """Number of malformed lines, rows and answers that were skipped."""
     commits: dict[str, str]
-    """{config key: commit} of what is from the hub."""
+    """{config key: commit} of the model and data that come from the hub."""
 
     def write(self, name: str, predictions: str, records: Sequence[Prediction]) -> str:
-        """Write predictions, and next to them what they are of; returns the names of both files.
+        """Write predictions and their configuration, and return the names of both files.
 
-        A run's own results are those of other data: their files have other names.
+        The results of the run itself are of other data, so their files have other names.
         """
         self.workdir.mkdir(parents=True, exist_ok=True)
         names = f"{predictions}.jsonl", f"{name}_config.json"
@@ -98,7 +95,7 @@ class _Opened:
 
 
 def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
-    """Open the workdir's own model if it holds a run, else `model.init`, which must have a head."""
+    """Open the model of the run in the workdir; without a run, `model.init`, which needs a head."""
     multihost.check_started()
     multihost.agree(command(flatten(config.to_dict()), key) | {"flags": sorted(given)})
     check_local("workdir", workdir)

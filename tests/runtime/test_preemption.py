@@ -179,7 +179,7 @@ def test_verify_resume_kills_and_resumes_a_run(finished, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "kill 3 of 3" in printed
     assert "too late" not in printed
-    assert printed.endswith("PASS: the two runs are bit for bit the same\n")
+    assert printed.endswith("PASS: the two runs are bit-identical\n")
     log = (tmp_path / "runs" / "killed" / ".log").read_text()
     assert log.count("resuming") == 2
 
