@@ -21,10 +21,10 @@ from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import checks, coverage, readers
 from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Issue
 from flaxbert.data.readers.encodings import codec
-from flaxbert.data.table import Table
+from flaxbert.data.table import NoValidRowsError, Reading, Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
 from flaxbert.pipeline.datasets import SPLITS
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
 from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
@@ -99,7 +99,7 @@ def lint(config: Config) -> list[Issue]:
     if "train" in tables or "train" not in specs:  # else it is not known what the labels are
         found += _in_rows(config, tables)
     for table in tables.values():
-        found += table.issues.elements()
+        found += table.issues
     return found
 
 
@@ -113,44 +113,71 @@ def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
-    """What shows where the task reads the tables, and adds to their own findings."""
+    """Report what shows where the task reads the tables."""
+    kind = TASKS[config.task]
+    raw: dict[str, Reading[Any]] = {}
+    unreadable: list[Issue] = []
+    for key, table in tables.items():
+        try:
+            raw[key] = read_examples(config, table, labeled=key != "predict")
+        except DataError as error:
+            unreadable += [Issue(UNUSABLE, "", str(error)), *_issues_of(error)]
+            if key == "train":
+                yield from unreadable
+                return
     setup: Pipeline | None = None
     try:
-        setup = prepare(config, config.model.init, tables.get("train"))
+        setup = prepare(config, config.model.init, raw.get("train"))
         task = setup.task
     except (HubError, WeightsError) as error:
         yield Issue("without tokenizer", "", f"lengths are not checked: {error}")
-        kind = TASKS[config.task]
         try:
             options = config.options or kind.options_type()
-            task = kind.create(config.data, options, tables.get("train"), {})
+            task = kind.create(config.data, options, raw.get("train"), {})
         except UserError as again:
             yield Issue(UNUSABLE, "", str(again))
+            yield from _issues(raw)
             return
     except UserError as error:
         yield Issue(UNUSABLE, "", str(error))
+        yield from _issues(raw)
         return
-    examples: dict[str, list[Any]] = {}
-    for key, table in tables.items():
+    yield from unreadable
+    examples: dict[str, Reading[Any]] = {}
+    for key, reading in raw.items():
         try:
-            examples[key] = task.examples(table, labeled=key != "predict")
+            examples[key] = reading if key == "predict" else task.resolve(reading)
         except DataError as error:
             yield Issue(UNUSABLE, "", str(error))
+            yield from _issues_of(error) or reading.issues
             continue
         yield from checks.check_examples(examples[key])
         if setup is not None:
-            yield from _lost(setup, table, examples[key], key)
-    train, evaluated = examples.get("train", []), examples.get("eval", [])
-    yield from checks.compare_splits(train, evaluated, getattr(task, "labels", ()))
+            yield from _lost(setup, tables[key], list(examples[key]), key)
+    train: Sequence[Any] = examples.get("train", ())
+    evaluated: Sequence[Any] = examples.get("eval", ())
+    yield from checks.compare_splits(train, evaluated, task.labels)
+    yield from _issues(examples)
+
+
+def _issues_of(error: UserError) -> Sequence[Issue]:
+    return error.issues if isinstance(error, NoValidRowsError) else ()
+
+
+def _issues(readings: Mapping[str, Reading[Any]]) -> Iterator[Issue]:
+    for reading in readings.values():
+        yield from reading.issues
 
 
 def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Iterator[Issue]:
-    """What the tokenizer drops, what `data.max_length` cuts off; what is too long is malformed."""
+    """Report what the tokenizer drops, and what is over `data.max_length`."""
     try:
         examples, features = setup.featurize(examples, table, labeled=key != "predict")
     except UserError as error:
         yield Issue(UNUSABLE, "", str(error))
+        yield from _issues_of(error)
         return
+    yield from checks.too_long_issues(table.source, features.dropped)
     unknown = coverage.unknown(features, setup.tokenizer)
     if unknown.serious or unknown.lost:
         yield Issue("unknown words", table.source, unknown.describe(examples))
@@ -169,5 +196,5 @@ def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Itera
     for kind, places in features.lost.items():
         for index, what in places.items():
             yield Issue(kind, examples[index].origin, what)
-    if key == "train" and (reason := features.idle):
+    if key == "train" and (reason := setup.task.nothing_to_learn(features)):
         yield Issue(UNUSABLE, "", f"{table.source}: nothing to learn from: {reason}.")

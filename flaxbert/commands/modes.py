@@ -117,7 +117,7 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
         evaluator = Evaluator.open(setup, table, labeled=key == "eval")
         params = setup.load_params(trained=True)
     if multihost.is_multihost():
-        labels = getattr(setup.task, "labels", ())
+        labels = setup.task.labels
         multihost.agree(
             {"model": init, "labels": list(labels)}
             | {f"weights, {part}": digest for part, digest in mapping.digests(params).items()}
@@ -128,4 +128,4 @@ def _open_trained(config: Config, workdir: Path, key: str, given: Collection[str
         placed = sharding.shard_params(params, setup.mesh)
     commits = {"model.init": setup.commit, f"data.{key}": table.commit}
     known = {name: commit for name, commit in commits.items() if commit}
-    return _Opened(workdir, setup, evaluator, placed, table.malformed, known)
+    return _Opened(workdir, setup, evaluator, placed, evaluator.malformed, known)

@@ -37,6 +37,9 @@ class Features:
     """Indices of the examples that lost text to `max_length`."""
     lost: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
     """What no prediction can be right on, such as answers in no window: {kind: {example: what}}."""
+    dropped: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Examples without features because they are too long: {index: what is wrong}. All other
+    indices count the examples that remain."""
     draw: Draw | None = None
     """Draws a sequence's tokens anew each epoch, such as its masked ones; a pure function."""
 
@@ -51,6 +54,7 @@ class Features:
         slots: dict[str, Any] | None = None,
         cut: Sequence[int] = (),
         lost: Mapping[str, Mapping[int, str]] | None = None,
+        dropped: Mapping[int, str] | None = None,
         draw: Draw | None = None,
     ) -> "Features":
         """From lists, one entry a sequence. Adds `cls_position` at 0 unless given.
@@ -70,6 +74,7 @@ class Features:
             feature=np.arange(count) if feature is None else np.asarray(feature, np.int64),
             cut=cut,
             lost=lost or {},
+            dropped=dropped or {},
             draw=draw,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flaxbert.config import DataConfig
-from flaxbert.data import readers
+from flaxbert.data import checks, readers
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import fingerprint_of
 from flaxbert.data.table import Table
@@ -49,4 +49,6 @@ def read_table(data: DataConfig, key: str) -> Table:
     spec = getattr(data, key)
     if not spec:
         raise ConfigError(f"data.{key} is not set: --config.data.{key}=FILE, or a hub data set")
-    return readers.read(spec, data, split=SPLITS[key])
+    table = readers.read(spec, data, split=SPLITS[key])
+    checks.log_issues(table.issues)
+    return table

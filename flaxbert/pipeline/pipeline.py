@@ -15,13 +15,12 @@ import numpy as np
 
 from flaxbert import hub
 from flaxbert.config import Config
-from flaxbert.data import coverage
+from flaxbert.data import checks, coverage
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import permutation
-from flaxbert.data.table import Table
+from flaxbert.data.table import Reading, Table
 from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer, save
-from flaxbert.data.windows import TooLongError
 from flaxbert.errors import ConfigError, WeightsError, WorkdirError
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
@@ -150,19 +149,15 @@ class Pipeline:
     def featurize(
         self, examples: list[Any], table: Table, *, labeled: bool
     ) -> tuple[list[Any], Features]:
-        """Tokenise; `data.on_bad_row=skip` leaves out what is too long, and `table` is told.
+        """Tokenize; `data.on_bad_row=skip` leaves out what is too long, and logs it.
 
         Raises:
           DataError: for what is too long, if it is not to be left out.
           WeightsError: for a token that the model has no embedding for.
         """
-        try:
-            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        except TooLongError as error:
-            if self.config.data.on_bad_row != "skip":
-                raise
-            examples = error.leave_out(examples, table)
-            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        checks.log_issues(checks.too_long_issues(table.source, features.dropped))
+        examples = [example for i, example in enumerate(examples) if i not in features.dropped]
         highest = int(features.tokens["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
             raise WeightsError(
@@ -273,21 +268,22 @@ class Pipeline:
         shutil.rmtree(old, ignore_errors=True)
 
 
-PROBLEMS = {
-    "classification": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
-"""Tasks of one output layer, and the `problem_type` of config.json by which they are told apart."""
+def read_examples(config: Config, table: Table, *, labeled: bool) -> Reading[Any]:
+    """Read the examples of a table, with labels as they stand there."""
+    kind = TASKS[config.task]
+    options = config.options or kind.options_type()
+    options.check(config.data)
+    return kind.read(table, config.data, options, labeled=labeled)
 
 
-def prepare(config: Config, init: str, train: Table | None) -> Pipeline:
+def prepare(config: Config, init: str, train: Reading[Any] | None) -> Pipeline:
     """Resolve the checkpoint, and build tokenizer, task and model (no weights yet).
 
     Args:
       config: validated.
       init: a specification as `config.model.init`.
-      train: the training rows, from which labels may come; None in evaluation and prediction.
+      train: the training examples as `read_examples` returns them, from which labels may come;
+        None in evaluation and prediction.
 
     Raises:
       ConfigError, DataError, WeightsError, HubError: see the parts.
@@ -314,9 +310,10 @@ def prepare(config: Config, init: str, train: Table | None) -> Pipeline:
             f"{model_config.positions} positions; lower max_length, or repeat the table with "
             f"--config.model.max_position_embeddings={config.data.max_length}"
         )
-    for task_name, problem in PROBLEMS.items():
-        trained_for = train is None and hf_config.get("problem_type") == problem
-        if trained_for and config.task in PROBLEMS and config.task != task_name:
+    problem = hf_config.get("problem_type")
+    for task_name, kind in TASKS.items():
+        trained_for = train is None and problem is not None and kind.problem_type == problem
+        if trained_for and TASKS[config.task].problem_type not in (None, problem):
             raise WeightsError(
                 f"{directory}: config.json's problem_type is {problem!r}, so its output layer is "
                 f"not that of --config.task={config.task}; use --config.task={task_name}."

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flaxbert.data import checks
 from flaxbert.data.batching import Batches
 from flaxbert.data.packing import PackedRow
 from flaxbert.data.table import Table
@@ -134,12 +135,17 @@ class Evaluator:
         self._setup, self.data = setup, data
         self._step: PredictStep | None = None
         self._warned = False
+        self.malformed = 0
 
     @classmethod
     def open(cls, setup: Pipeline, table: Table, *, labeled: bool) -> "Evaluator":
         """Tokenise a table's rows."""
         examples = setup.task.examples(table, labeled=labeled)
-        return cls.of(setup, examples, table, labeled=labeled)
+        checks.log_issues(examples.issues)
+        evaluator = cls.of(setup, list(examples), table, labeled=labeled)
+        dropped = evaluator.data.batches.features.dropped
+        evaluator.malformed = table.malformed + examples.malformed + len(dropped)
+        return evaluator
 
     @classmethod
     def of(
@@ -234,7 +240,7 @@ class Evaluator:
     def _compare_with_chance(self, task: Task, records: Sequence[Prediction]) -> None:
         """Warn, once, where one label a text is wrong so often that the labels must be mixed up."""
         labels = [record.get("label") for record in records]
-        names: Sequence[str] = getattr(task, "labels", ())
+        names: Sequence[str] = task.labels
         if self._warned or not set(labels) <= set(names):
             return
         numbers = {name: number for number, name in enumerate(names)}

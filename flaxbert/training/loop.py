@@ -90,7 +90,7 @@ class Loop:
         watch = LearningMonitor(
             first_loss=metrics.first_loss,
             after=after,
-            labels=len(getattr(self.task, "labels", ())),
+            labels=len(self.task.labels),
             active=active,
         )
         # First in, last out: whatever ends this, what is being written is written to its end.

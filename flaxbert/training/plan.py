@@ -13,7 +13,7 @@ from flaxbert.data import checks
 from flaxbert.data.batching import Batches
 from flaxbert.errors import ConfigError, DataError, shortened
 from flaxbert.pipeline.datasets import Dataset, read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
 from flaxbert.pipeline.predictor import Evaluation, Evaluator
 from flaxbert.pretrained import mapping
 from flaxbert.runtime.preemption import Preemption
@@ -55,12 +55,15 @@ class Plan:
           UserError: see `setup.prepare`; for `train.keep_best` that no evaluation gives.
         """
         table = read_table(config.data, "train")
-        setup = prepare(config, init, table)
-        examples = setup.task.examples(table, labeled=True)
+        raw = read_examples(config, table, labeled=True)
+        setup = prepare(config, init, raw)
+        reading = setup.task.resolve(raw)
+        checks.log_issues(reading.issues)
+        examples = list(reading)
         kept, held_out = setup.hold_out(examples)
         size = config.train.batch_size
         data = setup.dataset(kept, table, batch_size=size, labeled=True, training=True)
-        if reason := data.batches.features.idle:
+        if reason := setup.task.nothing_to_learn(data.batches.features):
             raise DataError(f"{table.source}: nothing to learn from: {reason}.")
         steps = math.ceil(data.batches.steps_per_epoch * config.train.epochs)
         # Heights for the whole schedule: max_steps must not change how a step is computed.
@@ -70,14 +73,16 @@ class Plan:
             apart = dataclasses.replace(table, source=f"{table.source}, held out")
             calibrator = Evaluator.of(setup, held_out, apart, labeled=True)
         commits = {"model.init": setup.commit, "data.train": table.commit}
-        left_out = {"data/train/malformed": float(table.malformed)}
+        malformed = table.malformed + reading.malformed + len(data.batches.features.dropped)
+        malformed += len(calibrator.data.batches.features.dropped) if calibrator else 0
+        left_out = {"data/train/malformed": float(malformed)}
         left_out |= data.batches.features.counts("train")
         evaluator = None
         if config.data.eval:
             evaluated = read_table(config.data, "eval")
             evaluator = Evaluator.open(setup, evaluated, labeled=True)
             commits["data.eval"] = evaluated.commit
-            left_out["data/eval/malformed"] = float(evaluated.malformed)
+            left_out["data/eval/malformed"] = float(evaluator.malformed)
             left_out |= evaluator.data.batches.features.counts("eval")
         _remark(setup.task, examples, evaluator.examples if evaluator else ())
         wanted = config.train.keep_best
@@ -106,7 +111,7 @@ class Plan:
         parts |= {"eval": self.evaluator.data} if self.evaluator else {}
         parts |= {"held out": self.calibrator.data} if self.calibrator else {}
         task = self.setup.task
-        labels = getattr(task, "labels", ())
+        labels = task.labels
         units = {"units": task.units} if isinstance(task, HasUnits) and task.units else {}
         return {name: data.fingerprint(labels) for name, data in parts.items()} | units
 
@@ -115,7 +120,7 @@ class Plan:
         parts = {f"examples, {name}": digest for name, digest in self.fingerprints().items()}
         digests = {} if params is None else mapping.digests(params)
         return {
-            "labels": list(getattr(self.setup.task, "labels", ())),
+            "labels": list(self.setup.task.labels),
             **parts,
             **{f"weights, {part}": digest for part, digest in digests.items()},
             "steps": (self.steps, self.last),
@@ -170,7 +175,7 @@ def _remark(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
     """Warn of what is doubtful in examples; to read the files once more is left to the linter."""
     if jax.process_index() != 0:
         return
-    names = getattr(task, "labels", ())
+    names = task.labels
     if counts := checks.label_counts(train, names):
         shown = shortened([f"{name} {counts[name]}" for name in names])
         log.info(f"labels of {len(train)} training examples: {', '.join(shown)}")
