@@ -23,7 +23,7 @@ import transformers
 from flaxbert.commands import args
 from flaxbert.config import validate
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
 from flaxbert.runtime import sharding
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
@@ -39,8 +39,9 @@ def main() -> None:
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, table)
-    examples, size = setup.task.examples(table, labeled=True), config.train.batch_size
+    raw = read_examples(config, table, labeled=True)
+    setup = prepare(config, config.model.init, raw)
+    examples, size = setup.task.resolve(raw), config.train.batch_size
     batches = setup.dataset(examples, table, batch_size=size, labeled=True, training=True).batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
     ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)

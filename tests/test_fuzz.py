@@ -23,6 +23,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toy import logged
 
 from flaxbert.commands import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
@@ -254,7 +255,9 @@ def test_any_bytes_are_read_or_refused_by_one_error_that_names_the_place(
         path.write_bytes(content)
         with messages() as told:
             try:
-                table = readers.read(str(path), DataConfig(on_bad_row="skip"), split="train")
+                table = logged(
+                    readers.read(str(path), DataConfig(on_bad_row="skip"), split="train")
+                )
             except DataError as error:
                 refused(path, error, lines=ending_of(name) in NUMBERED)
                 with pytest.raises(DataError):  # what cannot be skipped is an error the more
@@ -609,7 +612,9 @@ def write_objects(path: Path, records: list[Written]) -> None:
 def make_task(name: str, options: dict[str, Any], on_bad_row: str, train: Any = None) -> base.Task:
     kind = TASKS[name]
     data = DataConfig(on_bad_row=on_bad_row, slices="lang", max_length=16, overlap=4)
-    return kind.create(data, kind.options_type(**options), train, {})
+    settings = kind.options_type(**options)
+    raw = None if train is None else kind.read(train, data, settings, labeled=True)
+    return kind.create(data, settings, raw, {})
 
 
 def origins(name: str, examples: Sequence[Any]) -> int:
@@ -637,16 +642,16 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
             task = make_task(name, options, on_bad_row)
             with messages() as told:
                 try:
-                    table = readers.read(
-                        str(path), DataConfig(on_bad_row=on_bad_row), split="train"
+                    table = logged(
+                        readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
                     )
-                    examples = task.examples(table, labeled=labeled)
+                    examples = logged(task.examples(table, labeled=labeled))
                 except DataError as error:
                     refused(path, error)
                     refusals += 1
                     continue
             faults = skipped(told, "lines") + skipped(told, "rows")
-            assert table.malformed == faults + skipped(told, "answers")
+            assert table.malformed + examples.malformed == faults + skipped(told, "answers")
             assert origins(name, examples) + faults == len(records)
             assert not faults or on_bad_row == "skip"
             assert (faults > 0) <= (refusals == 1)  # "error" refuses what "skip" leaves out
@@ -669,18 +674,17 @@ def test_a_task_is_made_from_any_records_or_refused(name: str, count: int, tmp_p
         for on_bad_row in ("error", "skip"):
             with messages() as told:
                 try:
-                    table = readers.read(
-                        str(path), DataConfig(on_bad_row=on_bad_row), split="train"
+                    table = logged(
+                        readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
                     )
                     task = make_task(name, {}, on_bad_row, table)
-                    made = task.examples(table, labeled=True)
+                    made = logged(task.examples(table, labeled=True))
                 except UserError:
                     continue
-            # Once, though rows may be read for their labels and for their texts.
             faults = skipped(told, "lines") + skipped(told, "rows")
             assert origins(name, made) + faults == len(records)
-            assert table.malformed == faults + skipped(told, "answers")
-            labels = getattr(task, "labels", ())
+            assert table.malformed + made.malformed == faults + skipped(told, "answers")
+            labels = task.labels
             assert all(isinstance(label, str) for label in labels)
             assert len(set(labels)) == len(labels)
             assert made
@@ -713,7 +717,9 @@ def test_damaged_files_become_examples_or_are_refused(
         kind = TASKS[name]
         options = kind.options_type(**TASK_OPTIONS[name][-1])
         try:
-            table = readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+            table = logged(
+                readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+            )
             task = kind.create(data, options, None, {})
             examples = task.examples(table, labeled=True)
             task.featurize(examples, tokenizer, labeled=True)
@@ -768,13 +774,15 @@ def test_squad_with_any_part_replaced_gives_every_question_or_is_refused(
         task.data.slices = None
         with messages() as told:
             try:
-                table = readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
-                examples = task.examples(table, labeled=labeled)
+                table = logged(
+                    readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+                )
+                examples = logged(task.examples(table, labeled=labeled))
             except DataError as error:
                 refused(path, error)
                 return
         faults = skipped(told, "lines") + skipped(told, "rows")
-        assert table.malformed == faults + skipped(told, "answers")
+        assert table.malformed + examples.malformed == faults + skipped(told, "answers")
         assert len(examples) + faults == question_count(json.loads(path.read_text()))
         for example in examples if labeled else []:
             # Only an empty list says that there is no answer.

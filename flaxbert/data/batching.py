@@ -74,6 +74,9 @@ class Batches:
       microbatches: parts that a step is computed in (`train.accumulation_steps`); all sequences of
         a feature lie in the same one.
       resample: draws token arrays anew in each epoch, such as masked words; a pure function.
+      power_of_two_buckets: round the rows of a step up to powers of two, times the multiple,
+        instead of choosing bucket sizes for these features: requests of any size then share few
+        programs.
     """
 
     features: Features
@@ -85,6 +88,7 @@ class Batches:
     seed: int | None = None
     microbatches: int = 1
     resample: Resample | None = None
+    power_of_two_buckets: bool = False
 
     def __post_init__(self) -> None:
         longest = int(self.features.lengths.max(initial=0))
@@ -138,6 +142,9 @@ class Batches:
         """The numbers of rows (R) that batches have, ascending."""
         needed = [self._rows_needed(packed) for packed in self._packed_steps]
         multiple = self.data_parallelism * self.microbatches
+        if self.power_of_two_buckets:
+            units = {max(1, math.ceil(rows / multiple)) for rows in needed or [1]}
+            return sorted({multiple * 2 ** (unit - 1).bit_length() for unit in units})
         compile_cost = max(MIN_TOKENS_SAVED / self.row_length, MIN_SHARE_SAVED * sum(needed))
         return choose_bucket_sizes(needed or [1], multiple, MAX_SHAPES, compile_cost)
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from flaxbert.config import DataConfig
-from flaxbert.data import readers
+from flaxbert.data import checks, readers
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import fingerprint_of
 from flaxbert.data.shuffle import permutation
-from flaxbert.data.table import Table
+from flaxbert.data.table import Reading, Table
 from flaxbert.errors import ConfigError
+from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import HasThresholds, Task
 
 
@@ -22,6 +23,8 @@ class Dataset:
     examples: Sequence[Any]
     batches: Batches
     labeled: bool
+    malformed: int = 0
+    """Lines, records and answers of its source that were left out (`data.on_bad_row=skip`)."""
 
     def origins(self, step: int) -> list[str]:
         """Return the places that the examples of a step were read from, such as train.tsv:17."""
@@ -58,12 +61,35 @@ def read_table(data: DataConfig, key: str) -> Table:
     source = getattr(data, key)
     if not source:
         raise ConfigError(f"data.{key} is not set: --config.data.{key}=FILE, or a hub data set")
-    return readers.read(source, data, split=SPLITS[key])
+    table = readers.read(source, data, split=SPLITS[key])
+    checks.log_issues(table.issues)
+    return table
+
+
+def read_examples(
+    task_name: str, table: Table, data: DataConfig, options: Any = None, *, labeled: bool
+) -> Reading[Any]:
+    """Read the examples of a table, with labels as they stand there.
+
+    Args:
+      task_name: one of TASKS.
+      table: the records.
+      data: slices, and what becomes of malformed records.
+      options: the task's; None for its defaults.
+      labeled: whether labels are required.
+
+    Raises:
+      ConfigError: for options that do not fit each other.
+      DataError: for malformed records.
+    """
+    options = options or TASKS[task_name].options_type()
+    options.check(data)
+    return TASKS[task_name].read(table, data, options, labeled=labeled)
 
 
 def split_for_thresholds(
-    examples: list[Any], task: Task, *, share: float, seed: int
-) -> tuple[list[Any], list[Any]]:
+    examples: Sequence[Any], task: Task, *, share: float, seed: int
+) -> tuple[Sequence[Any], Sequence[Any]]:
     """Split training examples into those to train on and those to fit thresholds on.
 
     Examples made from one document, such as the questions on a paragraph, stay together.

@@ -12,7 +12,7 @@ import numpy as np
 from flaxbert.errors import DivergedError, Preempted
 from flaxbert.metrics.chance import worse_than_chance
 from flaxbert.pipeline.datasets import Dataset
-from flaxbert.pipeline.loader import Loader
+from flaxbert.pipeline.loader import AHEAD, Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
 from flaxbert.runtime import memory, multihost
@@ -37,10 +37,25 @@ class Evaluation:
 class Evaluator:
     """One data set, evaluated as often as needed with one compiled program per bucket size."""
 
-    def __init__(self, pipeline: Pipeline, data: Dataset):
-        self._pipeline, self.data = pipeline, data
-        self._loader = Loader(data.batches, pipeline.mesh)
-        self._step: PredictStep | None = None
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        data: Dataset,
+        *,
+        step: PredictStep | None = None,
+        quiet: bool = False,
+    ):
+        """Create an evaluator.
+
+        Args:
+          pipeline: task and model.
+          data: what is evaluated.
+          step: a forward step that was compiled elsewhere, or compiles when it is called.
+          quiet: show no progress, and build each batch when it is needed.
+        """
+        self._pipeline, self.data, self._quiet = pipeline, data, quiet
+        self._loader = Loader(data.batches, pipeline.mesh, ahead=0 if quiet else AHEAD)
+        self._step = step
         self._warned = False
 
     @property
@@ -91,10 +106,9 @@ class Evaluator:
         """
         if self._step is None:
             self.compile(params)
-        assert self._step is not None
         task, data = task or self._pipeline.task, self.data
         start = time.perf_counter()
-        outputs, losses = self._forward(params, self._step, preemption or Preemption())
+        outputs, losses = self._forward(params, preemption or Preemption())
         # Every host needs the scores, since thresholds and the best weights follow from them;
         # without labels the predictions are only written.
         predictions: list[Prediction] = []
@@ -109,12 +123,22 @@ class Evaluator:
         metrics["perf/eval_examples_per_s"] = len(data.examples) / seconds
         return Evaluation(predictions, metrics)
 
-    def _forward(
-        self, params: Params, step: PredictStep, preemption: Preemption
-    ) -> tuple[TaskOutputs, Losses]:
-        """Return the outputs for every feature, in the features' order, and the losses' sums."""
-        batches = self.data.batches
-        bar = Progress("evaluate", len(batches.features.lengths), active=multihost.is_lead_host())
+    def outputs(self, params: Params) -> TaskOutputs:
+        """Return what predictions are made of, for every feature in the features' order."""
+        if self._step is None:
+            self.compile(params)
+        outputs, _ = self._forward(params, Preemption())
+        return outputs
+
+    def _forward(self, params: Params, preemption: Preemption) -> tuple[TaskOutputs, Losses]:
+        """Return the outputs for every feature, and the losses' sums."""
+        step, batches = self._step, self.data.batches
+        assert step is not None
+        bar = Progress(
+            "evaluate",
+            len(batches.features.lengths),
+            active=multihost.is_lead_host() and not self._quiet,
+        )
         outputs, losses = TaskOutputs(), dict[str, WeightedSum]()
         in_flight: list[tuple[int, StepOutputs]] = []
 
@@ -156,7 +180,7 @@ class Evaluator:
     def _warn_if_worse_than_chance(self, task: Task, predictions: Sequence[Prediction]) -> None:
         """Warn, once, if one label per text is wrong so often that labels must be mixed up."""
         labels = [prediction.get("label") for prediction in predictions]
-        names: Sequence[str] = getattr(task, "labels", ())
+        names = task.labels
         if self._warned or not multihost.is_lead_host() or not set(labels) <= set(names):
             return
         numbers = {name: number for number, name in enumerate(names)}

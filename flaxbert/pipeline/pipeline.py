@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy as np
 
 from flaxbert import hub
 from flaxbert.config import DataConfig, ModelConfig
-from flaxbert.data import coverage
+from flaxbert.data import checks, coverage
 from flaxbert.data.batching import Batches
-from flaxbert.data.table import Table
+from flaxbert.data.features import Features
+from flaxbert.data.table import Reading
 from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer
-from flaxbert.data.windows import TooLongError
 from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models.families import read_config
 from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.datasets import Dataset
-from flaxbert.pretrained import export, formats, mapping
+from flaxbert.pretrained import formats, mapping
+from flaxbert.pretrained.export import export
 from flaxbert.pretrained.load import other_head
 from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import sharding
@@ -60,7 +61,7 @@ class Pipeline:
         options: Any = None,
         *,
         init: str | None = None,
-        train: Table | None = None,
+        train: Reading[Any] | None = None,
     ) -> "Pipeline":
         """Find the checkpoint, and build tokenizer, task and model for it.
 
@@ -70,7 +71,8 @@ class Pipeline:
           data: lengths, columns and packing.
           options: the task's; None for its defaults.
           init: what to use in place of `model.init`, such as a run's workdir.
-          train: the training table, from which labels may come; None in evaluation and prediction.
+          train: the training examples as read, from which labels may come; None in evaluation
+            and prediction.
 
         Raises:
           ConfigError: for options that do not fit each other or the checkpoint.
@@ -114,11 +116,12 @@ class Pipeline:
 
     def tokenize(
         self,
-        examples: list[Any],
-        table: Table,
+        examples: Sequence[Any],
+        source: str,
         *,
         batch_size: int,
         labeled: bool,
+        malformed: int = 0,
         seed: int | None = None,
         epochs: float = 1.0,
         accumulation_steps: int = 1,
@@ -127,10 +130,10 @@ class Pipeline:
 
         Args:
           examples: of the task.
-          table: the source of the examples; examples that are too long are recorded in it
-            (`data.on_bad_row=skip`).
+          source: their name in messages.
           batch_size: features per step.
           labeled: whether the examples have labels.
+          malformed: the number of records of the source that were left out.
           seed: shuffles each epoch; None keeps the order.
           epochs: passes over the data.
           accumulation_steps: micro-batches of a step.
@@ -139,21 +142,15 @@ class Pipeline:
           DataError: for an example that is too long, unless it is to be left out.
           WeightsError: for a token that the model has no embedding for.
         """
-        examples, features = self._featurize(examples, table, labeled=labeled)
-        steps_per_epoch = math.ceil(len(features) / batch_size)
-        resampler = getattr(self.task, "resampler", None)
-        batches = Batches(
+        examples, features = self.featurize(examples, source, labeled=labeled)
+        batches = self.batches(
             features,
             batch_size=batch_size,
-            row_length=self.row_length,
-            segments=self.segments,
-            data_parallelism=sharding.data_parallelism(self.mesh),
-            microbatches=accumulation_steps,
-            steps=math.ceil(steps_per_epoch * epochs),
             seed=seed,
-            resample=resampler(self.tokenizer) if resampler else None,
+            epochs=epochs,
+            accumulation_steps=accumulation_steps,
         )
-        message = f"{table.source}: {len(examples)} examples, {len(features)} features"
+        message = f"{source}: {len(examples)} examples, {len(features)} features"
         if features.truncated:
             message += (
                 f"; {features.truncated_count} of them cut to data.max_length="
@@ -163,19 +160,48 @@ class Pipeline:
         unknown = coverage.unknown(features, self.tokenizer)
         if unknown.lost or unknown.share >= 0.001:
             level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
-            log.log(level, f"{table.source}: {unknown.describe(examples)}")
-        return Dataset(examples, batches, labeled)
+            log.log(level, f"{source}: {unknown.describe(examples)}")
+        return Dataset(examples, batches, labeled, malformed + len(features.dropped))
 
-    def _featurize(
-        self, examples: list[Any], table: Table, *, labeled: bool
-    ) -> tuple[list[Any], Any]:
-        try:
-            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        except TooLongError as error:
-            if self.data.on_bad_row != "skip":
-                raise
-            examples = error.leave_out(examples, table)
-            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+    def batches(
+        self,
+        features: Features,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        epochs: float = 1.0,
+        accumulation_steps: int = 1,
+        power_of_two_buckets: bool = False,
+    ) -> Batches:
+        """Plan the batches of features; see `tokenize` and `Batches`."""
+        steps_per_epoch = math.ceil(len(features) / batch_size)
+        return Batches(
+            features,
+            batch_size=batch_size,
+            row_length=self.row_length,
+            segments=self.segments,
+            data_parallelism=sharding.data_parallelism(self.mesh),
+            microbatches=accumulation_steps,
+            steps=math.ceil(steps_per_epoch * epochs),
+            seed=seed,
+            resample=self.task.resampler(self.tokenizer),
+            power_of_two_buckets=power_of_two_buckets,
+        )
+
+    def featurize(
+        self, examples: Sequence[Any], source: str, *, labeled: bool
+    ) -> tuple[list[Any], Features]:
+        """Tokenize examples, without a plan of batches.
+
+        Returns:
+          The examples that fit, and their features; the others are in `Features.dropped`.
+
+        Raises:
+          DataError, WeightsError: see `tokenize`.
+        """
+        features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        checks.log_issues(checks.too_long_issues(source, features.dropped))
+        kept = [example for n, example in enumerate(examples) if n not in features.dropped]
         highest = int(features.per_token["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
             raise WeightsError(
@@ -183,7 +209,7 @@ class Pipeline:
                 f"embeddings only for ids below {self.model.config.vocab_size}; they are not of "
                 "the same model."
             )
-        return examples, features
+        return kept, features
 
     # --- weights ---------------------------------------------------------------------------------
 
@@ -269,7 +295,7 @@ class Pipeline:
         arrays = None if params is None else jax.tree.map(np.asarray, params)
         if arrays is not None and isinstance(task, HasUnits):
             arrays = task.to_units(arrays)
-        export.export(
+        export(
             directory,
             model=self.model,
             params=arrays,
@@ -280,21 +306,15 @@ class Pipeline:
         )
 
 
-PROBLEM_TYPES = {
-    "classification": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
-"""Tasks with the same output layer, and the `problem_type` of config.json that tells which."""
-
-
 def _require_problem_type(directory: Path, hf_config: Mapping[str, Any], task_name: str) -> None:
-    """Refuse a checkpoint whose output layer was trained for another task of the same layer."""
-    for other, problem_type in PROBLEM_TYPES.items():
-        trained_for_it = hf_config.get("problem_type") == problem_type
-        if trained_for_it and task_name in PROBLEM_TYPES and task_name != other:
+    """Refuse a checkpoint whose output layer was trained for another task with the same layer."""
+    trained_for, ours = hf_config.get("problem_type"), TASKS[task_name].problem_type
+    for other, task in TASKS.items():
+        if trained_for is not None and task.problem_type == trained_for and ours is not None:
+            if ours == trained_for:
+                return
             raise WeightsError(
-                f"{directory}: config.json's problem_type is {problem_type!r}, so its output layer "
+                f"{directory}: config.json's problem_type is {trained_for!r}, so its output layer "
                 f"is not that of --config.task={task_name}; use --config.task={other}."
             )
 

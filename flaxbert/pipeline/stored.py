@@ -88,6 +88,19 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
     return config
 
 
+def config_of(workdir: Path) -> Config:
+    """Return the configuration of a run: its task, lengths, options and columns.
+
+    Raises:
+      WorkdirError: if the run's config.json is missing or corrupt.
+    """
+    try:
+        task = _read(workdir / "config.json")["task"]
+    except (OSError, ValueError):
+        task = ""
+    return as_trained(Config(task=task), workdir, given=())
+
+
 def remark(config: Config) -> None:
     """Warn if `model.init` is a run's, and was trained with other lengths or options."""
     init = Path(config.model.init).expanduser()

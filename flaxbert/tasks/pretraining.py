@@ -7,8 +7,8 @@ from a checkpoint it is continued pre-training, and its export is a checkpoint t
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,20 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
 from flaxbert.data.batching import Resample
+from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import uniform
-from flaxbert.data.table import Record, Table
+from flaxbert.data.table import Reading, Record, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.heads import MakeHead, MaskedLMHead, Outputs, PreTrainingHead
-from flaxbert.tasks.base import NoLabels
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
-class PreTrainingOptions:
+class PreTrainingOptions(TaskOptions):
     """Texts and the two tasks."""
 
     text: str = option("text", "column of the text", column=True)
@@ -45,9 +46,16 @@ class PreTrainingOptions:
     whole_words: bool = option(False, "mask whole words, not single word pieces")
     seed: int = option(0, "of masks and pairs")
 
+    def check(self, data: DataConfig) -> None:
+        """Check the values."""
+        if self.sentences not in ("split", "line"):
+            raise ConfigError(f"options.sentences={self.sentences!r}: one of split, line")
+        if not 0 < self.mask_rate < 1:
+            raise ConfigError(f"options.mask_rate={self.mask_rate!r}: between 0 and 1")
+
 
 @dataclasses.dataclass(frozen=True)
-class DocumentExample(NoLabels):
+class DocumentExample(Example):
     """A document, as its paragraphs."""
 
     name: str
@@ -62,56 +70,43 @@ class DocumentExample(NoLabels):
 
 
 @dataclasses.dataclass(frozen=True)
-class PreTraining:
+class PreTraining(Task):
     """Masked language model and next sentence prediction."""
 
     options_type: ClassVar[type] = PreTrainingOptions
     lower_is_better: ClassVar[Sequence[str]] = ("perplexity",)
-
-    data: DataConfig
-    options: PreTrainingOptions
-
-    @classmethod
-    def create(
-        cls,
-        data: DataConfig,
-        options: PreTrainingOptions,
-        train: Table | None,
-        hf_config: Mapping[str, Any],
-    ) -> Self:
-        """Check the options."""
-        if options.sentences not in ("split", "line"):
-            raise ConfigError(f"options.sentences={options.sentences!r}: one of split, line")
-        if not 0 < options.mask_rate < 1:
-            raise ConfigError(f"options.mask_rate={options.mask_rate!r}: between 0 and 1")
-        return cls(data, options)
 
     @property
     def loss_names(self) -> Sequence[str]:
         """Masked words and, with it, next sentences."""
         return ("mlm_loss", "nsp_loss") if self.options.next_sentence else ("mlm_loss",)
 
-    def examples(self, table: Table, *, labeled: bool) -> list[DocumentExample]:
-        """Rows -> documents, in the order of their first rows; a row that names none is one."""
-        columns, document = {self.options.text: "options.text"}, self.options.document
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: PreTrainingOptions, *, labeled: bool
+    ) -> Reading[DocumentExample]:
+        """Read documents, in the order of their first rows; a row that names none is one."""
+        columns, document = {options.text: "options.text"}, options.document
         if document and document != PreTrainingOptions.document:
             columns[document] = "options.document"
-        table.require(columns, slices=self.data.slices)
+        table.require(columns, slices=data.slices)
 
         def paragraph(row: Record) -> DocumentExample:
-            value, text = row.values.get(document or ""), row.text(self.options.text)
+            value, text = row.values.get(document or ""), row.text(options.text)
             # NaN, which a Parquet file may hold for a null, differs from itself.
             nameless = value in (None, "") or value != value
             name = row.origin if nameless else str(value)
-            return DocumentExample(name, (text,), row.slice(self.data.slices), row.origin)
+            return DocumentExample(name, (text,), row.slice(data.slices), row.origin)
 
+        paragraphs = table.read(paragraph, data.on_bad_row)
         groups: dict[str, list[DocumentExample]] = {}
-        for each in table.read(paragraph, self.data.on_bad_row):
-            groups.setdefault(each.name, []).append(each)
-        return [
-            dataclasses.replace(group[0], paragraphs=tuple(each.paragraphs[0] for each in group))
+        for example in paragraphs:
+            groups.setdefault(example.name, []).append(example)
+        documents = [
+            dataclasses.replace(group[0], paragraphs=tuple(part.paragraphs[0] for part in group))
             for group in groups.values()
         ]
+        return paragraphs.with_items(documents)
 
     def featurize(
         self, examples: Sequence[DocumentExample], tokenizer: Tokenizer, *, labeled: bool
@@ -240,9 +235,13 @@ class PreTraining:
             found["nsp_accuracy"] = total["next_right"] / sequences
         return found
 
-    def hf_config(self) -> dict[str, Any]:
-        """Nothing: the head's sizes are the encoder's."""
-        return {}
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
+        """Return the reason if no word of any sequence can be masked."""
+        assert resample is not None
+        sequences = range(len(features.lengths))
+        if any(resample(features.tokens_of(n), n, 0)["masked"].any() for n in sequences):
+            return None
+        return "no word can be masked: all tokens are special, or words have too many pieces"
 
     def table_row(self, example: DocumentExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""

@@ -162,7 +162,7 @@ class Run:
         self._monitor = LearningMonitor(
             first_loss=self._trackers.first_loss,
             after=plan.learning_by,
-            labels=len(getattr(self.task, "labels", ())),
+            labels=len(self.task.labels),
             active=active,
         )
 

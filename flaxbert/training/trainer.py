@@ -24,7 +24,7 @@ from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
-from flaxbert.training.data import TrainingData, read_tables, tokenize
+from flaxbert.training.data import TrainingData, read_sources, tokenize
 from flaxbert.training.loop import fit
 from flaxbert.training.optim import make_optimizer
 from flaxbert.training.plan import Plan
@@ -84,10 +84,11 @@ def train(
     with lock(workdir):
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
         with multihost.fail_together():  # everything that may fail on one host alone
-            tables = read_tables(config.data)
+            sources = read_sources(config.task, config.data, config.options)
             init = saved.init(config.model)
-            pipeline = Pipeline.build(*sections, config.options, init=init, train=tables.train)
-            data = tokenize(pipeline, tables, config.train)
+            labels = sources.train.examples
+            pipeline = Pipeline.build(*sections, config.options, init=init, train=labels)
+            data = tokenize(pipeline, sources, config.train)
             plan = Plan.make(config.train, config.optim, data.train.batches)
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
             params, metadata = _begin(saved, pipeline, data, config, settings)
@@ -95,7 +96,7 @@ def train(
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
-        commits = saved.commits(pipeline, tables.commits)
+        commits = saved.commits(pipeline, sources.commits)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         compiled = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
@@ -156,7 +157,7 @@ def _require_agreement(
     parts = data.fingerprints(pipeline.task)
     digests = {} if params is None else mapping.digests(params)
     multihost.agree(
-        {"labels": list(getattr(pipeline.task, "labels", ()))}
+        {"labels": list(pipeline.task.labels)}
         | {f"examples, {name}": digest for name, digest in parts.items()}
         | {f"weights, {part}": digest for part, digest in digests.items()}
         | {"steps": (plan.schedule_steps, plan.stop_step)}

@@ -211,8 +211,8 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     plain = [stored.encode(text, add_special_tokens=False).ids for text in texts]
     examples = [TextExample(text, None, 0, None, f"x.tsv:{n}") for n, text in enumerate(texts)]
-    for long in ("head", "windows", "head_tail"):
-        options = classification.ClassificationOptions(labels=("a", "b"), long_texts=long)
+    for long_texts in ("head", "windows", "head_tail"):
+        options = classification.ClassificationOptions(labels=("a", "b"), long_texts=long_texts)
         task = classification.Classification.create(data(), options, None, {})
         features = task.featurize(examples, tokenizer, labeled=True)
         check_packed(features)
@@ -222,9 +222,9 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
             mine = [
                 row[1:-1] for row, e in zip(rows, features.example_index, strict=True) if e == n
             ]
-            if long == "head":
+            if long_texts == "head":
                 assert mine == [ids[:38]]
-            elif long == "windows":
+            elif long_texts == "windows":
                 assert mine[0] + [i for row in mine[1:] for i in row[12:]] == ids
             else:
                 assert mine == [ids if len(ids) <= 38 else ids[:9] + ids[-29:]]

@@ -23,7 +23,8 @@ def table(labels: Sequence[Any], names: list[str] | None = None) -> Table:
 def create(
     train: Table | None, options: ClassificationOptions, hf: dict[str, Any] | None = None
 ) -> Classification:
-    return Classification.create(DataConfig(), options, train, hf or {})
+    raw = train and Classification.read(train, DataConfig(), options, labeled=True)
+    return Classification.create(DataConfig(), options, raw, hf or {})
 
 
 # --- loss --------------------------------------------------------------------------------------
@@ -169,9 +170,10 @@ def test_a_bad_label_is_named_with_its_line_while_counting() -> None:
 def test_a_malformed_row_does_not_count_where_such_rows_are_skipped() -> None:
     data = DataConfig(on_bad_row="skip")
     train = table(["good", "bad", None, "bad"])
-    task = Classification.create(data, BALANCED, train, {})
+    raw = Classification.read(train, data, BALANCED, labeled=True)
+    task = Classification.create(data, BALANCED, raw, {})
     assert task.class_weights == pytest.approx((3 / 4, 3 / 2))
-    assert len(task.examples(train, labeled=True)) == 3
+    assert len(task.resolve(raw)) == 3
 
 
 def test_balanced_weights_are_exported_and_read_back() -> None:

@@ -40,8 +40,9 @@ def create(
     hf: dict | None = None,
     **data: Any,
 ) -> Classification:
-    config = DataConfig(**data)
-    return Classification.create(config, options or ClassificationOptions(), train, hf or {})
+    config, options = DataConfig(**data), options or ClassificationOptions()
+    raw = None if train is None else Classification.read(train, config, options, labeled=True)
+    return Classification.create(config, options, raw, hf or {})
 
 
 def gold(task: Classification, rows: Table) -> list[int | None]:
@@ -455,9 +456,7 @@ def decode(task: Classification, examples: list[Example], rows: list[list[float]
 
 
 def test_the_most_probable_label_is_predicted() -> None:
-    task = create(
-        table(["good", "bad"]), ClassificationOptions(pair="other", labels=("bad", "good"))
-    )
+    task = create(None, ClassificationOptions(pair="other", labels=("bad", "good")))
     examples = task.examples(table(["good"], other=["book"]), labeled=True)
     (record,) = decode(task, examples, [[0.25, 0.75]])
     assert record == {

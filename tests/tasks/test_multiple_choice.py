@@ -157,8 +157,14 @@ def test_the_slice_is_read_where_there_are_labels() -> None:
         (plain(["red"]), ["1 choices", "at least two"]),
         (plain([]), ["0 choices", "at least two"]),
         (plain({"text": ["red", "blue"], "label": ["A"]}, "A"), ["2 choices, but their names are"]),
-        (plain({"text": ["red", "blue"], "label": ["A", "A"]}, "A"), ["of its own for each"]),
-        (plain({"text": ["red", "blue"], "label": ["A", None]}, None), ["of its own for each"]),
+        (
+            plain({"text": ["red", "blue"], "label": ["A", "A"]}, "A"),
+            ["a different text or number for each"],
+        ),
+        (
+            plain({"text": ["red", "blue"], "label": ["A", None]}, None),
+            ["a different text or number for each"],
+        ),
         (plain(label=2), ["label is 2", "one of 0, 1"]),
         (plain(label=-1), ["label is -1"]),
         (plain(label=None), ["label is None"]),

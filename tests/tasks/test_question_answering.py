@@ -255,7 +255,7 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
 ) -> None:
     task = create_v2(max_length=8, overlap=2)
     rows = [row(answer=FOUND), row(answer=LOST), row(answers=NONE), row(answer=FOUND)]
-    examples = examples_of(task, *rows)
+    examples = list(examples_of(task, *rows))
     examples[1] = dataclasses.replace(examples[1], origin="squad.json: question q7")
     caplog.clear()  # the questions share an id, which may be told
     with caplog.at_level(logging.INFO, "flaxbert"):
@@ -881,6 +881,7 @@ def test_equal_mistakes_are_counted_each(tmp_path: Path) -> None:
     task = QuestionAnswering.create(data, QuestionAnsweringOptions(), None, {})
     for spec, files in (("a.json", 1), ("*.json", 2)):
         table = readers.read(str(tmp_path / spec), DataConfig(on_bad_row="skip"), split="train")
-        for _ in range(2):  # reading twice finds nothing new
-            assert len(task.examples(table, labeled=True)) == 2 * files
-            assert table.malformed == files * (2 * 2 + 2)  # answers, and questions
+        examples = task.examples(table, labeled=True)
+        assert len(examples) == 2 * files
+        assert not table.malformed
+        assert examples.malformed == files * (2 * 2 + 2)  # answers, and questions

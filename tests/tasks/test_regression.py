@@ -181,7 +181,8 @@ YEARS = [1900.0, 1950.0, 2000.0, 1950.0]
 
 
 def on(numbers: Sequence[Any], hf: dict[str, Any] | None = None, **data: Any) -> Regression:
-    return Regression.create(DataConfig(**data), RegressionOptions(), table(numbers), hf or {})
+    train = Regression.read(table(numbers), DataConfig(**data), RegressionOptions(), labeled=True)
+    return Regression.create(DataConfig(**data), RegressionOptions(), train, hf or {})
 
 
 @pytest.mark.parametrize(

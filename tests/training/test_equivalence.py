@@ -59,8 +59,9 @@ def bench(request, one_layer, tmp_path_factory) -> Bench:
     if task == "pretraining":  # its sequences fill their room: two of them for a row
         config.data.max_length = 14
     table = datasets.read_table(config.data, "train")
-    setup = setups.prepare(config, config.model.init, table)
-    examples = setup.task.examples(table, labeled=True)
+    raw = setups.read_examples(config, table, labeled=True)
+    setup = setups.prepare(config, config.model.init, raw)
+    examples = setup.task.resolve(raw)
     data = setup.dataset(examples, table, batch_size=24, labeled=True, training=False)
     params = setup.load_params()
     # As in conftest: a new head's outputs barely depend on its input.

@@ -1,0 +1,229 @@
+"""The predictor: a trained model with everything that it needs to answer and to be evaluated."""
+
+import dataclasses
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxbert.config import Config, DataConfig, ModelConfig, validate
+from flaxbert.data import checks
+from flaxbert.data.table import Record, Table
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.models.families import read_config
+from flaxbert.pipeline import stored
+from flaxbert.pipeline.datasets import Dataset, read_examples, read_table
+from flaxbert.pipeline.evaluator import Evaluation, Evaluator
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.pipeline.predict_step import make_predict_step
+from flaxbert.pretrained import formats
+from flaxbert.pretrained.source import resolve
+from flaxbert.runtime import memory, sharding
+from flaxbert.tasks import TASKS
+from flaxbert.types import Metrics, Params, Prediction
+
+log = logging.getLogger("flaxbert")
+
+INPUTS = "inputs"
+"""The name of texts that a program gives, in messages: `inputs:3`."""
+
+
+class Predictor:
+    """A trained model with its task: texts in, predictions out.
+
+    Programs are compiled once per shape. The number of rows is rounded up to a power of two, so
+    that requests of all sizes share few of them; the row length is `data.max_length`.
+
+    Attributes:
+      config: the task, lengths and options in use.
+      pipeline: task, tokenizer and model.
+      params: on the devices.
+    """
+
+    def __init__(self, config: Config, pipeline: Pipeline, params: Params):
+        """Create a predictor.
+
+        Args:
+          config: the configuration that the pipeline was built from.
+          pipeline: task, tokenizer and model.
+          params: on the host, with the task's output layer.
+        """
+        self.config, self.pipeline = config, pipeline
+        with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS):
+            self.params = sharding.shard_params(params, pipeline.mesh)
+        self._step = make_predict_step(pipeline.model, pipeline.task, pipeline.mesh, labeled=False)
+
+    @classmethod
+    def from_config(
+        cls, config: Config, workdir: Path | None = None, given: Collection[str] = ()
+    ) -> "Predictor":
+        """Load the model of a run, or `model.init` if there is no run.
+
+        Args:
+          config: lengths, options and data.
+          workdir: of the run, whose own lengths and options are used; may be absent or empty.
+          given: keys of `config` that were set on purpose; see `stored.as_trained`.
+
+        Raises:
+          ConfigError: for a configuration that does not fit itself or the run.
+          WeightsError, HubError: for a checkpoint that is no model of the task.
+        """
+        ours = workdir is not None and stored.holds_run(workdir)
+        if ours and workdir is not None:
+            config = stored.as_trained(config, workdir, given)
+        validate(config, TASKS)
+        if not ours:
+            stored.remark(config)
+        init = str(workdir) if ours else config.model.init
+        pipeline = Pipeline.build(config.task, config.model, config.data, config.options, init=init)
+        params = pipeline.load_params(seed=config.train.seed, trained=True)
+        return cls(config, pipeline, params)
+
+    # --- for programs ----------------------------------------------------------------------------
+
+    def predict(self, inputs: Sequence[Any], *, top_k: int = 1) -> list[Prediction]:
+        """Predict for texts; the first call of each shape compiles.
+
+        Args:
+          inputs: one per prediction, in the task's form: a text; (text, second text);
+            (question, context); a sentence, or the list of its words; or a dict with the columns of
+            a data file.
+          top_k: alternatives to return: the best `top_k` answers of question answering, or labels
+            of classification.
+
+        Returns:
+          A dict for each input, of JSON's types; what it holds depends on the task:
+          see docs/architecture.md.
+
+        Raises:
+          DataError: for an input of another form, with its number, from 1.
+        """
+        if isinstance(inputs, str | bytes):
+            raise DataError("inputs: a list of texts is expected; put the text in a list: [text].")
+        if not inputs:
+            return []
+        task = self.pipeline.task
+        records = [
+            Record(task.record_of(item, f"{INPUTS}:{number}"), f"{INPUTS}:{number}")
+            for number, item in enumerate(inputs, start=1)
+        ]
+        strict = dataclasses.replace(self.config.data, on_bad_row="error", slices=None)
+        reading = read_examples(
+            self.config.task, Table(INPUTS, records), strict, self.config.options, labeled=False
+        )
+        examples, features = self.pipeline.featurize(reading, INPUTS, labeled=False)
+        data = self.pipeline.batches(
+            features, batch_size=self.config.train.eval_batch_size, power_of_two_buckets=True
+        )
+        evaluator = Evaluator(
+            self.pipeline, Dataset(examples, data, labeled=False), step=self._step, quiet=True
+        )
+        outputs = evaluator.outputs(self.params)
+        predictions = task.decode(examples, features, outputs)
+        return task.answers(examples, features, outputs, predictions, top_k=top_k)
+
+    def evaluate(self, source: str | Path) -> Metrics:
+        """Return the metrics on a labeled file or hub data set, without those of the clock.
+
+        Args:
+          source: a path, a pattern of paths, or a hub data set, as `data.eval`.
+
+        Raises:
+          DataError, HubError: if it cannot be read.
+        """
+        config = dataclasses.replace(self.config.data, eval=str(source))
+        dataset, _ = self.read(config, "eval")
+        evaluation = self.run(dataset)
+        return {
+            name: value
+            for name, value in evaluation.metrics.items()
+            if not name.startswith("perf/")
+        }
+
+    # --- for commands ----------------------------------------------------------------------------
+
+    def read(self, data: DataConfig, key: str) -> tuple[Dataset, Table]:
+        """Read and tokenize `data.eval` (with labels) or `data.predict` (without)."""
+        table, labeled = read_table(data, key), key == "eval"
+        examples = read_examples(
+            self.config.task, table, data, self.config.options, labeled=labeled
+        )
+        if labeled:
+            examples = self.pipeline.task.resolve(examples)
+        checks.log_issues(examples.issues)
+        dataset = self.pipeline.tokenize(
+            examples,
+            table.source,
+            batch_size=self.config.train.eval_batch_size,
+            labeled=labeled,
+            malformed=table.malformed + examples.malformed,
+        )
+        return dataset, table
+
+    def run(self, data: Dataset) -> Evaluation:
+        """Predict for a data set, and score it if it has labels."""
+        return Evaluator(self.pipeline, data).run(self.params)
+
+
+def load(
+    directory: str | Path,
+    *,
+    task: str | None = None,
+    options: Any = None,
+    max_length: int | None = None,
+    dtype: str = "float32",
+) -> Predictor:
+    """Load a trained model for prediction and evaluation.
+
+    Args:
+      directory: the workdir of a finished run, its export, any Hugging Face directory or hub id
+        of a model with an output layer.
+      task: one of TASKS; by default the run's, or the one that fits the output layer.
+      options: the task's; by default the run's.
+      max_length: the longest text in tokens; by default the run's, or as many as the model has
+        positions for, at most 512.
+      dtype: of the arithmetic, float32 or bfloat16.
+
+    Raises:
+      ConfigError: if no task fits the output layer, or the model has fewer positions.
+      WeightsError, HubError: if there is no such model.
+    """
+    init = str(directory)
+    path = Path(init).expanduser()
+    workdir = path.parent if path.name == "export" else path
+    if stored.holds_run(workdir) and (workdir / "config.json").is_file():
+        config = stored.config_of(workdir)
+        if task is not None:
+            config.task = task
+        if options is not None:
+            config.options = options
+    else:
+        config = _config_of_model(init, task, options)
+    config.model = dataclasses.replace(config.model, init=init, dtype=dtype)
+    if max_length is not None:
+        config.data = dataclasses.replace(
+            config.data, max_length=max_length, overlap=min(config.data.overlap, max_length // 4)
+        )
+    return Predictor.from_config(config)
+
+
+LONGEST = 512
+"""Tokens of a text, unless it is said otherwise."""
+
+
+def _config_of_model(init: str, task: str | None, options: Any) -> Config:
+    """Return a configuration for a model that no run of flaxbert has left."""
+    hf_config = formats.read_config(resolve(init))
+    if task is None:
+        fitting = [name for name, kind in TASKS.items() if kind.fits(hf_config)]
+        if len(fitting) != 1:
+            named = (hf_config.get("architectures") or ["no architecture"])[0]
+            raise ConfigError(
+                f"{init}: config.json names {named}, which fits "
+                f"{'several tasks' if fitting else 'no task'} that can predict. Give one: "
+                f"task={' or '.join(map(repr, fitting or TASKS))}."
+            )
+        (task,) = fitting
+    longest = min(LONGEST, read_config(hf_config).max_positions)
+    data = DataConfig(max_length=longest, overlap=longest // 4)
+    return Config(task=task, model=ModelConfig(init=init), data=data, options=options)
