@@ -1,14 +1,14 @@
-"""Error of gradients in bfloat16: every tensor's, beside what matrix products alone cost.
+"""Measure the error of gradients in bfloat16, for every tensor.
 
     python benchmarks/gradients.py --config=configs/squad.py [--config.KEY=VALUE ...]
 
 Computes the gradient of the task's loss on a batch of real data twice, in float32 at full precision
-and with model.dtype=bfloat16, without dropout, on one device: for one step of `train.batch_size`
-features, and for as many features as hold 24,000 tokens. On the latter the other families of
-encoders are measured too, with new weights and the checkpoint's sizes. For each group of tensors
-the largest |bfloat16 - float32| / |float32| (Euclidean norms) is printed with its tensor's name. A
-tensor passes if its error is at most twice the largest of any kernel. The key's bias is left out:
-its true gradient is zero.
+and with model.dtype=bfloat16, without dropout, on one device: once for `train.batch_size` features,
+and once for as many features as hold 24,000 tokens. The larger batch also measures the other
+families of encoders, with new weights and the sizes of the checkpoint. For each group of tensors,
+prints the largest |bfloat16 - float32| / |float32| (Euclidean norms) and the name of its tensor. A
+tensor passes if its error is at most twice the largest error of a kernel, the cost of matrix
+products alone. The bias of keys is left out, since its true gradient is zero.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from flaxbert.config import validate
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.model import Model
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
 from flaxbert.tasks import TASKS
 from flaxbert.training.step import make_loss
 from flaxbert.types import Params
@@ -38,8 +38,9 @@ def main() -> None:
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, table)
-    examples = setup.task.examples(table, labeled=True)
+    raw = read_examples(config, table, labeled=True)
+    setup = prepare(config, config.model.init, raw)
+    examples = setup.task.resolve(raw)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform}, {device.device_kind}")
     failed = False
@@ -94,8 +95,8 @@ def make_batch(setup: Pipeline, examples: Any, table: Any, tokens: int) -> dict[
         _, features = setup.featurize(examples, table, labeled=True)
         size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
     data = setup.dataset(examples, table, batch_size=size, labeled=True, training=True)
-    rows = dataclasses.replace(data.batches, steps=1, shards=1)
-    return rows.build(rows.full_rows(0))
+    rows = dataclasses.replace(data.batches, steps=1, data_parallelism=1)
+    return rows.build(rows.padded_rows(0))
 
 
 def errors(

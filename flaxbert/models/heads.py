@@ -27,6 +27,7 @@ from flaxbert.models.layers import (
     layer_norm,
     split_key,
 )
+from flaxbert.types import Batch
 
 Outputs = dict[str, Array]
 
@@ -110,7 +111,7 @@ class NoHead(Head):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         del config, rngs
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Return no outputs: the model's only output is `hidden_states`."""
         return {}
 
@@ -124,9 +125,9 @@ class PoolerHead(Head):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.pooler = DenseNorm(config, "tanh", rngs, norm=False)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Map hidden [R, T, D] and `cls_position` [R, K] to `pooled` [R, K, D]."""
-        return {"pooled": self.pooler(gather(hidden, batch["cls_position"]))}
+        return {"pooled": self.pooler(gather(hidden, batch.cls_position))}
 
 
 class SequenceHead(Head):
@@ -145,12 +146,12 @@ class SequenceHead(Head):
         self.pooler_rate = self.rate if config.pooler_dropout else 0.0
         self.pooling = config.pooling
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Map hidden [R, T, D] and `cls_position` [R, K] to float32 `logits` [R, K, C]."""
         pooler_key, key = split_key(key, 2) if self.pooler_rate else (None, key)
-        cls_positions = batch["cls_position"]
+        cls_positions = batch.cls_position
         if self.pooling == "mean":
-            pooled = segment_means(hidden, batch["segment_ids"], cls_positions.shape[1])
+            pooled = segment_means(hidden, batch.segment_ids, cls_positions.shape[1])
         else:
             pooled = gather(hidden, cls_positions)  # [R, K, D]
         pooled = self.pooler(dropout(pooled, self.pooler_rate, pooler_key))
@@ -227,7 +228,7 @@ class SpanHead(TokenHead):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         super().__init__(config, 2, config.span_dropout, rngs)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Map hidden [R, T, D] to float32 `start_logits` and `end_logits` [R, T]."""
         logits = self.scores(hidden, key)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
@@ -249,7 +250,7 @@ class TokenClassificationHead(TokenHead):
         """Return the function that builds this head for `num_labels` classes."""
         return lambda config, rngs: cls(config, num_labels, rngs)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Map hidden [R, T, D] to float32 `logits` [R, T, C]."""
         return {"logits": self.scores(hidden, key)}
 
@@ -267,7 +268,7 @@ class ReplacedTokenHead(Head):
         self.transform = DenseNorm(config, config.hidden_act, rngs, norm=False)
         self.classifier = dense(config, config.hidden_size, 1, rngs, logits=True)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
         """Map hidden [R, T, D] to float32 `logits` [R, T] of "was replaced"."""
         return {"logits": self.classifier(self.transform(hidden))[..., 0]}
 
@@ -300,14 +301,12 @@ class MaskedLMHead(Head):
         del num_labels
         return lambda config, rngs: cls(config, 1.0, rngs)
 
-    def __call__(
-        self, hidden: Array, batch: Mapping[str, Array], key: Array | None, words: Embedding
-    ) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
         """Score the words at masked positions.
 
         Args:
           hidden: [R, T, D].
-          batch: `masked` [R, T], 1 where a word is to be predicted; without it all are.
+          batch: `extra["masked"]` [R, T], 1 where a word is to be predicted; without it all are.
             `cls_position` [R, K].
           key: unused; this head has no dropout.
           words: the encoder's word-embedding table.
@@ -315,11 +314,12 @@ class MaskedLMHead(Head):
         Returns:
           `masked_positions` [R, P], the masked ones first, and float32 `mlm_logits` [R, P, V].
         """
-        length, segments = hidden.shape[1], batch["cls_position"].shape[1]
-        count = length
-        if "masked" in batch:
+        length, segments = hidden.shape[1], batch.cls_position.shape[1]
+        count, masked = length, batch.extra.get("masked")
+        if masked is not None:
             count = min(length, math.ceil(self.mask_rate * length) + segments)
-        masked = batch.get("masked", jnp.ones(hidden.shape[:2], jnp.int32))
+        else:
+            masked = jnp.ones(hidden.shape[:2], jnp.int32)
         _, positions = jax.lax.top_k(masked, count)  # of equals, the first positions come first
         table = words if self.decoder is None else self.decoder
         logits = table.attend(self.transform(gather(hidden, positions)))
@@ -346,16 +346,14 @@ class PreTrainingHead(MaskedLMHead):
         self.next_sentence = dense(config, config.hidden_size, 2, rngs, logits=True)
         self.pooler = pooler(config, rngs)
 
-    def __call__(
-        self, hidden: Array, batch: Mapping[str, Array], key: Array | None, words: Embedding
-    ) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
         """Score masked words as `MaskedLMHead` does, and the order of each segment's two texts.
 
         Returns:
           Those outputs and float32 `nsp_logits` [R, K, 2] (0: the second text follows the first).
         """
         outputs = super().__call__(hidden, batch, key, words)
-        pooled = self.pooler(gather(hidden, batch["cls_position"]))
+        pooled = self.pooler(gather(hidden, batch.cls_position))
         return outputs | {"nsp_logits": self.next_sentence(pooled)}
 
 

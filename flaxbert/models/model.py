@@ -13,7 +13,7 @@ from flaxbert.models.families import FAMILIES
 from flaxbert.models.families.base import Family
 from flaxbert.models.heads import Head, MakeHead, Outputs
 from flaxbert.models.layers import EncoderConfig, split_key
-from flaxbert.types import Params
+from flaxbert.types import Batch, Params
 
 
 class EncoderWithHead(nnx.Module):
@@ -23,13 +23,13 @@ class EncoderWithHead(nnx.Module):
         self.encoder: Any = FAMILIES[config.model_type].build(config, rngs)
         self.head = make_head(config, rngs)
 
-    def __call__(self, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, batch: Batch, key: Array | None) -> Outputs:
         encoder_key, head_key = split_key(key, 2)
         hidden = self.encoder(
-            batch["input_ids"],
-            batch.get("token_type_ids"),
-            batch.get("position_ids"),
-            batch["segment_ids"],
+            batch.input_ids,
+            batch.token_type_ids,
+            batch.position_ids,
+            batch.segment_ids,
             key=encoder_key,
         )
         words = (self.encoder.embeddings.word,) if self.head.uses_word_embeddings else ()
@@ -79,27 +79,27 @@ class Model:
         return self.head.head_type
 
     def __call__(
-        self, params: Params, batch: Mapping[str, Array], *, key: Array | None = None
+        self, params: Params, batch: Batch | Mapping[str, Any], *, key: Array | None = None
     ) -> Outputs:
         """Run the model.
 
         Args:
-          params: nested dict with the structure of `self.shapes`.
-          batch: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
-            [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`) and
-            `cls_position` [R, K], the position of each segment's [CLS]. By default a row is one
-            segment with its [CLS] at 0.
+          params: nested dict shaped as `self.shapes`.
+          batch: a `Batch`, or a tokenizer's dict: see `as_batch`.
           key: dropout key; None means no dropout.
 
         Returns:
           `hidden_states` [R, T, D] and the head's outputs, such as `logits`.
         """
-        inputs = {name: jnp.asarray(array) for name, array in batch.items()}
-        inputs.setdefault("cls_position", jnp.zeros((inputs["input_ids"].shape[0], 1), jnp.int32))
-        if "attention_mask" in inputs:
-            inputs.setdefault("segment_ids", inputs.pop("attention_mask"))
-        inputs.setdefault("segment_ids", jnp.ones_like(inputs["input_ids"]))
-        return nnx.merge(self.graphdef, params)(inputs, key)
+        batch = jax.tree.map(jnp.asarray, as_batch(batch))
+        return nnx.merge(self.graphdef, params)(batch, key)
+
+    @staticmethod
+    def first_layer(params: Params) -> Params:
+        """Return the part of a parameter tree, such as gradients, that is the first layer's."""
+        layers: Params = params["encoder"]["layers"]
+        first: Params = layers[min(layers)]
+        return first
 
     def init(self, seed: int) -> Params:
         """Initialize all parameters from a seed; see `layers.dense`."""
@@ -117,3 +117,27 @@ class Model:
             return nnx.to_pure_dict(nnx.state(self.make_head(self.config, nnx.Rngs(seed))))
 
         return jax.jit(init)()
+
+
+def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:
+    """Return a batch of named arrays, as a tokenizer gives them; a batch as it is.
+
+    Args:
+      inputs: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
+        [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`), and
+        `cls_position` [R, K], the place of each segment's [CLS]; by default one segment per row,
+        at 0. Other names go to `Batch.extra`.
+    """
+    if isinstance(inputs, Batch):
+        return inputs
+    arrays = {name: jnp.asarray(values) for name, values in inputs.items()}
+    core = {field.name for field in dataclasses.fields(Batch)} - {"extra"}
+    mask = arrays.pop("attention_mask", jnp.ones_like(arrays["input_ids"]))
+    defaults = {
+        "segment_ids": mask,
+        "position_ids": None,
+        "cls_position": jnp.zeros((len(arrays["input_ids"]), 1), jnp.int32),
+    }
+    given = {name: values for name, values in arrays.items() if name in core}
+    extra = {name: values for name, values in arrays.items() if name not in core}
+    return Batch(**(defaults | given), extra=extra)

@@ -1,25 +1,23 @@
-"""Writing a model as a Hugging Face directory, which transformers and flaxbert both load."""
+"""Export: a directory that Hugging Face libraries read."""
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxbert.data import tokenization
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.data.tokenization import save as save_tokenizer
 from flaxbert.errors import WorkdirError
 from flaxbert.models.model import Model
 from flaxbert.pretrained import mapping
+from flaxbert.runtime.files import atomic_directory
 from flaxbert.types import Params
 
-DROPPED = (
+REPLACED = (
     *("_name_or_path", "transformers_version", "torch_dtype"),
     *("id2label", "label2id", "problem_type", "flaxbert"),
 )
-"""Keys of the base model's config.json that do not describe the exported model."""
+"""Keys of a config.json that say something about the checkpoint's own past or task."""
 
 
 def export(
@@ -32,61 +30,42 @@ def export(
     task_config: Mapping[str, Any],
     card: str = "",
 ) -> None:
-    """Write config, weights, tokenizer and model card, all of them or nothing.
+    """Write config, weights, tokenizer and model card, all or nothing.
 
     Args:
       directory: replaced if it exists.
       model: encoder and output layer.
-      params: parameters in `model.config.param_dtype`; None leaves the weights out.
-      tokenizer: its maximum length is set to the model's.
-      hf_config: config.json of the base model.
-      task_config: the task's fields of config.json, such as label names.
-      card: text of the README.md; "": none is written.
+      params: on the host; None leaves the weights out.
+      tokenizer: of the model.
+      hf_config: config.json of the checkpoint that the model was made from.
+      task_config: the task's fields, such as label names.
+      card: the text of README.md; "" for none.
 
     Raises:
-      WorkdirError: if the directory cannot be written.
+      WorkdirError: if it cannot be written.
     """
-    config = {key: value for key, value in hf_config.items() if key not in DROPPED} | {
-        "architectures": [model.architecture],
-        "model_type": model.config.model_type,
-        "vocab_size": model.config.vocab_size,
-        "max_position_embeddings": model.config.max_position_embeddings,
-        "dtype": model.config.param_dtype,
-        **task_config,
-    }
-    # Pipelines of transformers truncate to this length; the position table may have been resized.
-    tokenizer.model_max_length = model.config.max_positions
     try:
-        with atomic_directory(directory) as partial:
+        with atomic_directory(directory.resolve()) as partial:
             if params is not None:
                 mapping.save(model, params, partial)
-            save_tokenizer(tokenizer, partial)
-            write_config(partial, config)
+            # Pipelines of transformers cut texts by it; the table of positions may have changed.
+            tokenizer.model_max_length = model.config.max_positions
+            tokenization.save(tokenizer, partial)
+            kept = {key: value for key, value in hf_config.items() if key not in REPLACED}
+            config = kept | {
+                "architectures": [model.architecture],
+                "model_type": model.config.model_type,
+                "vocab_size": model.config.vocab_size,
+                "max_position_embeddings": model.config.max_position_embeddings,
+                "dtype": model.config.param_dtype,
+                **task_config,
+            }
+            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (partial / "config.json").write_text(text, encoding="utf-8")
             if card:
                 (partial / "README.md").write_text(card, encoding="utf-8")
     except Exception as error:  # safetensors and tokenizers raise types of their own
         raise WorkdirError(
-            f"{directory}: could not be written ({error}). The checkpoints are intact: free some "
-            "space or fix the directory, and run the same command again."
+            f"{directory}: could not be written ({error}). The checkpoints are intact: free disk "
+            "space or choose another directory, and run the same command again."
         ) from error
-
-
-def write_config(directory: Path, hf_config: Mapping[str, Any]) -> None:
-    """Write a config.json."""
-    text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
-    (directory / "config.json").write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty directory that replaces `path` when the block ends without an error."""
-    path = path.resolve()
-    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():  # no system call replaces a directory with content: move it away first
-        os.replace(path, old)
-    os.replace(partial, path)
-    shutil.rmtree(old, ignore_errors=True)

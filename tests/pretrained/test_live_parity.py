@@ -91,7 +91,7 @@ def test_export_gives_equal_logits_in_transformers(
     with torch.no_grad():
         outputs = theirs.eval()(**inputs)
     ours = setup.model(params, dict(batch))
-    real = batch["attention_mask"] == 1
+    real = batch.extra["attention_mask"] == 1
     assert not real.all()
     for name, other in names.items():
         a, b = np.asarray(ours[name]), outputs[other].numpy()

@@ -250,7 +250,7 @@ def labelled_batch(
     elif task == "multiple_choice":
         sizes = np.bincount(g["question"])
         batch |= {"group": g["question"][:, None], "right": g["right"][:, None]}
-        batch["weight"] /= sizes[g["question"]][:, None]
+        batch.weight /= sizes[g["question"]][:, None]
     elif task in ("pretraining", "masked_lm"):
         batch |= {"masked": g["masked"], "label": g["word"], "follows": g["follows"][:, None]}
     else:
@@ -303,8 +303,8 @@ def training_features(examples: Mapping[str, np.ndarray]) -> Features:
             name: [row[:n].tolist() for row, n in zip(examples[name], lengths, strict=True)]
             for name in ("input_ids", "token_type_ids")
         },
-        positions={side: examples[side].tolist() for side in ("start", "end")},
-        slots={"label": examples["label"].tolist()},
+        token_indices={side: examples[side].tolist() for side in ("start", "end")},
+        per_sequence={"label": examples["label"].tolist()},
     )
 
 
@@ -327,7 +327,7 @@ def test_training_losses_equal_pytorch(
         batch_size=6,
         row_length=row_length,
         segments=segments,
-        shards=sharding.data_parallelism(mesh),
+        data_parallelism=sharding.data_parallelism(mesh),
         steps=STEPS,
         seed=None,  # the order of the golden file, the same each epoch
     )
@@ -343,7 +343,7 @@ def test_training_losses_equal_pytorch(
     )
     losses = []
     for number in range(STEPS):
-        rows = batches.full_rows(number)
+        rows = batches.padded_rows(number)
         now, sums = step(now, sharding.make_global_batch(rows, batches.build, mesh))
         losses.append(float(sums["loss"] / sums["loss/weight"]))
     assert_close(np.array(losses), examples[f"{task}_losses"], 1e-4)
@@ -413,8 +413,8 @@ def test_padding_row_gives_finite_gradients(
     dropout_gradients: Callable[..., Any], ladder: dict[str, np.ndarray]
 ) -> None:
     batch = labelled_batch(ladder)
-    batch["segment_ids"] = batch["segment_ids"].at[1].set(0)
-    batch["weight"] = batch["weight"].at[1].set(0.0)
+    batch.segment_ids = batch.segment_ids.at[1].set(0)
+    batch.weight = batch.weight.at[1].set(0.0)
     gradients = dropout_gradients(batch, remat="none", seed=7)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
 
