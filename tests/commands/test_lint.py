@@ -105,7 +105,7 @@ CASES = {
                           "other columns", ":4: lacks ['id'], unlike most rows"),
     "jsonl, a key more": ("classification", "jsonl",
                           JSONL + '{"text": "a", "label": "bad", "x": 1}\n', "other columns",
-                          ":3: has ['x'] besides"),
+                          ":3: has the extra ['x']"),
     # --- values
     "jsonl, null text": ("classification", "jsonl", JSONL + '{"text": null, "label": "bad"}\n',
                          MALFORMED, ":3: text is None; expected a text"),
@@ -222,9 +222,9 @@ CASES = {
     "question too long": ("question_answering", "json", squad(("paris", 16), question="who " * 60),
                           MALFORMED, "question q1: the question has 60 tokens; with data.max_leng"),
     "answer elsewhere": ("question_answering", "json", squad(("paris", 3)), MALFORMED,
-                         "'paris' is not at character 3; it stands at 16"),
+                         "'paris' is not at character 3; it is at 16"),
     "answer nearest": ("question_answering", "json", squad(("was in", 30)), MALFORMED,
-                       "it stands at 36"),
+                       "it is at 36"),
     "answer alike": ("question_answering", "json", squad(("Paris", 16)), MALFORMED,
                      "does not contain it, but 'aris' at 17"),
     "answer nowhere": ("question_answering", "json", squad(("rome", 16)), MALFORMED,
@@ -292,7 +292,7 @@ def test_labels_that_no_training_example_has_are_found(checkpoint, tmp_path):
     (found,) = found_in(
         checkpoint, tmp_path, "classification", {"train": ("tsv", TSV)}, labels=labels
     )
-    assert str(found) == "labels: 'fine' is in no training example, so it cannot be learnt"
+    assert str(found) == "labels: 'fine' is in no training example, so it cannot be learned"
 
 
 def questions(*changes: dict) -> str:
@@ -312,7 +312,7 @@ def test_questions_whose_id_or_is_impossible_cannot_be_true_are_found(checkpoint
     contents = {"train": ("json", content)}
     found = found_in(checkpoint, tmp_path, "question_answering", contents, unanswerable=True)
     assert [str(each).partition(".json: ")[2] for each in found if each.kind == "id twice"] == [
-        "question q1: question 2 has the id 'q1', as has question 1; predictions go by it"
+        "question q1: question 2 has the id 'q1', as has question 1; it identifies predictions"
     ]
     assert [str(each).partition(".json: ")[2] for each in found if "imp" in each.kind] == [
         "question q3: is_impossible is True, but there is an answer, which counts",

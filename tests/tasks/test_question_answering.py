@@ -255,7 +255,7 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
     with caplog.at_level(logging.INFO, "flaxbert"):
         features = task.featurize(examples, tokenizer, labeled=True)
     assert caplog.messages == [
-        "1 answers are whole in no window, the first that of squad.json: question q7; their "
+        "1 answers are complete in no window, the first that of squad.json: question q7; their "
         "questions count in no loss. Raise data.max_length or data.overlap."
     ]
     lost = features.example == 1
@@ -525,7 +525,7 @@ def test_slices_get_metrics_of_their_own() -> None:
     [
         (
             {"answers": {"text": ["Paris"], "answer_start": [30]}},
-            ["answer 'Paris' is not at character 30", f"it stands at {CONTEXT.find('Paris')}"],
+            ["answer 'Paris' is not at character 30", f"it is at {CONTEXT.find('Paris')}"],
         ),
         (
             {"answers": {"text": ["Berlin"], "answer_start": [0]}},
