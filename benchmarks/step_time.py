@@ -1,12 +1,12 @@
-"""Time of a training step beside PyTorch's, on the same examples, in alternation.
+"""Compare the time of a training step with PyTorch's, on the same examples.
 
     python benchmarks/step_time.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
 
 Needs the extra `parity` (pip install -e '.[parity]'). Both sides fine-tune the same checkpoint on
 this machine's CPU or accelerator with AdamW, clipping and dropout, in float32 or, with
-model.dtype=bfloat16, PyTorch under autocast. PyTorch runs the model of transformers on batches
-padded to their longest text, as its Trainer does. Blocks of steps alternate, A B A B, so that a
-noisy machine slows both; the ratio of the medians is the result.
+model.dtype=bfloat16, in bfloat16 (PyTorch under autocast). PyTorch runs the model of transformers
+on batches that are padded to their longest text, as its Trainer does. Blocks of steps alternate,
+A B A B, so that a noisy machine slows down both. The result is the ratio of the medians.
 """
 
 import sys
@@ -92,7 +92,7 @@ def flaxbert_step(setup: Pipeline, batches: Any) -> Callable[[int], None]:
     holder = [now]
 
     def run(number: int) -> None:
-        holder[0], sums = step(holder[0], put(batches.full_rows(number)))
+        holder[0], sums = step(holder[0], put(batches.padded_rows(number)))
         jax.block_until_ready(sums)
 
     return run
@@ -114,7 +114,7 @@ def torch_step(setup: Pipeline, features: Any) -> Callable[[np.ndarray], None]:
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, eps=settings.eps)
-    spans = "start" in features.positions
+    spans = "start" in features.token_indices
     narrow = setup.config.model.dtype == "bfloat16"
 
     def run(members: np.ndarray) -> None:
@@ -124,15 +124,15 @@ def torch_step(setup: Pipeline, features: Any) -> Callable[[np.ndarray], None]:
             for name in ("input_ids", "token_type_ids", "attention_mask")
         }
         for row, member in enumerate(members):
-            begin, length = features.starts[member], features.lengths[member]
+            begin, length = features.sequence_start[member], features.lengths[member]
             for name in ("input_ids", "token_type_ids"):
-                arrays[name][row, :length] = features.tokens[name][begin : begin + length]
+                arrays[name][row, :length] = features.per_token[name][begin : begin + length]
             arrays["attention_mask"][row, :length] = 1
         if spans:
-            arrays["start_positions"] = features.positions["start"][members].astype(np.int64)
-            arrays["end_positions"] = features.positions["end"][members].astype(np.int64)
+            arrays["start_positions"] = features.token_indices["start"][members].astype(np.int64)
+            arrays["end_positions"] = features.token_indices["end"][members].astype(np.int64)
         else:
-            arrays["labels"] = features.slots["label"][members].astype(np.int64)
+            arrays["labels"] = features.per_sequence["label"][members].astype(np.int64)
         inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         with torch.autocast(device, torch.bfloat16, enabled=narrow):
             loss = model(**inputs).loss

@@ -1,18 +1,19 @@
-"""Small runs of other tasks than the quick start's, offline. One of qa, ner, spam.
+"""Small offline runs of three other tasks. One of qa, ner, spam.
 
     python -m flaxbert.run --config=configs/examples.py:qa --workdir=runs/example_qa
     python -m flaxbert.run --config=configs/examples.py:ner --workdir=runs/example_ner
     python -m flaxbert.run --config=configs/examples.py:spam --workdir=runs/example_spam
 
-MiniLM-L6 on the English and Spanish files of examples/data/; two CPU cores are enough. They show
-the form of the data and of what comes out; expect modest scores for spam and entities. There are
-too few questions to learn answers from: the model learns to say that there is none. Hardware: any.
+MiniLM-L6 is fine-tuned on the English and Spanish files in examples/data/. The runs show the format
+of the data and of the results; the scores say little. Expect modest scores for spam and ner. For qa
+there are too few questions: the model learns to predict that there is no answer. Hardware: any; two
+CPU cores are enough.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.tasks import classification, question_answering, token_classification
 
-# Task, ending of its files, column of the language, length, options, epochs, peak learning rate.
+# Name: (task, file ending, language column, maximum length), (options, epochs, learning rate).
 TASKS = {
     "qa": (
         ("question_answering", "json", "lang", 160),
@@ -30,7 +31,7 @@ TASKS = {
 
 
 def get_config(name: str = "ner") -> Config:
-    """A small model on a small data set; `name` is one of TASKS."""
+    """Return the configuration of a small model and a small data set; `name` is a key of TASKS."""
     if name not in TASKS:
         raise ValueError(f"configs/examples.py:{name}: one of {', '.join(TASKS)}")
     (task, ending, slices, length), (options, epochs, rate) = TASKS[name]

@@ -2,9 +2,9 @@
 
     python -m flaxbert.run --config=configs/glue.py:mrpc --workdir=runs/mrpc
 
-GLUE's own .tsv files serve too (--config.data.train=train.tsv --config.data.eval=dev.tsv, for mnli
-dev_matched.tsv), except those of CoLA, which have no line of column names. Columns that they name
-otherwise must be given:
+GLUE's own .tsv files work too (--config.data.train=train.tsv --config.data.eval=dev.tsv, for mnli
+dev_matched.tsv), except those of CoLA, which have no header line. These files use other column
+names, which must be given:
 
     mnli    --config.options.text=sentence1 --config.options.pair=sentence2
             --config.options.label=gold_label
@@ -13,17 +13,17 @@ otherwise must be given:
     qqp     --config.options.label=is_duplicate
     stsb    --config.options.label=score
 
-With BERT-base expect, as the BERT paper's table 1 (test sets; development sets lie near): Matthews
-0.52 on cola, accuracy 0.85 on mnli, F1 0.89 on mrpc, accuracy 0.91 on qnli, F1 0.71 on qqp,
-accuracy 0.66 on rte and 0.94 on sst2, Spearman 0.86 on stsb. Small sets vary by several points from
-seed to seed. Hardware: one TPU v5e or v6e host, or one GPU with 8 GB or more (add
---config.model.dtype=bfloat16).
+With BERT-base, expect results close to those of the BERT paper (Devlin et al. 2019, table 1, test
+sets): Matthews correlation 0.52 on cola, accuracy 0.85 on mnli, F1 0.89 on mrpc, accuracy 0.91 on
+qnli, F1 0.71 on qqp, accuracy 0.66 on rte and 0.94 on sst2, Spearman correlation 0.86 on stsb. The
+runs here are evaluated on the validation sets. On small data sets results vary between seeds.
+Hardware: one TPU v5e or v6e host, or one GPU with 8 GB or more (add --config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.tasks import classification, regression
 
-# Task: columns of the text and of its pair, split to evaluate on.
+# Name: column of the text, column of its pair, evaluation split.
 TASKS = {
     "cola": ("sentence", None, "validation"),
     "mnli": ("premise", "hypothesis", "validation_matched"),
@@ -38,7 +38,7 @@ TASKS = {
 
 
 def get_config(name: str = "mrpc") -> Config:
-    """Three epochs at batch 32, as the BERT paper's section 4.1; `name` is one of TASKS."""
+    """Return three epochs at batch 32, as in section 4.1 of the paper; `name` is a key of TASKS."""
     if name not in TASKS:
         raise ValueError(f"configs/glue.py:{name}: one of {', '.join(TASKS)}")
     text, pair, split = TASKS[name]

@@ -1,11 +1,11 @@
-"""GoEmotions: any of 28 emotions in a Reddit comment, with a threshold for each.
+"""GoEmotions: any number of 28 emotions in a Reddit comment, each with its own threshold.
 
     python -m flaxbert.run --config=configs/go_emotions.py --workdir=runs/go_emotions
 
-A twentieth of the training comments is kept out of training; each emotion's threshold is fitted on
-them and stored with the export (--config.data.threshold_split=0 keeps 0.5). Expect a macro F1 near
-0.46 with BERT-base (Demszky et al. 2020, table 4). Local files: a column `labels` that holds a
-list, or a text with commas. Hardware: one GPU with 8 GB or one TPU chip.
+A twentieth of the training comments is held out to fit the threshold of each emotion. Thresholds
+are stored with the export (--config.data.threshold_split=0 keeps all at 0.5). With BERT-base,
+expect a macro F1 near 0.46 (Demszky et al. 2020, table 4). Local files need a column `labels` with
+a list, or with names separated by commas. Hardware: one GPU with 8 GB or one TPU chip.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -13,7 +13,7 @@ from flaxbert.tasks.multi_label import MultiLabelOptions
 
 
 def get_config() -> Config:
-    """Four epochs at batch 16, as Demszky et al., section 5.3."""
+    """Return four epochs at batch 16, as in section 5.3 of Demszky et al."""
     data = "google-research-datasets/go_emotions:simplified"
     return Config(
         task="multi_label",

@@ -1,13 +1,13 @@
-"""Multiple choice: which of some answers fits. One of swag, arc_easy, arc_challenge, local.
+"""Multiple choice: which choice is the answer? One of swag, arc_easy, arc_challenge, local.
 
     python -m flaxbert.run --config=configs/multiple_choice.py:swag --workdir=runs/swag
     python -m flaxbert.run --config=configs/multiple_choice.py:local --workdir=runs/choice \
         --config.data.train=train.jsonl --config.data.eval=dev.jsonl
 
-Local files have the columns question, choices (a list; questions may have different numbers) and
-label (the right one's number, from 0). With BERT-base expect an accuracy of 0.816 on SWAG's
-development set (Devlin et al. 2019, table 4), and on ARC little above chance for ARC-Challenge: it
-wants knowledge. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
+Local files have the columns question, choices (a list; its length may vary) and label (the number
+of the right choice, from 0). With BERT-base, expect an accuracy of 0.816 on the development set of
+SWAG (Devlin et al. 2019, table 4). ARC-Challenge asks for knowledge, so expect little more than
+chance. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
 --config.model.dtype=bfloat16).
 """
 
@@ -24,7 +24,7 @@ SETS = {
 
 
 def get_config(name: str = "local") -> Config:
-    """Three epochs at batch 16, as the BERT paper's section 4.4; `name` is one of SETS."""
+    """Return three epochs at batch 16, as in section 4.4 of the paper; `name` is a key of SETS."""
     if name not in SETS:
         raise ValueError(f"configs/multiple_choice.py:{name}: one of {', '.join(SETS)}")
     data, options = SETS[name]

@@ -1,16 +1,16 @@
-"""Named entities: a tag for every word.
+"""Named entities: a tag for every word. One of wnut17, conll.
 
     python -m flaxbert.run --config=configs/ner.py:wnut17 --workdir=runs/ner
     python -m flaxbert.run --config=configs/ner.py:conll --workdir=runs/ner \
         --config.data.train=train.conll --config.data.eval=dev.conll
 
-`wnut17` is the WNUT-17 set of unusual names from the hub; `conll` is any column file: the word
-first, its tag last, a blank line between sentences, tags in BIO, IOB1, BIOES or IO; CoNLL-U, and
-any other order with --config.data.columns=index,word,pos,tag. Malformed lines are an error, or
-skipped and counted with --config.data.on_bad_row=skip. Expect an entity F1 in the forties on
-WNUT-17 and above 0.9 on CoNLL-2003 (BERT paper, table 7: 0.924 on its test set, with a cased
-BERT-base: --config.model.init=google-bert/bert-base-cased). `f1` is conlleval's reading,
-`strict_f1` that of strict IOB2. Hardware: one GPU with 8 GB or one TPU chip; a CPU for small sets.
+`wnut17` is the WNUT-17 data set from the hub. `conll` is any file with one word a line: first the
+word, last its tag (BIO, IOB1, BIOES or IO), and a blank line between sentences. CoNLL-U works too,
+and any other order of columns with --config.data.columns=index,word,pos,tag. A malformed line is an
+error; --config.data.on_bad_row=skip skips and counts such lines. With a cased BERT-base
+(--config.model.init=google-bert/bert-base-cased) expect an entity F1 of 0.924 on the test set of
+CoNLL-2003 (Devlin et al. 2019, table 7). `f1` follows conlleval, `strict_f1` strict IOB2. Hardware:
+one GPU with 8 GB or one TPU chip; a CPU for small data sets.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -23,7 +23,7 @@ SETS = {
 
 
 def get_config(name: str = "conll") -> Config:
-    """Three epochs at batch 32; `name` is one of SETS."""
+    """Return three epochs at batch 32; `name` is a key of SETS."""
     if name not in SETS:
         raise ValueError(f"configs/ner.py:{name}: one of {', '.join(SETS)}")
     data, options = SETS[name]

@@ -1,13 +1,13 @@
-"""Pre-training on plain text: masked words, and whether one text follows another.
+"""Continued pre-training on plain text: masked words and next-sentence prediction.
 
     python -m flaxbert.run --config=configs/pretrain.py --workdir=runs/pretrain \
         --config.data.train='books/*.txt' --config.data.eval='held_out/*.txt'
 
-Continues from a checkpoint, which adapts it to a domain or a language's older texts; then fine-tune
-from the result with --config.model.init=runs/pretrain. In a .txt file a blank line ends a
-paragraph, and a file is a document; the form of BERT's own scripts (a sentence a line, a blank line
-between documents) needs --config.options.document=none --config.options.sentences=line. Expect
-`perplexity` on held-out text to fall from its value at the first evaluation. Hardware: one TPU v5e
+Training continues from a checkpoint, to adapt it to a domain. Fine-tune from the result with
+--config.model.init=runs/pretrain. In a .txt file a blank line ends a paragraph, and each file is a
+document. The format of the original BERT scripts (one sentence a line, a blank line between
+documents) needs --config.options.document=none --config.options.sentences=line. Expect the
+`perplexity` of held-out text to fall from its value at the first evaluation. Hardware: one TPU v5e
 or v6e host, or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
 """
 
@@ -16,7 +16,7 @@ from flaxbert.tasks.pretraining import PreTrainingOptions
 
 
 def get_config() -> Config:
-    """Ten epochs at batch 64."""
+    """Return ten epochs at batch 64."""
     return Config(
         task="pretraining",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

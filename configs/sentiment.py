@@ -1,27 +1,39 @@
-"""Sentiment (positive, negative, neutral) from your own file with columns text and label.
+"""Sentiment of texts from your own file with the columns text and label. One of en, es.
 
-    python -m flaxbert.run --config=configs/sentiment.py --workdir=runs/sentiment \
+    python -m flaxbert.run --config=configs/sentiment.py:en --workdir=runs/sentiment \
+        --config.data.train=train.tsv --config.data.eval=dev.tsv
+    python -m flaxbert.run --config=configs/sentiment.py:es --workdir=runs/sentiment_es \
         --config.data.train=train.tsv --config.data.eval=dev.tsv
 
-.tsv, .csv, .json, .jsonl or .parquet; other column names: --config.options.text=... and
---config.options.label=...; two labels only: --config.options.labels=negative
---config.options.labels=positive. With a column of groups (language, product, source),
---config.data.slices=COLUMN gives each its own metrics. Expect accuracy and macro F1 that depend on
-your data; compare them with the share of the most frequent label. Hardware: one GPU with 8 GB, one
-TPU chip, or patience and a CPU.
+`en` (the default) fine-tunes BERT-base with the labels negative, neutral and positive. `es`
+fine-tunes BETO, a Spanish BERT-base, with negativo, neutro and positivo. Files are .tsv, .csv,
+.json, .jsonl or .parquet. Other column names: --config.options.text=... and
+--config.options.label=...; other labels: --config.options.labels=bad,good. With a column of groups
+(language, product, source), --config.data.slices=COLUMN gives each group its own metrics. Expect
+scores that depend on your data; compare the accuracy with the share of the most frequent label.
+Hardware: one GPU with 8 GB or one TPU chip; a CPU works but is slow.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.tasks.classification import ClassificationOptions
 
+# Language: model, labels.
+LANGUAGES = {
+    "en": ("google-bert/bert-base-uncased", ("negative", "neutral", "positive")),
+    "es": ("dccuchile/bert-base-spanish-wwm-uncased", ("negativo", "neutro", "positivo")),
+}
 
-def get_config() -> Config:
-    """BERT-base, three epochs."""
+
+def get_config(name: str = "en") -> Config:
+    """Return three epochs at batch 32; `name` is a key of LANGUAGES."""
+    if name not in LANGUAGES:
+        raise ValueError(f"configs/sentiment.py:{name}: one of {', '.join(LANGUAGES)}")
+    init, labels = LANGUAGES[name]
     return Config(
         task="classification",
-        model=ModelConfig(init="google-bert/bert-base-uncased"),
+        model=ModelConfig(init=init),
         data=DataConfig(max_length=128),
         train=TrainConfig(epochs=3.0, batch_size=32),
         optim=OptimConfig(learning_rate=3e-5),
-        options=ClassificationOptions(labels=("negative", "neutral", "positive")),
+        options=ClassificationOptions(labels=labels),
     )

@@ -1,11 +1,11 @@
-"""Spam or ham: short messages from your own file with columns text and label.
+"""Spam or ham: short messages from your own file with the columns text and label.
 
     python -m flaxbert.run --config=configs/spam.py --workdir=runs/spam \
         --config.data.train=train.csv --config.data.eval=dev.csv
 
-`f1` is that of the label `spam`, the number to look at: accuracy flatters when most messages are
-ham. Expect an F1 above 0.95 on the SMS Spam Collection. Hardware: one GPU with 8 GB or one TPU chip
-(minutes); a CPU will do.
+Look at `f1`, the F1 of the label `spam`: if most messages are ham, a high accuracy means little.
+Expect an F1 that depends on your data. Hardware: one GPU with 8 GB or one TPU chip; a CPU is enough
+for small files.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -13,7 +13,7 @@ from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
-    """BERT-base, three epochs."""
+    """Return three epochs of BERT-base."""
     return Config(
         task="classification",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

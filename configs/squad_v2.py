@@ -1,12 +1,12 @@
-"""SQuAD v2.0: find the answer in a paragraph, or tell that it is not there.
+"""SQuAD v2.0: find the answer to a question in a paragraph, or predict that there is none.
 
     python -m flaxbert.run --config=configs/squad_v2.py --workdir=runs/squad_v2
 
-A twentieth of the training paragraphs is kept out of training; the no-answer threshold is fitted on
-their questions, stored with the export, and used by --mode=eval and --mode=predict. With BERT-base,
-expect an F1 in the middle seventies on the development set (BERT-large: 81.9 in Devlin et al. 2019,
-table 3). Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
---config.model.dtype=bfloat16).
+A twentieth of the training paragraphs is held out, and the no-answer threshold is fitted on their
+questions. The threshold is stored with the export, and used by --mode=eval and --mode=predict. The
+BERT paper reports an F1 of 81.9 on the development set for BERT-large (Devlin et al. 2019, table
+3); expect less with BERT-base. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more
+(add --config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -14,7 +14,7 @@ from flaxbert.tasks.question_answering import QuestionAnsweringOptions
 
 
 def get_config() -> Config:
-    """Two epochs at batch 48, as the BERT paper's section 4.3."""
+    """Return two epochs at batch 48, as in section 4.3 of the BERT paper."""
     return Config(
         task="question_answering",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

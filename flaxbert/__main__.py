@@ -2,15 +2,19 @@
 
 usage: flaxbert COMMAND [ARGUMENTS]
 
+commands:
   train           fine-tune a model on labeled data, evaluate it and export it
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
-  lint            check data files before training, with file and line of each problem
-  convert         convert a checkpoint of another form, or inspect it
-  verify-resume   interrupt a run and check that it resumes bit-identically
+  lint            check data files before training, and report problems with file and line
+  convert         convert a checkpoint to a Hugging Face directory, or inspect it
+  verify-resume   kill a short run several times, and check that it resumes bit-identically
 
-`flaxbert COMMAND --help` lists the arguments of a command. `python -m flaxbert` does the same as
-`flaxbert`, and `python -m flaxbert.run` the same as `flaxbert train`.
+for example:
+  flaxbert train --config=configs/quickstart.py --workdir=runs/quickstart
+
+`flaxbert COMMAND --help` describes a command. `python -m flaxbert COMMAND` is the same as
+`flaxbert COMMAND`, and `python -m flaxbert.run --mode=MODE` the same as `flaxbert MODE`.
 """
 
 import difflib
@@ -19,15 +23,14 @@ import sys
 from collections.abc import Sequence
 
 from flaxbert import run
-from flaxbert.commands.args import MODES
-from flaxbert.runtime.progress import lasting
+from flaxbert.commands.args import HELP, MODES
 
 MODULES = {
     "lint": "flaxbert.commands.lint",
     "convert": "flaxbert.commands.convert",
     "verify-resume": "flaxbert.commands.verify_resume",
 }
-"""Commands, and the modules whose `main` runs them; `run.main` runs the others."""
+"""Commands and the modules whose `main` runs them; the other commands are the modes of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,24 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in MODES:
-        return run.main([f"flaxbert {command}", f"--mode={command}", *rest])
+        return run.main([f"flaxbert {command}", *rest], mode=command)
     if command in MODULES:
         code: int = importlib.import_module(MODULES[command]).main(rest)
         return code
-    if command in ("-h", "-help", "--help", "help"):
+    if command in (*HELP, "help"):
         print((__doc__ or "").strip())
         return 0
-    known = [*MODES, *MODULES]
-    similar = difflib.get_close_matches(command, known, 1)
-    advice = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(known)}"
-    print(f"error: unknown command {command!r}; {advice} See flaxbert --help.", file=sys.stderr)
+    commands = [*MODES, *MODULES]
+    similar = difflib.get_close_matches(command, commands, n=1)
+    hint = f"Did you mean {similar[0]!r}?" if similar else f"Expected one of {', '.join(commands)}."
+    print(f"error: unknown command {command!r}. {hint} See flaxbert --help.", file=sys.stderr)
     return 2
 
 
 def console() -> None:
     """Run the console script `flaxbert`."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, lasting(number))
+    run.outlive_terminal()
     sys.exit(main())
 
 

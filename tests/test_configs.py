@@ -1,4 +1,4 @@
-"""Every file in configs/ builds, and fits the full-size model, without its weights."""
+"""Every file in configs/ is valid, and its full-size model trains in shapes, without weights."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from flaxbert.commands import args
+from flaxbert.commands import args, config_file
 from flaxbert.config import Config, validate
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError
@@ -22,12 +22,14 @@ from flaxbert.training.step import make_loss
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
 
-# Files that serve several data sets, with the names that they take after a colon.
+# Config files that take a name after a colon, and the names.
 ARGUMENTS = {
     "examples": ["qa", "ner", "spam"],
     "glue": ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"],
     "multiple_choice": ["swag", "arc_easy", "arc_challenge", "local"],
     "ner": ["wnut17", "conll"],
+    "sentiment": ["en", "es"],
+    "squad": ["en", "es"],
 }
 CONFIGS = [
     f"{file}:{name}" if name else str(file)
@@ -52,10 +54,10 @@ FIRST_ARGUMENTS = tuple(f":{names[0]}" for names in ARGUMENTS.values())
 
 @pytest.fixture(params=CONFIGS, ids=[Path(spec).name for spec in CONFIGS])
 def config(request) -> Config:
-    return args.load_config(request.param)
+    return config_file.load(request.param)
 
 
-def test_there_are_configs():
+def test_the_config_files_are_found():
     assert {"squad", "quickstart"} <= {file.stem for file in FILES}
 
 
@@ -75,10 +77,10 @@ def test_an_unknown_argument_lists_the_known_ones(stem):
     with pytest.raises(
         ConfigError, match=f"configs/{stem}.py:nothing: one of .*{ARGUMENTS[stem][-1]}"
     ):
-        args.load_config(f"{ROOT}/configs/{stem}.py:nothing")
+        config_file.load(f"{ROOT}/configs/{stem}.py:nothing")
 
 
-# The first lines of GLUE's own files, shortened; those of cola have none.
+# The header lines of GLUE's own files, shortened; those of cola have none.
 GLUE = {
     "mnli": "index\tsentence1\tsentence2\tlabel1\tgold_label",
     "mrpc": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
@@ -94,8 +96,8 @@ GLUE = {
 @pytest.mark.parametrize("name", GLUE)
 def test_the_docstring_of_glue_names_the_columns_of_its_own_files(name):
     file = ROOT / "configs" / "glue.py"
-    told = re.search(rf"\n    {name} (.*?)(\n    \w|\n\n)", file.read_text(), re.DOTALL)
-    flags = shlex.split(told[1]) if told else []
+    listed = re.search(rf"\n    {name} (.*?)(\n    \w|\n\n)", file.read_text(), re.DOTALL)
+    flags = shlex.split(listed[1]) if listed else []
     config = args.parse(["run", f"--config={file}:{name}", "--workdir=x", *flags], "").config
     names = {config.options.text, config.options.pair, config.options.label} - {None}
     assert names <= set(GLUE[name].split("\t"))
@@ -147,7 +149,7 @@ def make_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return shapes | {"weight": jax.ShapeDtypeStruct((rows, slots), np.float32)}
 
 
-# Of files for several data sets the first: the others have its sizes.
+# The first name of each config file: the other names have the same sizes.
 FIRST = [spec for spec in CONFIGS if ":" not in spec or spec.endswith(FIRST_ARGUMENTS)]
 
 
@@ -158,7 +160,7 @@ def test_the_full_size_model_trains_at_its_batch_and_length(config):
     model = Model.create(sizes, task.make_head)
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(model.shapes["encoder"]))
     assert count == 108_891_648  # the paper's 110M, without the pooler
-    # Layers are alike: two will do for what takes long, going through them and back.
+    # Layers are alike, so two are enough for the gradient, which takes long to trace.
     model = Model.create(dataclasses.replace(sizes, num_hidden_layers=2), task.make_head)
     loss = make_loss(model, task)
     run = jax.value_and_grad(loss, has_aux=True)

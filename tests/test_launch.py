@@ -1,4 +1,4 @@
-"""The script that trains on a TPU VM, with a gcloud that only writes down what it is asked."""
+"""The script that trains on a TPU VM, run with a gcloud that only records its calls."""
 
 import os
 import shlex
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-# Answers `describe` with one state after another; without any left there is no VM.
+# `describe` prints one state after another; when none is left, there is no VM.
 GCLOUD = """#!/usr/bin/env bash
 printf '%s\\x1f' "$@" >> "$FAKE/calls"
 printf '\\x1e' >> "$FAKE/calls"
@@ -35,7 +35,7 @@ class Launch:
     def __call__(
         self, states: list[str], *arguments: str, **settings: str
     ) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
-        """How the script ended, and the calls of gcloud."""
+        """Run the script, and return how it ended and the calls of gcloud."""
         (self.directory / "states").write_text("".join(f"{state}\n" for state in states))
         environment = os.environ | {
             "PATH": f"{self.directory}:{os.environ['PATH']}",
@@ -72,7 +72,7 @@ def launch(tmp_path) -> Launch:
         (["DELETING", "absent", "READY"], ["create"]),
     ],
 )
-def test_the_vm_is_made_ready_from_whatever_state_it_is_in(launch, states, verbs):
+def test_the_vm_becomes_ready_from_every_state(launch, states, verbs):
     ended, calls = launch(states, "--config=c.py", "--workdir=runs/x")
     assert ended.returncode == 0, ended.stderr
     done = [call[0] for call in calls]
@@ -83,14 +83,14 @@ def test_the_vm_is_made_ready_from_whatever_state_it_is_in(launch, states, verbs
             assert call[1:4] == ["bert", "--project=p", "--zone=z"]
 
 
-def test_a_state_that_is_not_known_is_not_touched(launch):
+def test_a_vm_in_an_unknown_state_is_not_changed(launch):
     ended, calls = launch(["HIDDEN"], "--workdir=runs/x")
     assert ended.returncode == 2
     assert "error: bert is in state HIDDEN" in ended.stderr
     assert [call[0] for call in calls] == ["describe"]
 
 
-def test_a_vm_that_cannot_be_created_ends_the_script(launch, tmp_path):
+def test_the_script_fails_if_the_vm_cannot_be_created(launch, tmp_path):
     (tmp_path / "no-capacity").touch()
     ended, calls = launch(["PREEMPTED", "absent", "absent"], "--workdir=runs/x")
     assert ended.returncode == 3
@@ -99,7 +99,7 @@ def test_a_vm_that_cannot_be_created_ends_the_script(launch, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [["--workdir=runs/x"], ["--workdir", "runs/x"]])
-def test_a_spot_vm_needs_a_workdir_that_outlives_it(launch, flags):
+def test_the_workdir_of_a_spot_vm_must_not_be_on_its_disk(launch, flags):
     ended, calls = launch(["READY"], *flags, SPOT="1")
     assert ended.returncode == 2
     assert "error: --workdir=runs/x is on the disk of a spot VM" in ended.stderr
@@ -112,13 +112,13 @@ def test_a_spot_vm_needs_a_workdir_that_outlives_it(launch, flags):
 
 
 @pytest.mark.parametrize("value", ["", "0", "no", "false"])
-def test_a_vm_is_no_spot_vm_if_spot_is_switched_off(launch, value):
+def test_spot_can_be_switched_off(launch, value):
     ended, calls = launch(["absent", "READY"], "--workdir=runs/x", SPOT=value)
     assert ended.returncode == 0, ended.stderr
     assert "--spot" not in next(call for call in calls if call[0] == "create")
 
 
-def test_arguments_and_the_exit_code_pass_through(launch, tmp_path):
+def test_arguments_and_exit_code_are_passed_through(launch, tmp_path):
     (tmp_path / "code").write_text("75")
     ended, calls = launch(
         ["READY"], "--config.data.train=a b's.tsv", "--workdir=~/x", SETUP="mount the bucket"

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, SIZES, write_checkpoint
 
-from flaxbert.commands import args, convert
+from flaxbert.commands import args, config_file, convert
 from flaxbert.config import Config, fields, validate
+from flaxbert.errors import ConfigError
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
@@ -85,7 +86,7 @@ def ticked(cell: str) -> list[str]:
 
 def defaults(name: str) -> dict[str, Any]:
     """{what may be set: its value} of a config file, or of the dataclasses."""
-    config = Config() if name == "flaxbert/config.py" else args.load_config(f"{ROOT}/{name}")
+    config = Config() if name == "flaxbert/config.py" else config_file.load(f"{ROOT}/{name}")
     if name != "flaxbert/config.py":
         validate(config, TASKS)
     bare = args.parse(["run", f"--config={ROOT}/configs/squad.py", "--workdir=x"], "")
@@ -161,7 +162,7 @@ def test_keys_and_defaults_are_the_real_ones(table: DocTable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "problem"),
     [
         ("| `--x` | `1` | `data.max_length` | `128` | |", "128 here, 384 in truth"),
         ("| `--x` | `1` | `data.length` | `384` | |", "data.length: there is no such key"),
@@ -179,12 +180,12 @@ def test_keys_and_defaults_are_the_real_ones(table: DocTable) -> None:
         ("| `--x` | `1` | `data.overlap` | `128` |", "4 cells"),
     ],
 )
-def test_a_wrong_row_is_caught(wrong: str, told: str | None) -> None:
+def test_a_wrong_row_is_caught(wrong: str, problem: str | None) -> None:
     header = "| theirs | default | here | default | remark |\n|---|---|---|---|---|\n"
     (table,) = tables(f"Defaults here: `configs/squad.py`.\n\n{header}{wrong}\n")
     problems = flag_problems(table)
-    assert len(problems) == (told is not None)
-    assert told is None or told in problems[0]
+    assert len(problems) == (problem is not None)
+    assert problem is None or problem in problems[0]
 
 
 def test_a_table_without_a_config_is_caught() -> None:
@@ -220,7 +221,7 @@ def test_commands_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_wrong_command_is_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     (words, *_) = commands(GUIDE, RUN)
-    with pytest.raises(args.ConfigError):
+    with pytest.raises(ConfigError):
         args.parse(["run", *words, wrong], "")
 
 

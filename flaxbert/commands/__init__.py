@@ -1,1 +1,1 @@
-"""Commands: the only code with flags, tables and exit codes."""
+"""Commands: the only code with flags, tables, printed output and exit codes."""

@@ -1,20 +1,40 @@
-"""The command line that all entry points share: `--config=FILE[:ARG]` and its overrides."""
+"""The command line that all commands share: flags, `--config=FILE[:ARG]` and its overrides.
 
+The configuration decides which overrides exist and of which type they are, so the config file is
+executed first, and once; then one pass over the arguments assigns everything.
+"""
+
+import ast
 import dataclasses
+import difflib
 import functools
 import re
-import textwrap
-from collections.abc import Sequence
+import types
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
+from flaxbert.commands import config_file, help_text
+from flaxbert.commands.help_text import DESCRIPTIONS, Flag
 from flaxbert.config import Config, fields, unknown_key
 from flaxbert.errors import ConfigError, check_local
 
-MODES = ("train", "eval", "predict")
+MODES = tuple(DESCRIPTIONS)
 HELP = ("-h", "-help", "--help", "--helpfull")
+
+MODE = Flag("mode", "train", "what to do", MODES)
+RUN_FLAGS = (
+    Flag("workdir", "", "directory for the files of this run"),
+    MODE,
+    Flag(
+        "distributed",
+        "",
+        "run on several hosts: auto (TPU slices, SLURM and similar), or HOST:PORT,COUNT,INDEX",
+    ),
+    Flag("force", False, "resume although the configuration or the data have changed"),
+)
+"""Flags of a run; `train`, `eval` and `predict` have all of them but --mode."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,190 +43,184 @@ class Arguments:
 
     config: Config
     workdir: Path
-    mode: str
-    distributed: str
-    force: bool
+    flags: Mapping[str, Any]
+    """Values of all flags but --config, by name."""
+    config_flags: tuple[str, ...]
+    """`--config=FILE[:ARG]` and its overrides, each one argument: another process can take them."""
     given: frozenset[str]
     """Keys of the configuration that flags set; all others come from the config file."""
 
+    @property
+    def mode(self) -> str:
+        """One of MODES."""
+        return str(self.flags["mode"])
 
-class HelpRequested(Exception):  # noqa: N818 (not an error)
-    """`--help` was given; the text is the message."""
+    @property
+    def distributed(self) -> str:
+        """How to find the other hosts; "" for a single host."""
+        return str(self.flags["distributed"])
+
+    @property
+    def force(self) -> bool:
+        """Whether to resume although something has changed."""
+        return bool(self.flags["force"])
 
 
-def parse(argv: Sequence[str], description: str, *, workdir: bool = True) -> Arguments:
-    """Parse `argv` (with the program's name first); `workdir`: whether the command needs one.
+class HelpRequested(Exception):
+    """`--help` was given; the message is the text to print."""
+
+
+def parse(
+    argv: Sequence[str],
+    description: str,
+    *,
+    flags: Sequence[Flag] = RUN_FLAGS,
+    workdir: bool = True,
+) -> Arguments:
+    """Parse a command line.
+
+    Args:
+      argv: the program's name and its arguments.
+      description: what --help prints before flags and keys.
+      flags: the command's flags besides --config.
+      workdir: whether --workdir must be given.
 
     Raises:
-      HelpRequested: for `--help`.
+      HelpRequested: for --help.
       ConfigError: for an unknown flag or key, a value of the wrong type, or a bad config file.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "directory of this run's files", flag_values=values)
-    flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
-    flags.DEFINE_string(
-        "distributed",
-        "",
-        "several hosts: 'auto' on a TPU slice, SLURM and the like; else HOST:PORT,COUNT,INDEX",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "force",
-        False,
-        "continue a workdir's run though the configuration or the data have changed",
-        flag_values=values,
-    )
-    wants_help = any(arg in HELP for arg in argv[1:])
-    argv = [arg for arg in argv if arg not in HELP]
-    config_file = _config_file(argv)
-    if config_file is None:
+    tokens = [token for token in argv[1:] if token not in HELP]
+    wants_help = len(tokens) < len(argv) - 1
+    spec = value_of("config", tokens)
+    if spec is None:
         if wants_help:
-            raise HelpRequested(_help(description, values, None))
+            raise HelpRequested(help_text.render(description, flags))
         raise ConfigError("no --config=FILE; try --config=configs/quickstart.py, or --help.")
-    path = Path(config_file.partition(":")[0])
-    if not path.is_file():
-        shipped = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py")))
-        raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
-    given = _overridden(argv, config_file)
-    argv = _joined(argv, load_config(config_file))
-    argv, unset = _take_unset(argv, load_config(config_file))
-    argv = _quote_tuples(argv, load_config(config_file))
-    config_flags.DEFINE_config_file(
-        "config", None, "FILE[:ARG]", flag_values=values, lock_config=False, sys_argv=list(argv)
-    )
-    try:
-        rest = values(list(argv))[1:]
-    except flags.Error as error:
-        raise ConfigError(str(error)) from None
-    except (KeyError, ValueError, TypeError) as error:
-        raise ConfigError(f"--config={config_file}: {error}") from None
-    if rest:
-        raise ConfigError(f"unexpected arguments: {' '.join(rest)}")
-    config = values["config"].value
-    for name in unset:
-        section, _, key = name.rpartition(".")
-        setattr(functools.reduce(getattr, section.split("."), config), key, None)
+    config = config_file.load(spec)
+    values, overrides = _split(tokens, flags, config)
+    types_by_key = {name: field.type for name, field, _ in fields(config)}
+    for key, words in overrides.items():
+        _assign(config, key, _read_override(key, words, types_by_key[key]))
     if wants_help:
-        raise HelpRequested(_help(description, values, config))
-    if workdir and not values["workdir"].value:
+        raise HelpRequested(help_text.render(description, flags, config))
+    if workdir and not values["workdir"]:
         raise ConfigError("no --workdir=DIR: where should this run's files go?")
-    chosen = values["workdir"].value or ""
-    check_local("--workdir", chosen)
+    directory = str(values.get("workdir", ""))
+    check_local("--workdir", directory)
+    repeated = [f"--config.{key}={word}" for key, words in overrides.items() for word in words]
     return Arguments(
         config,
-        Path(chosen).expanduser(),
-        values["mode"].value,
-        values["distributed"].value,
-        values["force"].value,
-        given,
+        Path(directory).expanduser(),
+        values,
+        (f"--config={spec}", *repeated),
+        frozenset(overrides),
     )
 
 
-def distributed(argv: Sequence[str]) -> str:
-    """Return --distributed of a command line that cannot be parsed; "" without it."""
-    for i, arg in enumerate(argv):
-        if match := re.fullmatch(r"--?distributed(?:=(.*))?", arg):
-            return match.group(1) or (argv[i + 1 : i + 2] or [""])[0]
-    return ""
+def value_of(name: str, tokens: Sequence[str]) -> str | None:
+    """Return a flag's last value in arguments that are not parsed yet; None without the flag."""
+    value = None
+    for index, token in enumerate(tokens):
+        if match := re.fullmatch(rf"--?{name}(?:=(.*))?", token, re.DOTALL):
+            following = (tokens[index + 1 : index + 2] or [""])[0]
+            value = following if match[1] is None else match[1]
+    return value
 
 
-def _config_file(argv: Sequence[str]) -> str | None:
-    for i, arg in enumerate(argv):
-        if match := re.fullmatch(r"--?config(?:=(.*))?", arg):
-            return (
-                match.group(1) if match.group(1) is not None else (argv[i + 1 : i + 2] or [""])[0]
-            )
-    return None
-
-
-def load_config(config_file: str) -> Config:
-    """Load `FILE[:ARG]` without overrides.
+def _split(
+    tokens: Sequence[str], flags: Sequence[Flag], config: Config
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the values of flags, and {key: its texts in order} of overrides.
 
     Raises:
-      ConfigError: if it does not give a Config.
+      ConfigError: for an unknown flag or key, a missing or bad value of a flag, or a stray word.
     """
-    parser = config_flags.config_flags.ConfigFileFlagParser("config", lock_config=False)
+    kinds: dict[str, Any] = {"config": str} | {flag.name: type(flag.default) for flag in flags}
+    kinds |= {f"config.{name}": field.type for name, field, _ in fields(config)}
+    values: dict[str, Any] = {flag.name: flag.default for flag in flags}
+    choices = {flag.name: flag.choices for flag in flags}
+    overrides: dict[str, list[str]] = {}
+    stray = []
+    rest = iter(tokens)
+    for token in rest:
+        match = re.fullmatch(r"--?([A-Za-z][^=]*)(?:=(.*))?", token, re.DOTALL)
+        if match is None:
+            stray.append(token)
+            continue
+        name, text = match.groups()
+        if text is None and name.startswith("no") and kinds.get(name[2:]) is bool:
+            name, text = name[2:], "false"
+        if name not in kinds:
+            raise _unknown(name, flags, config)
+        if text is None:
+            text = "true" if kinds[name] is bool else next(rest, None)
+        if text is None:
+            raise ConfigError(f"--{name} needs a value: --{name}=VALUE.")
+        if name.startswith("config."):
+            overrides.setdefault(name.removeprefix("config."), []).append(text)
+        elif name != "config":
+            values[name] = _read(f"--{name}={text}", text, kinds[name])
+            if choices[name] and text not in choices[name]:
+                raise ConfigError(f"--{name}={text}: expected {'|'.join(choices[name])}.")
+    if stray:
+        raise ConfigError(f"unexpected arguments: {' '.join(stray)}")
+    return values, overrides
+
+
+def _unknown(name: str, flags: Sequence[Flag], config: Config) -> ConfigError:
+    if match := re.fullmatch(r"(?:no)?config\.(.+)", name):
+        return unknown_key(match[1], config)
+    known = {flag.name: f"--{flag.name}" for flag in flags}
+    known |= {key.rpartition(".")[2]: f"--config.{key}" for key, _, _ in fields(config)}
+    similar = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {known[similar[0]]}?" if similar else ""
+    return ConfigError(f"unknown flag --{name}.{hint} --help lists flags and keys.")
+
+
+def _assign(config: Config, key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    setattr(functools.reduce(getattr, sections, config), name, value)
+
+
+def _read_override(key: str, words: Sequence[str], kind: Any) -> Any:
+    """Return the value of a key; a tuple takes all its flags, any other key the last one."""
+    readings = [_read(f"--config.{key}={word}", word, kind) for word in words]
+    if typing.get_origin(kind) is tuple:
+        return tuple(item for reading in readings for item in reading)
+    return readings[-1]
+
+
+EXPECTED = {bool: "true or false", int: "an integer", float: "a number"}
+BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
+
+def _read(flag: str, text: str, kind: Any) -> Any:
+    """Return a text as a value of a type; `flag` is the argument, for the message.
+
+    Raises:
+      ConfigError: if the text is no such value.
+    """
+    optional = isinstance(kind, types.UnionType)
+    if optional:
+        if text.lower() == "none":
+            return None
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        return _read_tuple(flag, text, typing.get_args(kind)[0])
     try:
-        config = parser.parse(config_file)
-    except Exception as error:  # it runs the user's file, which may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, TypeError | ValueError):  # config_flags has put the traceback in
-            reason = str(error).strip().splitlines()[-1]
-        elif isinstance(error, SyntaxError):
-            reason = f"line {error.lineno}: {error.msg}"
-        raise ConfigError(f"--config={config_file}: {reason}") from error
-    if not isinstance(config, Config):
-        raise ConfigError(f"--config={config_file}: get_config() must return flaxbert's Config.")
-    return config
+        return BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        expected = EXPECTED.get(kind, str(kind)) + (", or none" if optional else "")
+        raise ConfigError(f"{flag}: expected {expected}, not {text!r}.") from None
 
 
-def _overridden(argv: Sequence[str], config_file: str) -> frozenset[str]:
-    """Return the keys that flags set.
-
-    Raises:
-      ConfigError: for an unknown key, with the valid ones; config_flags would only say KeyError.
-    """
-    config = load_config(config_file)
-    known = {name for name, _, _ in fields(config)}
-    matches = [re.match(r"--?(?:no)?config\.([^=]+)", arg) for arg in argv]
-    given = [match.group(1) for match in matches if match]
-    for name in given:
-        if name not in known:
-            raise unknown_key(name, config)
-    return frozenset(given)
-
-
-def _joined(argv: Sequence[str], config: Config) -> list[str]:
-    """Write `--config.KEY VALUE` as `--config.KEY=VALUE`; a switch has no VALUE."""
-    valued = {name for name, field, _ in fields(config) if field.type is not bool}
-    joined: list[str] = []
-    rest = iter(argv)
-    for arg in rest:
-        match = re.fullmatch(r"--?config\.([^=]+)", arg)
-        value = next(rest, None) if match and match.group(1) in valued else None
-        joined.append(arg if value is None else f"{arg}={value}")
-    return joined
-
-
-def _take_unset(argv: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
-    """Take `--config.KEY=none` of optional keys out of `argv`; config_flags has no word for it."""
-    optional = {name for name, field, _ in fields(config) if "None" in str(field.type)}
-    rest, unset = [], []
-    for arg in argv:
-        match = re.fullmatch(r"--?config\.([^=]+)=none", arg, flags=re.IGNORECASE)
-        if match and match.group(1) in optional:
-            unset.append(match.group(1))
-        else:
-            rest.append(arg)
-    return rest, unset
-
-
-def _quote_tuples(argv: Sequence[str], config: Config) -> list[str]:
-    """Write `--config.KEY=a,b` of a tuple of texts as ('a', 'b'), the form of config_flags."""
-    tuples = {name for name, field, _ in fields(config) if field.type == tuple[str, ...]}
-    quoted = []
-    for arg in argv:
-        match = re.fullmatch(r"(--?config\.([^=]+)=)([^(\['\"].*)", arg)
-        if match and match.group(2) in tuples:
-            arg = f"{match.group(1)}{tuple(map(str.strip, match.group(3).split(',')))!r}"
-        quoted.append(arg)
-    return quoted
-
-
-def _help(description: str, values: flags.FlagValues, config: Config | None) -> str:
-    lines = [description.strip(), "", "flags:"]
-    ours = ("config", "workdir", "mode", "distributed", "force")
-    names = [name for name in ours if name in values]
-    for name in names:
-        default = "" if name == "config" else f" (default: {values[name].default!r})"
-        lines.append(f"  --{name}: {values[name].help}{default}")
-    if config is None:
-        lines += ["", "--config=FILE --help also lists every key of that configuration."]
-        return "\n".join(lines)
-    lines += ["", "configuration keys, --config.KEY=VALUE:"]
-    for name, field, value in fields(config):
-        about = f"{field.metadata.get('help', '')} [{value!r}]"
-        lines += textwrap.wrap(
-            f"{name}: {about}", 98, initial_indent="  ", subsequent_indent="      "
-        )
-    return "\n".join(lines)
+def _read_tuple(flag: str, text: str, kind: Any) -> tuple[Any, ...]:
+    """Read `a,b`, or the Python literal `('a', 'b')`."""
+    if not text.startswith(("(", "[", "'", '"')):
+        return tuple(_read(flag, item.strip(), kind) for item in text.split(",") if text)
+    try:
+        literal = ast.literal_eval(text)
+    except (SyntaxError, TypeError, ValueError):
+        raise ConfigError(f"{flag}: expected a,b or ('a', 'b'), not {text!r}.") from None
+    items = literal if isinstance(literal, tuple | list) else (literal,)
+    return tuple(_read(flag, str(item), kind) for item in items)

@@ -1,19 +1,27 @@
-"""Convert any checkpoint that flaxbert reads to a Hugging Face directory, or look into it.
+"""Convert a checkpoint to a Hugging Face directory, or inspect its tensors.
 
-    flaxbert convert SOURCE DEST [--certify] [--architecture=CLASS]
-    flaxbert convert SOURCE --inspect
+usage: flaxbert convert SOURCE DEST [--certify] [--architecture=CLASS] [--revision=REVISION]
+       flaxbert convert SOURCE --inspect
 
-SOURCE is what --config.model.init takes: a directory with safetensors, pytorch_model.bin,
-flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; a run's workdir, finished or
-not (then its newest checkpoint); package://NAME; a hub id. DEST receives config.json,
+for example:
+  flaxbert convert runs/squad model --certify
+
+SOURCE is what --config.model.init accepts: a directory with safetensors, pytorch_model.bin,
+flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; the workdir of a run (of an
+unfinished one, its newest checkpoint is read); package://NAME; a hub id. DEST receives config.json,
 model.safetensors and the tokenizer.
+
+exit codes:
+  0   done
+  1   --certify found a difference
+  2   bad usage, or a checkpoint that cannot be read or does not fit
+  else an internal error
 """
 
 import argparse
 import contextlib
 import json
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -27,15 +35,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flaxbert.commands import failures
 from flaxbert.data.tokenization import has_tokenizer, load_tokenizer, save
-from flaxbert.errors import UserError, WeightsError, check_local
+from flaxbert.errors import WeightsError, check_local
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.pretrained import formats, mapping, parity
 from flaxbert.pretrained.load import head_of, load_strictly
 from flaxbert.pretrained.source import SKELETON, resolve, step_beyond_export
 from flaxbert.runtime.checkpoint import read_newest
-from flaxbert.runtime.files import finite
+from flaxbert.runtime.files import atomic_directory, nonfinite_to_none
 from flaxbert.tasks import regression
 
 log = logging.getLogger("flaxbert")
@@ -48,9 +57,9 @@ def open_checkpoint(
     """Find a checkpoint and build the model that its config.json names.
 
     Args:
-      source: as `config.model.init`.
-      revision: of a hub id.
-      architecture: transformers' class, instead of the one that config.json names.
+      source: what `config.model.init` accepts.
+      revision: branch, tag or commit of a hub id.
+      architecture: class of transformers that replaces the one in config.json.
 
     Raises:
       WeightsError, HubError: see `source.resolve`, `families.read_config`, `head_of`.
@@ -70,16 +79,16 @@ def open_checkpoint(
 
 
 def export_newest(workdir: Path, directory: Path) -> None:
-    """Make a Hugging Face directory of the newest sound checkpoint of an unfinished run.
+    """Write the newest intact checkpoint of an unfinished run as a Hugging Face directory.
 
     Raises:
       WorkdirError: if there is none.
     """
-    step, notes, arrays = read_newest(workdir / "checkpoints")
-    log.info(f"{workdir}: has not finished; its checkpoint of step {step}")
+    step, metadata, arrays = read_newest(workdir / "checkpoints")
+    log.info(f"{workdir}: the run has not finished; reading its checkpoint of step {step}")
     shutil.copytree(workdir / SKELETON, directory, dirs_exist_ok=True)
     hf_config = formats.read_config(directory)
-    fitted = hf_config.get("flaxbert", {}) | notes.thresholds
+    fitted = hf_config.get("flaxbert", {}) | metadata.thresholds
     hf_config |= {"flaxbert": fitted} if fitted else {}
     (directory / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
     model = Model.create(read_config(hf_config), head_of(hf_config))
@@ -88,7 +97,7 @@ def export_newest(workdir: Path, directory: Path) -> None:
         return arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
 
     params = jax.tree_util.tree_map_with_path(array, model.shapes)
-    if "scale" in fitted:  # a checkpoint's output layer gives standardized numbers
+    if "scale" in fitted:  # the output layer in a checkpoint predicts standardized numbers
         params = regression.rescaled(params, fitted["scale"], fitted["mean"])
     mapping.save(model, params, directory)
 
@@ -104,7 +113,7 @@ def convert(
 
     Raises:
       ConfigError: if the destination is a URL.
-      WeightsError: if the destination holds something, or a tensor is missing or does not fit.
+      WeightsError: if the destination is not empty, or a tensor is missing or does not fit.
       OSError: if the destination cannot be written.
     """
     check_local("DEST", destination)
@@ -113,21 +122,18 @@ def convert(
         destination = destination.resolve()
         _check_new(destination)
         model, params, report = load_strictly(model, directory)
-        partial = destination.with_name(f".{destination.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        mapping.save(model, params, partial)
         kept = {key: value for key, value in hf_config.items() if not key.startswith("_")}
         own = {"model_type": model.config.model_type, "architectures": [model.architecture]}
         text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
-        (partial / "config.json").write_text(text, encoding="utf-8")
-        if has_tokenizer(directory):
-            save(load_tokenizer(directory), partial)
-        else:
-            log.warning(f"{directory}: has no tokenizer, so neither has {destination}")
-        if destination.exists():
-            destination.rmdir()
-        os.replace(partial, destination)
+        with atomic_directory(destination) as partial:
+            mapping.save(model, params, partial)
+            (partial / "config.json").write_text(text, encoding="utf-8")
+            if has_tokenizer(directory):
+                save(load_tokenizer(directory), partial)
+            else:
+                log.warning(f"{directory}: has no tokenizer, so {destination} has none either")
+            if destination.exists():  # fails if another process has written to it meanwhile
+                destination.rmdir()
         return report
 
 
@@ -141,26 +147,26 @@ def _check_new(destination: Path) -> None:
 
 
 def inspect(source: str, *, revision: str | None = None, architecture: str | None = None) -> bool:
-    """Print the ledger: every tensor of checkpoint and model, and what becomes of it.
+    """Print every tensor of the checkpoint and the model, and its status.
 
     Returns:
-      Whether the checkpoint would load.
+      Whether the checkpoint can be loaded.
     """
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, _, model):
-        _, entries = mapping.examine(model, directory)
+        _, entries = mapping.match_tensors(model, directory)
     table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
-    for each in entries:
-        shape = " x ".join(map(str, each.shape)) or "scalar"
-        named = each.source or f"({each.name})"
-        row = (named, each.path or "", shape, each.dtype, each.problem or each.status)
+    for entry in entries:
+        shape = " x ".join(map(str, entry.shape)) or "scalar"
+        name = entry.source or f"({entry.name})"
+        row = (name, entry.path or "", shape, entry.dtype, entry.problem or entry.status)
         table.add_row(*map(Text, row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     console.print(table)
     counts = dict.fromkeys(("loaded", "tied", "unused", "ignored", "new", "problem"), 0)
-    for each in entries:
-        counts[each.status] += 1
-    sizes = sum(int(np.prod(each.shape)) for each in jax.tree.leaves(model.shapes))
+    for entry in entries:
+        counts[entry.status] += 1
+    sizes = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.shapes))
     console.print(
         f"{model.architecture}, {sizes:,} parameters; "
         + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -169,12 +175,14 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    usage, _, rest = (__doc__ or "").partition("\n\n")
+    """Run the command line and return the exit code."""
+    about, _, rest = (__doc__ or "").partition("\n\n")
+    usage, _, epilog = rest.partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="flaxbert convert",
-        description=usage,
-        epilog=rest,
+        usage=usage.removeprefix("usage: "),
+        description=about,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="hub id, directory, run, or package://NAME")
@@ -200,15 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(convert(given.source, given.destination, **chosen).describe())
             print(f"written: {given.destination}")
             if given.certify:
-                found = parity.certify(given.destination)
-                print(json.dumps(finite(found), indent=2))
-                return 0 if found["passed"] else 1
-    except UserError as error:
-        print(f"flaxbert: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        print(f"flaxbert: {error.filename or given.destination}: {error.strerror}", file=sys.stderr)
-        return 2
+                certificate = parity.certify(given.destination)
+                print(json.dumps(nonfinite_to_none(certificate), indent=2))
+                return 0 if certificate["passed"] else 1
+    except Exception as error:
+        return failures.report(error, str(given.destination))
     return 0

@@ -1,11 +1,19 @@
-"""Look through the data of a configuration: all that is wrong or doubtful, with file:line.
+"""Check the data of a configuration, and report problems with file and line.
 
-usage: flaxbert lint --config=configs/NAME.py[:ARG] [--config.KEY=VALUE ...] [--all]
+usage: flaxbert lint --config=configs/NAME.py[:ARG] [--all] [--config.KEY=VALUE ...]
 
-Reads data.train, data.eval and data.predict, as far as they are set. Errors are what a run stops
-at: unusable files, and malformed lines, rows and answers; the latter are warnings with
---config.data.on_bad_row=skip, which leaves them out and counts them. All else is a warning too.
---all lists every place, else the first five of each kind. Exit codes: 0 no errors; 2 errors.
+for example:
+  flaxbert lint --config=configs/ner.py:conll --config.data.train=train.conll
+
+Reads data.train, data.eval and data.predict, as far as they are set. An error is what stops a run:
+an unusable file, or a malformed line, row or answer. With --config.data.on_bad_row=skip malformed
+ones are warnings, since a run skips and counts them. All other problems are warnings. The flags of
+a training command are accepted and ignored, so that it can be checked as it is.
+
+exit codes:
+  0   no errors
+  2   errors in the data, or bad usage or configuration
+  else an internal error
 """
 
 import collections
@@ -16,91 +24,93 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flaxbert.commands import args
+from flaxbert.commands import args, failures
+from flaxbert.commands.help_text import Flag
 from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import checks, coverage, readers
 from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Issue
 from flaxbert.data.readers.encodings import codec
 from flaxbert.data.table import NoValidRowsError, Reading, Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
-from flaxbert.pipeline.datasets import SPLITS
-from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
+from flaxbert.pipeline.datasets import SPLITS, read_examples
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
 
+ALL = Flag("all", False, "list every place of a problem, not only the first five")
+
 PLACES = 5
-"""Places shown of each kind, without --all."""
+"""Places that are listed for each kind of problem, without --all."""
 
 LONGEST = 1000
-"""Characters of a finding that are shown."""
+"""Characters of an issue that are printed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    arguments = ["lint", *(sys.argv[1:] if argv is None else argv)]
-    everything = "--all" in arguments
-    arguments = [argument for argument in arguments if argument != "--all"]
+    """Run the command line and return the exit code."""
+    argv = ["flaxbert lint", *(sys.argv[1:] if argv is None else argv)]
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
-        config = args.parse(arguments, __doc__ or "", workdir=False).config
+        flags = (ALL, *args.RUN_FLAGS)
+        arguments = args.parse(argv, __doc__ or "", flags=flags, workdir=False)
+        config = arguments.config
         validate(config, TASKS)
-        found = lint(config)
+        issues = lint(config)
     except args.HelpRequested as text:
         print(text)
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        return failures.report(error, "reading the data")
     stops = (UNUSABLE,) if config.data.on_bad_row == "skip" else (UNUSABLE, MALFORMED)
-    return 2 if report(found, stops, everything=everything) else 0
+    return 2 if report(issues, stops, everything=arguments.flags["all"]) else 0
 
 
-def report(found: Sequence[Issue], stops: Sequence[str], *, everything: bool) -> int:
-    """Print findings by kind; those of the kinds in `stops` are errors. Returns how many are."""
+def report(issues: Sequence[Issue], stops: Sequence[str], *, everything: bool) -> int:
+    """Print issues by kind, and return the number of errors: issues of the kinds in `stops`."""
     kinds: dict[str, list[Issue]] = collections.defaultdict(list)
-    for finding in found:
-        kinds[finding.kind].append(finding)
+    for issue in issues:
+        kinds[issue.kind].append(issue)
     for kind in sorted(kinds, key=[*reversed(stops), UNUSABLE].count, reverse=True):
         places = kinds[kind]
         weight = "error" if kind in stops else "note" if kind == READ_AS else "warning"
         print(f"{weight}: {kind}, {len(places)}")
         shown = places if everything else places[:PLACES]
-        for finding in shown:
-            print(f"  {clip(str(finding), LONGEST)}")
+        for issue in shown:
+            print(f"  {clip(str(issue), LONGEST)}")
         if len(shown) < len(places):
             print(f"  ... and {len(places) - len(shown)} more (--all)")
-    errors = sum(finding.kind in stops for finding in found)
+    errors = sum(issue.kind in stops for issue in issues)
     notes = len(kinds[READ_AS])
-    print(f"{errors} errors, {len(found) - errors - notes} warnings")
+    print(f"{errors} errors, {len(issues) - errors - notes} warnings")
     return errors
 
 
 def lint(config: Config) -> list[Issue]:
-    """All findings in the data of a configuration.
+    """Return all issues in the data of a configuration.
 
     Raises:
-      ConfigError: for a configuration whose mistake is not in the data.
+      ConfigError: if the configuration itself is wrong.
     """
-    # Readers and tasks stop at the first mistake, or tell all that they leave out: the latter.
+    # Readers and tasks raise at the first mistake, or report all that they skip: the latter.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="skip"))
     specs = {key: spec for key in SPLITS if (spec := getattr(config.data, key))}
     if not specs:
         raise ConfigError("no data: neither data.train, data.eval nor data.predict is set")
-    found = [finding for spec in specs.values() for finding in _in_files(spec, config.data)]
+    issues = [issue for spec in specs.values() for issue in _in_files(spec, config.data)]
     tables = {}
     for key, spec in specs.items():
         try:
             tables[key] = readers.read(spec, config.data, split=SPLITS[key])
         except (DataError, HubError) as error:
-            found.append(Issue(UNUSABLE, "", str(error)))
+            issues.append(Issue(UNUSABLE, "", str(error)))
     for table in tables.values():
-        found += checks.check_columns([(row.origin, row.values) for row in table.rows])
+        issues += checks.check_columns([(row.origin, row.values) for row in table.rows])
     if "train" in tables or "train" not in specs:  # else it is not known what the labels are
-        found += _in_rows(config, tables)
+        issues += _in_rows(config, tables)
     for table in tables.values():
-        found += table.issues
-    return found
+        issues += table.issues
+    return issues
 
 
 def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
@@ -119,16 +129,20 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
     unreadable: list[Issue] = []
     for key, table in tables.items():
         try:
-            raw[key] = read_examples(config, table, labeled=key != "predict")
+            labeled = key != "predict"
+            raw[key] = read_examples(
+                config.task, table, config.data, config.options, labeled=labeled
+            )
         except DataError as error:
             unreadable += [Issue(UNUSABLE, "", str(error)), *_issues_of(error)]
             if key == "train":
                 yield from unreadable
                 return
-    setup: Pipeline | None = None
+    pipeline: Pipeline | None = None
+    sections = config.task, config.model, config.data, config.options
     try:
-        setup = prepare(config, config.model.init, raw.get("train"))
-        task = setup.task
+        pipeline = Pipeline.build(*sections, train=raw.get("train"))
+        task = pipeline.task
     except (HubError, WeightsError) as error:
         yield Issue("without tokenizer", "", f"lengths are not checked: {error}")
         try:
@@ -152,8 +166,8 @@ def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
             yield from _issues_of(error) or reading.issues
             continue
         yield from checks.check_examples(examples[key])
-        if setup is not None:
-            yield from _lost(setup, tables[key], list(examples[key]), key)
+        if pipeline is not None:
+            yield from _lost(pipeline, tables[key], examples[key], key)
     train: Sequence[Any] = examples.get("train", ())
     evaluated: Sequence[Any] = examples.get("eval", ())
     yield from checks.compare_splits(train, evaluated, task.labels)
@@ -169,32 +183,33 @@ def _issues(readings: Mapping[str, Reading[Any]]) -> Iterator[Issue]:
         yield from reading.issues
 
 
-def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Iterator[Issue]:
+def _lost(pipeline: Pipeline, table: Table, examples: Sequence[Any], key: str) -> Iterator[Issue]:
     """Report what the tokenizer drops, and what is over `data.max_length`."""
     try:
-        examples, features = setup.featurize(examples, table, labeled=key != "predict")
+        examples, features = pipeline.featurize(examples, table.source, labeled=key != "predict")
     except UserError as error:
         yield Issue(UNUSABLE, "", str(error))
         yield from _issues_of(error)
         return
     yield from checks.too_long_issues(table.source, features.dropped)
-    unknown = coverage.unknown(features, setup.tokenizer)
+    unknown = coverage.unknown(features, pipeline.tokenizer)
     if unknown.serious or unknown.lost:
         yield Issue("unknown words", table.source, unknown.describe(examples))
     texts = [text for example in examples for text in example.texts]
-    if dropped := coverage.vanishing(texts, setup.tokenizer):
+    if dropped := coverage.vanishing(texts, pipeline.tokenizer):
         what = f"the tokenizer drops {coverage.named(dropped)}"
         yield Issue("characters that vanish", table.source, what)
-    if merged := coverage.merged(texts, setup.tokenizer):
+    if merged := coverage.merged(texts, pipeline.tokenizer):
         what = f"the tokenizer reads {coverage.pairs(merged)}"
         yield Issue("words that become one", table.source, what)
-    length = setup.config.data.max_length
-    share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
-    for index in features.cut:
+    length, count = pipeline.data.max_length, features.truncated_count
+    share = f"{count} of {len(examples)} ({count / len(examples):.1%})"
+    for index in features.truncated:
         what = f"is cut to {length} tokens, as are {share}; raise data.max_length"
         yield Issue("cut text", examples[index].origin, what)
-    for kind, places in features.lost.items():
+    for kind, places in features.unreachable.items():
         for index, what in places.items():
             yield Issue(kind, examples[index].origin, what)
-    if key == "train" and (reason := setup.task.nothing_to_learn(features)):
+    resample = pipeline.task.resampler(pipeline.tokenizer)
+    if key == "train" and (reason := pipeline.task.nothing_to_learn(features, resample)):
         yield Issue(UNUSABLE, "", f"{table.source}: nothing to learn from: {reason}.")

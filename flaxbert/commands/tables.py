@@ -9,26 +9,26 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxbert.errors import clip
-from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.tasks.base import Task
 from flaxbert.types import Prediction
 
 SHOWN = 8
-"""Predictions in the table that a run ends with."""
+"""Predictions in the table that a run prints at its end."""
 
 CELL = 200
-"""Characters of a text in that table."""
+"""Characters of a text in the tables."""
 
 METRICS = 40
-"""Metrics in the table of results; those of hundreds of labels are in its file alone."""
+"""Metrics in the table of results; hundreds of labels have more, which are only in the file."""
 
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:
-    """Print a table of numbers; intervals stand beside what they belong to."""
+    """Print a table of metrics, with their confidence intervals in the same line."""
     table = Table("metric", "value", "95 % interval", title=title)
     names = [name for name in metrics if "_low95" not in name and "_high95" not in name]
     for name in names[:METRICS]:
         value = metrics[name]
-        low, high = (metrics.get(_beside(name, side)) for side in ("low95", "high95"))
+        low, high = (metrics.get(_bound(name, side)) for side in ("low95", "high95"))
         interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         table.add_row(Text(clip(name, CELL)), f"{value:.4g}", interval)
     if len(names) > METRICS:
@@ -36,19 +36,19 @@ def show_metrics(metrics: Mapping[str, float], title: str) -> None:
     Console(file=sys.stdout).print(table)
 
 
-def _beside(name: str, side: str) -> str:
+def _bound(name: str, side: str) -> str:
     metric, slash, part = name.partition("/")
     return f"{metric}_{side}{slash}{part}"
 
 
 def show_predictions(
-    setup: Pipeline, examples: Sequence[Any], records: Sequence[Prediction]
+    task: Task, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> None:
     """Print some predictions, spread evenly over the data set."""
-    if not records:
+    if not predictions:
         return
-    chosen = range(0, len(records), max(1, len(records) // SHOWN))[:SHOWN]
-    lines = [setup.task.table_row(examples[i], records[i]) for i in chosen]
+    chosen = range(0, len(predictions), max(1, len(predictions) // SHOWN))[:SHOWN]
+    lines = [task.table_row(examples[i], predictions[i]) for i in chosen]
     table = Table(*lines[0], title="predictions")
     for line in lines:
         cells = [clip(text, CELL) for text in line.values()]

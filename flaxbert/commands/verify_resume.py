@@ -1,20 +1,27 @@
-"""Kill and resume a short run of your own configuration, and compare it with one left alone.
+"""Kill and resume a short run of your configuration, and compare it with an uninterrupted one.
 
 usage: flaxbert verify-resume --config=configs/NAME.py[:ARG] --workdir=DIR
-                                        [--kills=N] [--config.KEY=VALUE ...]
+                              [--kills=N] [--config.KEY=VALUE ...]
 
-DIR/whole is a run that nobody disturbs, DIR/killed one of the same configuration that is killed N
-times (SIGKILL; 3 if not given) and started again each time: first while it starts, then whenever it
-has a checkpoint more than before. Both take train.max_steps steps, 20 if that is not set, and save
-often enough for that. Prints PASS, or the first difference; everything but what depends on the
-clock (`perf/...`) must be bit for bit the same. Exit codes: 0 PASS; 1 a difference, or a run that
-never went on from a checkpoint; else that of the run that failed.
+for example:
+  flaxbert verify-resume --config=configs/quickstart.py --workdir=runs/verify
+
+DIR/whole is an uninterrupted run. DIR/killed is a run of the same configuration that is killed N
+times with SIGKILL and restarted each time: first while it starts, then whenever it has written a
+new checkpoint. Both take train.max_steps steps (20 if unset) and save often enough to be killed N
+times. Prints PASS if both are bit-identical, except for timings (`perf/...`), else the first
+difference.
+
+exit codes:
+  0   PASS
+  1   a difference, or no run resumed from a checkpoint
+  2   bad usage or configuration
+  else the exit code of the run that failed
 """
 
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -23,12 +30,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from flaxbert.commands import args
-from flaxbert.errors import UserError, check_local
+from flaxbert.commands import args, failures
+from flaxbert.commands.help_text import Flag
+from flaxbert.errors import ConfigError
 
-STEPS, KILLS = 20, 3
-
+STEPS = 20
 POLL_SECONDS = 0.02
+
+FLAGS = (
+    Flag("workdir", "", "directory for the two runs"),
+    Flag("kills", 3, "how many times to kill a run"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,77 +49,72 @@ class Ended:
 
     code: int
     seconds: float
-    phase: str
-    """What it was at when the signal came; "" without a signal."""
+    struck: bool
+    """Whether the process was sent the signal before it ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or {"-h", "--help", "--helpfull"} & set(arguments):
-        print(__doc__)
-        return 0
-    workdir, arguments = _take("workdir", arguments)
-    kills, arguments = _take("kills", arguments)
-    if workdir is None:
-        print("error: no --workdir=DIR: where should the two runs go?", file=sys.stderr)
-        return 2
+    """Run the command line and return the exit code."""
+    argv = ["flaxbert verify-resume", *(sys.argv[1:] if argv is None else argv)]
     try:
-        check_local("--workdir", workdir)
-        config = args.parse(["verify_resume", *arguments], __doc__ or "", workdir=False).config
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    count = KILLS if kills is None else int(kills) if kills.isdecimal() else 0
-    if count < 1:
-        print(f"error: --kills={kills}: a number from 1 on", file=sys.stderr)
-        return 2
-    steps = config.train.max_steps or STEPS
-    often = min(config.train.save_every, max(1, steps // (count + 1)))
-    arguments += [f"--config.train.max_steps={steps}", f"--config.train.save_every={often}"]
-    whole, killed = Path(workdir) / "whole", Path(workdir) / "killed"
+        arguments = args.parse(argv, __doc__ or "", flags=FLAGS)
+        if arguments.flags["kills"] < 1:
+            raise ConfigError(f"--kills={arguments.flags['kills']}: at least 1.")
+    except args.HelpRequested as text:
+        print(text)
+        return 0
+    except Exception as error:
+        return failures.report(error)
+    return verify(arguments, arguments.flags["kills"])
+
+
+def verify(arguments: args.Arguments, kills: int) -> int:
+    """Run twice, once with kills, compare, and return the exit code."""
+    train = arguments.config.train
+    steps = train.max_steps or STEPS
+    save_every = min(train.save_every, max(1, steps // (kills + 1)))
+    flags = [
+        *arguments.config_flags,
+        f"--config.train.max_steps={steps}",
+        f"--config.train.save_every={save_every}",
+    ]
+    whole, killed = arguments.workdir / "whole", arguments.workdir / "killed"
     for directory in (whole, killed):
         shutil.rmtree(directory, ignore_errors=True)
-    print("a run that nobody disturbs:")
-    ended = start(arguments, whole)
+    print("a run without interruption:")
+    ended = start(flags, whole)
     if ended.code:
         return ended.code
     print(f"  {ended.seconds:.0f} s")
-    for number in range(1, count + 1):
-        if number == 1 < count:  # start-up and compiling are phases as good as any other
-            struck = start(arguments, killed, after=ended.seconds / 4)
+    for number in range(1, kills + 1):
+        if number == 1 < kills:  # a run must also survive a kill while it starts or compiles
+            struck = start(flags, killed, after=ended.seconds / 4)
         else:
-            struck = start(arguments, killed, when=_further(killed))
-        what = f"while {struck.phase}" if struck.phase else "too late, the run had ended"
+            struck = start(flags, killed, when=_has_newer_checkpoint(killed))
+        late = "" if struck.struck else ", too late: the run had ended"
         saved = f"; checkpoint of step {_saved(killed)}" if _saved(killed) else ""
-        print(f"kill {number} of {count}: after {struck.seconds:.1f} s, {what}{saved}")
-    ended = start(arguments, killed)
+        print(f"kill {number} of {kills}: after {struck.seconds:.1f} s{late}{saved}")
+    ended = start(flags, killed)
     if ended.code:
         return ended.code
     if b"resuming" not in (killed / ".log").read_bytes():
-        print("FAIL: no run went on from a checkpoint; give it more steps (train.max_steps)")
+        print("FAIL: no run resumed from a checkpoint; give it more steps (train.max_steps)")
         return 1
     difference = next(differences(whole, killed), None)
-    print(f"FAIL: {difference}" if difference else "PASS: the two runs are bit for bit the same")
+    print(f"FAIL: {difference}" if difference else "PASS: the two runs are bit-identical")
     return 1 if difference else 0
 
 
 def _saved(workdir: Path) -> int:
-    """Step of the newest checkpoint; 0 if there is none."""
+    """Return the step of the newest checkpoint; 0 if there is none."""
     names = [path.name for path in (workdir / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def _further(workdir: Path) -> Callable[[str], bool]:
-    """Whether there is a newer checkpoint than there is now."""
+def _has_newer_checkpoint(workdir: Path) -> Callable[[], bool]:
+    """Return a function that says whether there is a newer checkpoint than now."""
     before = _saved(workdir)
-    return lambda phase: _saved(workdir) > before
-
-
-def _take(name: str, arguments: list[str]) -> tuple[str | None, list[str]]:
-    pattern = re.compile(rf"--?{name}=(.*)")
-    found = [match.group(1) for each in arguments if (match := pattern.fullmatch(each))]
-    return (found[-1] if found else None), [a for a in arguments if not pattern.fullmatch(a)]
+    return lambda: _saved(workdir) > before
 
 
 def start(
@@ -115,61 +122,43 @@ def start(
     workdir: Path,
     *,
     after: float | None = None,
-    when: Callable[[str], bool] | None = None,
+    when: Callable[[], bool] | None = None,
     number: int = signal.SIGKILL,
 ) -> Ended:
-    """Run `flaxbert.run` in a process of its own, and send it a signal.
+    """Run `flaxbert.run` in a process, and send it a signal.
 
     Args:
-      arguments: of the command line, without --workdir.
-      workdir: of the run; what it prints goes to a file .log in it.
-      after: seconds after which the signal is sent; None: see `when`.
-      when: given the phase, whether to send it now; without both none is sent.
+      arguments: the command line, without --workdir.
+      workdir: of the run; its output goes to a file .log in it.
+      after: seconds after which the signal is sent.
+      when: called often; the signal is sent as soon as it returns True. Without `after` and `when`
+        no signal is sent.
       number: of the signal.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flaxbert.run", *arguments, f"--workdir={workdir}"]
-    first, struck = time.monotonic(), ""
+    begun, struck = time.monotonic(), False
     with (workdir / ".log").open("ab") as out:
-        begun = out.tell()
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            seconds = time.monotonic() - first
-            now = phase(workdir, begun)
-            if not struck and (
-                seconds >= after if after is not None else when is not None and when(now)
-            ):
+            elapsed = time.monotonic() - begun
+            due = elapsed >= after if after is not None else when is not None and when()
+            if due and not struck:
                 process.send_signal(number)
-                struck = now
+                struck = True
             time.sleep(POLL_SECONDS)
-    seconds = time.monotonic() - first
+    seconds = time.monotonic() - begun
     if process.returncode and not struck:
         print((workdir / ".log").read_text(errors="replace")[-2000:], file=sys.stderr)
     return Ended(process.returncode, seconds, struck)
 
 
-def phase(workdir: Path, begun: int = 0) -> str:
-    """What a run is at, by what it has printed (from place `begun` on) and written."""
-    text = (workdir / ".log").read_bytes()[begun:]
-    if b"results.json" in text:
-        return "printing"
-    if any(workdir.glob(".export.partial*")):
-        return "exporting"
-    if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
-        return "saving"
-    if b"compiled for" in text:
-        return "training"
-    if b" features" in text:
-        return "compiling"
-    return "reading data" if text else "starting"
-
-
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """What two finished workdirs differ in, but for what depends on the clock."""
+    """Yield the differences of two finished workdirs, timings aside."""
     yield from _lines(one, other, "metrics.jsonl")
-    found = [_reproducible(json.loads((d / "results.json").read_text())) for d in (one, other)]
-    for name in found[0] | found[1]:
-        a, b = (values.get(name) for values in found)
+    results = [_reproducible(json.loads((d / "results.json").read_text())) for d in (one, other)]
+    for name in results[0] | results[1]:
+        a, b = (metrics.get(name) for metrics in results)
         if a != b:
             yield f"results.json: {name} is {a} and {b}"
     for name in ("eval_predictions.jsonl", "export/model.safetensors", "export/config.json"):
@@ -199,7 +188,7 @@ def _digest(path: Path) -> str:
 
 
 def _states(one: Path, other: Path) -> Iterator[str]:
-    """Parameters and optimizer state of the last checkpoints."""
+    """Yield the differences of parameters and optimizer state in the last checkpoints."""
     from flaxbert.runtime.checkpoint import read_newest
 
     (step, _, first), (other_step, _, second) = (

@@ -8,27 +8,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-import numpy as np
-from jax import Array
-
 from flaxbert.config import DataConfig
+from flaxbert.data.batching import Resample
 from flaxbert.data.checks import MALFORMED, Example, Issue
 from flaxbert.data.features import Features
-from flaxbert.data.table import NoValidRowsError, Reading, Table
+from flaxbert.data.table import NoValidRowsError, Reading, Table, shown
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import DataError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.heads import MakeHead, Outputs
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskOutputs:
-    """A head's outputs on the host, in the order and layout of the `Features` they belong to."""
-
-    slots: dict[str, np.ndarray]
-    """[M, ...] one value a sequence."""
-    tokens: dict[str, np.ndarray]
-    """[sum(lengths), ...] one value a token, all sequences end to end."""
+from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -63,6 +51,9 @@ class Task:
     """`problem_type` of config.json, by which tasks with the same output layer are told apart."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
+
+    head_type: ClassVar[str] = ""
+    """The output layer, as it ends Hugging Face class names; "" if it cannot predict for texts."""
 
     data: DataConfig
     options: Any
@@ -142,15 +133,15 @@ class Task:
         """Names of what `loss` returns. Their means are added."""
         return ("loss",)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
-        """For each objective the sum of its losses, and of their weights (both scalars).
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
+        """Return the weighted sum of each loss.
 
-        Weights must not depend on `outputs`, and those of empty slots are 0.
+        Weights must not depend on `outputs`; where a row has no sequence they are 0.
         """
         raise NotImplementedError
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
-        """What evaluation needs: {"slots": {name: [R, K, ...]}, "tokens": {name: [R, T, ...]}}."""
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
+        """Return what predictions are made of: arrays [R, K, ...] and [R, T, ...] by name."""
         raise NotImplementedError
 
     def decode(
@@ -167,6 +158,54 @@ class Task:
         """
         raise NotImplementedError
 
+    @classmethod
+    def fits(cls, hf_config: Mapping[str, Any]) -> bool:
+        """Return whether a checkpoint's output layer was trained for this task, by its config."""
+        named = (hf_config.get("architectures") or [""])[0]
+        if not cls.head_type or not named.endswith(cls.head_type):
+            return False
+        numeric = len(hf_config.get("id2label") or ()) == 1
+        default = "regression" if numeric else "single_label_classification"
+        problem_type = hf_config.get("problem_type") or default
+        return cls.problem_type is None or cls.problem_type == problem_type
+
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return an input of `Predictor.predict` as a record: {column: value}.
+
+        Raises:
+          DataError: for an input of another form.
+        """
+        if isinstance(item, Mapping):
+            return dict(item)
+        raise DataError(
+            f"{origin}: {shown(item)}; expected a dict with the columns of a data file."
+        )
+
+    def answers(
+        self,
+        examples: Sequence[Any],
+        features: Features,
+        outputs: TaskOutputs,
+        predictions: Sequence[Prediction],
+        *,
+        top_k: int,
+    ) -> list[Prediction]:
+        """Return what `Predictor.predict` does: predictions in the form that programs need.
+
+        Args:
+          examples: one per prediction.
+          features: made of them.
+          outputs: of the model.
+          predictions: decoded from them.
+          top_k: the number of alternatives, for tasks that have any.
+
+        Raises:
+          ConfigError: if there are no alternatives to return.
+        """
+        if top_k != 1:
+            raise ConfigError(f"top_k={top_k}: only question answering has alternatives.")
+        return list(predictions)
+
     def hf_config(self) -> dict[str, Any]:
         """Return fields for the exported config.json, such as label names."""
         return {}
@@ -175,7 +214,14 @@ class Task:
         """Return a prediction as a line of a table: {column: text}."""
         raise NotImplementedError
 
-    def nothing_to_learn(self, features: Features) -> str | None:
+    def resampler(self, tokenizer: Tokenizer) -> Resample | None:
+        """Return the function that draws token arrays anew in each epoch; None without any.
+
+        It must be a pure function of (token arrays, index of the sequence, epoch).
+        """
+        return None
+
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
         """Return why no feature counts in a loss, so that training learns nothing; else None."""
         return None
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
@@ -21,10 +20,9 @@ from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import Outputs
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import cross_entropy, pool, weighted_sum
 from flaxbert.tasks.texts import TextExample, TextTask
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -125,24 +123,24 @@ class Classification(TextTask):
             self.data.on_bad_row,
         )
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy: logits [R, K, C] against label [R, K]; a class weight counts as copies."""
-        losses = cross_entropy(pool(outputs["logits"], batch), batch["label"])
-        weight = batch["weight"]
+        losses = cross_entropy(pool(outputs["logits"], batch), batch.label)
+        weight = batch.weight
         if self.class_weights:
-            weight *= jnp.asarray(self.class_weights, jnp.float32)[batch["label"]]
+            weight *= jnp.asarray(self.class_weights, jnp.float32)[batch.label]
         return {"loss": weighted_sum(losses, weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Class probabilities [R, K, C]."""
         probability = jax.nn.softmax(pool(outputs["logits"], batch))
-        return {"slots": {"probability": probability}, "tokens": {}}
+        return TaskOutputs(per_sequence={"probability": probability})
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """The most probable label, and every label's probability."""
-        probabilities = features.per_feature(predictions.slots["probability"])
+        probabilities = features.per_feature(predictions.per_sequence["probability"])
         return [
             {
                 **example.record(),

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
@@ -23,11 +22,10 @@ from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import label_sets
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.label_sets import LabelCell, LabelSetOptions
 from flaxbert.tasks.losses import binary_cross_entropy, pool, weighted_sum
 from flaxbert.tasks.texts import TextExample, TextTask
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -116,24 +114,24 @@ class MultiLabel(TextTask):
         """Pooler and classifier."""
         count = len(self.labels)
         return lambda config, rngs: SequenceClassificationHead(
-            config, count, rngs, start=self.start
+            config, count, rngs, bias_init=self.start
         )
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Binary cross-entropy: logits and label [R, K, C], mean over C."""
-        losses = binary_cross_entropy(pool(outputs["logits"], batch), batch["label"])
-        return {"loss": weighted_sum(jnp.mean(losses, axis=-1), batch["weight"])}
+        losses = binary_cross_entropy(pool(outputs["logits"], batch), batch.label)
+        return {"loss": weighted_sum(jnp.mean(losses, axis=-1), batch.weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Probability of each label [R, K, C]."""
         probability = jax.nn.sigmoid(pool(outputs["logits"], batch))
-        return {"slots": {"probability": probability}, "tokens": {}}
+        return TaskOutputs(per_sequence={"probability": probability})
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """The labels that reach their thresholds, and every label's probability."""
-        probabilities = features.per_feature(predictions.slots["probability"])
+        probabilities = features.per_feature(predictions.per_sequence["probability"])
         return [
             {
                 **example.record(),

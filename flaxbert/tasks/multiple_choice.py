@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.checks import Example
@@ -22,10 +21,10 @@ from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
-from flaxbert.tasks.base import Task, TaskOptions, TaskOutputs
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.label_names import as_int, refuse_from_one
 from flaxbert.tasks.losses import group_log_softmax, group_sum, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -125,10 +124,10 @@ class MultipleChoice(Task):
         right = [int(n == e.label) for e in examples for n in range(len(e.choices))]
         return Features.build(
             {name: encoded[name] for name in ("input_ids", "token_type_ids")},
-            example=owner,
-            feature=owner,
-            slots={"right": right} if labeled else {},
-            cut=list(dict.fromkeys(cut)),
+            example_index=owner,
+            feature_index=owner,
+            per_sequence={"right": right} if labeled else {},
+            truncated=list(dict.fromkeys(cut)),
         )
 
     @property
@@ -136,17 +135,17 @@ class MultipleChoice(Task):
         """Pooler and one score."""
         return MultipleChoiceHead
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy over the choices of each question: logits [R, K, 1], right [R, K]."""
         log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
         # Every slot of a question holds its loss, and weighs one over their number.
-        losses = group_sum(-log_probs * batch["right"], batch)
-        return {"loss": weighted_sum(losses, batch["weight"])}
+        losses = group_sum(-log_probs * batch.extra["right"], batch)
+        return {"loss": weighted_sum(losses, batch.weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Each choice's probability [R, K]."""
         log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
-        return {"slots": {"probability": jnp.exp(log_probs)}, "tokens": {}}
+        return TaskOutputs(per_sequence={"probability": jnp.exp(log_probs)})
 
     def decode(
         self, examples: Sequence[ChoiceExample], features: Features, predictions: TaskOutputs
@@ -154,7 +153,7 @@ class MultipleChoice(Task):
         """The most probable choice, and every choice's probability."""
         records = []
         for n, example in enumerate(examples):
-            probabilities = predictions.slots["probability"][features.sequences(n)]
+            probabilities = predictions.per_sequence["probability"][features.sequences(n)]
             best = int(np.argmax(probabilities))
             records.append(
                 {

@@ -17,16 +17,17 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
+from flaxbert.data.batching import Resample
 from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import uniform
 from flaxbert.data.table import Reading, Record, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
-from flaxbert.tasks.base import Task, TaskOptions, TaskOutputs
+from flaxbert.models.heads import MakeHead, MaskedLMHead, Outputs, PreTrainingHead
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -115,7 +116,7 @@ class PreTraining(Task):
         Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
         are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
         """
-        options, mask = self.options, mask_id(tokenizer)
+        options = self.options
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
         texts = [
@@ -152,65 +153,72 @@ class PreTraining(Task):
             kinds.append(kind)
             types.append(segment)
 
-        def draw(tokens: dict[str, np.ndarray], sequence: int, epoch: int) -> dict[str, np.ndarray]:
+        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
+        return Features.build(
+            tokens | {"masked": [[0] * len(row) for row in ids]},
+            example_index=[pair.first.document for pair in pairs],
+            per_sequence={"follows": [int(not pair.follows) for pair in pairs]},
+        )
+
+    def resampler(self, tokenizer: Tokenizer) -> Resample:
+        """Return the function that masks the words of a sequence anew in each epoch."""
+        options, mask, size = self.options, mask_id(tokenizer), tokenizer.vocab_size
+
+        def resample(
+            tokens: dict[str, np.ndarray], sequence: int, epoch: int
+        ) -> dict[str, np.ndarray]:
             length = len(tokens["label"])
-            chosen, masked = masking.mask(
+            input_ids, masked = masking.mask(
                 tokens["label"],
                 tokens["kind"],
                 uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
                 rate=options.mask_rate,
                 whole_words=options.whole_words,
                 mask_id=mask,
-                vocab_size=tokenizer.vocab_size,
+                vocab_size=size,
             )
-            return {"input_ids": chosen, "masked": masked}
+            return {"input_ids": input_ids, "masked": masked}
 
-        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
-        return Features.build(
-            tokens | {"masked": [[0] * len(row) for row in ids]},
-            example=[pair.first.document for pair in pairs],
-            slots={"follows": [int(not pair.follows) for pair in pairs]},
-            draw=draw,
-        )
+        return resample
 
     @property
     def make_head(self) -> MakeHead:
         """Scores over the vocabulary at masked places, and of the next sentence."""
-        rate, next_sentence = self.options.mask_rate, self.options.next_sentence
-        return lambda config, rngs: PreTrainingHead(config, rate, next_sentence, rngs)
+        head = PreTrainingHead if self.options.next_sentence else MaskedLMHead
+        return lambda config, rngs: head(config, self.options.mask_rate, rngs)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy of words at masked places, and of following or not."""
         losses, masked, _ = _words(outputs, batch)
         found = {"mlm_loss": weighted_sum(losses, masked)}
         if "nsp_logits" in outputs:
-            follows = cross_entropy(outputs["nsp_logits"], batch["follows"])
-            found["nsp_loss"] = weighted_sum(follows, batch["weight"])
+            follows = cross_entropy(outputs["nsp_logits"], batch.extra["follows"])
+            found["nsp_loss"] = weighted_sum(follows, batch.weight)
         return found
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Of each sequence [R, K]: masked words, those guessed, their loss; `follows` guessed."""
         losses, masked, right = _words(outputs, batch)
-        segments = jnp.take_along_axis(batch["segment_ids"], outputs["places"], axis=1)
-        slots = jnp.arange(1, batch["weight"].shape[1] + 1)
+        segments = jnp.take_along_axis(batch.segment_ids, outputs["masked_positions"], axis=1)
+        slots = jnp.arange(1, batch.weight.shape[1] + 1)
         own = (segments[:, :, None] == slots) * masked[:, :, None]  # [R, P, K]
         found = {"masked": jnp.sum(own, axis=1)}
         found["right"] = jnp.sum(own * right[:, :, None], axis=1)
         found["mlm_loss"] = jnp.sum(own * losses[:, :, None], axis=1)
         if "nsp_logits" in outputs:
             guess = jnp.argmax(outputs["nsp_logits"], axis=-1)
-            found["next_right"] = (guess == batch["follows"]).astype(jnp.float32)
-        return {"slots": found, "tokens": {}}
+            found["next_right"] = (guess == batch.extra["follows"]).astype(jnp.float32)
+        return TaskOutputs(per_sequence=found)
 
     def decode(
         self, examples: Sequence[DocumentExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """Sums over the sequences of each document."""
         totals = {
-            name: np.bincount(features.example, values, len(examples))
-            for name, values in predictions.slots.items()
+            name: np.bincount(features.example_index, values, len(examples))
+            for name, values in predictions.per_sequence.items()
         }
-        totals["sequences"] = np.bincount(features.example, minlength=len(examples))
+        totals["sequences"] = np.bincount(features.example_index, minlength=len(examples))
         return [
             {"document": example.name, **{name: float(v[n]) for name, v in totals.items()}}
             for n, example in enumerate(examples)
@@ -227,10 +235,11 @@ class PreTraining(Task):
             found["nsp_accuracy"] = total["next_right"] / sequences
         return found
 
-    def nothing_to_learn(self, features: Features) -> str | None:
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
         """Return the reason if no word of any sequence can be masked."""
-        drawn = (features.tokens_of(n, 0)["masked"] for n in range(len(features.lengths)))
-        if any(masked.any() for masked in drawn):
+        assert resample is not None
+        sequences = range(len(features.lengths))
+        if any(resample(features.tokens_of(n), n, 0)["masked"].any() for n in sequences):
             return None
         return "no word can be masked: all tokens are special, or words have too many pieces"
 
@@ -249,10 +258,12 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf  # math.exp raises where it overflows
 
 
-def _words(outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array, Array]:
+def _words(outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
     """Loss, weight (1 if masked) and whether the best word is right, at each place [R, P]."""
-    label = jnp.take_along_axis(batch["label"], outputs["places"], axis=1)
-    masked = jnp.take_along_axis(batch["masked"], outputs["places"], axis=1).astype(jnp.float32)
+    label = jnp.take_along_axis(batch.label, outputs["masked_positions"], axis=1)
+    masked = jnp.take_along_axis(batch.extra["masked"], outputs["masked_positions"], axis=1).astype(
+        jnp.float32
+    )
     logits = outputs["mlm_logits"]
     right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
     return cross_entropy(logits, label), masked, jax.lax.stop_gradient(right)

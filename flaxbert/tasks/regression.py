@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
@@ -22,10 +21,9 @@ from flaxbert.errors import DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.heads import Outputs
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import pool, weighted_sum
 from flaxbert.tasks.texts import TextExample, TextTask
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
@@ -103,22 +101,22 @@ class Regression(TextTask):
         """One number."""
         return 1
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Squared error: logits [R, K, 1] against label [R, K], as standardized."""
-        label = (batch["label"] - self.mean) / self.scale
+        label = (batch.label - self.mean) / self.scale
         error = pool(outputs["logits"], batch)[..., 0] - label
-        return {"loss": weighted_sum(jnp.square(error), batch["weight"])}
+        return {"loss": weighted_sum(jnp.square(error), batch.weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The number, [R, K]."""
         value = pool(outputs["logits"], batch)[..., 0] * self.scale + self.mean
-        return {"slots": {"value": value}, "tokens": {}}
+        return TaskOutputs(per_sequence={"value": value})
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """The number."""
-        values = features.per_feature(predictions.slots["value"])
+        values = features.per_feature(predictions.per_sequence["value"])
         pairs = zip(examples, values, strict=True)
         return [{**example.record(), "value": float(value)} for example, value in pairs]
 

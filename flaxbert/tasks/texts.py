@@ -1,16 +1,16 @@
 """What tasks on whole texts share: columns, examples, and texts longer than the model."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
-from flaxbert.data.table import Reading, Record, Table
+from flaxbert.data.table import Reading, Record, Table, shown
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.heads import MakeHead, SequenceClassificationHead
 from flaxbert.tasks.base import Task, TaskOptions, refuse_too_long
 
@@ -147,10 +147,10 @@ def featurize(
     tokens, example_index, truncated = encode(examples, tokenizer, data)
     return Features.build(
         tokens,
-        example=example_index,
-        feature=example_index,
-        slots={"label": [examples[i].label for i in example_index]} if labeled else {},
-        cut=truncated,
+        example_index=example_index,
+        feature_index=example_index,
+        per_sequence={"label": [examples[i].label for i in example_index]} if labeled else {},
+        truncated=truncated,
         dropped=dropped,
     )
 
@@ -211,6 +211,7 @@ class TextTask(Task):
     """Base of tasks on a text or a pair of texts: the pooler and a dense layer over [CLS]."""
 
     options_type: ClassVar[type] = TextOptions
+    head_type: ClassVar[str] = "ForSequenceClassification"
 
     @property
     def output_count(self) -> int:
@@ -234,6 +235,19 @@ class TextTask(Task):
         options.check(data)
         label = (lambda record: cls.read_label(record, options)) if labeled else None
         return read(table, options, data, label)
+
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return a text, or a pair of texts, as a record."""
+        options = self.options
+        if isinstance(item, str) and options.pair is None:
+            return {options.text: item}
+        pair = isinstance(item, list | tuple) and [type(text) for text in item] == [str, str]
+        if pair and options.pair is not None:
+            return {options.text: item[0], options.pair: item[1]}
+        if isinstance(item, Mapping):
+            return dict(item)
+        form = "a text" if options.pair is None else "(first text, second text)"
+        raise DataError(f"{origin}: {shown(item)}; expected {form}, or a dict with the columns.")
 
     def featurize(
         self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool

@@ -7,16 +7,18 @@ has one tag for every word, whatever the length.
 """
 
 import dataclasses
+import itertools
 import logging
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import tag_schemes, windows
+from flaxbert.data.batching import Resample
 from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, Table, shown
@@ -25,10 +27,10 @@ from flaxbert.errors import DataError
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks.base import Task, TaskOptions, TaskOutputs
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.tasks.tags import TaggedWords, read_tags, read_words, require_words
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
@@ -54,6 +56,8 @@ class SentenceExample(Example):
     tags: tuple[str, ...] | None
     slice: str | None
     origin: str
+    text: str | None = None
+    """The sentence as one text, if it was given so."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -80,6 +84,7 @@ class SentenceExample(Example):
 class TokenClassification(Task):
     """A tag a word, with cross-entropy at the first piece of each."""
 
+    head_type: ClassVar[str] = "ForTokenClassification"
     options_type: ClassVar[type] = TokenClassificationOptions
     answer_key: ClassVar[str | None] = "tags"
 
@@ -198,7 +203,7 @@ class TokenClassification(Task):
                 "first": first,
                 **({"label": labels} if labeled else {}),
             },
-            example=owner,
+            example_index=owner,
         )
 
     @property
@@ -207,24 +212,24 @@ class TokenClassification(Task):
         count = len(self.labels)
         return lambda config, rngs: TokenClassificationHead(config, count, rngs)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy at first pieces: logits [R, T, C] against label [R, T]."""
-        losses = cross_entropy(outputs["logits"], batch["label"])
-        return {"loss": weighted_sum(losses, batch["first"].astype(jnp.float32))}
+        losses = cross_entropy(outputs["logits"], batch.label)
+        return {"loss": weighted_sum(losses, batch.extra["first"].astype(jnp.float32))}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The best tag of every token, [R, T]."""
-        return {"slots": {}, "tokens": {"tag": jnp.argmax(outputs["logits"], axis=-1)}}
+        return TaskOutputs(per_token={"tag": jnp.argmax(outputs["logits"], axis=-1)})
 
     def decode(
         self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """One tag a word."""
         tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
-        owner = np.repeat(features.example, features.lengths)
-        for place in np.flatnonzero(features.tokens["first"]):
-            tag = self.labels[int(predictions.tokens["tag"][place])]
-            tags[owner[place]][features.tokens["word"][place]] = tag
+        owner = np.repeat(features.example_index, features.lengths)
+        for place in np.flatnonzero(features.per_token["first"]):
+            tag = self.labels[int(predictions.per_token["tag"][place])]
+            tags[owner[place]][features.per_token["word"][place]] = tag
         return [
             {"tokens": list(example.tokens), "tags": tag_schemes.filled(each, self._outside)}
             for example, each in zip(examples, tags, strict=True)
@@ -238,9 +243,9 @@ class TokenClassification(Task):
     def _outside(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
 
-    def nothing_to_learn(self, features: Features) -> str | None:
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
         """Return the reason if no word has a token that can be tagged."""
-        return None if features.tokens["first"].any() else "no word has a visible character"
+        return None if features.per_token["first"].any() else "no word has a visible character"
 
     def score(self, examples: Sequence[SentenceExample], records: Sequence[Prediction]) -> Metrics:
         """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities.
@@ -256,6 +261,38 @@ class TokenClassification(Task):
             if tag_schemes.mark_entities(self.labels)
             else {"accuracy": found["token_accuracy"]}
         )
+
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return a sentence, split into words and marks, or a list of words as a record."""
+        if isinstance(item, str):
+            return {self.options.tokens: [word for word, _, _ in words_of(item)], TEXT: item}
+        if isinstance(item, list | tuple) and all(isinstance(word, str) for word in item):
+            return {self.options.tokens: list(item)}
+        if isinstance(item, Mapping):
+            return dict(item)
+        raise DataError(f"{origin}: {shown(item)}; expected a sentence, or a list of words.")
+
+    def answers(
+        self,
+        examples: Sequence[SentenceExample],
+        features: Features,
+        outputs: TaskOutputs,
+        predictions: Sequence[Prediction],
+        *,
+        top_k: int,
+    ) -> list[Prediction]:
+        """Return `tokens`, `tags` and, if tags mark entities, `entities` with their characters.
+
+        An entity has `type`, `text`, `start` and `end`, in characters of the sentence; a list of
+        words counts as joined by spaces.
+        """
+        predictions = super().answers(examples, features, outputs, predictions, top_k=top_k)
+        if not self._entities:
+            return predictions
+        return [
+            prediction | {"entities": _entities_of(example, prediction["tags"])}
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them."""
@@ -276,8 +313,36 @@ class TokenClassification(Task):
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
 
 
+TEXT = "_text"
+"""The column of a sentence that a program gave as one text."""
+
+WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
+"""A word, with hyphens and apostrophes inside, or a single mark."""
+
+
+def words_of(text: str) -> list[tuple[str, int, int]]:
+    """Split a text into words and marks: (word, first character, the character after it)."""
+    return [(match[0], match.start(), match.end()) for match in WORD.finditer(text)]
+
+
+def _entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str, Any]]:
+    if example.text is None:
+        text = " ".join(example.tokens)
+        ends = list(itertools.accumulate(len(word) + 1 for word in example.tokens))
+        places = [(end - 1 - len(w), end - 1) for w, end in zip(example.tokens, ends, strict=True)]
+    else:
+        text = example.text
+        places = [(start, end) for _, start, end in words_of(text)]
+    entities_found = [
+        (span.type, places[span.first][0], places[span.last][1])
+        for span in entities.spans(tags, strict=False)
+    ]
+    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in entities_found]
+
+
 def _unlabeled(row: Record, column: str) -> SentenceExample:
-    return SentenceExample(tuple(read_words(row, column)), None, None, row.origin)
+    words = tuple(read_words(row, column))
+    return SentenceExample(words, None, None, row.origin, row.values.get(TEXT))
 
 
 def _labeled(tagged: TaggedWords, slices: str | None) -> SentenceExample:

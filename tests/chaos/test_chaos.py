@@ -1,9 +1,10 @@
-"""Runs that are killed or told to stop at random moments end bit for bit as undisturbed ones.
+"""Runs that are killed or stopped at random moments end bit-identical to uninterrupted ones.
 
-    pytest -m slow -n 2 --dist load -rP tests/chaos     a line of the table a run, 20 minutes
+    pytest -m slow -n 2 --dist load -rP tests/chaos     prints a line for each run; 20 minutes
 
-MiniLM-L6 on the spam examples in one process, a tiny model in two processes of two devices each.
-Then: workdirs that two hosts do not share, stores that rename no directories, closed terminals.
+One process trains MiniLM-L6 on the spam examples, two processes with two devices each train a tiny
+model. Other tests: workdirs that two hosts do not share, file systems that cannot rename
+directories, closed terminals.
 """
 
 import json
@@ -20,7 +21,7 @@ import pytest
 from conftest import ROOT, write_checkpoint
 from toy import make_config
 
-from flaxbert.commands.verify_resume import differences, phase, start
+from flaxbert.commands.verify_resume import differences, start
 
 pytestmark = pytest.mark.slow
 
@@ -35,25 +36,45 @@ CYCLE = ("compiling", "training", "saving", "exporting", "evaluating", "saving",
          "training", "starting", "printing")  # fmt: skip
 
 
+def phase(workdir: Path, begun: int = 0) -> str:
+    """Return the phase of a run, from its files and what it has logged from byte `begun` on."""
+    log = workdir / ".log"
+    text = log.read_bytes()[begun:] if log.exists() else b""
+    if b"results.json" in text:
+        return "printing"
+    if any(workdir.glob(".export.partial*")):
+        return "exporting"
+    if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
+        return "saving"
+    if b"compiled for" in text:
+        return "training"
+    if b" features" in text:
+        return "compiling"
+    return "reading data" if text else "starting"
+
+
 class Moment:
-    """A moment of a phase, given as `when` to `verify_resume.start`."""
+    """A moment of a phase, given as `when` to `verify_resume.start`; made before the run starts."""
 
     def __init__(self, number: int, workdir: Path, *, pace: float = 1.0):
-        """`pace`: how long phases last, of those in LONGEST."""
+        """`pace`: how long phases last, relative to LONGEST."""
         self.phase = CYCLE[number % len(CYCLE)]
         # Steps and saves come again and again: wait for as many checkpoints to be there.
         again = self.phase in ("training", "evaluating", "saving")
         self._workdir, self._kept = workdir, number % 3 if again else 0
+        log = workdir / ".log"
+        self._log_begin = log.stat().st_size if log.exists() else 0
         # By the process's clock: the compiler and the disk add chance of their own.
         self.delay = random.Random(number).random() * LONGEST[self.phase] * pace
         self._begun: float | None = None
         self.struck = "after its end"
 
-    def __call__(self, now: str) -> bool:
+    def __call__(self) -> bool:
+        now = phase(self._workdir, self._log_begin)
         if now == "training" and self._evaluating():
             now = "evaluating"
         late = ORDER[now] > ORDER["saving"]
-        # A save goes on beside the steps that follow it, so it may hide where a phase begins.
+        # A save runs in parallel with the next steps, so it may hide where a phase begins.
         hidden = ORDER[now] > ORDER[self.phase] and self.phase != "evaluating"
         met = (now == self.phase or hidden) and not self._missing()
         if self._begun is None and not met and not late:
@@ -100,11 +121,11 @@ def quick_compiler():
 
 
 @pytest.fixture(scope="module")
-def undisturbed(quick_compiler, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(quick_compiler, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     ended = start(FLAGS, workdir)
     assert ended.code == 0
-    print(f"\nundisturbed: {ended.seconds:.1f} s")
+    print(f"\nuninterrupted: {ended.seconds:.1f} s")
     return workdir
 
 
@@ -112,19 +133,19 @@ def undisturbed(quick_compiler, tmp_path_factory) -> Path:
     ("number", "name"),
     [*((n, "SIGKILL") for n in range(30)), *((n, "SIGTERM") for n in range(30, 40))],
 )
-def test_a_disturbed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, number, name):
+def test_a_struck_run_ends_like_an_uninterrupted_one(uninterrupted, tmp_path, number, name):
     moment = Moment(number, tmp_path)
     struck = start(FLAGS, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
     ended = start(FLAGS, tmp_path)
-    found = list(differences(undisturbed, tmp_path)) if ended.code == 0 else ["it failed"]
+    found = list(differences(uninterrupted, tmp_path)) if ended.code == 0 else ["it failed"]
     verdict = "identical" if not found else found[0]
     print(
         f"{number:2} {name} {moment.struck:13} at {struck.seconds:5.1f} s, exit "
         f"{struck.code:3}, checkpoints {kept}: {verdict}"
     )
-    assert struck.phase  # the signal came before the end
-    if name == "SIGTERM" and struck.phase not in ("starting", "printing"):
+    assert struck.struck  # the signal came before the end
+    if name == "SIGTERM" and moment.struck not in ("starting", "printing"):
         assert struck.code == 75
     assert ended.code == 0
     assert not kept or b"resuming" in (tmp_path / ".log").read_bytes()
@@ -158,7 +179,6 @@ def start_two(
     spec = f"127.0.0.1:{free_port()},2"
     struck = False
     with (workdir / ".log").open("ab") as log, (workdir / ".log2").open("ab") as second:
-        begun = log.tell()
         both = [
             subprocess.Popen(
                 [sys.executable, "-m", "flaxbert.run", *flags,
@@ -170,8 +190,7 @@ def start_two(
         ]  # fmt: skip
         limit = time.monotonic() + 300
         while any(process.poll() is None for process in both) and time.monotonic() < limit:
-            now = phase(workdir, begun)
-            if when is not None and not struck and when(now):
+            if when is not None and not struck and when():
                 both[1].send_signal(number)
                 struck = True
                 limit = time.monotonic() + (5 if number == signal.SIGKILL else 60)
@@ -188,8 +207,10 @@ def by_two(quick_compiler, tmp_path_factory) -> tuple[list[str], Path]:
     data = make_config("classification", model, directory, count=64).data
     file = directory / "config.py"
     file.write_text(
-        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
-        "def get_config():\n    return Config(task='classification', options=Options())\n"
+        "from flaxbert import Config\n"
+        "from flaxbert.tasks.classification import ClassificationOptions\n\n"
+        "def get_config():\n"
+        "    return Config(task='classification', options=ClassificationOptions())\n"
     )
     flags = [
         f"--config={file}",
@@ -203,7 +224,7 @@ def by_two(quick_compiler, tmp_path_factory) -> tuple[list[str], Path]:
         "--config.train.log_every=4",
         "--config.optim.learning_rate=1e-3",
     ]
-    workdir = directory / "undisturbed"
+    workdir = directory / "uninterrupted"
     assert start_two(flags, workdir) == [0, 0], (workdir / ".log").read_text()
     return flags, workdir
 
@@ -213,13 +234,15 @@ def by_two(quick_compiler, tmp_path_factory) -> tuple[list[str], Path]:
     ("number", "name"),
     [*((n, "SIGKILL") for n in range(10)), *((n, "SIGTERM") for n in (31, 34, 30, 33, 36))],
 )
-def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_path, number, name):
-    flags, undisturbed = by_two
+def test_two_processes_end_like_uninterrupted_ones_after_one_is_struck(
+    by_two, tmp_path, number, name
+):
+    flags, uninterrupted = by_two
     moment = Moment(number, tmp_path, pace=0.1)  # a tiny model
     codes = start_two(flags, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
     again = start_two(flags, tmp_path)
-    found = list(differences(undisturbed, tmp_path)) if again == [0, 0] else ["it failed"]
+    found = list(differences(uninterrupted, tmp_path)) if again == [0, 0] else ["it failed"]
     verdict = "identical" if not found else found[0]
     print(f"{number:2} {name} one of two, {moment.struck:13} exits {codes}, "
           f"checkpoints {kept}: {verdict}")  # fmt: skip
@@ -231,8 +254,8 @@ def test_two_processes_of_which_one_is_struck_end_as_undisturbed(by_two, tmp_pat
     assert found == []
 
 
-def test_two_processes_with_separate_directories_are_refused_and_lose_nothing(by_two, tmp_path):
-    flags, undisturbed = by_two
+def test_separate_workdirs_of_two_processes_are_refused_and_unchanged(by_two, tmp_path):
+    flags, uninterrupted = by_two
     moment = Moment(31, tmp_path, pace=0.1)
     assert start_two(flags, tmp_path, when=moment, number=signal.SIGTERM) == [75, 75]
     before = sorted((tmp_path / "checkpoints").iterdir())
@@ -244,10 +267,10 @@ def test_two_processes_with_separate_directories_are_refused_and_lose_nothing(by
         assert "--workdir is not shared by all hosts" in (tmp_path / log).read_text()
     assert sorted((tmp_path / "checkpoints").iterdir()) == before
     assert start_two(flags, tmp_path) == [0, 0]
-    assert list(differences(undisturbed, tmp_path)) == []
+    assert list(differences(uninterrupted, tmp_path)) == []
 
 
-# --- where runs live -----------------------------------------------------------------------------
+# --- file systems --------------------------------------------------------------------------------
 
 # A bucket without hierarchical namespace, as gcsfuse mounts it, for as long as a file exists.
 NO_RENAMES = """
@@ -274,7 +297,9 @@ def no_renames(tmp_path_factory, monkeypatch) -> Path:
     return directory / "on"
 
 
-def test_a_store_that_renames_no_directories_is_refused_first(undisturbed, tmp_path, no_renames):
+def test_a_file_system_without_directory_renames_is_refused_before_data_is_read(
+    uninterrupted, tmp_path, no_renames
+):
     no_renames.touch()
     ended = start(FLAGS, tmp_path)
     text = (tmp_path / ".log").read_text()
@@ -284,13 +309,13 @@ def test_a_store_that_renames_no_directories_is_refused_first(undisturbed, tmp_p
     assert "features" not in text  # before any data was read
     no_renames.unlink()
     assert start(FLAGS, tmp_path).code == 0
-    assert list(differences(undisturbed, tmp_path)) == []
+    assert list(differences(uninterrupted, tmp_path)) == []
 
 
-def test_a_store_that_stops_renaming_costs_no_finished_checkpoint(
-    undisturbed, tmp_path, no_renames
+def test_finished_checkpoints_survive_a_file_system_that_stops_renaming(
+    uninterrupted, tmp_path, no_renames
 ):
-    def after_a_save(phase: str) -> bool:
+    def after_a_save() -> bool:
         if any(path.name.isdecimal() for path in (tmp_path / "checkpoints").glob("*")):
             no_renames.touch()
         return False
@@ -303,14 +328,14 @@ def test_a_store_that_stops_renaming_costs_no_finished_checkpoint(
     no_renames.unlink()
     assert start(FLAGS, tmp_path).code == 0
     assert b"resuming" in (tmp_path / ".log").read_bytes()
-    assert list(differences(undisturbed, tmp_path)) == []
+    assert list(differences(uninterrupted, tmp_path)) == []
 
 
-# --- nobody listens ------------------------------------------------------------------------------
+# --- closed terminals ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_whose_terminal_is_gone_goes_on(undisturbed, tmp_path, number):
+def test_a_run_continues_when_its_terminal_closes(uninterrupted, tmp_path, number):
     command = [sys.executable, "-m", "flaxbert.run", *FLAGS, f"--workdir={tmp_path}"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -331,4 +356,4 @@ def test_a_run_whose_terminal_is_gone_goes_on(undisturbed, tmp_path, number):
         assert process.wait(120) == 75
         assert list((tmp_path / "checkpoints").glob("[0-9]*"))
         assert start(FLAGS, tmp_path).code == 0
-    assert list(differences(undisturbed, tmp_path)) == []
+    assert list(differences(uninterrupted, tmp_path)) == []

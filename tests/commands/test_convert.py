@@ -48,7 +48,7 @@ def test_flax_files_become_safetensors(tmp_path: Path) -> None:
     assert_same(load(tmp_path / "out"), load(source))
 
 
-def test_the_architecture_may_be_chosen(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_architecture_can_be_chosen(checkpoint: Path, tmp_path: Path) -> None:
     directory = write("bert/ForSequenceClassification", tmp_path)
     out = tmp_path / "out"
     assert main([str(directory), str(out), "--architecture=BertModel"]) == 0
@@ -74,7 +74,7 @@ def test_the_architecture_may_be_chosen(checkpoint: Path, tmp_path: Path) -> Non
         ),
     ],
 )
-def test_what_cannot_be_converted_is_one_message(
+def test_a_failed_conversion_is_one_message(
     arguments: list[str],
     message: str,
     checkpoint: Path,
@@ -84,12 +84,12 @@ def test_what_cannot_be_converted_is_one_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     places = {"checkpoint": checkpoint, "out": tmp_path / "out"}
-    assert main([each.format(**places) for each in arguments]) == 2
+    assert main([argument.format(**places) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_the_ledger_has_every_tensor(
+def test_inspect_lists_every_tensor(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(checkpoint), "--inspect"]) == 0
@@ -120,7 +120,7 @@ def without_pooler(checkpoint: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_an_encoder_without_pooler_is_given_none(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_encoder_without_a_pooler_gets_none(checkpoint: Path, tmp_path: Path) -> None:
     directory = without_pooler(checkpoint, tmp_path)
     model, params = flaxbert.from_pretrained(str(directory))
     assert params.keys() == {"encoder"}
@@ -135,18 +135,18 @@ def test_an_encoder_without_pooler_is_given_none(checkpoint: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_certificate_of_an_encoder_without_pooler_has_no_pooler(
+def test_the_certificate_of_an_encoder_without_a_pooler_has_none(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
     directory = without_pooler(checkpoint, tmp_path)
-    found = parity.certify(directory)
-    assert found["passed"]
-    assert found["outputs"].keys() == {"hidden_states"}
+    certificate = parity.certify(directory)
+    assert certificate["passed"]
+    assert certificate["outputs"].keys() == {"hidden_states"}
 
 
 @pytest.mark.slow
-def test_the_certificate_sees_beyond_local_attention(
+def test_the_certificate_covers_more_than_local_attention(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
@@ -154,22 +154,22 @@ def test_the_certificate_sees_beyond_local_attention(
     config = json.loads((directory / "config.json").read_text())
     config |= {"max_position_embeddings": 200, "local_attention": 70}
     (directory / "config.json").write_text(json.dumps(config))
-    found = parity.certify(directory)
-    assert found["passed"]
-    assert found["batch"]["length"] == 140
+    certificate = parity.certify(directory)
+    assert certificate["passed"]
+    assert certificate["batch"]["length"] == 140
     model, params = flaxbert.from_pretrained(str(directory))
     wide = Model.create(dataclasses.replace(model.config, local_attention=80), model.make_head)
     monkeypatch.setattr(parity, "from_pretrained", lambda directory: (wide, params))
     assert not parity.certify(directory)["passed"]
 
 
-def test_padding_is_the_one_that_positions_are_counted_from() -> None:
+def test_certificates_pad_with_the_id_that_positions_count_from() -> None:
     model = Model.create(read_config({"model_type": "roberta", **zoo.SIZES}), PoolerHead)
     batch = parity.random_batch(model, {}, 2, 9, 0)
-    assert np.array_equal(batch["input_ids"] == 1, batch["attention_mask"] == 0)
+    assert np.array_equal(batch.input_ids == 1, batch.extra["attention_mask"] == 0)
 
 
-def test_help_shows_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_both_usages(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     out = capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_help_shows_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
     assert "package://NAME" in out
 
 
-def test_a_model_card_is_read_by_the_hubs_library(
+def test_the_hub_library_reads_the_model_card(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import ModelCard
@@ -188,24 +188,24 @@ def test_a_model_card_is_read_by_the_hubs_library(
         data=DataConfig(train="a|b.tsv", eval="e.tsv"),
     )
     model = Model.create(read_config({"model_type": "bert", **zoo.SIZES}), PoolerHead)
-    command = ["python", "-m", "flaxbert.run", "--config=configs/sst2.py", "--workdir=my run"]
+    command = ["python", "-m", "flaxbert.run", "--config=configs/spam.py", "--workdir=my run"]
     monkeypatch.setattr(sys, "orig_argv", command)
     results = {"accuracy": 0.875, "perf/step_seconds": 1.0}
-    card = ModelCard(model_card(config, model, results, {"data.eval": "0123abc"}))
+    card = ModelCard(model_card(model, config.to_dict(), results, {"data.eval": "0123abc"}))
     assert card.data.base_model == "google-bert/bert-base-uncased"
     assert card.data.tags == ["flaxbert", "classification"]
     assert "| accuracy | 0.875 |" in card.text
     assert "| trained on | a&#124;b.tsv |" in card.text
     assert "| evaluated on | e.tsv (commit 0123abc) |" in card.text
-    assert "python -m flaxbert.run --config=configs/sst2.py '--workdir=my run'" in card.text
+    assert "python -m flaxbert.run --config=configs/spam.py '--workdir=my run'" in card.text
     assert "perf/" not in card.text
 
     monkeypatch.chdir(tmp_path)
     Path("google-bert/bert-base-uncased").mkdir(parents=True)
-    assert ModelCard(model_card(config, model, {})).data.base_model is None
+    assert ModelCard(model_card(model, config.to_dict(), {})).data.base_model is None
 
 
-def test_without_torch_the_certificate_names_the_extra(
+def test_certify_without_torch_names_the_extra(
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -218,21 +218,21 @@ def test_without_torch_the_certificate_names_the_extra(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "head"), zoo.CASES)
-def test_the_certificate_holds_for_every_model_and_output_layer(
+def test_every_model_and_output_layer_passes_the_certificate(
     name: str, head: str, tmp_path: Path
 ) -> None:
     """Also that transformers loads what we export, with equal outputs."""
     pytest.importorskip("torch")
     directory = write(f"{name}/{head}", tmp_path)
     assert main([str(directory), str(tmp_path / "out")]) == 0
-    found = parity.certify(tmp_path / "out", rows=2, length=23)
-    assert found["passed"], found
-    assert json.loads((tmp_path / "out" / parity.FILE).read_text()) == found
-    assert {"hidden_states"} <= found["outputs"].keys()
+    certificate = parity.certify(tmp_path / "out", rows=2, length=23)
+    assert certificate["passed"], certificate
+    assert json.loads((tmp_path / "out" / parity.FILE).read_text()) == certificate
+    assert {"hidden_states"} <= certificate["outputs"].keys()
 
 
 @pytest.mark.slow
-def test_the_certificate_fails_for_other_weights(
+def test_the_certificate_fails_for_different_weights(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")

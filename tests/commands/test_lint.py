@@ -1,4 +1,4 @@
-"""Everything wrong or doubtful in data is found, with its place, and stops a run or is counted."""
+"""The linter reports every issue of data with its place; runs stop at errors, or count them."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def config(checkpoint: Path, task: str, files: dict[str, Path], **options: objec
     return Config(task=task, model=ModelConfig(init=str(checkpoint)), data=data, options=made)
 
 
-def found_in(checkpoint, directory, task, contents: dict[str, tuple], **options):
+def issues_in(checkpoint, directory, task, contents: dict[str, tuple], **options):
     """Findings in files given as {key: (ending, content)}."""
     files = {}
     for key, (ending, content) in contents.items():
@@ -57,7 +57,7 @@ def found_in(checkpoint, directory, task, contents: dict[str, tuple], **options)
     return lint.lint(config(checkpoint, task, files, **options))
 
 
-# Task, ending, content, the kind of the finding, what its message begins with and contains.
+# Task, ending, content, the kind of the issue, what its message begins with and contains.
 CASES = {
     # --- what cannot be parsed
     "tsv, too few columns": ("classification", "tsv", TSV + "a film\n", MALFORMED, ":4: 1 columns"),
@@ -105,7 +105,7 @@ CASES = {
                           "other columns", ":4: lacks ['id'], unlike most rows"),
     "jsonl, a key more": ("classification", "jsonl",
                           JSONL + '{"text": "a", "label": "bad", "x": 1}\n', "other columns",
-                          ":3: has the extra ['x']"),
+                          ":3: has ['x'] besides"),
     # --- values
     "jsonl, null text": ("classification", "jsonl", JSONL + '{"text": null, "label": "bad"}\n',
                          MALFORMED, ":3: text is None; expected a text"),
@@ -222,9 +222,9 @@ CASES = {
     "question too long": ("question_answering", "json", squad(("paris", 16), question="who " * 60),
                           MALFORMED, "question q1: the question has 60 tokens; with data.max_leng"),
     "answer elsewhere": ("question_answering", "json", squad(("paris", 3)), MALFORMED,
-                         "'paris' is not at character 3; it is at 16"),
+                         "'paris' is not at character 3; it stands at 16"),
     "answer nearest": ("question_answering", "json", squad(("was in", 30)), MALFORMED,
-                       "it is at 36"),
+                       "it stands at 36"),
     "answer alike": ("question_answering", "json", squad(("Paris", 16)), MALFORMED,
                      "does not contain it, but 'aris' at 17"),
     "answer nowhere": ("question_answering", "json", squad(("rome", 16)), MALFORMED,
@@ -237,14 +237,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_wrong_is_found_with_its_place(checkpoint, tmp_path, name):
+def test_a_problem_in_a_file_is_reported_with_its_line(checkpoint, tmp_path, name):
     task, ending, content, kind, message = CASES[name]
     options = {"next_sentence": False, "whole_words": True} if task == "pretraining" else {}
-    found = found_in(checkpoint, tmp_path, task, {"train": (ending, content)}, **options)
-    told = [str(finding) for finding in found if finding.kind == kind]
-    assert any(message in text and f"train.{ending}" in text for text in told), found
+    issues = issues_in(checkpoint, tmp_path, task, {"train": (ending, content)}, **options)
+    reports = [str(issue) for issue in issues if issue.kind == kind]
+    assert any(message in text and f"train.{ending}" in text for text in reports), issues
     # And nothing besides, but for what follows from the first: a file without any good row.
-    assert {finding.kind for finding in found} <= {kind, "duplicate", "mixed line ends",
+    assert {issue.kind for issue in issues} <= {kind, "duplicate", "mixed line ends",
                                                    "other columns", "unknown words",
                                                    UNUSABLE}  # fmt: skip
 
@@ -280,19 +280,19 @@ COMPARED = {
 
 
 @pytest.mark.parametrize("name", COMPARED)
-def test_what_shows_between_train_and_eval_is_found(checkpoint, tmp_path, name):
+def test_a_problem_between_train_and_eval_is_reported(checkpoint, tmp_path, name):
     task, ending, train, held, kind, message = COMPARED[name]
     contents = {"train": (ending, train), "eval": (ending, held)}
-    found = found_in(checkpoint, tmp_path, task, contents)
-    assert any(message in str(finding) for finding in found if finding.kind == kind), found
+    issues = issues_in(checkpoint, tmp_path, task, contents)
+    assert any(message in str(issue) for issue in issues if issue.kind == kind), issues
 
 
-def test_labels_that_no_training_example_has_are_found(checkpoint, tmp_path):
+def test_labels_without_a_training_example_are_reported(checkpoint, tmp_path):
     labels = ("bad", "good", "fine")
-    (found,) = found_in(
+    (issue,) = issues_in(
         checkpoint, tmp_path, "classification", {"train": ("tsv", TSV)}, labels=labels
     )
-    assert str(found) == "labels: 'fine' is in no training example, so it cannot be learned"
+    assert str(issue) == "labels: 'fine' is in no training example, so it cannot be learned"
 
 
 def questions(*changes: dict) -> str:
@@ -304,26 +304,26 @@ def questions(*changes: dict) -> str:
     return json.dumps(data)
 
 
-def test_questions_whose_id_or_is_impossible_cannot_be_true_are_found(checkpoint, tmp_path):
+def test_contradicting_ids_and_is_impossible_flags_are_reported(checkpoint, tmp_path):
     content = questions(
         {"id": "q1"}, {"is_impossible": True}, {"is_impossible": False}, {"answers": []},
         {"answers": [], "is_impossible": True}, {"answers": [], "is_impossible": False},
     )  # fmt: skip
     contents = {"train": ("json", content)}
-    found = found_in(checkpoint, tmp_path, "question_answering", contents, unanswerable=True)
-    assert [str(each).partition(".json: ")[2] for each in found if each.kind == "id twice"] == [
+    issues = issues_in(checkpoint, tmp_path, "question_answering", contents, unanswerable=True)
+    assert [str(issue).partition(".json: ")[2] for issue in issues if issue.kind == "id twice"] == [
         "question q1: question 2 has the id 'q1', as has question 1; it identifies predictions"
     ]
-    assert [str(each).partition(".json: ")[2] for each in found if "imp" in each.kind] == [
+    assert [str(issue).partition(".json: ")[2] for issue in issues if "imp" in issue.kind] == [
         "question q3: is_impossible is True, but there is an answer, which counts",
         "question q7: is_impossible is False, but there is no answer, which counts",
     ]
 
 
-def test_questions_too_long_are_all_told_and_what_is_cut_besides(checkpoint, tmp_path):
+def test_all_questions_that_are_too_long_are_reported_with_truncated_texts(checkpoint, tmp_path):
     contents = {"train": ("json", questions({"question": "who " * 40}, {"question": "who " * 50}))}
-    found = found_in(checkpoint, tmp_path, "question_answering", contents)
-    assert [each.text.partition(": ")[2][:11] for each in found if each.kind == MALFORMED] == [
+    issues = issues_in(checkpoint, tmp_path, "question_answering", contents)
+    assert [issue.text.partition(": ")[2][:11] for issue in issues if issue.kind == MALFORMED] == [
         "question q2", "question q3"
     ]  # fmt: skip
     made = config(checkpoint, "question_answering", {"train": tmp_path / "train.json"})
@@ -331,23 +331,23 @@ def test_questions_too_long_are_all_told_and_what_is_cut_besides(checkpoint, tmp
         Plan.make(made, made.model.init)
 
 
-def test_a_data_set_that_cannot_be_fetched_hides_no_finding_in_another(checkpoint, tmp_path):
+def test_a_data_set_that_cannot_be_fetched_does_not_hide_issues_of_another(checkpoint, tmp_path):
     (tmp_path / "train.tsv").write_text(TSV + "a film\n")
     made = config(checkpoint, "classification", {"train": tmp_path / "train.tsv"})
     made.data.eval = "nobody/absent-data"
     assert [each.kind for each in lint.lint(made)] == [UNUSABLE, MALFORMED]
 
 
-def test_an_answer_that_no_window_holds_is_found(checkpoint, tmp_path):
+def test_an_answer_that_no_window_contains_is_reported(checkpoint, tmp_path):
     words = " ".join(["the"] * 40)
     content = json.dumps(
         {"data": [{"paragraphs": [{"context": words, "qas": [
             {"id": "q", "question": "who?", "answers": [{"text": words, "answer_start": 0}]}]}]}]}
     )  # fmt: skip
-    found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
-    assert [finding.kind for finding in found] == ["answer in no window", UNUSABLE]
-    assert "nothing to learn from: no window contains a complete answer; raise" in found[1].text
-    assert "no window contains a complete answer (1 of 1 questions)" in found[0].text
+    issues = issues_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
+    assert [issue.kind for issue in issues] == ["answer in no window", UNUSABLE]
+    assert "nothing to learn from: no window contains a complete answer; raise" in issues[1].text
+    assert "no window contains a complete answer (1 of 1 questions)" in issues[0].text
 
 
 def paragraph(context: str, *questions: tuple[str, list[str]]) -> str:
@@ -363,23 +363,23 @@ def paragraph(context: str, *questions: tuple[str, list[str]]) -> str:
     return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]})
 
 
-def test_answers_longer_than_those_that_are_predicted_are_found_and_counted(
+def test_answers_longer_than_the_longest_prediction_are_reported_and_counted(
     checkpoint, tmp_path, caplog
 ):
     words = " ".join(["the"] * 20)
     questions = [(f"who {n}?", [words[: 4 * n - 1]]) for n in range(1, 13)]
     path = tmp_path / "train.json"
     path.write_text(paragraph(words, *questions))
-    found = found_in(
+    issues = issues_in(
         checkpoint,
         tmp_path,
         "question_answering",
         {"train": ("json", path.read_text())},
         max_answer_length=8,
     )
-    assert [finding.kind for finding in found] == ["answer too long"] * 4
-    assert "has 9 tokens, more than options.max_answer_length=8 (4 of 12)" in found[0].text
-    assert found[0].place.endswith("question q8")
+    assert [issue.kind for issue in issues] == ["answer too long"] * 4
+    assert "has 9 tokens, more than options.max_answer_length=8 (4 of 12)" in issues[0].text
+    assert issues[0].place.endswith("question q8")
     files = {"train": path, "eval": path}
     made = config(checkpoint, "question_answering", files, max_answer_length=8)
     plan = Plan.make(made, made.model.init)
@@ -390,19 +390,19 @@ def test_answers_longer_than_those_that_are_predicted_are_found_and_counted(
     assert "the longest has 12: set --config.options.max_answer_length=12." in caplog.text
 
 
-def test_a_question_is_within_reach_if_one_of_its_answers_is(checkpoint, tmp_path):
+def test_a_question_is_answerable_if_one_of_its_answers_can_be_predicted(checkpoint, tmp_path):
     words = " ".join(["the"] * 20)
-    found = found_in(
+    issues = issues_in(
         checkpoint,
         tmp_path,
         "question_answering",
         {"train": ("json", paragraph(words, ("who?", [words, "the"])))},
         max_answer_length=8,
     )
-    assert not found
+    assert not issues
 
 
-def test_nothing_to_learn_from_stops_before_the_first_step(checkpoint, tmp_path):
+def test_data_without_anything_to_learn_stops_before_the_first_step(checkpoint, tmp_path):
     invisible = "\u200b\tO\n\u200b\tB-LOC\n\n"
     words = " ".join(["the"] * 60)
     unmaskable = json.dumps({"file": "a", "text": "qqqqqqqqqqqqqqqqqq"})
@@ -426,18 +426,23 @@ def test_nothing_to_learn_from_stops_before_the_first_step(checkpoint, tmp_path)
         (["in paris"], ["in london"], ["leak, with another answer"]),
     ],
 )
-def test_answers_agree_where_they_have_one_in_common(train, held, kinds, checkpoint, tmp_path):
+def test_questions_agree_if_they_have_an_answer_in_common(train, held, kinds, checkpoint, tmp_path):
     context = "the king was in paris and in london"
     files = {
         key: ("json", paragraph(context, ("where?", answers)))
         for key, answers in (("train", train), ("eval", held))
     }
-    found = found_in(checkpoint, tmp_path, "question_answering", files)
-    told = [f.kind + (", with another answer" if "another" in f.text else "") for f in found]
-    assert told == kinds
+    issues = issues_in(checkpoint, tmp_path, "question_answering", files)
+    reported = [
+        issue.kind + (", with another answer" if "another" in issue.text else "")
+        for issue in issues
+    ]
+    assert reported == kinds
     twice = paragraph(context, ("where?", train), ("where?", held))
-    found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", twice)})
-    assert [f.kind for f in found] == ["contradiction" if "another" in kinds[0] else "duplicate"]
+    issues = issues_in(checkpoint, tmp_path, "question_answering", {"train": ("json", twice)})
+    assert [issue.kind for issue in issues] == [
+        "contradiction" if "another" in kinds[0] else "duplicate"
+    ]
 
 
 CLEAN = {
@@ -452,12 +457,12 @@ CLEAN = {
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_what_only_looks_wrong_is_no_finding(checkpoint, tmp_path, name):
+def test_valid_data_that_looks_wrong_is_not_reported(checkpoint, tmp_path, name):
     task, ending, content = CLEAN[name]
-    assert not found_in(checkpoint, tmp_path, task, {"train": (ending, content)})
+    assert not issues_in(checkpoint, tmp_path, task, {"train": (ending, content)})
 
 
-def test_a_row_with_two_faults_is_left_out_and_counted_once(tmp_path):
+def test_a_row_with_two_mistakes_is_skipped_and_counted_once(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         '{"text": "a", "labels": ["x", "y"]}\n{"text": null, "labels": null}\n'
     )
@@ -470,20 +475,20 @@ def test_a_row_with_two_faults_is_left_out_and_counted_once(tmp_path):
     assert table.malformed + examples.malformed == 1
 
 
-def test_equal_faults_are_all_counted(checkpoint, tmp_path):
+def test_equal_mistakes_are_all_counted(checkpoint, tmp_path):
     content = squad(("paris", 16), ("paris", 3), ("paris", 3))
-    found = found_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
-    assert [finding.kind for finding in found] == [MALFORMED, MALFORMED]
+    issues = issues_in(checkpoint, tmp_path, "question_answering", {"train": ("json", content)})
+    assert [issue.kind for issue in issues] == [MALFORMED, MALFORMED]
 
 
-def test_a_mistake_in_the_configuration_does_not_hide_those_in_the_data(checkpoint, tmp_path):
+def test_a_mistake_in_the_configuration_does_not_hide_mistakes_in_the_data(checkpoint, tmp_path):
     content = TSV.replace("bad\n", "good\n") + "a film\n"
-    found = found_in(checkpoint, tmp_path, "classification", {"train": ("tsv", content)})
-    assert [finding.kind for finding in found] == [UNUSABLE, MALFORMED]
-    assert "two labels or more are needed" in found[0].text
+    issues = issues_in(checkpoint, tmp_path, "classification", {"train": ("tsv", content)})
+    assert [issue.kind for issue in issues] == [UNUSABLE, MALFORMED]
+    assert "two labels or more are needed" in issues[0].text
 
 
-def test_a_long_context_is_searched_in_a_moment(tmp_path):
+def test_searching_a_long_context_is_fast(tmp_path):
     row = Record(
         {
             "context": "the king was in paris " * 450_000,
@@ -497,19 +502,19 @@ def test_a_long_context_is_searched_in_a_moment(tmp_path):
     assert time.perf_counter() - start < 5
 
 
-def test_without_the_model_all_but_lengths_is_checked(tmp_path):
+def test_without_the_model_everything_but_lengths_is_checked(tmp_path):
     broken = tmp_path / "model"
     broken.mkdir()
-    found = found_in(
+    issues = issues_in(
         broken, tmp_path, "classification", {"train": ("tsv", TSV + "good film\tbad\n")}
     )
-    assert {finding.kind for finding in found} == {"without tokenizer", "contradiction"}
+    assert {issue.kind for issue in issues} == {"without tokenizer", "contradiction"}
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))
-def test_clean_data_gives_no_finding(checkpoint, tmp_path, task):
+def test_clean_data_has_no_issues(checkpoint, tmp_path, task):
     made = make_config(task, checkpoint, tmp_path, count=8)
-    kinds = {finding.kind for finding in lint.lint(made)}
+    kinds = {issue.kind for issue in lint.lint(made)}
     assert not kinds - {"duplicate", "leak", "contradiction", "cut text"}  # texts made by chance
 
 
@@ -517,16 +522,16 @@ LETTERS = ("cut text", "answer in no window", "answer too long", "words that bec
 """What comes of the tiny vocabulary, which spells most words letter by letter, without accents."""
 
 
-def test_how_a_file_is_read_is_a_note_and_no_warning(checkpoint, tmp_path, capsys):
-    found = found_in(checkpoint, tmp_path, "classification", {"train": ("csv", TSV)})
-    assert lint.report(found, [UNUSABLE, MALFORMED], everything=False) == 0
-    told = capsys.readouterr().out
-    assert "note: read as, 1\n" in told
-    assert "tabs separate the columns here, not commas. If that is wrong, set --config." in told
-    assert told.endswith("0 errors, 0 warnings\n")
+def test_how_a_file_is_read_is_a_note_not_a_warning(checkpoint, tmp_path, capsys):
+    issues = issues_in(checkpoint, tmp_path, "classification", {"train": ("csv", TSV)})
+    assert lint.report(issues, [UNUSABLE, MALFORMED], everything=False) == 0
+    printed = capsys.readouterr().out
+    assert "note: read as, 1\n" in printed
+    assert "tabs separate the columns here, not commas. If that is wrong, set --config." in printed
+    assert printed.endswith("0 errors, 0 warnings\n")
 
 
-def test_the_examples_are_clean(checkpoint):
+def test_the_example_files_have_no_issues(checkpoint):
     for file in sorted((ROOT / "examples" / "data").glob("*_train.*")):
         task, options = {
             ".json": (
@@ -538,8 +543,8 @@ def test_the_examples_are_clean(checkpoint):
         data = DataConfig(train=str(file), eval=str(file).replace("_train", "_eval"))
         data.max_length = 160
         model = ModelConfig(init=str(checkpoint), max_position_embeddings=160)
-        found = lint.lint(Config(task=task, model=model, data=data, options=options))
-        assert not [str(f) for f in found if f.kind not in LETTERS]
+        issues = lint.lint(Config(task=task, model=model, data=data, options=options))
+        assert not [str(issue) for issue in issues if issue.kind not in LETTERS]
 
 
 def run_lint(capsys, *arguments: str) -> tuple[int, str]:
@@ -547,7 +552,7 @@ def run_lint(capsys, *arguments: str) -> tuple[int, str]:
     return code, capsys.readouterr().out
 
 
-def test_the_command_groups_counts_and_tells_by_its_exit_code(checkpoint, tmp_path, capsys):
+def test_the_command_groups_and_counts_issues_and_errors_exit_with_2(checkpoint, tmp_path, capsys):
     file = tmp_path / "train.tsv"
     file.write_text(TSV + "good film\tgood\n" * 7)
     flags = (f"--config.data.train={file}", "--config.data.eval=none",
@@ -574,7 +579,7 @@ def test_the_command_groups_counts_and_tells_by_its_exit_code(checkpoint, tmp_pa
     assert out.startswith("error: unusable, 1\n")
 
 
-def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, tmp_path, caplog):
+def test_a_run_counts_skipped_rows_and_logs_one_warning_for_each_kind(checkpoint, tmp_path, caplog):
     made = make_config("classification", checkpoint, tmp_path, count=16)
     train, held = Path(made.data.train), Path(made.data.eval)
     lines = train.read_text().splitlines(keepends=True)
@@ -586,13 +591,13 @@ def test_a_run_counts_what_it_leaves_out_and_warns_in_a_line_a_kind(checkpoint, 
     with caplog.at_level(logging.WARNING):
         plan = Plan.make(made, made.model.init)
     assert plan.left_out == {"data/train/malformed": 2, "data/eval/malformed": 1}
-    told = [record.getMessage() for record in caplog.records]
-    assert len([text for text in told if text.startswith("duplicate: ")]) == 1
-    assert len([text for text in told if text.startswith("leak: ")]) == 1
-    assert any("more; flaxbert lint --config=... lists all)" in text for text in told)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([text for text in messages if text.startswith("duplicate: ")]) == 1
+    assert len([text for text in messages if text.startswith("leak: ")]) == 1
+    assert any("more; flaxbert lint --config=... lists all)" in text for text in messages)
 
 
-def test_a_question_that_leaves_no_room_is_left_out_and_counted_where_asked(checkpoint, tmp_path):
+def test_a_question_that_leaves_no_room_is_skipped_and_counted_if_asked(checkpoint, tmp_path):
     made = make_config("question_answering", checkpoint, tmp_path, count=16)
     file = Path(made.data.train)
     document = json.loads(file.read_text())
@@ -607,7 +612,7 @@ def test_a_question_that_leaves_no_room_is_left_out_and_counted_where_asked(chec
 
 
 @pytest.mark.parametrize("change", ["label names", "reference answers"])
-def test_data_that_features_do_not_tell_apart_is_other_data(checkpoint, tmp_path, change):
+def test_changed_data_with_equal_features_is_different_data(checkpoint, tmp_path, change):
     task = "classification" if change == "label names" else "question_answering"
     made = make_config(task, checkpoint, tmp_path, count=8)
     before = Plan.make(made, made.model.init).fingerprints()

@@ -55,8 +55,8 @@ def test_a_weighted_mean_is_the_one_of_numpy(seed: int) -> None:
     task = create(None, ClassificationOptions(labels=("a", "b", "c"), class_weights=weights))
     logits, batch = random_batch(seed, classes=3)
     value, weight = sums(task, logits, batch)
-    losses = cross_entropy(logits, batch["label"])
-    each = np.array(weights)[batch["label"]] * batch["weight"]
+    losses = cross_entropy(logits, batch.label)
+    each = np.array(weights)[batch.label] * batch.weight
     assert_close(value, (losses * each).sum())
     assert_close(weight, each.sum())
     assert_close(value / weight, np.average(losses, weights=each))
@@ -76,8 +76,8 @@ def test_a_weight_of_two_is_two_copies_of_the_example() -> None:
 def test_without_class_weights_every_example_counts_once() -> None:
     logits, batch = random_batch(0, classes=2)
     value, weight = sums(create(None, ClassificationOptions(labels=("a", "b"))), logits, batch)
-    assert_close(value, (cross_entropy(logits, batch["label"]) * batch["weight"]).sum())
-    assert weight == batch["weight"].sum()
+    assert_close(value, (cross_entropy(logits, batch.label) * batch.weight).sum())
+    assert weight == batch.weight.sum()
 
 
 def test_a_class_of_weight_zero_is_left_out_even_where_its_loss_is_infinite() -> None:

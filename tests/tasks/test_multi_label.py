@@ -20,9 +20,9 @@ from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.multi_label import MultiLabel, MultiLabelOptions
-from flaxbert.types import Prediction
+from flaxbert.types import Prediction, TaskOutputs
 
 SEEDS = range(30)
 
@@ -349,8 +349,8 @@ def test_features_carry_a_flag_for_each_label_at_each_window(tokenizer: Any) -> 
     task = create(train, MultiLabelOptions(long_texts="windows"), max_length=8, overlap=2)
     examples = task.examples(train, labeled=True)
     features = task.featurize(examples, tokenizer, labeled=True)
-    assert features.feature.tolist() == [0, 0, 1]
-    assert features.slots["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert features.feature_index.tolist() == [0, 0, 1]
+    assert features.per_sequence["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
     assert task.featurize(examples, tokenizer, labeled=False).slots == {}
 
 

@@ -20,12 +20,13 @@ from flaxbert.data.checks import check_examples
 from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.token_classification import (
     SentenceExample,
     TokenClassification,
     TokenClassificationOptions,
 )
+from flaxbert.types import TaskOutputs
 
 HEIGHT = 40  # rows of every batch: JAX compiles once
 LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
@@ -75,7 +76,7 @@ def featurize(
 
 
 def arrays(features: Features, sequence: int = 0) -> dict[str, list[int]]:
-    return {name: array.tolist() for name, array in features.tokens_of(sequence, 0).items()}
+    return {name: array.tolist() for name, array in features.tokens_of(sequence).items()}
 
 
 def run(
@@ -85,21 +86,23 @@ def run(
 
     `logits` [sum(lengths), C] has all sequences end to end; padding gets some of its own.
     """
-    batches = Batches(features, len(features), row_length=40, segments=4, shards=1, steps=1)
-    rows = batches.full_rows(0)
+    batches = Batches(
+        features, len(features), row_length=40, segments=4, data_parallelism=1, steps=1
+    )
+    rows = batches.padded_rows(0)
     assert len(rows) <= HEIGHT
     rows += [[]] * (HEIGHT - len(rows))
     batch = batches.build(rows)
-    noise = np.random.default_rng(1).normal(size=(*batch["input_ids"].shape, logits.shape[1]))
+    noise = np.random.default_rng(1).normal(size=(*batch.input_ids.shape, logits.shape[1]))
     here = {
         sequence: (
             r,
-            slice(begin := int(batch["cls_position"][r, k]), begin + features.lengths[sequence]),
+            slice(begin := int(batch.cls_position[r, k]), begin + features.lengths[sequence]),
         )
         for r, row in enumerate(rows)
         for k, sequence in enumerate(row)
     }
-    parts = [slice(*features.starts[n : n + 2]) for n in range(len(features.lengths))]
+    parts = [slice(*features.sequence_start[n : n + 2]) for n in range(len(features.lengths))]
     for sequence, part in enumerate(parts):
         noise[here[sequence]] = logits[part]
     outputs = {"logits": jnp.asarray(noise, jnp.float32)}
@@ -551,10 +554,10 @@ def test_other_pieces_take_no_part(tokenizer: Any) -> None:
     assert weight == 4
     for place in (0, 2, 3, 7, 8):  # the special tokens and the later pieces
         logits[place] = 100 * chance.normal(size=5)
-        features.tokens["label"][place] = chance.integers(5)
+        features.per_token["label"][place] = chance.integers(5)
     (same, _), changed = run(task, features, logits)
     assert same == pytest.approx(total, rel=1e-6)
-    assert not np.array_equal(changed.tokens["tag"], predictions.tokens["tag"])
+    assert not np.array_equal(changed.tokens["tag"], predictions.per_token["tag"])
     decoded = [task.decode(examples, features, each) for each in (predictions, changed)]
     assert decoded[0] == decoded[1]
 
@@ -604,7 +607,7 @@ def test_a_gold_tag_on_a_word_without_any_piece_still_counts(tokenizer: Any) -> 
     task = create()
     examples = task.examples(invisible_rows(), labeled=True)
     features = featurize(task, examples, tokenizer)
-    _, predictions = run(task, features, np.eye(5)[features.tokens["label"]])
+    _, predictions = run(task, features, np.eye(5)[features.per_token["label"]])
     found = task.score(examples, task.decode(examples, features, predictions))
     assert found["recall"] == 0  # the gold entity is two words long, the found one has the first
     assert found["token_accuracy"] == 5 / 6
@@ -709,9 +712,9 @@ def test_each_word_counts_once_in_the_window_with_most_context(
     assert features.lengths.max() == max_length
     assert len(features) > len(examples)
     places = brute_places(task, examples, tokenizer, features)
-    owner = np.repeat(features.example, features.lengths)
-    marked = np.flatnonzero(features.tokens["first"])
-    found = [(int(owner[p]), int(features.tokens["word"][p]), int(p)) for p in marked]
+    owner = np.repeat(features.example_index, features.lengths)
+    marked = np.flatnonzero(features.per_token["first"])
+    found = [(int(owner[p]), int(features.per_token["word"][p]), int(p)) for p in marked]
     assert sorted(found) == sorted((*key, place) for key, place in places.items())
     visible = sum(bool(tokenizer.tokenize(word)) for e in examples for word in e.tokens)
     assert len(found) == visible
@@ -763,7 +766,7 @@ def test_decoded_gold_scores_1(max_length: int, overlap: int, tokenizer: Any) ->
         row.values["tokens"] = [word.strip("\u200b") or "old" for word in row.values["tokens"]]
     examples = task.examples(rows, labeled=True)
     features = featurize(task, examples, tokenizer)
-    _, predictions = run(task, features, np.eye(5)[features.tokens["label"]])
+    _, predictions = run(task, features, np.eye(5)[features.per_token["label"]])
     records = task.decode(examples, features, predictions)
     assert [tuple(record["tags"]) for record in records] == [e.tags for e in examples]
     found = task.score(examples, records)

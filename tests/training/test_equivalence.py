@@ -131,7 +131,7 @@ def test_nothing_in_padding_counts(bench):
     dirty["input_ids"][empty] = noise.integers(5, 60, empty.sum())
     dirty["position_ids"][empty] = noise.integers(0, 60, empty.sum())
     slots = clean["weight"] == 0
-    for name in [*bench.features.positions, *bench.features.slots]:
+    for name in [*bench.features.token_indices, *bench.features.per_sequence]:
         dirty[name][slots] = 1
     expected = loss_and_gradient(bench, clean)
     assert_same(bench, loss_and_gradient(bench, dirty), expected)
@@ -168,8 +168,8 @@ def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps:
         seed=3,
         log_every=1,
     )
-    batches = bench.batches(shards=8, parts=accumulation_steps)
-    batch = sharding.make_global_batch(batches.full_rows(0), batches.build, mesh)
+    batches = bench.batches(data_parallelism=8, microbatches=accumulation_steps)
+    batch = sharding.make_global_batch(batches.padded_rows(0), batches.build, mesh)
     between, first = run(start, batch)
     after, second = run(between, batch)
     return jax.device_get(((first, second), after.opt_state[0].trace))

@@ -40,7 +40,7 @@ def poisoned(monkeypatch) -> set[int]:
     def spoilt(self: Batches, rows, step=0):
         batch = build(self, rows, step)
         if step + 1 in steps and self.seed is not None:
-            batch["weight"] = batch["weight"] * np.float32("nan")
+            batch.weight = batch.weight * np.float32("nan")
         return batch
 
     monkeypatch.setattr(Batches, "build", spoilt)
@@ -58,7 +58,7 @@ def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, po
     assert "train.jsonl:" in message
     assert "--config.train.max_nonfinite_steps=10" in message
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
-    assert kept.newest() == 4  # and not the step that was bad
+    assert kept.latest_step() == 4  # and not the step that was bad
     kept.close()
     assert [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()] \
         == [2, 4, 4]  # fmt: skip

@@ -1,0 +1,88 @@
+"""What --help prints: a command's description, its flags, and every key of the configuration."""
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+
+from flaxbert.config import Config, fields
+
+WIDTH = 98
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of a command; its value has the type of its default."""
+
+    name: str
+    default: str | bool | int
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+EXIT_CODES = """exit codes:
+  0   done
+  2   bad usage, configuration or data, or the hub cannot be reached
+  3   diverged: a loss or gradient is not finite
+  75  stopped by a signal; run the same command again to resume
+  else an internal error"""
+
+DESCRIPTIONS = {
+    "train": f"""Fine-tune a model on labeled data, evaluate it, and export it.
+
+usage: flaxbert train --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+
+for example:
+  flaxbert train --config=configs/quickstart.py --workdir=runs/quickstart --config.train.epochs=3
+
+Training starts from model.init and reads data.train; data.eval is evaluated during training and at
+the end. If DIR holds an unfinished run, training resumes from its newest checkpoint. On SIGTERM,
+SIGHUP or Ctrl-C the run saves a checkpoint and exits. With --distributed all hosts exit together,
+with the same code.
+
+{EXIT_CODES}""",
+    "eval": f"""Evaluate a trained model on data.eval, and write eval_results.json.
+
+usage: flaxbert eval --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+
+for example:
+  flaxbert eval --config=configs/squad.py --workdir=runs/squad --config.data.eval=test.json
+
+The model is that of the finished run in DIR, with the run's lengths, options and thresholds. If DIR
+holds no run, the model is model.init, which must have an output layer for the task.
+
+{EXIT_CODES}""",
+    "predict": f"""Write a prediction for every example of data.predict to predictions.jsonl.
+
+usage: flaxbert predict --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+
+for example:
+  flaxbert predict --config=configs/quickstart.py --workdir=runs/quickstart \\
+      --config.data.predict=mine.tsv
+
+The data needs no labels. The model is that of the finished run in DIR, with the run's lengths,
+options and thresholds. If DIR holds no run, the model is model.init, which must have an output
+layer for the task.
+
+{EXIT_CODES}""",
+}
+"""What --help prints first, by mode."""
+
+
+def render(description: str, flags: Sequence[Flag], config: Config | None = None) -> str:
+    """Return the text of --help; with a configuration, it lists every key and its value."""
+    lines = [description.strip(), "", "flags:"]
+    lines += _entry("--config", "config file, and the argument of its get_config() (FILE[:ARG])")
+    for flag in flags:
+        about = f"{flag.help}: {', '.join(flag.choices)}" if flag.choices else flag.help
+        lines += _entry(f"--{flag.name}", f"{about} (default: {flag.default!r})")
+    lines += ["", "configuration keys, --config.KEY=VALUE:"]
+    if config is None:
+        lines.append("  --config=FILE --help lists every key of that configuration.")
+    else:
+        for name, field, value in fields(config):
+            lines += _entry(name, f"{field.metadata.get('help', '')} [{value!r}]")
+    return "\n".join(lines)
+
+
+def _entry(name: str, about: str) -> list[str]:
+    return textwrap.wrap(f"{name}: {about}", WIDTH, initial_indent="  ", subsequent_indent="      ")
