@@ -26,7 +26,7 @@ from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import checkpoint
 from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.regression import Regression, RegressionOptions
@@ -250,6 +250,11 @@ def years(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Co
     return config, directory / "run"
 
 
+def exported(config: Config, workdir: Path) -> Pipeline:
+    init = str(workdir / "export")
+    return Pipeline.build(config.task, config.model, config.data, config.options, init=init)
+
+
 def test_years_are_predicted_and_the_export_gives_years(
     years: tuple[Config, Path], tokenizer: Any
 ) -> None:
@@ -265,8 +270,7 @@ def test_years_are_predicted_and_the_export_gives_years(
         record["value"], abs=0.05
     )
     # So does evaluation, with the loss of the run.
-    setup = prepare(config, str(workdir / "export"), None)
-    loaded = setup.load_params(trained=True)
+    loaded = exported(config, workdir).load_params(trained=True)
     before = checkpoint.read_newest(workdir / "checkpoints")[2]
     stored = before["params/head/classifier/kernel"]
     assert np.abs(loaded["head"]["classifier"]["kernel"] - stored).max() < 1e-5
@@ -285,9 +289,9 @@ def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_u
 def test_years_are_not_rounded_where_parameters_are_bfloat16(years: tuple[Config, Path]) -> None:
     config, workdir = copy.deepcopy(years[0]), years[1]
     config.model.param_dtype = "bfloat16"
-    setup = prepare(config, str(workdir / "export"), None)
-    params = setup.load_params(trained=True)
-    dtypes = jax.tree.map(lambda shape: shape.dtype, setup.model.shapes)
+    pipeline = exported(config, workdir)
+    params = pipeline.load_params(trained=True)
+    dtypes = jax.tree.map(lambda shape: shape.dtype, pipeline.model.shapes)
     assert jax.tree.map(lambda array: array.dtype, params) == dtypes
     stored = checkpoint.read_newest(workdir / "checkpoints")[2]["params/head/classifier/bias"]
     bias = params["head"]["classifier"]["bias"].astype(np.float32)
