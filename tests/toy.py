@@ -1,5 +1,6 @@
 """Tiny data sets on disk, made of the tiny checkpoint's words."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Iterable
@@ -9,12 +10,27 @@ from typing import Any
 from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.data.checks import log_issues
 from flaxbert.tasks import TASKS
+from flaxbert.types import Batch
 
 
 def logged(items: Any) -> Any:
     """Log the issues of a table or of examples, as a run does, and return these."""
     log_issues(items.issues)
     return items
+
+
+def make_batch(**arrays: Any) -> Batch:
+    """A batch of these arrays; fields that are not given are None."""
+    names = [field.name for field in dataclasses.fields(Batch) if field.name != "extra"]
+    extra = {name: value for name, value in arrays.items() if name not in names}
+    return Batch(**{name: arrays.get(name) for name in names}, extra=extra)
+
+
+def arrays_of(batch: Batch) -> dict[str, Any]:
+    """The arrays of a batch by name."""
+    names = [field.name for field in dataclasses.fields(batch) if field.name != "extra"]
+    values = {name: getattr(batch, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None} | batch.extra
 
 
 LABELS = ("negative", "positive")
