@@ -10,7 +10,7 @@ from typing import Any
 from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.data.checks import log_issues
 from flaxbert.tasks import TASKS
-from flaxbert.types import Batch
+from flaxbert.types import Batch, WeightedSum
 
 
 def logged(items: Any) -> Any:
@@ -31,6 +31,11 @@ def arrays_of(batch: Batch) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(batch) if field.name != "extra"]
     values = {name: getattr(batch, name) for name in names}
     return {name: value for name, value in values.items() if value is not None} | batch.extra
+
+
+def parts_of(loss: WeightedSum) -> tuple[Any, Any]:
+    """The sum of a loss and that of its weights."""
+    return loss.total, loss.weight
 
 
 LABELS = ("negative", "positive")

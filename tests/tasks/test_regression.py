@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from test_workdir import edit_metadata
 from tolerance import assert_close
-from toy import make_config, write_lines
+from toy import make_batch, make_config, parts_of, write_lines
 
 import flaxbert
 from flaxbert.commands import convert
@@ -104,9 +104,12 @@ def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> No
     features = task.featurize(examples, tokenizer, labeled=True)
     assert features.per_sequence["label"].tolist() == [1.0, 2.5]
     assert features.per_sequence["label"].dtype == np.float32  # even where all are whole
-    assert task.featurize(examples[:1], tokenizer, labeled=True).slots["label"].dtype == np.float32
+    assert (
+        task.featurize(examples[:1], tokenizer, labeled=True).per_sequence["label"].dtype
+        == np.float32
+    )
     assert features.lengths.tolist() == [5, 6]
-    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
 
 
 # --- loss and predictions ----------------------------------------------------------------------
@@ -121,11 +124,11 @@ def test_the_head_gives_one_number() -> None:
 
 def test_the_loss_is_the_squared_error_of_filled_slots() -> None:
     outputs = {"logits": np.array([[[1.0], [4.0], [100.0]], [[-1.0], [5.0], [5.0]]], np.float32)}
-    batch = {
-        "label": np.array([[3.0, 4.5, 0.0], [-2.0, 0.0, 0.0]], np.float32),
-        "weight": np.array([[1, 1, 0], [1, 0, 0]], np.float32),
-    }
-    value, weight = jax.jit(create().loss)(outputs, batch)["loss"]
+    batch = make_batch(
+        label=np.array([[3.0, 4.5, 0.0], [-2.0, 0.0, 0.0]], np.float32),
+        weight=np.array([[1, 1, 0], [1, 0, 0]], np.float32),
+    )
+    value, weight = parts_of(jax.jit(create().loss)(outputs, batch)["loss"])
     assert value == 4 + 0.25 + 1
     assert weight == 3
 
@@ -133,14 +136,14 @@ def test_the_loss_is_the_squared_error_of_filled_slots() -> None:
 def test_windows_are_averaged_before_the_error_is_squared() -> None:
     # Two windows of one text: (1 + 4) / 2 against 3 is 0.25; one by one it would be 4 and 1.
     outputs = {"logits": np.array([[[1.0]], [[4.0]]], np.float32)}
-    batch = {
-        "label": np.full((2, 1), 3.0, np.float32),
-        "weight": np.full((2, 1), 0.5, np.float32),
-        "group": np.zeros((2, 1), np.int32),
-    }
-    value, weight = jax.jit(create().loss)(outputs, batch)["loss"]
+    batch = make_batch(
+        label=np.full((2, 1), 3.0, np.float32),
+        weight=np.full((2, 1), 0.5, np.float32),
+        group=np.zeros((2, 1), np.int32),
+    )
+    value, weight = parts_of(jax.jit(create().loss)(outputs, batch)["loss"])
     assert (value, weight) == (0.25, 1)
-    predicted = jax.jit(create().predict)(outputs, batch)["slots"]["value"]
+    predicted = jax.jit(create().predict)(outputs, batch).per_sequence["value"]
     assert_close(predicted, np.full((2, 1), 2.5))
 
 
@@ -216,10 +219,10 @@ def test_malformed_rows_do_not_count_in_the_mean() -> None:
 def test_the_loss_is_standardized_and_the_prediction_is_not() -> None:
     task = on(YEARS)
     outputs = {"logits": np.array([[[0.0], [1.0]]], np.float32)}
-    batch = {"label": np.array([[1950.0, 1950.0]], np.float32), "weight": np.ones((1, 2))}
-    value, weight = jax.jit(task.loss)(outputs, batch)["loss"]
+    batch = make_batch(label=np.array([[1950.0, 1950.0]], np.float32), weight=np.ones((1, 2)))
+    value, weight = parts_of(jax.jit(task.loss)(outputs, batch)["loss"])
     assert (value, weight) == (pytest.approx(1), 2)
-    predicted = jax.jit(task.predict)(outputs, batch)["slots"]["value"]
+    predicted = jax.jit(task.predict)(outputs, batch).per_sequence["value"]
     assert_close(predicted, np.array([[1950, 1950 + task.scale]], np.float32))
 
 
