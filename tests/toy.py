@@ -1,14 +1,16 @@
 """Tiny data sets on disk, made of the tiny checkpoint's words."""
 
 import dataclasses
+import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.data.checks import log_issues
+from flaxbert.runtime import checkpoint
 from flaxbert.tasks import TASKS
 from flaxbert.types import Batch, WeightedSum
 
@@ -36,6 +38,17 @@ def arrays_of(batch: Batch) -> dict[str, Any]:
 def parts_of(loss: WeightedSum) -> tuple[Any, Any]:
     """The sum of a loss and that of its weights."""
     return loss.total, loss.weight
+
+
+def edit_metadata(workdir: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change the metadata of the latest checkpoint, with a valid checksum."""
+    latest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    metadata, checksums = latest / checkpoint.METADATA, latest / checkpoint.CHECKSUMS
+    content = json.loads(metadata.read_text())
+    edit(content)
+    metadata.write_text(json.dumps(content))
+    digest = hashlib.sha256(metadata.read_bytes()).hexdigest()
+    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {metadata.name: digest}))
 
 
 LABELS = ("negative", "positive")

@@ -13,9 +13,8 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_workdir import edit_metadata
 from tolerance import assert_close
-from toy import make_batch, make_config, parts_of, write_lines
+from toy import edit_metadata, make_batch, make_config, parts_of, write_lines
 
 import flaxbert
 from flaxbert.commands import convert
