@@ -1,14 +1,19 @@
-"""The README's commands and Python, run as a reader would, on the real weights."""
+"""The commands and the Python of the README, run as a reader would, on the real weights."""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from flaxbert.commands import args, convert, lint, verify_resume
+from flaxbert.config import validate
+from flaxbert.tasks import TASKS
 
 COMMAND = [sys.executable, "-m", "flaxbert.run", "--config=configs/quickstart.py"]
 
@@ -22,7 +27,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quick start, three steps of it on short rows: there is less to compile and to compute."""
+    """Three steps of the quick start on short rows, which compile and run fast."""
     path = tmp_path_factory.mktemp("runs") / "quickstart"
     flags = [f"--workdir={path}", "--config.train.max_steps=3", "--config.train.eval_every=0",
              "--config.data.packing=false", "--config.data.max_length=32"]  # fmt: skip
@@ -34,7 +39,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_quickstart_writes_what_the_readme_lists(workdir: Path):
+def test_a_run_writes_the_files_that_the_readme_lists(workdir: Path):
     readme = (ROOT / "README.md").read_text()
     for name in re.findall(r"^runs/squad/(\S+)", readme, flags=re.M):
         assert (workdir / name).exists(), name
@@ -43,7 +48,7 @@ def test_quickstart_writes_what_the_readme_lists(workdir: Path):
     assert results["accuracy_low95/en"] < results["accuracy/en"] < results["accuracy_high95/en"]
 
 
-def test_predict_needs_only_a_column_of_texts(workdir: Path, tmp_path: Path):
+def test_predict_needs_only_texts(workdir: Path, tmp_path: Path):
     (tmp_path / "mine.tsv").write_text("text\nA lovely evening.\nNever again.\n")
     done = run(
         f"--workdir={workdir}", "--mode=predict", f"--config.data.predict={tmp_path}/mine.tsv"
@@ -68,6 +73,40 @@ def test_the_python_of_the_readme_runs(
         if "outputs" in names:
             assert names["outputs"]["logits"].shape == (1, 1, 3)
             assert names["outputs"]["hidden_states"].shape == (1, 4, 384)
+
+
+PROGRAMS = {"python", "flaxbert", "launch/tpu_vm.sh", "launch/gpu_local.sh"}
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the words of each command in the shell blocks of a document."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    shell = "".join(block for language, block in blocks if not language)
+    lines = shell.replace("\\\n", " ").splitlines()
+    return [words for line in lines if PROGRAMS & set(words := shlex.split(line, comments=True))]
+
+
+README_COMMANDS = commands((ROOT / "README.md").read_text())
+
+
+def test_the_readme_shows_every_way_to_run() -> None:
+    assert {word for words in README_COMMANDS for word in words if word in PROGRAMS} == PROGRAMS
+
+
+@pytest.mark.parametrize("words", README_COMMANDS, ids=" ".join)
+def test_the_commands_of_the_readme_parse(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    if words[:2] == ["flaxbert", "convert"]:
+        assert set(words[2:]) <= {"SOURCE", "DIR", "--inspect", "--certify"}
+        assert all(word in (convert.__doc__ or "") for word in words if word.startswith("--"))
+        return
+    flags = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
+    arguments = [word for word in words if word.startswith("--")]
+    parsed = args.parse(["x", *arguments], "", flags=flags.get(words[1], args.RUN_FLAGS),
+                        workdir=words[1] != "lint")  # fmt: skip
+    validate(parsed.config, TASKS)
 
 
 @pytest.mark.slow
