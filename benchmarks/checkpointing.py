@@ -28,7 +28,7 @@ from flaxbert.training.plan import Plan
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
-NOTES = Metadata({}, evaluated=True, data={}, config={}, best=None)
+METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
 
 
 def main() -> None:
@@ -60,12 +60,12 @@ def main() -> None:
         saving = block % 2 == 1
         begun, used = time.perf_counter(), time.process_time()
         for number in range(STEPS):
-            now, sums = step(now, put(batches.full_rows(taken % plan.steps)))
+            now, sums = step(now, put(batches.padded_rows(taken % plan.steps)))
             taken += 1
             jax.block_until_ready(sums)
             if saving and number == 0:
                 start = time.perf_counter()
-                checkpoints.save(now, taken, NOTES)
+                checkpoints.save(now, taken, METADATA)
                 blocked.append(time.perf_counter() - start)
         checkpoints.wait()
         if block >= 0:  # the first one warms up

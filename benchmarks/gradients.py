@@ -23,7 +23,7 @@ from flaxbert.config import validate
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.model import Model
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
 from flaxbert.tasks import TASKS
 from flaxbert.training.step import make_loss
 from flaxbert.types import Params
@@ -38,8 +38,9 @@ def main() -> None:
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, table)
-    examples = setup.task.examples(table, labeled=True)
+    raw = read_examples(config, table, labeled=True)
+    setup = prepare(config, config.model.init, raw)
+    examples = setup.task.resolve(raw)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform}, {device.device_kind}")
     failed = False
@@ -94,8 +95,8 @@ def make_batch(setup: Pipeline, examples: Any, table: Any, tokens: int) -> dict[
         _, features = setup.featurize(examples, table, labeled=True)
         size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
     data = setup.dataset(examples, table, batch_size=size, labeled=True, training=True)
-    rows = dataclasses.replace(data.batches, steps=1, shards=1)
-    return rows.build(rows.full_rows(0))
+    rows = dataclasses.replace(data.batches, steps=1, data_parallelism=1)
+    return rows.build(rows.padded_rows(0))
 
 
 def errors(

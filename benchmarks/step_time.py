@@ -23,7 +23,7 @@ import transformers
 from flaxbert.commands import args
 from flaxbert.config import validate
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
 from flaxbert.runtime import sharding
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
@@ -39,8 +39,9 @@ def main() -> None:
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, table)
-    examples, size = setup.task.examples(table, labeled=True), config.train.batch_size
+    raw = read_examples(config, table, labeled=True)
+    setup = prepare(config, config.model.init, raw)
+    examples, size = setup.task.resolve(raw), config.train.batch_size
     batches = setup.dataset(examples, table, batch_size=size, labeled=True, training=True).batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
     ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)
@@ -91,7 +92,7 @@ def flaxbert_step(setup: Pipeline, batches: Any) -> Callable[[int], None]:
     holder = [now]
 
     def run(number: int) -> None:
-        holder[0], sums = step(holder[0], put(batches.full_rows(number)))
+        holder[0], sums = step(holder[0], put(batches.padded_rows(number)))
         jax.block_until_ready(sums)
 
     return run
@@ -113,7 +114,7 @@ def torch_step(setup: Pipeline, features: Any) -> Callable[[np.ndarray], None]:
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, eps=settings.eps)
-    spans = "start" in features.positions
+    spans = "start" in features.token_indices
     narrow = setup.config.model.dtype == "bfloat16"
 
     def run(members: np.ndarray) -> None:
@@ -123,15 +124,15 @@ def torch_step(setup: Pipeline, features: Any) -> Callable[[np.ndarray], None]:
             for name in ("input_ids", "token_type_ids", "attention_mask")
         }
         for row, member in enumerate(members):
-            begin, length = features.starts[member], features.lengths[member]
+            begin, length = features.sequence_start[member], features.lengths[member]
             for name in ("input_ids", "token_type_ids"):
-                arrays[name][row, :length] = features.tokens[name][begin : begin + length]
+                arrays[name][row, :length] = features.per_token[name][begin : begin + length]
             arrays["attention_mask"][row, :length] = 1
         if spans:
-            arrays["start_positions"] = features.positions["start"][members].astype(np.int64)
-            arrays["end_positions"] = features.positions["end"][members].astype(np.int64)
+            arrays["start_positions"] = features.token_indices["start"][members].astype(np.int64)
+            arrays["end_positions"] = features.token_indices["end"][members].astype(np.int64)
         else:
-            arrays["labels"] = features.slots["label"][members].astype(np.int64)
+            arrays["labels"] = features.per_sequence["label"][members].astype(np.int64)
         inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         with torch.autocast(device, torch.bfloat16, enabled=narrow):
             loss = model(**inputs).loss

@@ -1,13 +1,16 @@
 """flaxbert: fine-tune BERT in JAX, on TPUs and GPUs.
 
-model, params = flaxbert.from_pretrained("DIR or hub id")
-results = flaxbert.training.trainer(config, "workdir")
+results = flaxbert.train(config, "workdir")
+predictor = flaxbert.load("workdir")
+predictions = predictor.predict(["A text."])
+model, params = flaxbert.from_pretrained("directory or hub id")
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.errors import UserError
+from flaxbert.pipeline.predictor import Predictor, load
 from flaxbert.pretrained.load import from_pretrained
-from flaxbert.training.trainer import train
+from flaxbert.training.trainer import Trained, train
 
 __version__ = "0.1.0"
 
@@ -16,8 +19,11 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
+    "Predictor",
     "TrainConfig",
+    "Trained",
     "UserError",
     "from_pretrained",
+    "load",
     "train",
 ]

@@ -32,7 +32,7 @@ from flaxbert.commands import args, failures, help_text
 from flaxbert.errors import Preempted, clip, describe
 from flaxbert.runtime import multihost
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.progress import lasting
+from flaxbert.runtime.progress import resilient_stream
 
 log = logging.getLogger("flaxbert")
 
@@ -57,11 +57,11 @@ def main(argv: Sequence[str] | None = None, *, mode: str | None = None) -> int:
         print(text)
     except Exception as error:
         if not isinstance(error, Preempted):
-            preemption.leaving()
+            preemption.stop_watching()
         code = failures.report(error)
         _connect(argv)  # the other hosts wait, even if this one could not parse its command line
-        return preemption.leave(code, describe(error))
-    return preemption.leave(0, "")
+        return preemption.finish(code, describe(error))
+    return preemption.finish(0, "")
 
 
 def _connect(argv: Sequence[str]) -> None:
@@ -99,11 +99,9 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
     if arguments.distributed:  # before anything asks JAX for devices
         multihost.start(arguments.distributed)
         preemption.share()
-    import jax
-
     from flaxbert.commands import modes
 
-    if jax.process_index() != 0:
+    if not multihost.is_lead_host():
         log.setLevel(logging.WARNING)
     config, workdir = arguments.config, arguments.workdir
     if mode == "train":
@@ -117,7 +115,7 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
 def outlive_terminal() -> None:
     """Replace stdout and stderr by streams that drop what they cannot write."""
     for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, lasting(number))
+        setattr(sys, name, resilient_stream(number))
 
 
 if __name__ == "__main__":

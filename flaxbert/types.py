@@ -1,16 +1,91 @@
-"""Types that all layers share."""
+"""Types that several layers share: batches, outputs, sums of losses and parameter trees.
 
-from collections.abc import Mapping
+Shape letters: see models/layers.py.
+"""
+
+import dataclasses
 from typing import Any
 
-from jax import Array
+import jax
 
 Metrics = dict[str, float]
+"""{name: value}; slices are named `metric/SLICE`."""
 
 Prediction = dict[str, Any]
-
-DeviceBatch = Mapping[str, Array]
-
-Losses = dict[str, tuple[Array, Array]]
+"""The prediction for one example, of JSON's types: a line of predictions.jsonl."""
 
 Params = dict[str, Any]
+"""A nested dict of arrays, shaped as `Model.shapes`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WeightedSum:
+    """A sum of weighted values, and the sum of their weights.
+
+    Sums over micro-batches, devices and steps add up with `+`; the mean is divided once, at the
+    end, so it does not depend on how the values were split.
+    """
+
+    total: Any
+    """Scalar."""
+    weight: Any
+    """Scalar."""
+
+    def __add__(self, other: "WeightedSum") -> "WeightedSum":
+        """Return the sum over both."""
+        return WeightedSum(self.total + other.total, self.weight + other.weight)
+
+    @property
+    def mean(self) -> Any:
+        """Return total / weight, or the total, which is 0, if nothing has any weight."""
+        return self.total / (self.weight + (self.weight == 0))
+
+
+Losses = dict[str, WeightedSum]
+"""A task's losses by name; their means are added."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The arrays of one step: R packed rows of T tokens, each with room for K sequences.
+
+    A sequence is a segment of a row. Unused places are 0 everywhere, so a row without sequences
+    counts in no loss.
+    """
+
+    input_ids: Any
+    """[R, T] int32."""
+    segment_ids: Any
+    """[R, T] int32: 0 for padding, k for the k-th sequence of the row."""
+    position_ids: Any
+    """[R, T] int32, from 0 in each sequence; None counts from the start of the row."""
+    cls_position: Any
+    """[R, K] int32: the place of each sequence's [CLS], from the start of the row."""
+    weight: Any = None
+    """[R, K] float32: 1 for a sequence, or its share of a feature of several; 0 for none."""
+    token_type_ids: Any = None
+    """[R, T] int32: 0 for the first text, 1 for the second."""
+    label: Any = None
+    """[R, K, ...] a label per sequence, or [R, T] a label per token; None without labels."""
+    group: Any = None
+    """[R, K] int32, equal for the sequences of one feature and below R * K; None if each feature
+    is one sequence."""
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Arrays of a single task, [R, T] or [R, K, ...], such as `start`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TaskOutputs:
+    """What a task takes of a head's outputs for its predictions.
+
+    On the device the leading axes are [R, K] and [R, T], as in `Batch`; on the host, after
+    `Batches.unpack`, they are those of `Features`.
+    """
+
+    per_sequence: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """[R, K, ...] on the device, [M, ...] on the host."""
+    per_token: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """[R, T, ...] on the device, [total tokens, ...] on the host."""

@@ -79,7 +79,7 @@ def compiled_step(
 
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
-    batch["weight"] = array(segments, jnp.float32)
+    batch.weight = array(segments, jnp.float32)
     program: str = step.lower(now, batch).compile().as_text()
     return program
 

@@ -120,7 +120,11 @@ def make_task(config: Config):
         for name in names.get(config.task, ["no", "yes"])
     ]
     table = Table("made up", [Record(row, "here") for row in rows])
-    return TASKS[config.task].create(config.data, options, table, {})
+    kind = TASKS[config.task]
+    labeled = kind.problem_type is not None or config.task == "token_classification"
+    data = dataclasses.replace(config.data, slices=None)
+    train = kind.read(table, data, options, labeled=True) if labeled else None
+    return kind.create(config.data, options, train, {})
 
 
 def make_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

@@ -23,6 +23,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toy import logged
 
 from flaxbert.commands import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
@@ -254,7 +255,9 @@ def test_any_bytes_are_read_or_refused_by_one_error_that_names_the_place(
         path.write_bytes(content)
         with messages() as told:
             try:
-                table = readers.read(str(path), DataConfig(on_bad_row="skip"), split="train")
+                table = logged(
+                    readers.read(str(path), DataConfig(on_bad_row="skip"), split="train")
+                )
             except DataError as error:
                 refused(path, error, lines=ending_of(name) in NUMBERED)
                 with pytest.raises(DataError):  # what cannot be skipped is an error the more
@@ -609,7 +612,9 @@ def write_objects(path: Path, records: list[Written]) -> None:
 def make_task(name: str, options: dict[str, Any], on_bad_row: str, train: Any = None) -> base.Task:
     kind = TASKS[name]
     data = DataConfig(on_bad_row=on_bad_row, slices="lang", max_length=16, overlap=4)
-    return kind.create(data, kind.options_type(**options), train, {})
+    settings = kind.options_type(**options)
+    raw = None if train is None else kind.read(train, data, settings, labeled=True)
+    return kind.create(data, settings, raw, {})
 
 
 def origins(name: str, examples: Sequence[Any]) -> int:
@@ -637,16 +642,16 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
             task = make_task(name, options, on_bad_row)
             with messages() as told:
                 try:
-                    table = readers.read(
-                        str(path), DataConfig(on_bad_row=on_bad_row), split="train"
+                    table = logged(
+                        readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
                     )
-                    examples = task.examples(table, labeled=labeled)
+                    examples = logged(task.examples(table, labeled=labeled))
                 except DataError as error:
                     refused(path, error)
                     refusals += 1
                     continue
             faults = skipped(told, "lines") + skipped(told, "rows")
-            assert table.malformed == faults + skipped(told, "answers")
+            assert table.malformed + examples.malformed == faults + skipped(told, "answers")
             assert origins(name, examples) + faults == len(records)
             assert not faults or on_bad_row == "skip"
             assert (faults > 0) <= (refusals == 1)  # "error" refuses what "skip" leaves out
@@ -655,7 +660,7 @@ def test_records_of_any_values_become_examples_or_are_refused_or_counted(
             except DataError as error:  # such as texts of one document, or a question too long
                 refused(path, error)
                 continue
-            assert set(features.example.tolist()) <= set(range(len(examples)))
+            assert set(features.example_index.tolist()) <= set(range(len(examples)))
 
 
 @cases(40, 750)
@@ -669,18 +674,17 @@ def test_a_task_is_made_from_any_records_or_refused(name: str, count: int, tmp_p
         for on_bad_row in ("error", "skip"):
             with messages() as told:
                 try:
-                    table = readers.read(
-                        str(path), DataConfig(on_bad_row=on_bad_row), split="train"
+                    table = logged(
+                        readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
                     )
                     task = make_task(name, {}, on_bad_row, table)
-                    made = task.examples(table, labeled=True)
+                    made = logged(task.examples(table, labeled=True))
                 except UserError:
                     continue
-            # Once, though rows may be read for their labels and for their texts.
             faults = skipped(told, "lines") + skipped(told, "rows")
             assert origins(name, made) + faults == len(records)
-            assert table.malformed == faults + skipped(told, "answers")
-            labels = getattr(task, "labels", ())
+            assert table.malformed + made.malformed == faults + skipped(told, "answers")
+            labels = task.labels
             assert all(isinstance(label, str) for label in labels)
             assert len(set(labels)) == len(labels)
             assert made
@@ -713,7 +717,9 @@ def test_damaged_files_become_examples_or_are_refused(
         kind = TASKS[name]
         options = kind.options_type(**TASK_OPTIONS[name][-1])
         try:
-            table = readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+            table = logged(
+                readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+            )
             task = kind.create(data, options, None, {})
             examples = task.examples(table, labeled=True)
             task.featurize(examples, tokenizer, labeled=True)
@@ -768,13 +774,15 @@ def test_squad_with_any_part_replaced_gives_every_question_or_is_refused(
         task.data.slices = None
         with messages() as told:
             try:
-                table = readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
-                examples = task.examples(table, labeled=labeled)
+                table = logged(
+                    readers.read(str(path), DataConfig(on_bad_row=on_bad_row), split="train")
+                )
+                examples = logged(task.examples(table, labeled=labeled))
             except DataError as error:
                 refused(path, error)
                 return
         faults = skipped(told, "lines") + skipped(told, "rows")
-        assert table.malformed == faults + skipped(told, "answers")
+        assert table.malformed + examples.malformed == faults + skipped(told, "answers")
         assert len(examples) + faults == question_count(json.loads(path.read_text()))
         for example in examples if labeled else []:
             # Only an empty list says that there is no answer.
@@ -861,10 +869,10 @@ def make_features(sizes: list[list[int]]) -> Features:
     owner = [feature for feature, sequences in enumerate(sizes) for _ in sequences]
     return Features.build(
         {"input_ids": ids, "other": [[-token for token in row] for row in ids]},
-        example=owner,
-        feature=owner,
-        positions={"last": [length - 1 for length in lengths]},
-        slots={"label": [n + 1 for n in range(len(lengths))]},
+        example_index=owner,
+        feature_index=owner,
+        token_indices={"last": [length - 1 for length in lengths]},
+        per_sequence={"label": [n + 1 for n in range(len(lengths))]},
     )
 
 
@@ -873,7 +881,7 @@ PLANS: dict[str, Any] = dict(
     batch_size=st.integers(1, 25),
     room=st.integers(12, 30),
     segments=st.integers(1, 5),
-    shards=st.integers(1, 4),
+    data_parallelism=st.integers(1, 4),
     parts=st.integers(1, 4),
     seed=st.none() | st.integers(0, 2**64),
 )
@@ -911,7 +919,7 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
                 members = plan.step_features(step).tolist()
                 assert members == elsewhere.step_features(step).tolist()
                 seen += members
-                full = plan.full_rows(step)
+                full = plan.padded_rows(step)
                 assert len(full) in heights
                 # Nothing lost or repeated on the way to the rows, and no row overfull.
                 placed = list(itertools.chain(*full))
@@ -925,14 +933,14 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
                 for number, row in enumerate(full):
                     for sequence in row:
                         part = number // height % parts
-                        part_of[int(features.feature[sequence])].add(part)
+                        part_of[int(features.feature_index[sequence])].add(part)
                 assert all(len(each) == 1 for each in part_of.values())
             assert sorted(seen) == list(range(len(sizes)))
         again = Batches(
             features, batch_size, room, segments, shards, 2 * a_pass, seed=seed, parts=parts
         )
-        assert [again.full_rows(s) for s in range(a_pass)] == [
-            plan.full_rows(s) for s in range(a_pass)
+        assert [again.padded_rows(s) for s in range(a_pass)] == [
+            plan.padded_rows(s) for s in range(a_pass)
         ]
         assert 0 <= plan.padding_share() < 1
 
@@ -951,35 +959,35 @@ def test_the_arrays_of_a_batch_are_its_features(count: int) -> None:
     ) -> None:
         features = make_features(sizes)
         plan = Batches(features, batch_size, room, segments, shards, 1, seed=seed, parts=parts)
-        rows = plan.full_rows(0)
+        rows = plan.padded_rows(0)
         batch = plan.build(rows, 0)
         found: list[int] = []
         groups: dict[tuple[int, int], set[int]] = collections.defaultdict(set)
         for r in range(len(rows)):
             for k in range(segments):
-                here = np.flatnonzero(batch["segment_ids"][r] == k + 1)
-                if batch["weight"][r, k] == 0:
+                here = np.flatnonzero(batch.segment_ids[r] == k + 1)
+                if batch.weight[r, k] == 0:
                     assert len(here) == 0
                     continue
-                sequence = int(batch["label"][r, k]) - 1
-                feature = int(features.feature[sequence])
+                sequence = int(batch.label[r, k]) - 1
+                feature = int(features.feature_index[sequence])
                 found.append(sequence)
-                begin, end = features.starts[sequence : sequence + 2]
+                begin, end = features.sequence_start[sequence : sequence + 2]
                 assert np.array_equal(here, np.arange(here[0], here[0] + end - begin))
                 for name in ("input_ids", "other"):
-                    assert np.array_equal(batch[name][r, here], features.tokens[name][begin:end])
-                assert np.array_equal(batch["position_ids"][r, here], np.arange(len(here)))
-                assert batch["cls_position"][r, k] == here[0]
-                assert batch["last"][r, k] == here[-1]
+                    assert np.array_equal(batch[name][r, here], features.per_token[name][begin:end])
+                assert np.array_equal(batch.position_ids[r, here], np.arange(len(here)))
+                assert batch.cls_position[r, k] == here[0]
+                assert batch.extra["last"][r, k] == here[-1]
                 if features.grouped:
                     part = r // (len(rows) // (shards * parts)) % parts
-                    groups[part, int(batch["group"][r, k])].add(feature)
-            padding = batch["segment_ids"][r] == 0
+                    groups[part, int(batch.group[r, k])].add(feature)
+            padding = batch.segment_ids[r] == 0
             for name in ("input_ids", "other", "position_ids"):
                 assert not batch[name][r, padding].any()
         members = plan.step_features(0).tolist()
         assert sorted(found) == sorted(s for f in members for s in features.sequences(f))
-        assert batch["weight"].sum() == pytest.approx(len(members))  # a feature counts once
+        assert batch.weight.sum() == pytest.approx(len(members))  # a feature counts once
         assert all(len(each) == 1 for each in groups.values())
         slots = len(rows) // parts * segments
         assert all(number < slots for _, number in groups)
@@ -1024,7 +1032,7 @@ def test_every_word_is_tagged_once_at_its_first_piece_over_all_windows(
         ]
         features = task.featurize(examples, tokenizer, labeled=True)
         assert features.lengths.max() <= size[0]
-        owner = np.repeat(features.example, features.lengths)
+        owner = np.repeat(features.example_index, features.lengths)
         guess = chance.integers(0, len(tags), len(owner))
         predictions = base.TaskOutputs({}, {"tag": guess})
         records = task.decode(examples, features, predictions)
@@ -1033,16 +1041,16 @@ def test_every_word_is_tagged_once_at_its_first_piece_over_all_windows(
             pieces = list(zip(whole.word_ids(0), whole["input_ids"][0], strict=True))
             first_piece = {word: piece for word, piece in reversed(pieces) if word is not None}
             mine = owner == number
-            in_windows = set(features.tokens["word"][mine].tolist()) - {-1}
+            in_windows = set(features.per_token["word"][mine].tolist()) - {-1}
             assert in_windows == set(first_piece)
-            places = np.flatnonzero(mine & (features.tokens["first"] == 1))
-            words = features.tokens["word"][places].tolist()
+            places = np.flatnonzero(mine & (features.per_token["first"] == 1))
+            words = features.per_token["word"][places].tolist()
             assert sorted(words) == sorted(first_piece)
             assert len(record["tags"]) == len(example.tokens)
             assert set(record["tags"]) <= set(tags)
             for place, word in zip(places, words, strict=True):
-                assert features.tokens["input_ids"][place] == first_piece[word]
-                assert tags[features.tokens["label"][place]] == example.tags[word]
+                assert features.per_token["input_ids"][place] == first_piece[word]
+                assert tags[features.per_token["label"][place]] == example.tags[word]
                 assert record["tags"][word] == tags[guess[place]]
 
 
@@ -1081,7 +1089,7 @@ def test_every_piece_of_a_long_text_is_read_or_the_text_counted_as_cut(
                 parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in both]
                 fits = sum(map(len, parts)) + 1 + len(parts) <= size[0]
                 cut += not fits
-                sequences = [features.tokens_of(s, 0) for s in features.sequences(number)]
+                sequences = [features.tokens_of(s) for s in features.sequences(number)]
                 if fits:
                     (only,) = sequences
                     special = [[tokenizer.cls_token_id], *[[tokenizer.sep_token_id]] * len(parts)]
@@ -1096,7 +1104,7 @@ def test_every_piece_of_a_long_text_is_read_or_the_text_counted_as_cut(
                 else:
                     assert len(sequences) == 1
                     assert len(sequences[0]["input_ids"]) == size[0]
-            assert features.truncated == (0 if long == "windows" else cut)
+            assert features.truncated_count == (0 if long == "windows" else cut)
 
 
 @st.composite
@@ -1137,7 +1145,7 @@ def test_a_predicted_answer_is_the_text_at_its_characters(count: int, tokenizer:
             places = np.zeros((len(features.lengths), 4), int)
             scores = np.full(places.shape, -3e38, np.float32)
             for window in range(len(places)):
-                values = features.tokens_of(window, 0)[name]
+                values = features.tokens_of(window)[name]
                 allowed = chance.permutation(
                     np.flatnonzero(values > 0 if side == "start" else values >= 0)
                 )[:4]
@@ -1177,17 +1185,21 @@ def test_an_answer_lies_at_its_characters_in_each_window_that_holds_it(
             ends = [o[1] if i else -1 for o, i in zip(offsets, inside, strict=True)]
             (ends,) = windows.extend_ends([example.context], [0], [starts], [ends])
             tokens = [(s, e) for s, e in zip(starts, ends, strict=True) if s >= 0]
-            own = np.flatnonzero(features.example == number)
+            own = np.flatnonzero(features.example_index == number)
             spans = []
             shown = set()
             marked: list[int] = []
             for sequence in own:
-                place = {name: int(features.positions[name][sequence]) for name in ("start", "end")}
-                here = slice(features.starts[sequence], features.starts[sequence + 1])
-                begins = features.tokens["char_start"][here].tolist()
-                stops = features.tokens["char_end"][here].tolist()
+                place = {
+                    name: int(features.token_indices[name][sequence]) for name in ("start", "end")
+                }
+                here = slice(
+                    features.sequence_start[sequence], features.sequence_start[sequence + 1]
+                )
+                begins = features.per_token["char_start"][here].tolist()
+                stops = features.per_token["char_end"][here].tolist()
                 shown |= {each for each in zip(begins, stops, strict=True) if each[0] >= 0}
-                marks = features.tokens["max_context"][here]
+                marks = features.per_token["max_context"][here]
                 marked += np.array(begins)[np.flatnonzero(marks)].tolist()
                 spans.append((place["start"], place["end"], begins, stops))
             assert shown == set(tokens)  # no token of the context is lost

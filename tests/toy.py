@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from flaxbert.data.checks import log_issues
 from flaxbert.tasks import TASKS
+
+
+def logged(items: Any) -> Any:
+    """Log the issues of a table or of examples, as a run does, and return these."""
+    log_issues(items.issues)
+    return items
+
 
 LABELS = ("negative", "positive")
 OPINIONS = (("bad", "awful"), ("good", "great", "fine"))

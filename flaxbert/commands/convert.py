@@ -22,7 +22,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -45,7 +44,7 @@ from flaxbert.pretrained import formats, mapping, parity
 from flaxbert.pretrained.load import head_of, load_strictly
 from flaxbert.pretrained.source import SKELETON, resolve, step_beyond_export
 from flaxbert.runtime.checkpoint import read_newest
-from flaxbert.runtime.files import finite
+from flaxbert.runtime.files import atomic_directory, nonfinite_to_none
 from flaxbert.tasks import regression
 
 log = logging.getLogger("flaxbert")
@@ -85,11 +84,11 @@ def export_newest(workdir: Path, directory: Path) -> None:
     Raises:
       WorkdirError: if there is none.
     """
-    step, notes, arrays = read_newest(workdir / "checkpoints")
+    step, metadata, arrays = read_newest(workdir / "checkpoints")
     log.info(f"{workdir}: the run has not finished; reading its checkpoint of step {step}")
     shutil.copytree(workdir / SKELETON, directory, dirs_exist_ok=True)
     hf_config = formats.read_config(directory)
-    fitted = hf_config.get("flaxbert", {}) | notes.thresholds
+    fitted = hf_config.get("flaxbert", {}) | metadata.thresholds
     hf_config |= {"flaxbert": fitted} if fitted else {}
     (directory / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
     model = Model.create(read_config(hf_config), head_of(hf_config))
@@ -123,21 +122,18 @@ def convert(
         destination = destination.resolve()
         _check_new(destination)
         model, params, report = load_strictly(model, directory)
-        partial = destination.with_name(f".{destination.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        mapping.save(model, params, partial)
         kept = {key: value for key, value in hf_config.items() if not key.startswith("_")}
-        kept |= {"model_type": model.config.model_type, "architectures": [model.architecture]}
-        text = json.dumps(kept | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
-        (partial / "config.json").write_text(text, encoding="utf-8")
-        if has_tokenizer(directory):
-            save(load_tokenizer(directory), partial)
-        else:
-            log.warning(f"{directory}: has no tokenizer, so {destination} has none either")
-        if destination.exists():
-            destination.rmdir()
-        os.replace(partial, destination)
+        own = {"model_type": model.config.model_type, "architectures": [model.architecture]}
+        text = json.dumps(kept | own | {"dtype": "float32"}, indent=2, ensure_ascii=False) + "\n"
+        with atomic_directory(destination) as partial:
+            mapping.save(model, params, partial)
+            (partial / "config.json").write_text(text, encoding="utf-8")
+            if has_tokenizer(directory):
+                save(load_tokenizer(directory), partial)
+            else:
+                log.warning(f"{directory}: has no tokenizer, so {destination} has none either")
+            if destination.exists():  # fails if another process has written to it meanwhile
+                destination.rmdir()
         return report
 
 
@@ -158,7 +154,7 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
     """
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, _, model):
-        _, entries = mapping.examine(model, directory)
+        _, entries = mapping.match_tensors(model, directory)
     table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
     for entry in entries:
         shape = " x ".join(map(str, entry.shape)) or "scalar"
@@ -213,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"written: {given.destination}")
             if given.certify:
                 certificate = parity.certify(given.destination)
-                print(json.dumps(finite(certificate), indent=2))
+                print(json.dumps(nonfinite_to_none(certificate), indent=2))
                 return 0 if certificate["passed"] else 1
     except Exception as error:
         return failures.report(error, str(given.destination))

@@ -30,10 +30,10 @@ from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import checks, coverage, readers
 from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Issue
 from flaxbert.data.readers.encodings import codec
-from flaxbert.data.table import Table
+from flaxbert.data.table import NoValidRowsError, Reading, Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
-from flaxbert.pipeline.datasets import SPLITS
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.datasets import SPLITS, read_examples
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
@@ -109,7 +109,7 @@ def lint(config: Config) -> list[Issue]:
     if "train" in tables or "train" not in specs:  # else it is not known what the labels are
         issues += _in_rows(config, tables)
     for table in tables.values():
-        issues += table.issues.elements()
+        issues += table.issues
     return issues
 
 
@@ -123,61 +123,93 @@ def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
-    """Yield the issues that appear when the task reads the tables."""
-    setup: Pipeline | None = None
+    """Report what shows where the task reads the tables."""
+    kind = TASKS[config.task]
+    raw: dict[str, Reading[Any]] = {}
+    unreadable: list[Issue] = []
+    for key, table in tables.items():
+        try:
+            labeled = key != "predict"
+            raw[key] = read_examples(
+                config.task, table, config.data, config.options, labeled=labeled
+            )
+        except DataError as error:
+            unreadable += [Issue(UNUSABLE, "", str(error)), *_issues_of(error)]
+            if key == "train":
+                yield from unreadable
+                return
+    pipeline: Pipeline | None = None
+    sections = config.task, config.model, config.data, config.options
     try:
-        setup = prepare(config, config.model.init, tables.get("train"))
-        task = setup.task
+        pipeline = Pipeline.build(*sections, train=raw.get("train"))
+        task = pipeline.task
     except (HubError, WeightsError) as error:
         yield Issue("without tokenizer", "", f"lengths are not checked: {error}")
-        kind = TASKS[config.task]
         try:
             options = config.options or kind.options_type()
-            task = kind.create(config.data, options, tables.get("train"), {})
+            task = kind.create(config.data, options, raw.get("train"), {})
         except UserError as again:
             yield Issue(UNUSABLE, "", str(again))
+            yield from _issues(raw)
             return
     except UserError as error:
         yield Issue(UNUSABLE, "", str(error))
+        yield from _issues(raw)
         return
-    examples: dict[str, list[Any]] = {}
-    for key, table in tables.items():
+    yield from unreadable
+    examples: dict[str, Reading[Any]] = {}
+    for key, reading in raw.items():
         try:
-            examples[key] = task.examples(table, labeled=key != "predict")
+            examples[key] = reading if key == "predict" else task.resolve(reading)
         except DataError as error:
             yield Issue(UNUSABLE, "", str(error))
+            yield from _issues_of(error) or reading.issues
             continue
         yield from checks.check_examples(examples[key])
-        if setup is not None:
-            yield from _lost(setup, table, examples[key], key)
-    train, evaluated = examples.get("train", []), examples.get("eval", [])
-    yield from checks.compare_splits(train, evaluated, getattr(task, "labels", ()))
+        if pipeline is not None:
+            yield from _lost(pipeline, tables[key], examples[key], key)
+    train: Sequence[Any] = examples.get("train", ())
+    evaluated: Sequence[Any] = examples.get("eval", ())
+    yield from checks.compare_splits(train, evaluated, task.labels)
+    yield from _issues(examples)
 
 
-def _lost(setup: Pipeline, table: Table, examples: list[Any], key: str) -> Iterator[Issue]:
-    """Yield what the tokenizer drops and what `data.max_length` truncates."""
+def _issues_of(error: UserError) -> Sequence[Issue]:
+    return error.issues if isinstance(error, NoValidRowsError) else ()
+
+
+def _issues(readings: Mapping[str, Reading[Any]]) -> Iterator[Issue]:
+    for reading in readings.values():
+        yield from reading.issues
+
+
+def _lost(pipeline: Pipeline, table: Table, examples: Sequence[Any], key: str) -> Iterator[Issue]:
+    """Report what the tokenizer drops, and what is over `data.max_length`."""
     try:
-        examples, features = setup.featurize(examples, table, labeled=key != "predict")
+        examples, features = pipeline.featurize(examples, table.source, labeled=key != "predict")
     except UserError as error:
         yield Issue(UNUSABLE, "", str(error))
+        yield from _issues_of(error)
         return
-    unknown = coverage.unknown(features, setup.tokenizer)
+    yield from checks.too_long_issues(table.source, features.dropped)
+    unknown = coverage.unknown(features, pipeline.tokenizer)
     if unknown.serious or unknown.lost:
         yield Issue("unknown words", table.source, unknown.describe(examples))
     texts = [text for example in examples for text in example.texts]
-    if dropped := coverage.vanishing(texts, setup.tokenizer):
+    if dropped := coverage.vanishing(texts, pipeline.tokenizer):
         what = f"the tokenizer drops {coverage.named(dropped)}"
         yield Issue("characters that vanish", table.source, what)
-    if merged := coverage.merged(texts, setup.tokenizer):
+    if merged := coverage.merged(texts, pipeline.tokenizer):
         what = f"the tokenizer reads {coverage.pairs(merged)}"
         yield Issue("words that become one", table.source, what)
-    length = setup.config.data.max_length
-    share = f"{features.truncated} of {len(examples)} ({features.truncated / len(examples):.1%})"
-    for index in features.cut:
+    length, count = pipeline.data.max_length, features.truncated_count
+    share = f"{count} of {len(examples)} ({count / len(examples):.1%})"
+    for index in features.truncated:
         what = f"is cut to {length} tokens, as are {share}; raise data.max_length"
         yield Issue("cut text", examples[index].origin, what)
-    for kind, places in features.lost.items():
+    for kind, places in features.unreachable.items():
         for index, what in places.items():
             yield Issue(kind, examples[index].origin, what)
-    if key == "train" and (reason := features.idle):
+    resample = pipeline.task.resampler(pipeline.tokenizer)
+    if key == "train" and (reason := pipeline.task.nothing_to_learn(features, resample)):
         yield Issue(UNUSABLE, "", f"{table.source}: nothing to learn from: {reason}.")

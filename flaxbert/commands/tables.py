@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxbert.errors import clip
-from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.tasks.base import Task
 from flaxbert.types import Prediction
 
 SHOWN = 8
@@ -42,13 +42,13 @@ def _bound(name: str, side: str) -> str:
 
 
 def show_predictions(
-    setup: Pipeline, examples: Sequence[Any], records: Sequence[Prediction]
+    task: Task, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> None:
     """Print some predictions, spread evenly over the data set."""
-    if not records:
+    if not predictions:
         return
-    chosen = range(0, len(records), max(1, len(records) // SHOWN))[:SHOWN]
-    lines = [setup.task.table_row(examples[i], records[i]) for i in chosen]
+    chosen = range(0, len(predictions), max(1, len(predictions) // SHOWN))[:SHOWN]
+    lines = [task.table_row(examples[i], predictions[i]) for i in chosen]
     table = Table(*lines[0], title="predictions")
     for line in lines:
         cells = [clip(text, CELL) for text in line.values()]

@@ -95,7 +95,7 @@ def _whole(start: object) -> object:
 
 
 def check_questions(rows: Iterable[Record], *, unanswerable: bool) -> Iterator[Issue]:
-    """Questions whose `id` another has too, or whose `is_impossible` their answers belie.
+    """Report duplicate question ids, and `is_impossible` flags that contradict the answers.
 
     Args:
       rows: with `id`, by which predictions are told apart.
@@ -121,7 +121,7 @@ def check_questions(rows: Iterable[Record], *, unanswerable: bool) -> Iterator[I
 def _has_answer(row: Record) -> bool | None:
     try:
         return bool(_pairs(row))
-    except DataError:  # told where it is read
+    except DataError:  # reading reports it
         return None
 
 

@@ -7,50 +7,88 @@ lengths. So every host knows the whole plan and builds only its own rows.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flaxbert.data.features import Features
 from flaxbert.data.packing import PackedRow, choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
+from flaxbert.types import Batch, TaskOutputs
 
-Batch = dict[str, np.ndarray]
+Resample = Callable[[dict[str, np.ndarray], int, int], dict[str, np.ndarray]]
+"""(token arrays of a sequence, its index, epoch) -> the arrays that replace the stored ones."""
 
 MAX_SHAPES = 4
-"""Compiled batch heights for training, and again for evaluation: eight programs at most."""
+"""Largest number of buckets for training, and again for evaluation: eight programs at most."""
 
-PROGRAM_TOKENS = 2500
-"""Token places that a further program must save to be worth compiling: it keeps runs of a few
-seconds to one program. Two CPU cores compute about as many while they compile it."""
+MIN_TOKENS_SAVED = 2500
+"""Places of tokens that a further program must save to be worth compiling: runs of a few seconds
+keep to one program. Two CPU cores compute about as many while they compile it."""
 
-PROGRAM_SHARE = 0.01
+MIN_SHARE_SAVED = 0.01
 """Share of a run's rows that a further program must save as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _PackedStep:
+    """The sequences of a step, in the order of their rows."""
+
+    sequences: np.ndarray
+    """[sequences of the step] int32."""
+    row_ends: np.ndarray
+    """[rows] int32: where each row ends in `sequences`."""
+    microbatch_ends: np.ndarray
+    """[micro-batches] int32: where the rows of each end in `row_ends`."""
+
+    @classmethod
+    def of(cls, microbatches: Sequence[Sequence[PackedRow]]) -> "_PackedStep":
+        """Store the rows of each micro-batch compactly: a long run has millions of sequences."""
+        rows = [row for part in microbatches for row in part]
+        return cls(
+            np.array([sequence for row in rows for sequence in row], np.int32),
+            np.cumsum([len(row) for row in rows], dtype=np.int32),
+            np.cumsum([len(part) for part in microbatches], dtype=np.int32),
+        )
+
+    def microbatches(self) -> list[list[PackedRow]]:
+        """Return the rows of each micro-batch."""
+        rows = [part.tolist() for part in np.split(self.sequences, self.row_ends[:-1])]
+        ends = self.microbatch_ends.tolist()
+        return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a data set, by step number.
+    """The batches of a data set, by step number. Packing is planned once, when first needed.
 
     Attributes:
       features: what is batched.
-      batch_size: features a step, over all devices and hosts.
-      row_length: tokens of a row (T).
-      segments: most sequences in a row (K); 1 switches packing off.
-      shards: parts that devices divide the rows in: R is a multiple of `shards * parts`.
-      steps: steps that this run may take; shapes are chosen so that all of them fit.
+      batch_size: features per step, over all devices and hosts.
+      row_length: tokens per row (T).
+      segments: largest number of sequences in a row (K); 1 switches packing off.
+      data_parallelism: the number of devices that divide the rows: R is a multiple of
+        `data_parallelism * microbatches`.
+      steps: steps of the whole schedule: bucket sizes are chosen so that all of them fit.
       seed: shuffles each epoch; None keeps the order (evaluation).
-      parts: micro-batches that a step is computed in (`train.accumulation_steps`); all sequences
-        of a feature lie in the same one.
+      microbatches: parts that a step is computed in (`train.accumulation_steps`); all sequences of
+        a feature lie in the same one.
+      resample: draws token arrays anew in each epoch, such as masked words; a pure function.
+      power_of_two_buckets: round the rows of a step up to powers of two, times the multiple,
+        instead of choosing bucket sizes for these features: requests of any size then share few
+        programs.
     """
 
     features: Features
     batch_size: int
     row_length: int
     segments: int
-    shards: int
+    data_parallelism: int
     steps: int
     seed: int | None = None
-    parts: int = 1
+    microbatches: int = 1
+    resample: Resample | None = None
+    power_of_two_buckets: bool = False
 
     def __post_init__(self) -> None:
         longest = int(self.features.lengths.max(initial=0))
@@ -61,8 +99,10 @@ class Batches:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.features) / self.batch_size)
 
+    # --- which features, and where they lie ------------------------------------------------------
+
     def step_features(self, step: int) -> np.ndarray:
-        """Indices of the features that step number `step` (from 0) trains on."""
+        """Return the indices of the features of step number `step` (from 0)."""
         epoch, index = divmod(step, self.steps_per_epoch)
         first = index * self.batch_size
         return self._order(epoch)[first : first + self.batch_size]
@@ -73,91 +113,165 @@ class Batches:
             return np.arange(len(self.features))
         return permutation(len(self.features), self.seed, epoch)
 
-    def _part_features(self, step: int) -> list[np.ndarray]:
+    def _microbatch_features(self, step: int) -> list[np.ndarray]:
         members = self.step_features(step)
-        return [members[part :: self.parts] for part in range(self.parts)]
+        return [members[part :: self.microbatches] for part in range(self.microbatches)]
 
-    def rows(self, step: int) -> list[PackedRow]:
-        """The sequences of each row of a step, without the empty rows that fill it up."""
-        return [row for rows in self._part_rows(step) for row in rows]
-
-    def _part_rows(self, step: int) -> list[list[PackedRow]]:
+    def _pack(self, step: int) -> _PackedStep:
         parts = []
-        for members in self._part_features(step):
+        for members in self._microbatch_features(step):
             sequences = [s for feature in members for s in self.features.sequences(feature)]
             lengths = self.features.lengths[sequences].tolist()
             packed = pack(lengths, self.row_length, self.segments)
             parts.append([[sequences[item] for item in row] for row in packed])
-        return parts
+        return _PackedStep.of(parts)
+
+    @functools.cached_property
+    def _packed_steps(self) -> list[_PackedStep]:
+        return [self._pack(step) for step in range(self.steps)]
+
+    def _packed(self, step: int) -> _PackedStep:
+        return self._packed_steps[step] if step < self.steps else self._pack(step)
+
+    def _rows_needed(self, packed: _PackedStep) -> int:
+        """Return how many rows a step needs: all its micro-batches are equally high."""
+        return self.microbatches * int(np.diff(packed.microbatch_ends, prepend=0).max())
 
     @functools.cached_property
     def bucket_sizes(self) -> list[int]:
-        """The batch heights (R) in use, ascending."""
-        needed = [self.parts * max(map(len, self._part_rows(step))) for step in range(self.steps)]
-        multiple = self.shards * self.parts
-        price = max(PROGRAM_TOKENS / self.row_length, PROGRAM_SHARE * sum(needed))
-        return choose_bucket_sizes(needed or [1], multiple, MAX_SHAPES, price)
+        """The numbers of rows (R) that batches have, ascending."""
+        needed = [self._rows_needed(packed) for packed in self._packed_steps]
+        multiple = self.data_parallelism * self.microbatches
+        if self.power_of_two_buckets:
+            units = {max(1, math.ceil(rows / multiple)) for rows in needed or [1]}
+            return sorted({multiple * 2 ** (unit - 1).bit_length() for unit in units})
+        compile_cost = max(MIN_TOKENS_SAVED / self.row_length, MIN_SHARE_SAVED * sum(needed))
+        return choose_bucket_sizes(needed or [1], multiple, MAX_SHAPES, compile_cost)
 
-    def full_rows(self, step: int) -> list[PackedRow]:
-        """The rows of a step, with the empty ones that make up its height (R).
+    @property
+    def largest_shape(self) -> tuple[int, int]:
+        """(R, T) of the largest batch."""
+        return max(self.bucket_sizes), self.row_length
 
-        Ordered as [shards, parts, rows of both]: each device cuts its own rows into parts.
+    def rows(self, step: int) -> list[PackedRow]:
+        """Return the sequences of each row of a step, without the empty rows that pad it."""
+        return [row for rows in self._packed(step).microbatches() for row in rows]
+
+    def padded_rows(self, step: int) -> list[PackedRow]:
+        """Return the rows of a step, with empty ones up to its bucket size (R).
+
+        Ordered as [data parallelism, micro-batches, rows of both]: each device divides its own rows
+        into micro-batches.
         """
-        parts = self._part_rows(step)
-        most = self.parts * max(map(len, parts))
-        height = next(count for count in self.bucket_sizes if count >= most) // self.parts
-        filled = [[*rows, *([[]] * (height - len(rows)))] for rows in parts]
-        share = height // self.shards
-        cuts = [slice(shard * share, (shard + 1) * share) for shard in range(self.shards)]
+        packed = self._packed(step)
+        parts, most = packed.microbatches(), self._rows_needed(packed)
+        size = next(size for size in self.bucket_sizes if size >= most) // self.microbatches
+        filled = [[*rows, *([] for _ in range(size - len(rows)))] for rows in parts]
+        share = size // self.data_parallelism
+        cuts = [slice(n * share, (n + 1) * share) for n in range(self.data_parallelism)]
         return [row for cut in cuts for rows in filled for row in rows[cut]]
 
-    def build(self, rows: list[PackedRow], step: int = 0) -> Batch:
-        """Arrays of some rows of a step; an empty list is an empty row.
-
-        Returns:
-          [R, T]: `input_ids`, the features' other token arrays, `position_ids`, and `segment_ids`
-          (0 padding, k the k-th segment). [R, K]: `weight` (1 for a sequence, or its share of a
-          feature of several; 0 for an empty slot), the features' slots, and their positions,
-          counted from the start of the row; if features have several sequences, `group`, which is
-          equal for those of one feature and below the number of slots.
-        """
-        features, epoch = self.features, step // max(1, self.steps_per_epoch)
-        grid, slots = (len(rows), self.row_length), (len(rows), self.segments)
-        names = [*features.tokens, "position_ids", "segment_ids"]
-        batch: Batch = {name: np.zeros(grid, np.int32) for name in names}
-        batch["weight"] = np.zeros(slots, np.float32)
-        for name in features.positions:
-            batch[name] = np.zeros(slots, np.int32)
-        for name, values in features.slots.items():
-            batch[name] = np.zeros(slots + values.shape[1:], values.dtype)
-        group = {}
-        if features.grouped:
-            batch["group"] = np.zeros(slots, np.int32)
-            parts = self._part_features(step)
-            group = {int(f): number for members in parts for number, f in enumerate(members)}
-        for r, row in enumerate(rows):
-            offset = 0
-            for k, sequence in enumerate(row):
-                length, feature = int(features.lengths[sequence]), int(features.feature[sequence])
-                here = slice(offset, offset + length)
-                for name, values in features.tokens_of(sequence, epoch).items():
-                    batch[name][r, here] = values
-                batch["position_ids"][r, here] = np.arange(length)
-                batch["segment_ids"][r, here] = k + 1
-                batch["weight"][r, k] = 1.0 / len(features.sequences(feature))
-                for name, values in features.positions.items():
-                    batch[name][r, k] = values[sequence] + offset
-                for name, values in features.slots.items():
-                    batch[name][r, k] = values[sequence]
-                if group:
-                    batch["group"][r, k] = group[feature]
-                offset += length
-        return batch
-
     def padding_share(self) -> float:
-        """Share of computed token places, over all steps, that hold no token."""
+        """Return the share of computed token places, over all steps, that hold no token."""
         real = computed = 0
         for step in range(self.steps):
             real += int(self.features.sizes[self.step_features(step)].sum())
-            computed += len(self.full_rows(step)) * self.row_length
+            most = self._rows_needed(self._packed(step))
+            rows = next(size for size in self.bucket_sizes if size >= most)
+            computed += rows * self.row_length
         return 1.0 - real / computed if computed else 0.0
+
+    # --- arrays ----------------------------------------------------------------------------------
+
+    def build(self, rows: Sequence[PackedRow], step: int = 0) -> Batch:
+        """Build the arrays (numpy) of some rows of a step; an empty list is an empty row.
+
+        Returns:
+          A batch with R = len(rows). Places inside sequences (`Features.token_indices`) are counted
+          from the start of the row.
+        """
+        features, epoch = self.features, step // max(1, self.steps_per_epoch)
+        grid, slots = (len(rows), self.row_length), (len(rows), self.segments)
+        names = [*features.per_token, "position_ids", "segment_ids"]
+        arrays: dict[str, np.ndarray] = {name: np.zeros(grid, np.int32) for name in names}
+        arrays["weight"] = np.zeros(slots, np.float32)
+        for name in features.token_indices:
+            arrays[name] = np.zeros(slots, np.int32)
+        for name, values in features.per_sequence.items():
+            arrays[name] = np.zeros(slots + values.shape[1:], values.dtype)
+        group = self._group_numbers(step)
+        if group:
+            arrays["group"] = np.zeros(slots, np.int32)
+        for r, row in enumerate(rows):
+            offset = 0
+            for k, sequence in enumerate(row):
+                length = int(features.lengths[sequence])
+                feature = int(features.feature_index[sequence])
+                here = slice(offset, offset + length)
+                for name, values in self._tokens(sequence, epoch).items():
+                    arrays[name][r, here] = values
+                arrays["position_ids"][r, here] = np.arange(length)
+                arrays["segment_ids"][r, here] = k + 1
+                arrays["weight"][r, k] = 1.0 / len(features.sequences(feature))
+                for name, values in features.token_indices.items():
+                    arrays[name][r, k] = values[sequence] + offset
+                for name, values in features.per_sequence.items():
+                    arrays[name][r, k] = values[sequence]
+                if group:
+                    arrays["group"][r, k] = group[feature]
+                offset += length
+        return to_batch(arrays)
+
+    def unpack(self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs) -> None:
+        """Store the outputs for rows where the features have their sequences: `build`'s inverse.
+
+        Args:
+          rows: those that `build` was given.
+          outputs: for them, on the host: [R, K, ...] and [R, T, ...].
+          into: receives them, [M, ...] per sequence and [total tokens, ...] per token, in the order
+            of `features`; arrays that it lacks start with zeros.
+        """
+        features = self.features
+        for name, values in outputs.per_sequence.items():
+            if name not in into.per_sequence:
+                into.per_sequence[name] = _zeros(len(features.lengths), values)
+        for name, values in outputs.per_token.items():
+            if name not in into.per_token:
+                into.per_token[name] = _zeros(int(features.lengths.sum()), values)
+        for r, row in enumerate(rows):
+            offset = 0
+            for k, sequence in enumerate(row):
+                length = int(features.lengths[sequence])
+                start = int(features.sequence_start[sequence])
+                for name, values in outputs.per_sequence.items():
+                    into.per_sequence[name][sequence] = values[r, k]
+                for name, values in outputs.per_token.items():
+                    here = values[r, offset : offset + length]
+                    into.per_token[name][start : start + length] = here
+                offset += length
+
+    def _tokens(self, sequence: int, epoch: int) -> dict[str, np.ndarray]:
+        stored = self.features.tokens_of(sequence)
+        drawn = {} if self.resample is None else self.resample(stored, sequence, epoch)
+        return stored | drawn
+
+    def _group_numbers(self, step: int) -> dict[int, int]:
+        """Return a number for each feature of a step, from 0 in each micro-batch."""
+        if not self.features.grouped:
+            return {}
+        parts = self._microbatch_features(step)
+        return {int(feature): number for part in parts for number, feature in enumerate(part)}
+
+
+CORE = tuple(field.name for field in dataclasses.fields(Batch) if field.name != "extra")
+
+
+def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+    """Return a batch of named arrays; names that `Batch` has no field for go to `extra`."""
+    core = {name: values for name, values in arrays.items() if name in CORE}
+    extra = {name: values for name, values in arrays.items() if name not in CORE}
+    return Batch(**core, extra=extra)
+
+
+def _zeros(size: int, values: np.ndarray) -> np.ndarray:
+    return np.zeros((size, *values.shape[2:]), values.dtype)

@@ -3,11 +3,14 @@
 import collections
 import dataclasses
 import itertools
+import logging
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+log = logging.getLogger("flaxbert")
 
 MALFORMED = "malformed"
 """The kind of what cannot be used: an error, or left out and counted (`data.on_bad_row=skip`)."""
@@ -77,29 +80,75 @@ class Issue:
     place: str
     """file:line, or as near to it as the format allows; "" if the text begins with it."""
     text: str
+    group: tuple[str, str] | None = dataclasses.field(default=None, compare=False)
+    """The source, and how the log counts issues like this one: ("train.tsv", "malformed rows
+    skipped"). None for an issue that has its own line."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.text}" if self.place else self.text
 
 
-class Comparable(Protocol):
-    """What examples are compared by."""
+def count_malformed(issues: Iterable[Issue]) -> int:
+    """Return how many issues are lines, rows or answers that were left out."""
+    return sum(issue.kind == MALFORMED for issue in issues)
 
-    @property
-    def origin(self) -> str:
-        """Where it comes from."""
+
+def too_long_issues(source: str, dropped: Mapping[int, str]) -> list[Issue]:
+    """Return the issues of `Features.dropped`."""
+    group = source, "malformed rows skipped"
+    return [Issue(MALFORMED, "", text, group) for text in dropped.values()]
+
+
+def log_issues(issues: Iterable[Issue]) -> None:
+    """Log issues: those of one group in one line, with their number and the first of them."""
+    groups: dict[Hashable, list[Issue]] = collections.defaultdict(list)
+    for issue in issues:
+        groups[issue.group or issue].append(issue)
+    for members in groups.values():
+        first = members[0]
+        if first.group is None:
+            log.info(str(first))
+        else:
+            source, what = first.group
+            log.info(f"{source}: {len(members)} {what}, the first: {first}")
+
+
+class Example:
+    """Base of the examples of all tasks: what checks, slices and messages read of an example."""
+
+    slice: str | None
+    """Value of the `data.slices` column: the example also counts in `metric/SLICE`."""
+    origin: str
+    """Where the example comes from, such as train.tsv:17."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Its texts, in an order that means something."""
+        """The texts: examples with equal texts are duplicates, or leak from train to eval."""
+        raise NotImplementedError
 
     @property
     def target(self) -> Hashable:
-        """What is to be predicted; None if unlabeled."""
+        """What is to be predicted; None if unlabeled, or if it is derived from the text."""
+        return None
 
     @property
     def labels(self) -> tuple[int | str, ...]:
-        """Its labels."""
+        """The labels, as names or as indices of the task's `labels`; () without class labels."""
+        return ()
+
+    @property
+    def shared_context(self) -> str:
+        """A text that several examples may be about, such as a question's context; "" if none."""
+        return ""
+
+    @property
+    def word_count(self) -> int:
+        """The number of words of a sentence that is split into words; 0 for other texts."""
+        return 0
+
+    def agrees_with(self, other: Any) -> bool:
+        """Return whether one prediction can be right for this example and for `other`."""
+        return self.target == other.target
 
 
 def check_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Issue]:
@@ -142,10 +191,10 @@ def check_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[
             yield Issue("other columns", origin, f"{' and '.join(parts)}, unlike most rows")
 
 
-def check_examples(examples: Iterable[Comparable]) -> Iterator[Issue]:
+def check_examples(examples: Iterable[Example]) -> Iterator[Issue]:
     """What single examples show."""
     for example in examples:
-        if (words := len(getattr(example, "tokens", ()))) > LONG_SENTENCE:
+        if (words := example.word_count) > LONG_SENTENCE:
             what = f"a sentence of {words:,} words: are blank lines missing?"
             yield Issue("very long sentence", example.origin, what)
         for text in example.texts:
@@ -179,7 +228,7 @@ def _misread(text: str) -> str | None:
 
 
 def compare_splits(
-    train: Sequence[Comparable], evaluated: Sequence[Comparable], names: Sequence[str] = ()
+    train: Sequence[Example], evaluated: Sequence[Example], names: Sequence[str] = ()
 ) -> Iterator[Issue]:
     """What shows where examples are compared: duplicates, contradictions, leaks, labels alone.
 
@@ -210,48 +259,37 @@ def compare_splits(
             yield Issue("labels alike", origin, what)
 
 
-def _duplicates(examples: Iterable[Comparable]) -> Iterator[Issue]:
-    first: dict[tuple[str, ...], Comparable] = {}
+def _duplicates(examples: Iterable[Example]) -> Iterator[Issue]:
+    first: dict[tuple[str, ...], Example] = {}
     for example in examples:
         twin = first.setdefault(example.texts, example)
         if twin is example:
             continue
-        if _agree(twin, example):
+        if twin.agrees_with(example):
             yield Issue("duplicate", example.origin, f"as {twin.origin}: {_quoted(example)}")
         else:
             what = f"as {twin.origin}, but with another answer: {_quoted(example)}"
             yield Issue("contradiction", example.origin, what)
 
 
-def _leaks(train: Iterable[Comparable], evaluated: Iterable[Comparable]) -> Iterator[Issue]:
+def _leaks(train: Iterable[Example], evaluated: Iterable[Example]) -> Iterator[Issue]:
     """Examples that are in both; once each, contexts of questions that are not."""
-    first: dict[tuple[str, ...], Comparable] = {}
+    first: dict[tuple[str, ...], Example] = {}
     contexts: dict[str, str] = {}
     for example in train:
         first.setdefault(example.texts, example)
-        contexts.setdefault(getattr(example, "context", ""), example.origin)
+        contexts.setdefault(example.shared_context, example.origin)
     for example in evaluated:
         if leaked := first.get(example.texts):
-            other = "" if _agree(leaked, example) else ", with another answer"
+            other = "" if leaked.agrees_with(example) else ", with another answer"
             what = f"is in the training data too ({leaked.origin}){other}: {_quoted(example)}"
             yield Issue("leak", example.origin, what)
-        elif (context := getattr(example, "context", "")) and (shared := contexts.pop(context, "")):
+        elif (context := example.shared_context) and (shared := contexts.pop(context, "")):
             what = f"its context is in the training data too ({shared}), with another question"
             yield Issue("leaked context", example.origin, what)
 
 
-def _agree(first: Comparable, second: Comparable) -> bool:
-    """Whether two examples are to be predicted alike; of several right answers one in common does.
-
-    Questions (`accepted`) have as many right answers as people answered them.
-    """
-    accepted: frozenset[str] = getattr(first, "accepted", frozenset())
-    if accepted:
-        return not accepted.isdisjoint(getattr(second, "accepted", ()))
-    return first.target == second.target
-
-
-def _first_places(examples: Iterable[Comparable], names: Sequence[str]) -> dict[str, str]:
+def _first_places(examples: Iterable[Example], names: Sequence[str]) -> dict[str, str]:
     """Names of the labels that examples have, and where each comes first."""
     first: dict[int | str, str] = {}
     for example in examples:
@@ -264,7 +302,7 @@ def _name(label: int | str, names: Sequence[str]) -> str:
     return names[label] if names and isinstance(label, int) else str(label)
 
 
-def label_counts(examples: Iterable[Comparable], names: Sequence[str]) -> collections.Counter[str]:
+def label_counts(examples: Iterable[Example], names: Sequence[str]) -> collections.Counter[str]:
     """Count how often each label is given."""
     given = itertools.chain.from_iterable(example.labels for example in examples)
     numbers = collections.Counter(given)
@@ -272,7 +310,7 @@ def label_counts(examples: Iterable[Comparable], names: Sequence[str]) -> collec
 
 
 def _doubtful_labels(
-    train: Sequence[Comparable], names: Sequence[str], first: Mapping[str, str]
+    train: Sequence[Example], names: Sequence[str], first: Mapping[str, str]
 ) -> Iterator[Issue]:
     """Labels that may be none: missing values, single mistakes, numbers to be predicted."""
     counts = label_counts(train, names)
@@ -303,7 +341,7 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def _quoted(example: Comparable) -> str:
+def _quoted(example: Example) -> str:
     text = " | ".join(part for part in example.texts if part)
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 

@@ -48,17 +48,17 @@ class Unknown:
 
 def unknown(features: Features, tokenizer: Any) -> Unknown:
     """Return the share of [UNK] tokens, and the examples with a text of nothing else."""
-    unk, ids = tokenizer.unk_token_id, features.tokens["input_ids"]
+    unk, ids = tokenizer.unk_token_id, features.per_token["input_ids"]
     if unk is None or not len(ids):
         return Unknown("", 0.0, [])
     special = np.isin(ids, [number for number in tokenizer.all_special_ids if number != unk])
     begins = np.zeros(len(ids), bool)
-    begins[features.starts[:-1]] = True
+    begins[features.sequence_start[:-1]] = True
     text = np.cumsum(special | begins)  # special tokens part a sequence into its texts
     count = int(text[-1]) + 1
     words = np.bincount(text[~special], minlength=count)
     strange = np.bincount(text[~special & (ids == unk)], minlength=count)
-    owner = np.repeat(features.example, features.lengths)
+    owner = np.repeat(features.example_index, features.lengths)
     lost = owner[~special & (words == strange)[text]]
     share = float(strange.sum() / max(1, words.sum()))
     return Unknown(tokenizer.unk_token, share, np.unique(lost).tolist())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 PackedRow = list[int]
+"""The sequences of one row, in order."""
 
 
 def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[PackedRow]:
@@ -39,38 +40,39 @@ def pack(lengths: Sequence[int], row_length: int, segments: int) -> list[PackedR
 
 
 def choose_bucket_sizes(
-    needed: Sequence[int], multiple: int, limit: int, price: float = 0.0
+    needed: Sequence[int], multiple: int, limit: int, compile_cost: float = 0.0
 ) -> list[int]:
-    """Choose at most `limit` batch heights (R) so that the least is computed in vain.
+    """Choose at most `limit` bucket sizes (R) that minimize the rows computed without need.
 
-    Every step runs at the smallest chosen height that holds its rows; each height is one compiled
+    Every step runs in the smallest bucket that holds its rows; each bucket is one compiled
     program. Exact, by dynamic programming over the sorted distinct needs.
 
     Args:
       needed: rows that each step needs.
-      multiple: heights are multiples of this (devices on the data axis x accumulation).
-      limit: most heights to choose.
-      price: rows that take as long as compiling one program does.
+      multiple: bucket sizes are multiples of this (data parallelism x micro-batches).
+      limit: largest number of buckets.
+      compile_cost: cost of compiling one program, in rows computed.
 
     Returns:
-      The heights, ascending; the last holds the largest need.
+      The bucket sizes, ascending; the last holds the largest need.
     """
     rounded = np.maximum(1, -(-np.asarray(needed) // multiple)) * multiple
-    heights, counts = np.unique(rounded, return_counts=True)
-    size = len(heights)
-    # best[j][i]: least total rows of the i lowest needs served by j heights, the j-th heights[i-1].
-    best = np.full((limit + 1, size + 1), np.inf)
+    sizes, counts = np.unique(rounded, return_counts=True)
+    distinct = len(sizes)
+    # best[j][i]: fewest rows for the i lowest needs in j buckets, of which the largest is
+    # sizes[i-1].
+    best = np.full((limit + 1, distinct + 1), np.inf)
     best[0, 0] = 0
-    cut = np.zeros((limit + 1, size + 1), int)
+    cut = np.zeros((limit + 1, distinct + 1), int)
     below = np.concatenate([[0], np.cumsum(counts)])
     for j in range(1, limit + 1):
-        for i in range(1, size + 1):
-            cost = best[j - 1, :i] + heights[i - 1] * (below[i] - below[:i])
+        for i in range(1, distinct + 1):
+            cost = best[j - 1, :i] + sizes[i - 1] * (below[i] - below[:i])
             cut[j, i] = int(np.argmin(cost))
             best[j, i] = cost[cut[j, i]]
-    j, i = int(np.argmin(best[:, size] + price * np.arange(limit + 1))), size
+    j, i = int(np.argmin(best[:, distinct] + compile_cost * np.arange(limit + 1))), distinct
     chosen: list[int] = []
     while i > 0:
-        chosen.append(int(heights[i - 1]))
+        chosen.append(int(sizes[i - 1]))
         j, i = j - 1, cut[j, i]
     return chosen[::-1]

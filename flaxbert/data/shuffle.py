@@ -1,14 +1,14 @@
-"""Chance as pure functions: the order of an epoch, and what is drawn anew for each of its features.
+"""Reproducible randomness: the order of an epoch, and random numbers for each of its sequences.
 
 Built on the raw output of Philox (Salmon et al. 2011), a counter-based generator whose stream numpy
-guarantees; `Generator.permutation` and its like may change between numpy releases.
+guarantees; `Generator.permutation` and similar methods may change between numpy releases.
 """
 
 import numpy as np
 
 
 def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    """A uniformly random order of `range(size)`, the same on every host, numpy and platform.
+    """Return a uniformly random order of `range(size)`, equal on every host and platform.
 
     Returns:
       [size] int64.
@@ -18,7 +18,7 @@ def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def uniform(size: int, seed: int, epoch: int, index: int) -> np.ndarray:
-    """Numbers from 0 to below 1, of their own for every (seed, epoch, index).
+    """Return numbers in [0, 1) that differ for every (seed, epoch, index).
 
     Returns:
       [size] float64.

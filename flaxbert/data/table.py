@@ -4,18 +4,16 @@ import ast
 import collections
 import dataclasses
 import json
-import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flaxbert.data.checks import MALFORMED, Issue, is_number
+from flaxbert.data.checks import MALFORMED, Issue, count_malformed, is_number
 from flaxbert.errors import LONGEST_VALUE, DataError, shortened
 
-log = logging.getLogger("flaxbert")
-
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|None|True|False"""
@@ -169,64 +167,25 @@ RecordOrIssue = Iterator[Record | DataError | Issue]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The rows of a source, and the names behind integer labels where the source knows them."""
+    """The records of a source, and the names behind integer labels where the source has them."""
 
     source: str
-    rows: list[Record]
-    label_names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    issues: collections.Counter[Issue] = dataclasses.field(default_factory=collections.Counter)
-    """What was left out or is doubtful, and how often; reading twice finds nothing new."""
-    left_out: set[int] = dataclasses.field(default_factory=set, compare=False)
-    """Each malformed row's `id`: read for its label, then for its text, it is one row."""
+    rows: Sequence[Record]
+    label_names: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    issues: tuple[Issue, ...] = ()
+    """What the reader left out, and how it read the file if not as the name says."""
     commit: str | None = None
-    """Of a data set of the hub."""
+    """The commit of a hub data set."""
 
     @property
     def malformed(self) -> int:
-        """How many lines, rows and answers were left out (`data.on_bad_row=skip`)."""
-        return sum(n for finding, n in self.issues.items() if finding.kind == MALFORMED)
+        """The number of lines that the reader left out (`data.on_bad_row=skip`)."""
+        return count_malformed(self.issues)
 
-    def tell(self, found: Iterable[Issue], what: str) -> None:
-        """Add findings, and log those of one kind as `what`."""
-        new = collections.Counter(found) - self.issues
-        self.issues.update(new)
-        if new:
-            log.info(f"{self.source}: {new.total()} {what}, the first: {next(iter(new))}")
-
-    def remark(self, finding: Issue) -> None:
-        """Add a finding that there is one of, such as how a file is read, and log it."""
-        if finding not in self.issues:
-            self.issues[finding] = 1
-            log.info(str(finding))
-
-    def read(self, make: Callable[[Record], T], on_bad_row: str) -> list[T]:
-        """What `make` makes of each row.
-
-        Args:
-          make: raises DataError for a row that is malformed.
-          on_bad_row: "error" lets it through; "skip" leaves such rows out, and tells how many.
-
-        Raises:
-          DataError: see `on_bad_row`; if no row is well formed.
-        """
-        made: list[T] = []
-        faults: list[DataError] = []
-        new: list[Issue] = []
-        for row in self.rows:
-            try:
-                made.append(make(row))
-            except DataError as error:
-                if on_bad_row != "skip":
-                    raise
-                faults.append(error)
-                if id(row) not in self.left_out:
-                    new.append(Issue(MALFORMED, "", str(error)))
-                    self.left_out.add(id(row))
-        refuse_systematic(faults, len(self.rows), "rows")
-        self.tell(new, "malformed rows skipped")
-        if not made:
-            raise DataError(f"{self.source}: holds no rows that are well formed.")
-        return made
+    def read(self, make: Callable[[Record], T], on_bad_row: str) -> "Reading[T]":
+        """Make an item of each record; see `Reading.map`."""
+        everything = Reading(self.source, self.rows, (), self.label_names, len(self.rows))
+        return everything.map(make, on_bad_row)
 
     @property
     def columns(self) -> list[str]:
@@ -234,7 +193,7 @@ class Table:
         return list(dict.fromkeys(name for row in self.rows for name in row.values))
 
     def require(self, columns: Mapping[str, str], *, slices: str | None = None) -> None:
-        """Check that columns exist: a row that lacks one is for `make` of `read` to refuse.
+        """Check that columns exist; rows that lack one are for `make` of `read` to refuse.
 
         Args:
           columns: {column: the config key that names it; "" if its name is fixed}.
@@ -302,3 +261,80 @@ class Table:
         if len(wanted) < len(needed):
             roles[label] = next(column for column in columns if column not in wanted)
         return [roles.get(name, f"column{number}") for number, name in enumerate(known, start=1)]
+
+
+class NoValidRowsError(DataError):
+    """A table whose records are all malformed; `issues` says what is wrong with each."""
+
+    def __init__(self, message: str, issues: Sequence[Issue]):
+        super().__init__(message)
+        self.issues = issues
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(Sequence[T]):
+    """The items that a task read from a table, in order, and what was wrong with other records.
+
+    It is a sequence of its items.
+    """
+
+    source: str
+    items: Sequence[T]
+    issues: tuple[Issue, ...] = ()
+    """What was left out or is doubtful; the table's own issues are not among them."""
+    label_names: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    """The table's names behind integer labels: {column: names}."""
+    total: int = 0
+    """The number of records in the table."""
+    errors: tuple[DataError, ...] = ()
+    """The errors of the malformed records."""
+
+    @property
+    def malformed(self) -> int:
+        """The number of records and answers that were left out (`data.on_bad_row=skip`)."""
+        return count_malformed(self.issues)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def with_items(self, items: Sequence[U]) -> "Reading[U]":
+        """Return other items, made of these, with the same issues."""
+        return Reading(self.source, items, self.issues, self.label_names, self.total, self.errors)
+
+    def with_issues(self, issues: Iterable[Issue]) -> "Reading[T]":
+        """Return the same items with further issues."""
+        return dataclasses.replace(self, issues=(*self.issues, *issues))
+
+    def map(self, make: Callable[[T], U], on_bad_row: str) -> "Reading[U]":
+        """Return what `make` returns for each item.
+
+        Args:
+          make: raises DataError for an item that is malformed.
+          on_bad_row: "error" raises the first of these errors; "skip" leaves such items out and
+            adds an issue for each.
+
+        Raises:
+          DataError: see `on_bad_row`; if too many are malformed.
+          NoValidRowsError: if all are.
+        """
+        items: list[U] = []
+        errors: list[DataError] = []
+        for item in self.items:
+            try:
+                items.append(make(item))
+            except DataError as error:
+                if on_bad_row != "skip":
+                    raise
+                errors.append(error)
+        refuse_systematic([*self.errors, *errors], self.total, "rows")
+        group = self.source, "malformed rows skipped"
+        skipped = (Issue(MALFORMED, "", str(error), group) for error in errors)
+        issues = (*self.issues, *skipped)
+        if not items:
+            raise NoValidRowsError(f"{self.source}: no valid rows.", issues)
+        return Reading(
+            self.source, items, issues, self.label_names, self.total, (*self.errors, *errors)
+        )

@@ -201,3 +201,32 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
         result.append(("B" if starts else "I") + type_)
         open_type = None if prefix in LAST else type_
     return result
+
+
+def mark_entities(labels: Collection[str]) -> bool:
+    """Return whether labels mark entities; parts of speech do not."""
+    return any(label[:2] in ("B-", "I-", "B", "I") for label in labels)
+
+
+def not_iob2(labels: Collection[str]) -> str | None:
+    """Return a label of another scheme than IOB2; None if there is none.
+
+    Such labels are a type alone, a letter of BIOES, or I- of a type without B-.
+    """
+    if is_io(labels):
+        return next(label for label in labels if label != "O")
+    odd = (label for label in labels if label[0] != "I" or f"B{label[1:]}" not in labels)
+    return next((label for label in odd if label[0] != "B" and TYPED.fullmatch(label)), None)
+
+
+def filled(tags: Sequence[str | None], outside: str) -> list[str]:
+    """Return IOB2 tags with one for each None: an entity continues over it, else it is `outside`.
+
+    None stands for a word without any token.
+    """
+    result: list[str] = []
+    for place, tag in enumerate(tags):
+        after = next((other for other in tags[place:] if other is not None), outside)
+        around = after[:2] in ("I-", "I") and result[-1:] in ([after], [f"B{after[1:]}"])
+        result.append(tag or (after if around else outside))
+    return result

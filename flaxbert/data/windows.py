@@ -5,17 +5,12 @@ import logging
 import math
 import unicodedata
 from collections.abc import Sequence, Set
-from typing import Any, TypeVar
+from typing import Any
 
-from flaxbert.config import DataConfig
-from flaxbert.data.checks import MALFORMED, Issue
-from flaxbert.data.table import Table
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError, DataError
+from flaxbert.errors import ConfigError
 
 log = logging.getLogger("flaxbert")
-
-T = TypeVar("T")
 
 SPECIAL_TOKENS = 3
 """[CLS] first text [SEP] windowed text [SEP]; a single text needs one less."""
@@ -27,67 +22,47 @@ NOWHERE = (-1, -1)
 """The span of a window that counts in no loss: before the window."""
 
 
-class TooLongError(DataError):
-    """First texts that leave no room in a window for the second."""
-
-    def __init__(self, faults: dict[int, str]):
-        first, *more = faults.values()
-        rest = f" (So it is with {len(more)} more.)" if more else ""
-        super().__init__(f"{first}{rest}")
-        self.faults = faults
-        """By the number of the text."""
-
-    def leave_out(self, examples: Sequence[T], table: Table) -> list[T]:
-        """The other examples; the table is told, as of rows that are malformed.
-
-        Raises:
-          DataError: if there are none.
-        """
-        found = [Issue(MALFORMED, "", fault) for fault in self.faults.values()]
-        table.tell(found, "malformed rows skipped")
-        if len(self.faults) == len(examples):
-            raise DataError(f"{table.source}: holds no rows that are well formed.")
-        return [each for number, each in enumerate(examples) if number not in self.faults]
-
-
-def check(data: DataConfig) -> None:
+def check(max_length: int, overlap: int) -> None:
     """Check that windows can advance.
 
     Raises:
       ConfigError: if `overlap` leaves no room in `max_length`.
     """
-    if data.max_length - SPECIAL_TOKENS - data.overlap < 1:
+    if max_length - SPECIAL_TOKENS - overlap < 1:
         raise ConfigError(
-            f"data.overlap={data.overlap} leaves no room in data.max_length={data.max_length}: "
+            f"data.overlap={overlap} leaves no room in data.max_length={max_length}: "
             f"overlap + first text + {SPECIAL_TOKENS} must stay below it"
         )
 
 
-def check_first(
-    texts: Sequence[tuple[str, str]], what: str, data: DataConfig, tokenizer: Tokenizer
-) -> None:
-    """Check that first texts, repeated in every window, leave room for the second.
+def too_long(
+    first_texts: Sequence[str],
+    what: str,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    overlap: int,
+) -> dict[int, str]:
+    """Return the first texts that leave no room for the second: {index: what is wrong}.
+
+    A first text, such as a question, is repeated in every window.
 
     Args:
-      texts: with their origins.
-      what: their name in the message.
-      data: lengths.
-      tokenizer: counts.
-
-    Raises:
-      TooLongError: naming each row, with the lengths that would do.
+      first_texts: the texts.
+      what: what the message calls such a text.
+      tokenizer: counts their tokens.
+      max_length: tokens of a window.
+      overlap: tokens that neighboring windows share.
     """
-    room = data.max_length - tokenizer.num_special_tokens_to_add(pair=True) - data.overlap
-    encoded = tokenizer([text for text, _ in texts], add_special_tokens=False)["input_ids"]
-    faults = {
-        number: f"{texts[number][1]}: {what} has {len(ids)} tokens; with data.max_length="
-        f"{data.max_length} and data.overlap={data.overlap} at most {room - 1} fit. Raise "
-        f"max_length, lower overlap, or shorten {what}."
-        for number, ids in enumerate(encoded)
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - overlap
+    encoded = tokenizer(list(first_texts), add_special_tokens=False)["input_ids"]
+    return {
+        index: f"{what} has {len(ids)} tokens; with data.max_length={max_length} and "
+        f"data.overlap={overlap} at most {room - 1} fit. Raise max_length, lower overlap, or "
+        f"shorten {what}."
+        for index, ids in enumerate(encoded)
         if len(ids) >= room
     }
-    if faults:
-        raise TooLongError(faults)
 
 
 def offsets(encoded: Any) -> tuple[list[list[int]], list[list[int]]]:

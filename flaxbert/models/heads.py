@@ -1,13 +1,15 @@
-"""Output layers: what differs between BERT's downstream tasks. Shape letters: see layers.py.
+"""Output layers: the part in which BERT's downstream tasks differ. Shape letters: layers.py.
 
-A head maps hidden states to named outputs. Heads that speak of a whole sequence read the hidden
-state at its *anchor*, the position of its [CLS] in the row; token-level heads read every position.
-Where families of encoders differ (RoBERTa has dropout before its pooler, ELECTRA a GELU in it), the
-configuration says how.
+A head maps hidden states to named outputs. Sequence-level heads read the hidden state at
+`cls_position`, the position of each segment's [CLS]; token-level heads read every position. Where
+families of encoders differ (RoBERTa has dropout before its pooler, ELECTRA a GELU in it), the
+encoder's configuration says how.
+
+Everything that other modules need to know about a single head is one of its class attributes.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -25,32 +27,33 @@ from flaxbert.models.layers import (
     layer_norm,
     split_key,
 )
+from flaxbert.types import Batch
 
 Outputs = dict[str, Array]
 
 
 def gather(values: Array, positions: Array) -> Array:
-    """Pick `values` [R, T, D] at `positions` [R, K] of their own row -> [R, K, D], in float32.
+    """Pick `values` [R, T, D] at `positions` [R, K] of their row: float32 [R, K, D].
 
-    Float32 for the gradient: several slots of a row may add to one place.
+    Float32 because the gradients of several segments may add up at one position.
     """
     return jnp.take_along_axis(values.astype(jnp.float32), positions[..., None], axis=1)
 
 
 def segment_means(values: Array, segment_ids: Array, count: int) -> Array:
-    """Mean of `values` [R, T, D] over each of `count` segments -> [R, K, D], float32.
+    """Average `values` [R, T, D] over each of `count` segments: float32 [R, K, D].
 
-    Empty segments give 0.
+    The mean of an empty segment is 0.
     """
-    own = segment_ids[:, None, :] == jnp.arange(1, count + 1)[:, None]  # [R, K, T]
-    sizes = jnp.sum(own, axis=-1, keepdims=True)
-    own = own.astype(values.dtype)
-    sums = jnp.einsum("rkt,rtd->rkd", own, values, preferred_element_type=jnp.float32)
+    members = segment_ids[:, None, :] == jnp.arange(1, count + 1)[:, None]  # [R, K, T]
+    sizes = jnp.sum(members, axis=-1, keepdims=True)
+    members = members.astype(values.dtype)
+    sums = jnp.einsum("rkt,rtd->rkd", members, values, preferred_element_type=jnp.float32)
     return sums / jnp.maximum(sizes, 1)
 
 
-class Transform(nnx.Module):
-    """A dense layer, an activation and, in some places, LayerNorm: BERT's pooler, for one."""
+class DenseNorm(nnx.Module):
+    """A dense layer, an activation and optionally LayerNorm, such as BERT's pooler."""
 
     def __init__(
         self, config: EncoderConfig, act: str, rngs: nnx.Rngs, *, norm: bool, width: int = 0
@@ -61,111 +64,152 @@ class Transform(nnx.Module):
         self.act = act
 
     def __call__(self, x: Array) -> Array:
-        """[..., D] -> [..., width]."""
+        """Map [..., D] to [..., width]."""
         x = ACTIVATIONS[self.act](self.dense(x))
         return x if self.norm is None else self.norm(x)
 
 
-def pooler(config: EncoderConfig, rngs: nnx.Rngs) -> Transform:
-    """The layer between a sequence's hidden state and its scores."""
-    return Transform(config, config.pooler_act, rngs, norm=config.pooler_norm)
+def pooler(config: EncoderConfig, rngs: nnx.Rngs) -> DenseNorm:
+    """Build the layer between the hidden state of a sequence and its scores."""
+    return DenseNorm(config, config.pooler_act, rngs, norm=config.pooler_norm)
 
 
 class Head(nnx.Module):
-    """What all output layers have."""
+    """An output layer, and what checkpoints, model cards and parity checks need to know of it."""
 
-    kind: str
-    """How the name of transformers' class of encoder + head ends."""
-    tied: ClassVar[bool] = False
-    """Whether the word-embedding table is handed in as a last argument."""
+    head_type: ClassVar[str]
+    """Suffix of the transformers class name, such as ForQuestionAnswering."""
+    serves_one_task: ClassVar[bool] = False
+    """Whether trained weights are of no use to other tasks; those of pre-training heads are."""
+    uses_word_embeddings: ClassVar[bool] = False
+    """Whether the word-embedding table is passed as a last argument."""
+    pipeline_tag: ClassVar[str | None] = None
+    """Task name under which the Hugging Face Hub lists such models."""
+    hf_token_outputs: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """{output [R, T, ...]: its names in transformers}; the first name that is present counts."""
+    hf_sequence_outputs: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """{output [R, K, ...]: its names in transformers}, which has one sequence in a row."""
+    hf_rows_are_choices: ClassVar[bool] = False
+    """Whether transformers takes the rows as the choices of one example, [1, R, T]."""
+
+    @classmethod
+    def maker(cls, num_labels: int) -> "MakeHead":
+        """Return the function that builds this head for a checkpoint with `num_labels` labels."""
+        del num_labels
+        return cls
 
 
-class HiddenStates(Head):
+MakeHead = Callable[[EncoderConfig, nnx.Rngs], Head]
+"""Builds a task's output layer for an encoder of the given sizes."""
+
+
+class NoHead(Head):
     """No output layer: the encoder alone, for families without a pooler of their own."""
 
-    kind = "Model"
+    head_type = "Model"
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         del config, rngs
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Nothing beside the hidden states."""
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Return no outputs: the model's only output is `hidden_states`."""
         return {}
 
 
 class PoolerHead(Head):
     """BERT's pooler alone: tanh of a dense layer over [CLS] (`BertModel`'s `pooler_output`)."""
 
-    kind = "Model"
+    head_type = "Model"
+    hf_sequence_outputs: ClassVar = {"pooled": ("pooler_output",)}
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        self.pooler = Transform(config, "tanh", rngs, norm=False)
+        self.pooler = DenseNorm(config, "tanh", rngs, norm=False)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D], batch["anchor"] [R, K] -> pooled [R, K, D]."""
-        return {"pooled": self.pooler(gather(hidden, batch["cls_position"]))}
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Map hidden [R, T, D] and `cls_position` [R, K] to `pooled` [R, K, D]."""
+        return {"pooled": self.pooler(gather(hidden, batch.cls_position))}
 
 
-class SequenceClassificationHead(Head):
-    """Pooler, dropout, dense layer (`BertForSequenceClassification`; BERT paper, section 4.1)."""
+class SequenceHead(Head):
+    """Scores of each sequence: pooler, dropout and a dense layer."""
 
-    kind = "ForSequenceClassification"
+    hf_sequence_outputs: ClassVar = {"logits": ("logits",)}
 
     def __init__(
-        self, config: EncoderConfig, num_labels: int, rngs: nnx.Rngs, *, start: float = 0.0
+        self, config: EncoderConfig, outputs: int, rngs: nnx.Rngs, *, bias_init: float = 0.0
     ):
-        """A new layer's logits begin about `start`."""
         self.pooler = pooler(config, rngs)
         self.classifier = dense(
-            config, config.hidden_size, num_labels, rngs, start=start, last=True
+            config, config.hidden_size, outputs, rngs, bias_init=bias_init, logits=True
         )
-        self.rate = config.sequence_rate
-        self.first_rate = self.rate if config.pooler_dropout else 0.0
+        self.rate = config.classifier_rate
+        self.pooler_rate = self.rate if config.pooler_dropout else 0.0
         self.pooling = config.pooling
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D], batch["anchor"] [R, K] -> logits [R, K, C], float32."""
-        first_key, last_key = split_key(key, 2) if self.first_rate else (None, key)
-        cls_positions = batch["cls_position"]
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Map hidden [R, T, D] and `cls_position` [R, K] to float32 `logits` [R, K, C]."""
+        pooler_key, key = split_key(key, 2) if self.pooler_rate else (None, key)
+        cls_positions = batch.cls_position
         if self.pooling == "mean":
-            pooled = segment_means(hidden, batch["segment_ids"], cls_positions.shape[1])
+            pooled = segment_means(hidden, batch.segment_ids, cls_positions.shape[1])
         else:
             pooled = gather(hidden, cls_positions)  # [R, K, D]
-        pooled = self.pooler(dropout(pooled, self.first_rate, first_key))
-        logits = self.classifier(dropout(pooled, self.rate, last_key))
-        return {"logits": logits}
+        pooled = self.pooler(dropout(pooled, self.pooler_rate, pooler_key))
+        return {"logits": self.classifier(dropout(pooled, self.rate, key))}
 
 
-class NextSentenceHead(SequenceClassificationHead):
-    """Whether the second text follows the first, alone (`BertForNextSentencePrediction`)."""
+class SequenceClassificationHead(SequenceHead):
+    """Scores of C classes (`BertForSequenceClassification`; BERT paper, section 4.1)."""
 
-    kind = "ForNextSentencePrediction"
+    head_type = "ForSequenceClassification"
+    serves_one_task = True
+    pipeline_tag = "text-classification"
+
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, rngs: nnx.Rngs, *, bias_init: float = 0.0
+    ):
+        """Build the layer; the logits of a new one are close to `bias_init`."""
+        super().__init__(config, num_labels, rngs, bias_init=bias_init)
+
+    @classmethod
+    def maker(cls, num_labels: int) -> MakeHead:
+        """Return the function that builds this head for `num_labels` classes."""
+        return lambda config, rngs: cls(config, num_labels, rngs)
+
+
+class NextSentenceHead(SequenceHead):
+    """Whether the second text follows the first (`BertForNextSentencePrediction`)."""
+
+    head_type = "ForNextSentencePrediction"
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         super().__init__(config, 2, rngs)
         self.rate = 0.0
 
 
-class MultipleChoiceHead(SequenceClassificationHead):
-    """One score a sequence, to be compared with the other choices' (`BertForMultipleChoice`)."""
+class MultipleChoiceHead(SequenceHead):
+    """One score for each sequence, to compare with other choices' (`BertForMultipleChoice`)."""
 
-    kind = "ForMultipleChoice"
+    head_type = "ForMultipleChoice"
+    serves_one_task = True
+    pipeline_tag = "multiple-choice"
+    hf_rows_are_choices = True
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         super().__init__(config, 1, rngs)
-        self.first_rate = 0.0
+        self.pooler_rate = 0.0
 
 
 class TokenHead(Head):
-    """Scores of every token, after dropout and, in ModernBERT, the layer that poolers are."""
+    """Scores of every token: in ModernBERT a layer like its pooler, dropout and a dense layer."""
 
     def __init__(self, config: EncoderConfig, outputs: int, rate: float, rngs: nnx.Rngs):
         self.transform = pooler(config, rngs) if config.transform_tokens else None
-        self.classifier = dense(config, config.hidden_size, outputs, rngs, last=True)
+        self.classifier = dense(config, config.hidden_size, outputs, rngs, logits=True)
         self.rate = rate
 
     def scores(self, hidden: Array, key: Array | None) -> Array:
-        """Hidden [R, T, D] -> [R, T, outputs], float32."""
+        """Map hidden [R, T, D] to float32 [R, T, outputs]."""
         x = hidden if self.transform is None else self.transform(hidden)
         return self.classifier(dropout(x, self.rate, key))
 
@@ -173,27 +217,41 @@ class TokenHead(Head):
 class SpanHead(TokenHead):
     """Start and end scores of every token (`BertForQuestionAnswering`; paper, section 4.2)."""
 
-    kind = "ForQuestionAnswering"
+    head_type = "ForQuestionAnswering"
+    serves_one_task = True
+    pipeline_tag = "question-answering"
+    hf_token_outputs: ClassVar = {
+        "start_logits": ("start_logits",),
+        "end_logits": ("end_logits",),
+    }
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         super().__init__(config, 2, config.span_dropout, rngs)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D] -> start_logits [R, T] and end_logits [R, T], float32."""
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Map hidden [R, T, D] to float32 `start_logits` and `end_logits` [R, T]."""
         logits = self.scores(hidden, key)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
 
 class TokenClassificationHead(TokenHead):
-    """Dropout and dense layer on every token (`BertForTokenClassification`; paper, section 5.3)."""
+    """Scores of C classes for every token (`BertForTokenClassification`; paper, section 5.3)."""
 
-    kind = "ForTokenClassification"
+    head_type = "ForTokenClassification"
+    serves_one_task = True
+    pipeline_tag = "token-classification"
+    hf_token_outputs: ClassVar = {"logits": ("logits",)}
 
     def __init__(self, config: EncoderConfig, num_labels: int, rngs: nnx.Rngs):
-        super().__init__(config, num_labels, config.token_rate, rngs)
+        super().__init__(config, num_labels, config.token_classifier_rate, rngs)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D] -> logits [R, T, C], float32."""
+    @classmethod
+    def maker(cls, num_labels: int) -> MakeHead:
+        """Return the function that builds this head for `num_labels` classes."""
+        return lambda config, rngs: cls(config, num_labels, rngs)
+
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Map hidden [R, T, D] to float32 `logits` [R, T, C]."""
         return {"logits": self.scores(hidden, key)}
 
 
@@ -203,74 +261,113 @@ class ReplacedTokenHead(Head):
     Clark et al., "ELECTRA" (2020), arXiv:2003.10555, section 2.
     """
 
-    kind = "ForReplacedTokenDetection"
+    head_type = "ForReplacedTokenDetection"
+    hf_token_outputs: ClassVar = {"logits": ("logits",)}
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        self.transform = Transform(config, config.hidden_act, rngs, norm=False)
-        self.classifier = dense(config, config.hidden_size, 1, rngs, last=True)
+        self.transform = DenseNorm(config, config.hidden_act, rngs, norm=False)
+        self.classifier = dense(config, config.hidden_size, 1, rngs, logits=True)
 
-    def __call__(self, hidden: Array, batch: Mapping[str, Array], key: Array | None) -> Outputs:
-        """Hidden [R, T, D] -> logits [R, T] of "was replaced", float32."""
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+        """Map hidden [R, T, D] to float32 `logits` [R, T] of "was replaced"."""
         return {"logits": self.classifier(self.transform(hidden))[..., 0]}
 
 
-class PreTrainingHead(Head):
-    """BERT's two pre-training tasks (`BertForPreTraining`; paper, section 3.1).
+class MaskedLMHead(Head):
+    """Scores of masked words over the vocabulary (`BertForMaskedLM`; paper, section 3.1).
 
-    Masked words: dense, activation, LayerNorm, then the word-embedding table, transposed, and a
-    bias of its own. Next sentence: pooler and dense layer; without it, `BertForMaskedLM`. Scores
-    over the vocabulary are computed at masked places alone, at most `rate` of a row's tokens and
-    one more for each segment, which are gathered first. ALBERT's second task is whether the texts
-    are in order (Lan et al. 2020, arXiv:1909.11942, section 3.1); its layers are the same.
+    Dense layer, activation, LayerNorm, the transposed word-embedding table and a bias. Scores are
+    computed only at masked positions, which are gathered first: at most a share `rate` of a row's
+    tokens and one more for each segment.
     """
 
-    tied = True
+    head_type = "ForMaskedLM"
+    uses_word_embeddings = True
+    pipeline_tag: ClassVar[str | None] = "fill-mask"
+    hf_token_outputs: ClassVar = {"mlm_logits": ("logits",)}
 
-    def __init__(self, config: EncoderConfig, rate: float, next_sentence: bool, rngs: nnx.Rngs):
-        width = config.hidden_size
-        act, words = config.word_act or config.hidden_act, config.word_width
-        self.transform = Transform(config, act, rngs, norm=True, width=words)
+    def __init__(self, config: EncoderConfig, rate: float, rngs: nnx.Rngs):
+        act, width = config.word_act or config.hidden_act, config.word_width
+        self.transform = DenseNorm(config, act, rngs, norm=True, width=width)
         bias = jnp.zeros(config.vocab_size, jnp.dtype(config.param_dtype))
         self.word_bias = nnx.Param(bias) if config.word_bias else None
-        own = not config.tie_word_embeddings
-        self.decoder = embed(config, config.vocab_size, words, rngs) if own else None
+        untied = not config.tie_word_embeddings
+        self.decoder = embed(config, config.vocab_size, width, rngs) if untied else None
         self.mask_rate = rate
-        self.next_sentence = dense(config, width, 2, rngs, last=True) if next_sentence else None
-        self.pooler = pooler(config, rngs) if next_sentence else None
-        self.kind = "ForPreTraining" if next_sentence else "ForMaskedLM"
 
-    def __call__(
-        self, hidden: Array, batch: Mapping[str, Array], key: Array | None, words: Embedding
-    ) -> Outputs:
-        """Score masked words and, with it, the next sentence.
+    @classmethod
+    def maker(cls, num_labels: int) -> MakeHead:
+        """Return the function that builds this head for any share of masked tokens."""
+        del num_labels
+        return lambda config, rngs: cls(config, 1.0, rngs)
+
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
+        """Score the words at masked positions.
 
         Args:
           hidden: [R, T, D].
-          batch: `masked` [R, T], 1 where a word is to be guessed; without it every place is.
+          batch: `extra["masked"]` [R, T], 1 where a word is to be predicted; without it all are.
             `cls_position` [R, K].
           key: unused; this head has no dropout.
-          words: the encoder's table.
+          words: the encoder's word-embedding table.
 
         Returns:
-          `places` [R, P], the masked places, then others; `mlm_logits` [R, P, V] there; and
-          `nsp_logits` [R, K, 2] (0: the second text follows the first), all float32.
+          `masked_positions` [R, P], the masked ones first, and float32 `mlm_logits` [R, P, V].
         """
-        length, segments = hidden.shape[1], batch["cls_position"].shape[1]
-        most = length
-        if "masked" in batch:
-            most = min(length, math.ceil(self.mask_rate * length) + segments)
-        masked = batch.get("masked", jnp.ones(hidden.shape[:2], jnp.int32))
-        _, places = jax.lax.top_k(masked, most)  # ties: the first place first
+        length, segments = hidden.shape[1], batch.cls_position.shape[1]
+        count, masked = length, batch.extra.get("masked")
+        if masked is not None:
+            count = min(length, math.ceil(self.mask_rate * length) + segments)
+        else:
+            masked = jnp.ones(hidden.shape[:2], jnp.int32)
+        _, positions = jax.lax.top_k(masked, count)  # of equals, the first positions come first
         table = words if self.decoder is None else self.decoder
-        logits = table.attend(self.transform(gather(hidden, places)))
+        logits = table.attend(self.transform(gather(hidden, positions)))
         if self.word_bias is not None:
             logits += self.word_bias
-        outputs = {"places": places, "mlm_logits": logits}
-        if self.next_sentence is not None and self.pooler is not None:
-            pooled = self.pooler(gather(hidden, batch["cls_position"]))
-            outputs["nsp_logits"] = self.next_sentence(pooled)
-        return outputs
+        return {"masked_positions": positions, "mlm_logits": logits}
 
 
-MakeHead = Callable[[EncoderConfig, nnx.Rngs], Head]
-"""Builds a task's output layer for an encoder of the given sizes."""
+class PreTrainingHead(MaskedLMHead):
+    """BERT's two pre-training tasks (`BertForPreTraining`; paper, section 3.1).
+
+    Masked words, and whether the second text follows the first: pooler and dense layer. ALBERT's
+    second task is whether two texts are in order (Lan et al. 2020, arXiv:1909.11942, section 3.1);
+    its layers are the same.
+    """
+
+    head_type = "ForPreTraining"
+    pipeline_tag = None
+    hf_token_outputs: ClassVar = {"mlm_logits": ("prediction_logits",)}
+    hf_sequence_outputs: ClassVar = {"nsp_logits": ("seq_relationship_logits", "sop_logits")}
+
+    def __init__(self, config: EncoderConfig, rate: float, rngs: nnx.Rngs):
+        super().__init__(config, rate, rngs)
+        self.next_sentence = dense(config, config.hidden_size, 2, rngs, logits=True)
+        self.pooler = pooler(config, rngs)
+
+    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
+        """Score masked words as `MaskedLMHead` does, and the order of each segment's two texts.
+
+        Returns:
+          Those outputs and float32 `nsp_logits` [R, K, 2] (0: the second text follows the first).
+        """
+        outputs = super().__call__(hidden, batch, key, words)
+        pooled = self.pooler(gather(hidden, batch.cls_position))
+        return outputs | {"nsp_logits": self.next_sentence(pooled)}
+
+
+HEADS: dict[str, type[Head]] = {
+    head.head_type: head
+    for head in (
+        SequenceClassificationHead,
+        NextSentenceHead,
+        MultipleChoiceHead,
+        SpanHead,
+        TokenClassificationHead,
+        ReplacedTokenHead,
+        MaskedLMHead,
+        PreTrainingHead,
+    )
+}
+"""Output layers by their `head_type`. "Model" is absent: a family has `PoolerHead` or `NoHead`."""

@@ -1,11 +1,14 @@
-"""What encoders and output layers are built from: their configuration, dense layers, attention.
+"""Building blocks of encoders and output layers: configuration, dense layers, norms, dropout.
 
-The letters of every shape comment and einsum in this project:
+Shape comments and einsums of the whole project use these letters:
 
-    R rows of a batch        N attention heads       K segments (packed sequences) a row
-    T tokens of a row        H width of one head     C classes
-    S tokens attended to     F feed-forward width    V vocabulary
-    D model width            E width of the word embeddings, where it is another
+    R  rows of a batch               D  hidden size                  C  classes
+    T  tokens of a row               E  word-embedding width         V  words of the vocabulary
+    S  tokens attended to            N  attention heads              P  positions scored over V
+    K  segments of a row             H  width of an attention head   n  best spans of a segment
+    A  micro-batches of a step       F  feed-forward width
+    M  sequences of a data set       I  width of a layer's input
+    X  features or examples of one   O  width of a layer's output
 """
 
 import dataclasses
@@ -27,22 +30,22 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
 }
 
-# What a layer keeps for the backward pass; the rest is computed again (less memory, more time).
+# What a layer saves for the backward pass; the rest is recomputed (less memory, more time).
 REMAT: dict[str, Callable[..., Any] | None] = {
-    "none": None,  # keep everything
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the dense outputs
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep each layer's input alone
+    "none": None,  # save everything
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # save the dense outputs
+    "full": jax.checkpoint_policies.nothing_saveable,  # save only each layer's input
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """What every encoder has and output layers ask for; BERT's values are the defaults.
+    """Sizes and constants that all encoders share; the defaults are BERT's.
 
-    Names are those of a Hugging Face `config.json`, where it has them. `dtype` is what matrices are
-    multiplied and activations kept in; attention scores, softmax, LayerNorm, biases, output layers
-    and the gradients of all parameters are float32 whatever it is. `param_dtype` is what the
-    parameters are stored in, `remat` a key of `REMAT`.
+    Fields are named as in a Hugging Face `config.json`, where it has them. `dtype` is the type of
+    matrix products and activations. Attention scores, softmax, LayerNorm, biases, output layers and
+    the gradients of all parameters are always float32. `param_dtype` is the type of the parameters,
+    `remat` a key of `REMAT`.
     """
 
     model_type: str = "bert"
@@ -57,28 +60,28 @@ class EncoderConfig:
     layer_norm_eps: float = 1e-12
     norm_bias: bool = True
     embedding_size: int | None = None
-    """E, for encoders that project their embeddings to D: ELECTRA, ALBERT."""
-    first_position: int = 0
-    """Row of the position table that is a text's first: RoBERTa's is 2."""
+    """E, for encoders that project their embeddings to D (ELECTRA, ALBERT); None: E = D."""
+    position_offset: int = 0
+    """Row of the position table that holds position 0; RoBERTa's is 2."""
     tie_word_embeddings: bool = True
-    """Whether masked words are scored by the table of word embeddings, or by one of their own."""
+    """Whether the MLM head scores words with the word-embedding table; False: with its own."""
 
     classifier_dropout: float | None = None
-    """Before the last layer of a classifier; None: the encoder's own rate."""
+    """Dropout rate before a classifier's last layer; None: the encoder's rate."""
     token_dropout: float | None = None
-    """The same where every token is classified; None: as `classifier_dropout`."""
+    """Dropout rate before a token classifier's last layer; None: `classifier_dropout`."""
     span_dropout: float = 0.0
     pooler_act: str = "tanh"
     pooler_norm: bool = False
     pooler_bias: bool = True
     pooler_dropout: bool = False
-    """Whether there is dropout before a classifier's first layer too, as in RoBERTa, ELECTRA."""
+    """Whether a classifier has dropout before its pooler too, as in RoBERTa and ELECTRA."""
     pooling: str = "cls"
-    """What a sequence is classified by: its first token, or the `mean` of all."""
+    """Hidden state that represents a sequence: its first token's (`cls`), or the `mean` of all."""
     transform_tokens: bool = False
-    """Whether that layer stands before the scores of single tokens too, as in ModernBERT."""
+    """Whether token-level heads have a pooler layer too, as in ModernBERT."""
     word_act: str | None = None
-    """Activation of the layer before masked words' scores; None: `hidden_act`."""
+    """Activation of the MLM head's hidden layer; None: `hidden_act`."""
     word_bias: bool = True
 
     dtype: str = "float32"
@@ -86,43 +89,43 @@ class EncoderConfig:
     remat: str = "none"
 
     @property
-    def positions(self) -> int:
-        """Tokens of the longest sequence."""
-        return self.max_position_embeddings - self.first_position
+    def max_positions(self) -> int:
+        """Number of tokens of the longest possible sequence."""
+        return self.max_position_embeddings - self.position_offset
 
     @property
     def word_width(self) -> int:
-        """Width of the table of word embeddings, E or D."""
+        """Width of the word-embedding table, E."""
         return self.embedding_size or self.hidden_size
 
     @property
-    def sequence_rate(self) -> float:
-        """Dropout rate before the scores of a sequence."""
+    def classifier_rate(self) -> float:
+        """Dropout rate before the last layer of a sequence classifier."""
         return self.classifier_dropout or 0.0
 
     @property
-    def token_rate(self) -> float:
-        """Dropout rate before the scores of single tokens."""
-        return self.sequence_rate if self.token_dropout is None else self.token_dropout
+    def token_classifier_rate(self) -> float:
+        """Dropout rate before the last layer of a token classifier."""
+        return self.classifier_rate if self.token_dropout is None else self.token_dropout
 
     def with_dropout(self, rate: float) -> Self:
-        """The same encoder with every dropout rate set to `rate`."""
-        names = {each.name for each in dataclasses.fields(self) if "dropout" in each.name}
+        """Return the same configuration with every dropout rate set to `rate`."""
+        names = {field.name for field in dataclasses.fields(self) if "dropout" in field.name}
         names -= {"pooler_dropout"} if self.span_dropout else {"pooler_dropout", "span_dropout"}
         rates: dict[str, Any] = dict.fromkeys(names, rate)
         return dataclasses.replace(self, **rates)
 
 
 def split_key(key: Array | None, count: int) -> list[Array | None]:
-    """Split a dropout key in `count`; without one (deterministic) there is nothing to split."""
+    """Split a dropout key into `count` keys; None (no dropout) gives `count` times None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
     """Zero each element with probability `rate` and scale the others; identity if `key` is None.
 
-    Random bits are a large part of dropout's cost, so each 32-bit word serves two elements; the
-    rate is thereby rounded to 1/65536.
+    Generating random bits is a large part of dropout's cost, so each 32-bit word serves two
+    elements. This rounds the rate to a multiple of 1/65536.
     """
     if key is None or rate == 0.0:
         return x
@@ -136,17 +139,17 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 def matmul(x: Array, kernel: Array, out_dtype: Any, transposed: bool = False) -> Array:
     """Multiply by a parameter, with operands in `x.dtype` and sums in float32.
 
-    Differentiating `x @ kernel.astype(x.dtype)` rounds the kernel's gradient to `x.dtype` on each
-    device, before devices and micro-batches add theirs up. Here it leaves the product in float32.
+    Differentiating `x @ kernel.astype(x.dtype)` would round the kernel's gradient to `x.dtype` on
+    each device, before it is summed over devices and micro-batches. Here it stays float32.
 
     Args:
-      x: [..., A].
-      kernel: [A, B].
-      out_dtype: of the result; its gradient is narrowed to `x.dtype` too.
-      transposed: whether the kernel is stored as [B, A].
+      x: [..., I].
+      kernel: [I, O].
+      out_dtype: type of the result; the gradient of the result is cast to `x.dtype` too.
+      transposed: whether the kernel is stored as [O, I].
 
     Returns:
-      [..., B].
+      [..., O].
     """
     dims = ((x.ndim - 1,), (int(transposed),)), ((), ())
     return jax.lax.dot_general(x, kernel.astype(x.dtype), dims, preferred_element_type=out_dtype)
@@ -164,10 +167,10 @@ def _matmul_backward(
     x, kernel = saved
     grad = grad.astype(x.dtype)
     leading = tuple(range(x.ndim - 1))
-    # Not a product that is transposed afterwards: XLA cannot run that in bfloat16 on CPUs.
-    first, second = (grad, x) if transposed else (x, grad)
+    # Swapping the operands transposes the product; XLA cannot transpose it in bfloat16 on CPUs.
+    lhs, rhs = (grad, x) if transposed else (x, grad)
     kernel_grad = jax.lax.dot_general(
-        first, second, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
+        lhs, rhs, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
     )
     return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
 
@@ -176,15 +179,15 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class Dense(nnx.Linear):
-    """A dense layer that multiplies in `dtype`; its bias is added, and so its gradient, in float32.
+    """A dense layer that multiplies in `dtype` and adds its bias in float32.
 
-    A bias that was narrowed before the addition would have a gradient summed in bfloat16, which
-    stops growing at 256 times its increment.
+    If the bias were cast to bfloat16 before the addition, its gradient would be summed in bfloat16,
+    where a sum stops growing at 256 times its increment.
     """
 
-    # Flax's own methods take arguments that nothing here uses: hence the ignored overrides.
+    # Flax's methods take further arguments, which nothing here uses: hence the ignored overrides.
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
-        """[..., A] -> [..., B]."""
+        """Map [..., I] to [..., O]."""
         x = x.astype(self.dtype)
         y = matmul(x, self.kernel[...], x.dtype)
         if self.bias is not None:
@@ -199,66 +202,66 @@ def dense(
     rngs: nnx.Rngs,
     *,
     bias: bool = True,
-    start: float = 0.0,
-    last: bool = False,
+    bias_init: float = 0.0,
+    logits: bool = False,
 ) -> Dense:
-    """Build a dense layer initialized as transformers does: normal, bias zero (or `start`).
+    """Build a dense layer, initialized as in transformers: normal kernel, constant bias.
 
-    The original truncates at two standard deviations, which makes the spread 12 % smaller, and the
-    start of fine-tuning slower: the gradient that reaches the encoder is that much smaller.
+    The original BERT truncates the normal distribution at two standard deviations. That makes the
+    spread 12 % smaller, and with it the gradient that reaches the encoder when fine-tuning starts.
 
     Args:
-      config: dtypes and the spread of the kernel.
-      features_in: A, width of the input.
-      features_out: B, width of the output.
-      rngs: for the kernel.
-      bias: whether there is one.
-      start: initial value of the bias.
-      last: whether its outputs are logits: computed in float32, so that close scores do not tie.
+      config: gives dtypes and the standard deviation of the kernel.
+      features_in: I, width of the input.
+      features_out: O, width of the output.
+      rngs: random numbers for the kernel.
+      bias: whether the layer has a bias.
+      bias_init: initial value of the bias.
+      logits: whether the outputs are logits: computed in float32, so that close scores do not tie.
     """
     return Dense(
         features_in,
         features_out,
         use_bias=bias,
-        dtype=jnp.float32 if last else jnp.dtype(config.dtype),
+        dtype=jnp.float32 if logits else jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
         kernel_init=nnx.initializers.normal(config.initializer_range),
-        bias_init=nnx.initializers.constant(start),
+        bias_init=nnx.initializers.constant(bias_init),
         rngs=rngs,
     )
 
 
 class Embedding(nnx.Embed):
-    """A table of embeddings; rows are looked up in float32, and the sum of several is narrowed.
+    """An embedding table that is looked up in float32; the caller casts the sum of embeddings.
 
-    A table that was narrowed first would have a gradient scattered in bfloat16, in which a row that
-    occurs often stops growing.
+    If the table were cast to bfloat16 first, its gradient would be scattered in bfloat16, where the
+    sum of a frequent row stops growing.
     """
 
     def __call__(self, ids: Array) -> Array:  # type: ignore[override]
-        """[...] ids -> [..., width], float32; an id out of range gives NaN."""
+        """Map ids [...] to float32 embeddings [..., width]; an id out of range gives NaN."""
         return jnp.take(self.embedding[...], ids, axis=0).astype(jnp.float32)
 
     def select(self, ids: Array) -> Array:
-        """Look up in a table of few rows by selection, whose gradient is a sum, not a scatter.
+        """Look up ids in a table of few rows by selection, whose gradient is a sum, not a scatter.
 
         All tokens of a batch add to the same two or three rows, which a scatter does one by one. An
         id out of range gives row 0.
         """
         table = self.embedding[...]
         rows = jnp.broadcast_to(table[0], (*ids.shape, table.shape[1]))
-        for number in range(1, len(table)):
-            rows = jnp.where(ids[..., None] == number, table[number], rows)
+        for row_id in range(1, len(table)):
+            rows = jnp.where(ids[..., None] == row_id, table[row_id], rows)
         return rows.astype(jnp.float32)
 
     def attend(self, query: Array) -> Array:  # type: ignore[override]
-        """Score every row: [..., width] -> [..., rows], summed up and left in float32."""
+        """Score every row of the table: map [..., width] to float32 scores [..., rows]."""
         query = query.astype(self.dtype)
         return matmul(query, self.embedding[...], jnp.float32, True)
 
 
 def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embedding:
-    """Build a table of embeddings, [rows, width]."""
+    """Build an embedding table [rows, width]."""
     return Embedding(
         rows,
         width,
@@ -270,14 +273,14 @@ def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embed
 
 
 class LayerNorm(nnx.LayerNorm):
-    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) in float32, whatever it is given and returns.
+    """LayerNorm (Ba et al. 2016, arXiv:1607.06450), computed in float32.
 
-    Two passes for the variance: E[x^2] - E[x]^2 cancels, and is too coarse for the 1e-5 parity.
-    Flax's own narrows scale and bias first, and sums their gradients in bfloat16.
+    The variance takes two passes: E[x^2] - E[x]^2 cancels and misses the parity tolerance of 1e-5.
+    Flax's LayerNorm casts scale and bias to `dtype` first and sums their gradients in bfloat16.
     """
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
-        """[..., width] -> [..., width], in `dtype`."""
+        """Normalize the last axis of [..., width]; the result is in `dtype`."""
         assert self.scale is not None
         x = x.astype(jnp.float32)
         x -= jnp.mean(x, axis=-1, keepdims=True)
@@ -289,7 +292,7 @@ class LayerNorm(nnx.LayerNorm):
 
 
 def layer_norm(config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None) -> LayerNorm:
-    """Build LayerNorm with the checkpoint's epsilon."""
+    """Build a LayerNorm of `width` (by default D) with the checkpoint's epsilon."""
     return LayerNorm(
         width or config.hidden_size,
         epsilon=config.layer_norm_eps,
@@ -300,36 +303,6 @@ def layer_norm(config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None) 
     )
 
 
-def attend(q: Array, k: Array, v: Array, mask: Array, rate: float, key: Array | None) -> Array:
-    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
-
-    Args:
-      q: [R, T, N, H]; `k` and `v` are [R, S, N, H].
-      k: see `q`.
-      v: see `q`.
-      mask: booleans [R, 1, T, S], True where a token may attend.
-      rate: dropout rate of the probabilities.
-      key: dropout key; None means no dropout.
-
-    Returns:
-      [R, T, N * H].
-    """
-    # Scores and softmax in float32 whatever the compute dtype: bfloat16 keeps 8 bits.
-    scores = jnp.einsum("rtnh,rsnh->rnts", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
-    probs = dropout(jax.nn.softmax(scores, axis=-1).astype(q.dtype), rate, key)
-    context = jnp.einsum("rnts,rsnh->rtnh", probs, v)
-    return context.reshape(*context.shape[:2], -1)
-
-
-def with_remat(run: Callable[..., Array], remat: str) -> Callable[..., Array]:
-    """A layer's call, keeping for the backward pass what `remat`, a key of `REMAT`, says."""
-    return run if remat == "none" else jax.checkpoint(run, policy=REMAT[remat])
-
-
-def same_segment(segment_ids: Array) -> Array:
-    """[R, T] segment numbers -> boolean mask [R, 1, T, S]: a token attends to its own segment.
-
-    Padding (0) attends to padding: no empty softmax, no NaN.
-    """
-    return (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
+def with_remat(call: Callable[..., Array], remat: str) -> Callable[..., Array]:
+    """Return a layer's call that saves for the backward pass what `REMAT[remat]` allows."""
+    return call if remat == "none" else jax.checkpoint(call, policy=REMAT[remat])

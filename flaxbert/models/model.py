@@ -11,103 +11,133 @@ from jax import Array
 
 from flaxbert.models.families import FAMILIES
 from flaxbert.models.families.base import Family
-from flaxbert.models.heads import MakeHead, Outputs
+from flaxbert.models.heads import Head, MakeHead, Outputs
 from flaxbert.models.layers import EncoderConfig, split_key
-from flaxbert.types import Params
+from flaxbert.types import Batch, Params
 
 
 class EncoderWithHead(nnx.Module):
-    """The module behind `Model`: its attribute names are the top of the parameter tree."""
+    """The module that a `Model` runs; its attribute names are the top of the parameter tree."""
 
     def __init__(self, config: EncoderConfig, make_head: MakeHead, rngs: nnx.Rngs):
-        self.encoder: Any = FAMILIES[config.model_type].make(config, rngs)
+        self.encoder: Any = FAMILIES[config.model_type].build(config, rngs)
         self.head = make_head(config, rngs)
 
-    def __call__(self, batch: Mapping[str, Array], key: Array | None) -> Outputs:
+    def __call__(self, batch: Batch, key: Array | None) -> Outputs:
         encoder_key, head_key = split_key(key, 2)
         hidden = self.encoder(
-            batch["input_ids"],
-            batch.get("token_type_ids"),
-            batch.get("position_ids"),
-            batch["segment_ids"],
+            batch.input_ids,
+            batch.token_type_ids,
+            batch.position_ids,
+            batch.segment_ids,
             key=encoder_key,
         )
-        words = (self.encoder.embeddings.word,) if self.head.tied else ()
-        return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
+        words = (self.encoder.embeddings.word,) if self.head.uses_word_embeddings else ()
+        with jax.named_scope("head"):
+            return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A BERT encoder with an output layer, free of parameters: `model(params, batch)`.
+    """An encoder with an output layer that holds no parameters: `model(params, batch)`.
 
-    NNX modules describe the computation; `nnx.split` has taken their parameters out once, so that
-    `jax.jit`, `jax.grad` and Optax see a nested dict of arrays and nothing else.
+    NNX modules describe the computation. `nnx.split` separates them from their parameters once, so
+    that `jax.jit`, `jax.grad` and Optax only see a nested dict of arrays.
     """
 
     config: EncoderConfig
     graphdef: nnx.GraphDef[Any]
     shapes: Params
-    """`jax.ShapeDtypeStruct` of every parameter: the tree that `params` must have."""
+    """`jax.ShapeDtypeStruct` of every parameter: `params` must have the same structure."""
     make_head: MakeHead
-    kind: str
-    """What the output layer is, such as ForQuestionAnswering."""
+    head: type[Head]
+    """Class of the output layer."""
     architecture: str
-    """Hugging Face class name of encoder + head, such as BertForQuestionAnswering."""
+    """Transformers class of encoder and head, such as BertForQuestionAnswering."""
 
     @classmethod
     def create(cls, config: EncoderConfig, make_head: MakeHead) -> "Model":
-        """Build abstractly: no parameter is allocated, whatever the size.
+        """Build a model without allocating parameters.
 
         Raises:
           WeightsError: if the family of encoders has no such output layer.
         """
         module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, nnx.Rngs(0)))
         graphdef, state = nnx.split(module)
-        kind = module.head.kind
-        architecture = FAMILIES[config.model_type].class_name(config.model_type, kind)
-        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, kind, architecture)
+        head = type(module.head)
+        architecture = FAMILIES[config.model_type].class_name(config.model_type, head.head_type)
+        return cls(config, graphdef, nnx.to_pure_dict(state), make_head, head, architecture)
 
     @property
     def family(self) -> Family:
-        """Names and sizes of encoders of this architecture."""
+        """The family of the encoder."""
         return FAMILIES[self.config.model_type]
 
+    @property
+    def head_type(self) -> str:
+        """Type of the output layer, such as ForQuestionAnswering."""
+        return self.head.head_type
+
     def __call__(
-        self, params: Params, batch: Mapping[str, Array], *, key: Array | None = None
+        self, params: Params, batch: Batch | Mapping[str, Any], *, key: Array | None = None
     ) -> Outputs:
         """Run the model.
 
         Args:
           params: nested dict shaped as `self.shapes`.
-          batch: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
-            [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`) and
-            `cls_position` [R, K], the position of each segment's [CLS]; by default one segment a
-            row, at 0.
+          batch: a `Batch`, or a tokenizer's dict: see `as_batch`.
           key: dropout key; None means no dropout.
 
         Returns:
           `hidden_states` [R, T, D] and the head's outputs, such as `logits`.
         """
-        inputs = {name: jnp.asarray(array) for name, array in batch.items()}
-        inputs.setdefault("cls_position", jnp.zeros((inputs["input_ids"].shape[0], 1), jnp.int32))
-        if "attention_mask" in inputs:
-            inputs.setdefault("segment_ids", inputs.pop("attention_mask"))
-        inputs.setdefault("segment_ids", jnp.ones_like(inputs["input_ids"]))
-        return nnx.merge(self.graphdef, params)(inputs, key)
+        batch = jax.tree.map(jnp.asarray, as_batch(batch))
+        return nnx.merge(self.graphdef, params)(batch, key)
+
+    @staticmethod
+    def first_layer(params: Params) -> Params:
+        """Return the part of a parameter tree, such as gradients, that is the first layer's."""
+        layers: Params = params["encoder"]["layers"]
+        first: Params = layers[min(layers)]
+        return first
 
     def init(self, seed: int) -> Params:
-        """Initialise every parameter from scratch (normal, 0.02; see `layers.dense`)."""
+        """Initialize all parameters from a seed; see `layers.dense`."""
 
-        def make() -> Params:
+        def init() -> Params:
             module = EncoderWithHead(self.config, self.make_head, nnx.Rngs(seed))
             return nnx.to_pure_dict(nnx.state(module))
 
-        return jax.jit(make)()
+        return jax.jit(init)()
 
     def init_head(self, seed: int) -> Params:
-        """Initialise the output layer alone: a new task's layer over a pre-trained encoder."""
+        """Initialize only the output layer, for a new task on a pre-trained encoder."""
 
-        def make() -> Params:
+        def init() -> Params:
             return nnx.to_pure_dict(nnx.state(self.make_head(self.config, nnx.Rngs(seed))))
 
-        return jax.jit(make)()
+        return jax.jit(init)()
+
+
+def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:
+    """Return a batch of named arrays, as a tokenizer gives them; a batch as it is.
+
+    Args:
+      inputs: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
+        [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`), and
+        `cls_position` [R, K], the place of each segment's [CLS]; by default one segment per row,
+        at 0. Other names go to `Batch.extra`.
+    """
+    if isinstance(inputs, Batch):
+        return inputs
+    arrays = {name: jnp.asarray(values) for name, values in inputs.items()}
+    core = {field.name for field in dataclasses.fields(Batch)} - {"extra"}
+    mask = arrays.pop("attention_mask", jnp.ones_like(arrays["input_ids"]))
+    defaults = {
+        "segment_ids": mask,
+        "position_ids": None,
+        "cls_position": jnp.zeros((len(arrays["input_ids"]), 1), jnp.int32),
+    }
+    given = {name: values for name, values in arrays.items() if name in core}
+    extra = {name: values for name, values in arrays.items() if name not in core}
+    return Batch(**(defaults | given), extra=extra)

@@ -7,19 +7,19 @@ Efficient, and Long Context Finetuning and Inference" (2024), arXiv:2412.13663. 
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from flaxbert.models.attention import attend
 from flaxbert.models.layers import (
     ACTIVATIONS,
     EncoderConfig,
-    attend,
     dense,
     dropout,
     embed,
     layer_norm,
-    same_segment,
     split_key,
     with_remat,
 )
@@ -30,9 +30,9 @@ class ModernBertConfig(EncoderConfig):
     """Sizes and constants of a ModernBERT encoder."""
 
     layer_types: tuple[str, ...] = ()
-    """Of each layer: full_attention or sliding_attention."""
+    """Attention of each layer: full_attention or sliding_attention."""
     local_attention: int = 128
-    """Tokens that a local layer's token sees: half of them on each side."""
+    """Window of a local layer: a token attends to half as many tokens on each side."""
     global_rope_theta: float = 160_000.0
     local_rope_theta: float = 10_000.0
     attention_bias: bool = False
@@ -41,14 +41,13 @@ class ModernBertConfig(EncoderConfig):
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
 
-    @property
-    def local(self) -> tuple[bool, ...]:
-        """Of each layer: whether its attention is local."""
-        return tuple(kind == "sliding_attention" for kind in self.layer_types)
+    def is_local(self, layer: int) -> bool:
+        """Return whether a layer's attention is limited to the window."""
+        return self.layer_types[layer] == "sliding_attention"
 
 
 def rotate(x: Array, position_ids: Array, theta: float) -> Array:
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, section 3.4.2).
+    """Apply rotary position embedding (Su et al. 2021, arXiv:2104.09864, section 3.4.2).
 
     Args:
       x: [R, T, N, H]; dimension i is rotated with dimension i + H/2, as in GPT-NeoX.
@@ -64,11 +63,11 @@ def rotate(x: Array, position_ids: Array, theta: float) -> Array:
 
 
 class Layer(nnx.Module):
-    """One block. Pre-LN: each sub-layer normalises its input; the sum is left as it is."""
+    """One block. Pre-LN: each sub-layer normalizes its input; the sum is not normalized."""
 
     def __init__(self, config: ModernBertConfig, index: int, rngs: nnx.Rngs):
         width = config.hidden_size
-        # The embeddings end with a LayerNorm, so the first layer needs none.
+        # The embeddings end with a LayerNorm, so the first layer has none.
         self.attention_norm = layer_norm(config, rngs) if index else None
         self.qkv = dense(config, width, 3 * width, rngs, bias=config.attention_bias)
         self.attention_output = dense(config, width, width, rngs, bias=config.attention_bias)
@@ -78,50 +77,62 @@ class Layer(nnx.Module):
         self.output = dense(config, config.intermediate_size, width, rngs, bias=config.mlp_bias)
         self.heads = config.num_attention_heads
         self.activation = config.hidden_act
-        local = config.local[index]
+        local = config.is_local(index)
         self.theta = config.local_rope_theta if local else config.global_rope_theta
+        self.window = config.local_attention // 2 if local else None
         self.attention_rate = config.attention_dropout
         self.rate = config.mlp_dropout
 
-    def __call__(self, x: Array, mask: Array, position_ids: Array, key: Array | None) -> Array:
-        """[R, T, D], mask [R, 1, T, S], position_ids [R, T] -> [R, T, D]."""
-        probs_key, attention_key, output_key = split_key(key, 3)
-        y = x if self.attention_norm is None else self.attention_norm(x)
-        q, k, v = jnp.split(self.qkv(y), 3, axis=-1)
-        q, k, v = (each.reshape(*each.shape[:2], self.heads, -1) for each in (q, k, v))
-        q, k = (rotate(each, position_ids, self.theta) for each in (q, k))
-        y = self.attention_output(attend(q, k, v, mask, self.attention_rate, probs_key))
-        x += dropout(y, self.attention_rate, attention_key)
-        y, gate = jnp.split(self.intermediate(self.norm(x)), 2, axis=-1)  # [R, T, F] each
-        # Gated linear unit: Shazeer 2020, arXiv:2002.05202.
-        return x + self.output(
-            dropout(ACTIVATIONS[self.activation](y) * gate, self.rate, output_key)
+    def __call__(
+        self, x: Array, segment_ids: Array, position_ids: Array, key: Array | None
+    ) -> Array:
+        """Map hidden states [R, T, D], segment and position ids [R, T] to [R, T, D]."""
+        attention_key, residual_key, mlp_key = split_key(key, 3)
+        y = self.attend(x, segment_ids, position_ids, attention_key)
+        x += dropout(y, self.attention_rate, residual_key)
+        return x + self.feed_forward(x, mlp_key)
+
+    @jax.named_scope("attention")
+    def attend(self, x: Array, segment_ids: Array, position_ids: Array, key: Array | None) -> Array:
+        """Normalize and attend: map [R, T, D] to [R, T, D]."""
+        x = x if self.attention_norm is None else self.attention_norm(x)
+        split = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
+        q, k, v = (part.reshape(split) for part in jnp.split(self.qkv(x), 3, axis=-1))
+        q, k = rotate(q, position_ids, self.theta), rotate(k, position_ids, self.theta)
+        context = attend(
+            q, k, v, segment_ids, window=self.window, rate=self.attention_rate, key=key
         )
+        return self.attention_output(context)
+
+    @jax.named_scope("mlp")
+    def feed_forward(self, x: Array, key: Array | None) -> Array:
+        """Normalize and apply a gated linear unit (Shazeer 2020, arXiv:2002.05202)."""
+        y, gate = jnp.split(self.intermediate(self.norm(x)), 2, axis=-1)  # [R, T, F] each
+        return self.output(dropout(ACTIVATIONS[self.activation](y) * gate, self.rate, key))
 
 
 class Embeddings(nnx.Module):
-    """Word embeddings, LayerNorm, dropout."""
+    """Word embeddings, LayerNorm and dropout."""
 
     def __init__(self, config: ModernBertConfig, rngs: nnx.Rngs):
         self.word = embed(config, config.vocab_size, config.hidden_size, rngs)
         self.norm = layer_norm(config, rngs)
         self.rate = config.embedding_dropout
 
+    @jax.named_scope("embeddings")
     def __call__(self, input_ids: Array, key: Array | None) -> Array:
-        """[R, T] -> [R, T, D]."""
+        """Map ids [R, T] to embeddings [R, T, D]."""
         return dropout(self.norm(self.word(input_ids)), self.rate, key)
 
 
 class ModernBert(nnx.Module):
-    """The encoder, without any output layer."""
+    """The encoder, without an output layer."""
 
     def __init__(self, config: ModernBertConfig, rngs: nnx.Rngs):
         self.embeddings = Embeddings(config, rngs)
         layers = range(config.num_hidden_layers)
         self.layers = nnx.List([Layer(config, index, rngs) for index in layers])
         self.norm = layer_norm(config, rngs)
-        self.local = config.local
-        self.reach = config.local_attention // 2
         self.remat = config.remat
 
     def __call__(
@@ -133,15 +144,14 @@ class ModernBert(nnx.Module):
         *,
         key: Array | None = None,
     ) -> Array:
-        """Encode packed rows; see `bert.Bert`. There are no token types: they change nothing."""
+        """Encode packed rows; see `bert.Bert`. `token_type_ids` have no effect."""
+        del token_type_ids
         if position_ids is None:
             position_ids = jnp.broadcast_to(jnp.arange(input_ids.shape[1]), input_ids.shape)
-        everywhere = same_segment(jnp.ones_like(input_ids) if segment_ids is None else segment_ids)
-        distance = jnp.abs(position_ids[:, :, None] - position_ids[:, None, :])
-        near = everywhere & (distance <= self.reach)[:, None]
+        if segment_ids is None:
+            segment_ids = jnp.ones_like(input_ids)
         embedding_key, *layer_keys = split_key(key, 1 + len(self.layers))
         x = self.embeddings(input_ids, embedding_key)
-        for layer, local, layer_key in zip(self.layers, self.local, layer_keys, strict=True):
-            run = with_remat(layer.__call__, self.remat)
-            x = run(x, near if local else everywhere, position_ids, layer_key)
+        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
+            x = with_remat(layer.__call__, self.remat)(x, segment_ids, position_ids, layer_key)
         return self.norm(x)

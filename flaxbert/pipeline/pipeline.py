@@ -1,12 +1,9 @@
-"""From a configuration to everything a run works with: model, task, tokenizer, data sets."""
+"""The pipeline: what training, evaluation, prediction and serving share."""
 
 import dataclasses
-import json
 import logging
 import math
-import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,87 +11,244 @@ import jax
 import numpy as np
 
 from flaxbert import hub
-from flaxbert.config import Config
-from flaxbert.data import coverage
+from flaxbert.config import DataConfig, ModelConfig
+from flaxbert.data import checks, coverage
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
-from flaxbert.data.shuffle import permutation
-from flaxbert.data.table import Table
-from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer, save
-from flaxbert.data.windows import TooLongError
-from flaxbert.errors import ConfigError, WeightsError, WorkdirError
+from flaxbert.data.table import Reading
+from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer
+from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models.families import read_config
+from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pretrained import formats, mapping
+from flaxbert.pretrained.export import export
 from flaxbert.pretrained.load import other_head
 from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
-from flaxbert.tasks.base import HasThresholds, HasUnits, Task
+from flaxbert.tasks.base import HasUnits, Task
 from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
 
-SHORTEST_SEGMENT = 8
-"""Tokens that a packed segment has at least, on average: fixes K, the slots of a row."""
+MIN_MEAN_SEGMENT = 8
+"""Tokens that a packed sequence has at least, on average: bounds the sequences of a row (K)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """What training, evaluation and prediction share."""
+    """A task with the tokenizer and the model that it uses, without weights."""
 
-    config: Config
-    directory: Path
-    hf_config: Mapping[str, Any]
-    tokenizer: Tokenizer
+    task_name: str
     task: Task
+    tokenizer: Tokenizer
     model: Model
-    mesh: Any
+    mesh: sharding.Mesh
+    data: DataConfig
+    directory: Path
+    """The checkpoint's."""
+    hf_config: Mapping[str, Any]
+    """The checkpoint's config.json."""
+
+    @classmethod
+    def build(
+        cls,
+        task_name: str,
+        model: ModelConfig,
+        data: DataConfig,
+        options: Any = None,
+        *,
+        init: str | None = None,
+        train: Reading[Any] | None = None,
+    ) -> "Pipeline":
+        """Find the checkpoint, and build tokenizer, task and model for it.
+
+        Args:
+          task_name: one of TASKS.
+          model: how the encoder is built.
+          data: lengths, columns and packing.
+          options: the task's; None for its defaults.
+          init: what to use in place of `model.init`, such as a run's workdir.
+          train: the training examples as read, from which labels may come; None in evaluation
+            and prediction.
+
+        Raises:
+          ConfigError: for options that do not fit each other or the checkpoint.
+          DataError: for labels that are malformed.
+          HubError: if the checkpoint cannot be fetched.
+          WeightsError: if it is not one that the task can use.
+        """
+        given, init = init in (None, model.init), init or model.init
+        directory = resolve(init, model.revision if given else None)
+        hf_config = formats.read_config(directory)
+        if train is None:
+            _require_problem_type(directory, hf_config, task_name)
+        tokenizer = load_tokenizer(directory)
+        encoder = _encoder_config(hf_config, model, data, init)
+        encoder = _with_vocabulary(encoder, tokenizer, directory, resize=model.resize_vocab)
+        known = hf_config
+        if model.reinit_head and train is not None:  # the old output layer's labels go with it
+            known = {key: value for key, value in hf_config.items() if key != "id2label"}
+        options = options or TASKS[task_name].options_type()
+        task = TASKS[task_name].create(data, options, train, known)
+        built = Model.create(encoder, task.make_head)
+        mesh = sharding.make_mesh()
+        return cls(task_name, task, tokenizer, built, mesh, data, directory, hf_config)
 
     @property
     def commit(self) -> str | None:
-        """Of a model of the hub."""
+        """The commit of a checkpoint from the hub."""
         return hub.commit_of(self.directory)
 
     @property
     def row_length(self) -> int:
-        """Tokens of a row (T)."""
-        return self.config.data.row_length or self.config.data.max_length
+        """Tokens per row (T)."""
+        return self.data.row_length or self.data.max_length
 
     @property
     def segments(self) -> int:
-        """Slots of a row (K)."""
-        return max(1, self.row_length // SHORTEST_SEGMENT) if self.config.data.packing else 1
+        """Largest number of sequences in a row (K)."""
+        return max(1, self.row_length // MIN_MEAN_SEGMENT) if self.data.packing else 1
 
-    def load_params(self, *, trained: bool = False) -> Params:
+    # --- data ------------------------------------------------------------------------------------
+
+    def tokenize(
+        self,
+        examples: Sequence[Any],
+        source: str,
+        *,
+        batch_size: int,
+        labeled: bool,
+        malformed: int = 0,
+        seed: int | None = None,
+        epochs: float = 1.0,
+        accumulation_steps: int = 1,
+    ) -> Dataset:
+        """Tokenize examples and plan their batches; log what was cut or is unknown.
+
+        Args:
+          examples: of the task.
+          source: their name in messages.
+          batch_size: features per step.
+          labeled: whether the examples have labels.
+          malformed: the number of records of the source that were left out.
+          seed: shuffles each epoch; None keeps the order.
+          epochs: passes over the data.
+          accumulation_steps: micro-batches of a step.
+
+        Raises:
+          DataError: for an example that is too long, unless it is to be left out.
+          WeightsError: for a token that the model has no embedding for.
+        """
+        examples, features = self.featurize(examples, source, labeled=labeled)
+        batches = self.batches(
+            features,
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+            accumulation_steps=accumulation_steps,
+        )
+        message = f"{source}: {len(examples)} examples, {len(features)} features"
+        if features.truncated:
+            message += (
+                f"; {features.truncated_count} of them cut to data.max_length="
+                f"{self.data.max_length} tokens"
+            )
+        log.info(message)
+        unknown = coverage.unknown(features, self.tokenizer)
+        if unknown.lost or unknown.share >= 0.001:
+            level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
+            log.log(level, f"{source}: {unknown.describe(examples)}")
+        return Dataset(examples, batches, labeled, malformed + len(features.dropped))
+
+    def batches(
+        self,
+        features: Features,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        epochs: float = 1.0,
+        accumulation_steps: int = 1,
+        power_of_two_buckets: bool = False,
+    ) -> Batches:
+        """Plan the batches of features; see `tokenize` and `Batches`."""
+        steps_per_epoch = math.ceil(len(features) / batch_size)
+        return Batches(
+            features,
+            batch_size=batch_size,
+            row_length=self.row_length,
+            segments=self.segments,
+            data_parallelism=sharding.data_parallelism(self.mesh),
+            microbatches=accumulation_steps,
+            steps=math.ceil(steps_per_epoch * epochs),
+            seed=seed,
+            resample=self.task.resampler(self.tokenizer),
+            power_of_two_buckets=power_of_two_buckets,
+        )
+
+    def featurize(
+        self, examples: Sequence[Any], source: str, *, labeled: bool
+    ) -> tuple[list[Any], Features]:
+        """Tokenize examples, without a plan of batches.
+
+        Returns:
+          The examples that fit, and their features; the others are in `Features.dropped`.
+
+        Raises:
+          DataError, WeightsError: see `tokenize`.
+        """
+        features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        checks.log_issues(checks.too_long_issues(source, features.dropped))
+        kept = [example for n, example in enumerate(examples) if n not in features.dropped]
+        highest = int(features.per_token["input_ids"].max(initial=0))
+        if highest >= self.model.config.vocab_size:
+            raise WeightsError(
+                f"{self.directory}: the tokenizer gives the id {highest}, but the model has "
+                f"embeddings only for ids below {self.model.config.vocab_size}; they are not of "
+                "the same model."
+            )
+        return kept, features
+
+    # --- weights ---------------------------------------------------------------------------------
+
+    def load_params(
+        self, *, seed: int = 0, reinit_head: bool = False, trained: bool = False
+    ) -> Params:
         """Read the weights (numpy arrays), and log what was loaded and what is new.
 
         Args:
-          trained: the checkpoint must hold the task's output layer too.
+          seed: of new parameters.
+          reinit_head: whether the output layer is new even if the checkpoint has one.
+          trained: whether the checkpoint must have the task's output layer.
 
         Raises:
-          WeightsError: see `weights.load`; with `trained` also for another task's output layer.
+          WeightsError: see `mapping.load`; with `trained` also for another task's output layer.
         """
-        params, report = self.read_params(trained=trained)
+        params, report = self.read_params(seed=seed, reinit_head=reinit_head, trained=trained)
         log.info(report.describe())
-        if self.hf_config.get("model_type") == "albert" and self.model.kind == "ForPreTraining":
+        if (
+            self.hf_config.get("model_type") == "albert"
+            and self.model.head_type == "ForPreTraining"
+        ):
             log.warning(
-                "ALBERT's second output was made to tell the order of two texts; here it learns "
+                "ALBERT's second output was trained to tell the order of two texts; here it learns "
                 "whether one text follows another, and is evaluated on that. To leave it out: "
                 "--config.options.next_sentence=false."
             )
         return params
 
-    def read_params(self, *, trained: bool = False) -> tuple[Params, mapping.LoadReport]:
-        """Read the weights without a report in the log; see `load_params`."""
-        config = self.config
-        other = other_head(self.hf_config, self.model.kind)
+    def read_params(
+        self, *, seed: int = 0, reinit_head: bool = False, trained: bool = False
+    ) -> tuple[Params, mapping.LoadReport]:
+        """Read the weights and the report on them; see `load_params`."""
+        other = other_head(self.hf_config, self.model.head_type)
         if other and trained:
             raise WeightsError(
                 f"{self.directory}: config.json says {other}, whose output layer is not that of "
-                f"--config.task={config.task}; choose the task that it was trained for, or train "
-                "first."
+                f"--config.task={self.task_name}; choose the task that it was trained for, or "
+                "train first."
             )
         if other:
             log.info(f"{self.directory}: the output layer of {other} is another task's; left out")
@@ -106,9 +260,9 @@ class Pipeline:
         params, report = mapping.load(
             model,
             self.directory,
-            seed=config.train.seed,
-            reinit_head=bool(other) or (config.model.reinit_head and not trained),
-            stored=read_config(self.hf_config),
+            seed=seed,
+            reinit_head=bool(other) or (reinit_head and not trained),
+            checkpoint_config=read_config(self.hf_config),
         )
         if trained and report.fresh:
             raise WeightsError(
@@ -123,225 +277,90 @@ class Pipeline:
             )
         return params, report
 
-    def hold_out(self, examples: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Training examples, and those kept out (`data.threshold_split`) to fit thresholds on.
-
-        Examples made from one document, such as the questions on a paragraph, stay together.
-
-        Raises:
-          ConfigError: if the task has nothing to fit, or one part would be empty.
-        """
-        share = self.config.data.threshold_split
-        if not share:
-            return examples, []
-        if not isinstance(self.task, HasThresholds):
-            raise ConfigError(
-                f"data.threshold_split={share}: the task {self.config.task!r} has no thresholds to "
-                "fit"
-            )
-        documents = list(dict.fromkeys(map(self.task.group_key, examples)))
-        order = permutation(len(documents), self.config.train.seed, 0)
-        held = {documents[i] for i in order[: max(1, round(share * len(documents)))]}
-        kept = [each for each in examples if self.task.group_key(each) not in held]
-        if not kept:
-            raise ConfigError(f"data.threshold_split={share} leaves nothing to train on")
-        return kept, [each for each in examples if self.task.group_key(each) in held]
-
-    def featurize(
-        self, examples: list[Any], table: Table, *, labeled: bool
-    ) -> tuple[list[Any], Features]:
-        """Tokenise; `data.on_bad_row=skip` leaves out what is too long, and `table` is told.
-
-        Raises:
-          DataError: for what is too long, if it is not to be left out.
-          WeightsError: for a token that the model has no embedding for.
-        """
-        try:
-            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        except TooLongError as error:
-            if self.config.data.on_bad_row != "skip":
-                raise
-            examples = error.leave_out(examples, table)
-            features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        highest = int(features.tokens["input_ids"].max(initial=0))
-        if highest >= self.model.config.vocab_size:
-            raise WeightsError(
-                f"{self.directory}: the tokenizer gives the id {highest}, but the model has "
-                f"embeddings only for ids below {self.model.config.vocab_size}; they are not of "
-                "the same model."
-            )
-        return examples, features
-
-    def dataset(
-        self,
-        examples: list[Any],
-        table: Table,
-        *,
-        batch_size: int,
-        labeled: bool,
-        training: bool,
-    ) -> Dataset:
-        """Tokenise examples and plan their batches.
-
-        Args:
-          examples: of the task.
-          table: where they are from; told of those that are left out (`data.on_bad_row=skip`).
-          batch_size: features a step.
-          labeled: whether labels are required.
-          training: shuffle each epoch.
-        """
-        examples, features = self.featurize(examples, table, labeled=labeled)
-        batches = Batches(
-            features,
-            batch_size=batch_size,
-            row_length=self.row_length,
-            segments=self.segments,
-            shards=sharding.data_parallelism(self.mesh),
-            parts=self.config.train.accumulation_steps if training else 1,
-            steps=math.ceil(len(features) / batch_size),
-            seed=self.config.train.seed if training else None,
-        )
-        message = f"{table.source}: {len(examples)} examples, {len(features)} features"
-        if features.truncated:
-            message += (
-                f"; {features.truncated} of them cut to data.max_length="
-                f"{self.config.data.max_length} tokens"
-            )
-        log.info(message)
-        unknown = coverage.unknown(features, self.tokenizer)
-        if unknown.lost or unknown.share >= 0.001:
-            level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
-            log.log(level, f"{table.source}: {unknown.describe(examples)}")
-        return Dataset(examples, batches, labeled)
-
     def export(
         self, params: Params | None, directory: Path, task: Task | None = None, card: str = ""
     ) -> None:
-        """Write a Hugging Face directory (config, weights, tokenizer, model card) in one go.
+        """Write a Hugging Face directory: config, weights, tokenizer and model card.
 
         Args:
-          params: on the mesh; None leaves the weights out.
+          params: on the devices; None leaves the weights out.
           directory: replaced if it exists.
-          task: the one with fitted thresholds, if there are any.
-          card: its README.md.
+          task: with fitted thresholds; by default the pipeline's.
+          card: the text of its README.md.
 
         Raises:
           WorkdirError: if it cannot be written.
         """
-        try:
-            self._export(params, directory.resolve(), task or self.task, card)
-        except Exception as error:  # safetensors and tokenizers raise types of their own
-            raise WorkdirError(
-                f"{directory}: could not be written ({error}). The checkpoints are whole: make "
-                "room or mend the place, and run the same command again."
-            ) from error
-
-    def _export(self, params: Params | None, directory: Path, task: Task, card: str) -> None:
-        partial = directory.with_name(f".{directory.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if params is not None:
-            arrays = jax.tree.map(np.asarray, params)
-            if isinstance(task, HasUnits):
-                arrays = task.to_units(arrays)
-            mapping.save(self.model, arrays, partial)
-        # By it transformers' pipelines cut texts; the table may have been changed since.
-        self.tokenizer.model_max_length = self.model.config.positions
-        save(self.tokenizer, partial)
-        dropped = (
-            *("_name_or_path", "transformers_version", "torch_dtype"),
-            *("id2label", "label2id", "problem_type", "flaxbert"),
+        task = task or self.task
+        arrays = None if params is None else jax.tree.map(np.asarray, params)
+        if arrays is not None and isinstance(task, HasUnits):
+            arrays = task.to_units(arrays)
+        export(
+            directory,
+            model=self.model,
+            params=arrays,
+            tokenizer=self.tokenizer,
+            hf_config=self.hf_config,
+            task_config=task.hf_config(),
+            card=card,
         )
-        kept = {key: value for key, value in self.hf_config.items() if key not in dropped}
-        hf_config = kept | {
-            "architectures": [self.model.architecture],
-            "model_type": self.model.config.model_type,
-            "vocab_size": self.model.config.vocab_size,
-            "max_position_embeddings": self.model.config.max_position_embeddings,
-            "dtype": self.config.model.param_dtype,
-            **task.hf_config(),
-        }
-        text = json.dumps(hf_config, indent=2, ensure_ascii=False) + "\n"
-        (partial / "config.json").write_text(text, encoding="utf-8")
-        if card:
-            (partial / "README.md").write_text(card, encoding="utf-8")
-        old = directory.with_name(f".{directory.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if directory.exists():  # a directory is not replaced in one go: out of the way, then gone
-            os.replace(directory, old)
-        os.replace(partial, directory)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-PROBLEMS = {
-    "classification": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
-"""Tasks of one output layer, and the `problem_type` of config.json by which they are told apart."""
+def _require_problem_type(directory: Path, hf_config: Mapping[str, Any], task_name: str) -> None:
+    """Refuse a checkpoint whose output layer was trained for another task with the same layer."""
+    trained_for, ours = hf_config.get("problem_type"), TASKS[task_name].problem_type
+    for other, task in TASKS.items():
+        if trained_for is not None and task.problem_type == trained_for and ours is not None:
+            if ours == trained_for:
+                return
+            raise WeightsError(
+                f"{directory}: config.json's problem_type is {trained_for!r}, so its output layer "
+                f"is not that of --config.task={task_name}; use --config.task={other}."
+            )
 
 
-def prepare(config: Config, init: str, train: Table | None) -> Pipeline:
-    """Resolve the checkpoint, and build tokenizer, task and model (no weights yet).
+def _encoder_config(
+    hf_config: Mapping[str, Any], model: ModelConfig, data: DataConfig, init: str
+) -> EncoderConfig:
+    """Return the encoder's sizes and rates; check that they hold texts of `data.max_length`."""
+    encoder = read_config(
+        hf_config, dtype=model.dtype, param_dtype=model.param_dtype, remat=model.remat
+    )
+    if model.max_position_embeddings is not None:
+        positions = model.max_position_embeddings + encoder.position_offset
+        encoder = dataclasses.replace(encoder, max_position_embeddings=positions)
+    if model.dropout is not None:
+        encoder = encoder.with_dropout(model.dropout)
+    if data.max_length > encoder.max_positions:
+        raise ConfigError(
+            f"data.max_length={data.max_length}, but {init} has {encoder.max_positions} "
+            "positions; lower max_length, or repeat the table with "
+            f"--config.model.max_position_embeddings={data.max_length}"
+        )
+    return encoder
 
-    Args:
-      config: validated.
-      init: a specification as `config.model.init`.
-      train: the training rows, from which labels may come; None in evaluation and prediction.
+
+def _with_vocabulary(
+    encoder: EncoderConfig, tokenizer: Tokenizer, directory: Path, *, resize: bool
+) -> EncoderConfig:
+    """Return the encoder's config with an embedding for each token of the tokenizer.
 
     Raises:
-      ConfigError, DataError, WeightsError, HubError: see the parts.
+      WeightsError: if the checkpoint has fewer, and is not to be resized.
     """
-    directory = resolve(init, config.model.revision if init == config.model.init else None)
-    hf_config = formats.read_config(directory)
-    model_config = read_config(
-        hf_config,
-        dtype=config.model.dtype,
-        param_dtype=config.model.param_dtype,
-        remat=config.model.remat,
-    )
-    if config.model.max_position_embeddings is not None:
-        model_config = dataclasses.replace(
-            model_config,
-            max_position_embeddings=config.model.max_position_embeddings
-            + model_config.first_position,
-        )
-    if config.model.dropout is not None:
-        model_config = model_config.with_dropout(config.model.dropout)
-    if config.data.max_length > model_config.positions:
-        raise ConfigError(
-            f"data.max_length={config.data.max_length}, but {init} knows "
-            f"{model_config.positions} positions; lower max_length, or repeat the table with "
-            f"--config.model.max_position_embeddings={config.data.max_length}"
-        )
-    for task_name, problem in PROBLEMS.items():
-        trained_for = train is None and hf_config.get("problem_type") == problem
-        if trained_for and config.task in PROBLEMS and config.task != task_name:
-            raise WeightsError(
-                f"{directory}: config.json's problem_type is {problem!r}, so its output layer is "
-                f"not that of --config.task={config.task}; use --config.task={task_name}."
-            )
-    tokenizer = load_tokenizer(directory)
     ids = id_count(tokenizer)
-    if ids > model_config.vocab_size:
-        doubled = doubled_word(directory)
-        if doubled:
-            raise WeightsError(
-                f"{doubled}, so tokens have ids up to {ids - 1}, but config.json's vocab_size is "
-                f"{model_config.vocab_size}. Remove the line if the model was trained without it; "
-                f"set vocab_size to {ids} if its table of embeddings has that many rows."
-            )
-        if not config.model.resize_vocab:
-            raise WeightsError(
-                f"{directory}: the tokenizer has ids up to {ids - 1}, config.json's vocab_size "
-                f"is {model_config.vocab_size}; they are not of the same model. If tokens were "
-                "added to it: --config.model.resize_vocab=true."
-            )
-        model_config = dataclasses.replace(model_config, vocab_size=ids)
-    options = config.options or TASKS[config.task].options_type()
-    known = hf_config
-    if config.model.reinit_head and train is not None:  # the old output layer's labels go with it
-        known = {key: value for key, value in hf_config.items() if key != "id2label"}
-    task = TASKS[config.task].create(config.data, options, train, known)
-    model = Model.create(model_config, task.make_head)
-    return Pipeline(config, directory, hf_config, tokenizer, task, model, sharding.make_mesh())
+    if ids <= encoder.vocab_size:
+        return encoder
+    if doubled := doubled_word(directory):
+        raise WeightsError(
+            f"{doubled}, so tokens have ids up to {ids - 1}, but config.json's vocab_size is "
+            f"{encoder.vocab_size}. Remove the line if the model was trained without it; set "
+            f"vocab_size to {ids} if its table of embeddings has that many rows."
+        )
+    if not resize:
+        raise WeightsError(
+            f"{directory}: the tokenizer has ids up to {ids - 1}, config.json's vocab_size is "
+            f"{encoder.vocab_size}; they are not of the same model. If tokens were added to it: "
+            "--config.model.resize_vocab=true."
+        )
+    return dataclasses.replace(encoder, vocab_size=ids)

@@ -1,34 +1,46 @@
 """The jit-compiled forward step of evaluation and prediction."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
 from flaxbert.tasks.base import Task
-from flaxbert.types import DeviceBatch, Losses, Params
-
-PredictStep = Callable[[Params, DeviceBatch], tuple[Any, Losses]]
+from flaxbert.types import Batch, Losses, Params, TaskOutputs
 
 
-def make_predict_step(model: Model, task: Task, mesh: Any, *, labeled: bool) -> PredictStep:
-    """Forward step, `(params, batch) -> (task.predict's arrays, task.loss's sums)`, no dropout.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepOutputs:
+    """What the host reads of a forward step."""
 
-    `finite` [R] joins the arrays: whether all outputs of a row are. What a task makes of them,
-    such as the best label, may not show it.
-    """
+    outputs: TaskOutputs
+    finite: Array
+    """[R] bool: whether all outputs for a row are finite, which the task's may not show."""
+    losses: Losses
+    """Empty without labels."""
 
-    def predict_step(params: Params, batch: DeviceBatch) -> tuple[Any, Losses]:
+
+PredictStep = Callable[[Params, Batch], StepOutputs]
+
+
+def make_predict_step(
+    model: Model, task: Task, mesh: sharding.Mesh, *, labeled: bool
+) -> PredictStep:
+    """Return the jitted step `(params, batch) -> StepOutputs`, without dropout."""
+
+    def predict_step(params: Params, batch: Batch) -> StepOutputs:
         outputs = model(params, batch)
-        found = task.loss(outputs, batch) if labeled else {}
-        rows = batch["input_ids"].shape[0]
+        rows = batch.input_ids.shape[0]
         finite = jnp.ones(rows, bool)
         for values in outputs.values():
             if jnp.issubdtype(values.dtype, jnp.floating):
                 finite &= jnp.isfinite(values).reshape(rows, -1).all(axis=1)
-        return {**task.predict(outputs, batch), "finite": finite}, found
+        losses = task.loss(outputs, batch) if labeled else {}
+        return StepOutputs(task.predict(outputs, batch), finite, losses)
 
     return jax.jit(predict_step, out_shardings=sharding.replicated(mesh))

@@ -1,245 +1,229 @@
-"""Evaluation: run the model over a data set and hand its outputs back to the task."""
+"""The predictor: a trained model with everything that it needs to answer and to be evaluated."""
 
-import collections
-import contextlib
 import dataclasses
-import functools
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from flaxbert.data.batching import Batches
-from flaxbert.data.packing import PackedRow
-from flaxbert.data.table import Table
-from flaxbert.errors import DivergedError, Preempted
-from flaxbert.metrics.chance import worse_than_chance
-from flaxbert.pipeline.datasets import Dataset
+from flaxbert.config import Config, DataConfig, ModelConfig, validate
+from flaxbert.data import checks
+from flaxbert.data.table import Record, Table
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.models.families import read_config
+from flaxbert.pipeline import stored
+from flaxbert.pipeline.datasets import Dataset, read_examples, read_table
+from flaxbert.pipeline.evaluator import Evaluation, Evaluator
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.pipeline.predict_step import PredictStep, make_predict_step
+from flaxbert.pipeline.predict_step import make_predict_step
+from flaxbert.pretrained import formats
+from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import memory, sharding
-from flaxbert.runtime.compilation import compile_buckets
-from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.progress import Progress
-from flaxbert.tasks.base import Task, TaskOutputs, score_with_slices
+from flaxbert.tasks import TASKS
 from flaxbert.types import Metrics, Params, Prediction
 
 log = logging.getLogger("flaxbert")
 
-ENDS = ("", "/weight")
-"""What the names of an objective's two sums end with."""
+INPUTS = "inputs"
+"""The name of texts that a program gives, in messages: `inputs:3`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What evaluation gives: one record an example, and metrics where there are labels."""
+class Predictor:
+    """A trained model with its task: texts in, predictions out.
 
-    records: list[Prediction]
-    """Empty on all hosts but the first where there are no labels."""
-    metrics: Metrics
+    Programs are compiled once per shape. The number of rows is rounded up to a power of two, so
+    that requests of all sizes share few of them; the row length is `data.max_length`.
 
-
-def predict(
-    step: PredictStep,
-    params: Params,
-    batches: Batches,
-    mesh: Any,
-    progress: Callable[[int], None],
-    preemption: Preemption,
-    origin: Callable[[int], str],
-) -> tuple[TaskOutputs, Metrics]:
-    """Outputs of every feature, in the features' order, and the mean loss where there are labels.
-
-    Args:
-      step: from `step.make_predict_step`.
-      params: on the mesh.
-      batches: in order, not shuffled.
-      mesh: the mesh.
-      progress: called after each step with the number of sequences done.
-      preemption: asked at each step.
-      origin: where a sequence comes from, such as train.tsv:17.
-
-    Raises:
-      Preempted: told to stop.
-      DivergedError: for outputs that are not finite.
+    Attributes:
+      config: the task, lengths and options in use.
+      pipeline: task, tokenizer and model.
+      params: on the devices.
     """
-    features = batches.features
-    slots: dict[str, np.ndarray] = {}
-    tokens: dict[str, np.ndarray] = {}
-    totals: dict[str, float] = collections.defaultdict(float)
 
-    def collect(rows: list[PackedRow], pending: Any) -> None:
-        outputs, losses = jax.tree.map(np.asarray, pending)
-        for name, (value, weight) in losses.items():
-            totals[name] += float(value)
-            totals[f"{name}/weight"] += float(weight)
-        for store, kind, size in (
-            (slots, "slots", len(features.lengths)),
-            (tokens, "tokens", int(features.lengths.sum())),
-        ):
-            for name, values in outputs[kind].items():
-                if name not in store:
-                    store[name] = np.zeros((size, *values.shape[2:]), values.dtype)
-        for r, row in enumerate(rows):
-            if row and not outputs["finite"][r]:
-                raise DivergedError(
-                    f"{origin(row[0])}: the model's outputs for it, or for a text in the same row, "
-                    "are not finite, so they predict nothing. Try model.dtype=float32; weights "
-                    "that have grown this large must be trained anew, with a lower "
-                    "optim.learning_rate."
-                )
-            offset = 0
-            for k, sequence in enumerate(row):
-                length, start = int(features.lengths[sequence]), features.starts[sequence]
-                for name, store_values in slots.items():
-                    store_values[sequence] = outputs["slots"][name][r, k]
-                for name, store_values in tokens.items():
-                    here = outputs["tokens"][name][r, offset : offset + length]
-                    store_values[start : start + length] = here
-                offset += length
-        progress(sum(map(len, rows)))
+    def __init__(self, config: Config, pipeline: Pipeline, params: Params):
+        """Create a predictor.
 
-    # One step is in flight while the host stores the one before.
-    waiting: list[tuple[list[PackedRow], Any]] = []
-    for number in range(batches.steps_per_epoch):
-        if preemption.asked():
-            raise Preempted("stopped while evaluating; the same command continues")
-        rows = batches.full_rows(number)
-        build = functools.partial(batches.build, step=number)
-        waiting.append((rows, step(params, sharding.make_global_batch(rows, build, mesh))))
-        if len(waiting) > 1:
-            collect(*waiting.pop(0))
-    for item in waiting:
-        collect(*item)
-    return TaskOutputs(slots, tokens), objective_means(totals) if totals else {}
-
-
-def objective_means(sums: Mapping[str, Any]) -> Metrics:
-    """Each objective's mean, and `loss`, their sum, from sums of losses and of weights."""
-    weights = {name: float(sums[name]) for name in sums if name.endswith("/weight")}
-    means = {}
-    for name, weight in weights.items():
-        objective = name.removesuffix("/weight")
-        means[objective] = float(sums[objective]) / weight if weight else 0.0
-    return {"loss": sum(means.values())} | means
-
-
-class Evaluator:
-    """One data set, evaluated as often as wanted with one compiled program for each shape."""
-
-    def __init__(self, setup: Pipeline, data: Dataset):
-        self._setup, self.data = setup, data
-        self._step: PredictStep | None = None
-        self._warned = False
-
-    @classmethod
-    def open(cls, setup: Pipeline, table: Table, *, labeled: bool) -> "Evaluator":
-        """Tokenise a table's rows."""
-        examples = setup.task.examples(table, labeled=labeled)
-        return cls.of(setup, examples, table, labeled=labeled)
-
-    @classmethod
-    def of(
-        cls, setup: Pipeline, examples: list[Any], table: Table, *, labeled: bool
-    ) -> "Evaluator":
-        """Tokenise examples."""
-        size = setup.config.train.eval_batch_size
-        return cls(
-            setup,
-            setup.dataset(examples, table, batch_size=size, labeled=labeled, training=False),
-        )
-
-    @property
-    def examples(self) -> Sequence[Any]:
-        """The task's examples, in the order of the records."""
-        return self.data.examples
-
-    @property
-    def metric_names(self) -> list[str]:
-        """What `run` may give, before it has run (and without `perf/...`).
-
-        What an example must have for a metric is the task's affair: data or a slice may lack some,
-        such as the F1 of answerable questions where there is none.
+        Args:
+          config: the configuration that the pipeline was built from.
+          pipeline: task, tokenizer and model.
+          params: on the host, with the task's output layer.
         """
-        task = self._setup.task
-        names = list(task.score([], []))
-        slices = sorted({e.slice for e in self.data.examples if e.slice is not None})
-        losses = objective_means({f"{name}{end}": 1 for name in task.loss_names for end in ENDS})
-        return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
+        self.config, self.pipeline = config, pipeline
+        with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS):
+            self.params = sharding.shard_params(params, pipeline.mesh)
+        self._step = make_predict_step(pipeline.model, pipeline.task, pipeline.mesh, labeled=False)
 
-    def lower_is_better(self, metric: str) -> bool:
-        """Return whether a low value of a metric is a good one; slices are as the whole."""
-        task, name = self._setup.task, metric.partition("/")[0]
-        return name in ("loss", *task.loss_names, *task.lower_is_better)
+    @classmethod
+    def from_config(
+        cls, config: Config, workdir: Path | None = None, given: Collection[str] = ()
+    ) -> "Predictor":
+        """Load the model of a run, or `model.init` if there is no run.
 
-    def compile(self, params: Params) -> None:
-        """Compile for every batch height now; `run` does it otherwise."""
-        setup, batches = self._setup, self.data.batches
-        step = make_predict_step(setup.model, setup.task, setup.mesh, labeled=self.data.labeled)
-        with memory.explained("compiling an evaluation", memory.EVALUATION, batches):
-            self._step = compile_buckets(
-                step,
-                params,
-                batches.bucket_sizes,
-                lambda rows: sharding.make_global_batch([[]] * rows, batches.build, setup.mesh),
-            )
-
-    def run(
-        self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
-    ) -> Evaluation:
-        """Predict, decode, and score where there are labels; `task` may have fitted thresholds.
-
-        Metrics are the task's, `loss`, each slice's (`accuracy/en`), and under `perf/` those that
-        depend on the clock.
+        Args:
+          config: lengths, options and data.
+          workdir: of the run, whose own lengths and options are used; may be absent or empty.
+          given: keys of `config` that were set on purpose; see `stored.as_trained`.
 
         Raises:
-          Preempted: told to stop.
+          ConfigError: for a configuration that does not fit itself or the run.
+          WeightsError, HubError: for a checkpoint that is no model of the task.
         """
-        if self._step is None:
-            self.compile(params)
-        assert self._step is not None
-        task, data = task or self._setup.task, self.data
-        start = time.perf_counter()
-        active = jax.process_index() == 0
-        bar = Progress("evaluate", len(data.batches.features.lengths), active=active)
-        explained = memory.explained("evaluating", memory.EVALUATION, data.batches)
-        with explained, contextlib.closing(bar):
-            predictions, losses = predict(
-                self._step,
-                params,
-                data.batches,
-                self._setup.mesh,
-                bar.advance,
-                preemption or Preemption(),
-                lambda n: data.examples[data.batches.features.example[n]].origin,
-            )
-        # Scores are needed on every host, as thresholds and the best weights follow from them;
-        # without labels the records are only written.
-        records: list[Prediction] = []
-        if data.labeled or active:
-            records = task.decode(data.examples, data.batches.features, predictions)
-        metrics: Metrics = {}
-        if data.labeled:
-            metrics = score_with_slices(task, data.examples, records) | losses
-            if active:
-                self._compare_with_chance(task, records)
-        seconds = time.perf_counter() - start
-        metrics["perf/eval_seconds"] = seconds
-        metrics["perf/eval_examples_per_s"] = len(data.examples) / seconds
-        return Evaluation(records, metrics)
+        ours = workdir is not None and stored.holds_run(workdir)
+        if ours and workdir is not None:
+            config = stored.as_trained(config, workdir, given)
+        validate(config, TASKS)
+        if not ours:
+            stored.remark(config)
+        init = str(workdir) if ours else config.model.init
+        pipeline = Pipeline.build(config.task, config.model, config.data, config.options, init=init)
+        params = pipeline.load_params(seed=config.train.seed, trained=True)
+        return cls(config, pipeline, params)
 
-    def _compare_with_chance(self, task: Task, records: Sequence[Prediction]) -> None:
-        """Warn, once, where one label a text is wrong so often that the labels must be mixed up."""
-        labels = [record.get("label") for record in records]
-        names: Sequence[str] = getattr(task, "labels", ())
-        if self._warned or not set(labels) <= set(names):
-            return
-        numbers = {name: number for number, name in enumerate(names)}
-        gold = [example.label for example in self.data.examples]
-        warning = worse_than_chance(gold, [numbers[str(label)] for label in labels], names)
-        if warning:
-            self._warned = True
-            log.warning(f"evaluation: {warning}")
+    # --- for programs ----------------------------------------------------------------------------
+
+    def predict(self, inputs: Sequence[Any], *, top_k: int = 1) -> list[Prediction]:
+        """Predict for texts; the first call of each shape compiles.
+
+        Args:
+          inputs: one per prediction, in the task's form: a text; (text, second text);
+            (question, context); a sentence, or the list of its words; or a dict with the columns of
+            a data file.
+          top_k: alternatives to return: the best `top_k` answers of question answering, or labels
+            of classification.
+
+        Returns:
+          A dict for each input, of JSON's types; what it holds depends on the task:
+          see docs/architecture.md.
+
+        Raises:
+          DataError: for an input of another form, with its number, from 1.
+        """
+        if isinstance(inputs, str | bytes):
+            raise DataError("inputs: a list of texts is expected; put the text in a list: [text].")
+        if not inputs:
+            return []
+        task = self.pipeline.task
+        records = [
+            Record(task.record_of(item, f"{INPUTS}:{number}"), f"{INPUTS}:{number}")
+            for number, item in enumerate(inputs, start=1)
+        ]
+        strict = dataclasses.replace(self.config.data, on_bad_row="error", slices=None)
+        reading = read_examples(
+            self.config.task, Table(INPUTS, records), strict, self.config.options, labeled=False
+        )
+        examples, features = self.pipeline.featurize(reading, INPUTS, labeled=False)
+        data = self.pipeline.batches(
+            features, batch_size=self.config.train.eval_batch_size, power_of_two_buckets=True
+        )
+        evaluator = Evaluator(
+            self.pipeline, Dataset(examples, data, labeled=False), step=self._step, quiet=True
+        )
+        outputs = evaluator.outputs(self.params)
+        predictions = task.decode(examples, features, outputs)
+        return task.answers(examples, features, outputs, predictions, top_k=top_k)
+
+    def evaluate(self, source: str | Path) -> Metrics:
+        """Return the metrics on a labeled file or hub data set, without those of the clock.
+
+        Args:
+          source: a path, a pattern of paths, or a hub data set, as `data.eval`.
+
+        Raises:
+          DataError, HubError: if it cannot be read.
+        """
+        config = dataclasses.replace(self.config.data, eval=str(source))
+        dataset, _ = self.read(config, "eval")
+        evaluation = self.run(dataset)
+        return {
+            name: value
+            for name, value in evaluation.metrics.items()
+            if not name.startswith("perf/")
+        }
+
+    # --- for commands ----------------------------------------------------------------------------
+
+    def read(self, data: DataConfig, key: str) -> tuple[Dataset, Table]:
+        """Read and tokenize `data.eval` (with labels) or `data.predict` (without)."""
+        table, labeled = read_table(data, key), key == "eval"
+        examples = read_examples(
+            self.config.task, table, data, self.config.options, labeled=labeled
+        )
+        if labeled:
+            examples = self.pipeline.task.resolve(examples)
+        checks.log_issues(examples.issues)
+        dataset = self.pipeline.tokenize(
+            examples,
+            table.source,
+            batch_size=self.config.train.eval_batch_size,
+            labeled=labeled,
+            malformed=table.malformed + examples.malformed,
+        )
+        return dataset, table
+
+    def run(self, data: Dataset) -> Evaluation:
+        """Predict for a data set, and score it if it has labels."""
+        return Evaluator(self.pipeline, data).run(self.params)
+
+
+def load(
+    directory: str | Path,
+    *,
+    task: str | None = None,
+    options: Any = None,
+    max_length: int | None = None,
+    dtype: str = "float32",
+) -> Predictor:
+    """Load a trained model for prediction and evaluation.
+
+    Args:
+      directory: the workdir of a finished run, its export, any Hugging Face directory or hub id
+        of a model with an output layer.
+      task: one of TASKS; by default the run's, or the one that fits the output layer.
+      options: the task's; by default the run's.
+      max_length: the longest text in tokens; by default the run's, or as many as the model has
+        positions for, at most 512.
+      dtype: of the arithmetic, float32 or bfloat16.
+
+    Raises:
+      ConfigError: if no task fits the output layer, or the model has fewer positions.
+      WeightsError, HubError: if there is no such model.
+    """
+    init = str(directory)
+    path = Path(init).expanduser()
+    workdir = path.parent if path.name == "export" else path
+    if stored.holds_run(workdir) and (workdir / "config.json").is_file():
+        config = stored.config_of(workdir)
+        if task is not None:
+            config.task = task
+        if options is not None:
+            config.options = options
+    else:
+        config = _config_of_model(init, task, options)
+    config.model = dataclasses.replace(config.model, init=init, dtype=dtype)
+    if max_length is not None:
+        config.data = dataclasses.replace(
+            config.data, max_length=max_length, overlap=min(config.data.overlap, max_length // 4)
+        )
+    return Predictor.from_config(config)
+
+
+LONGEST = 512
+"""Tokens of a text, unless it is said otherwise."""
+
+
+def _config_of_model(init: str, task: str | None, options: Any) -> Config:
+    """Return a configuration for a model that no run of flaxbert has left."""
+    hf_config = formats.read_config(resolve(init))
+    if task is None:
+        fitting = [name for name, kind in TASKS.items() if kind.fits(hf_config)]
+        if len(fitting) != 1:
+            named = (hf_config.get("architectures") or ["no architecture"])[0]
+            raise ConfigError(
+                f"{init}: config.json names {named}, which fits "
+                f"{'several tasks' if fitting else 'no task'} that can predict. Give one: "
+                f"task={' or '.join(map(repr, fitting or TASKS))}."
+            )
+        (task,) = fitting
+    longest = min(LONGEST, read_config(hf_config).max_positions)
+    data = DataConfig(max_length=longest, overlap=longest // 4)
+    return Config(task=task, model=ModelConfig(init=init), data=data, options=options)

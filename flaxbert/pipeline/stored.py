@@ -10,7 +10,7 @@ from typing import Any
 
 from flaxbert.config import Config, fields
 from flaxbert.errors import ConfigError, WorkdirError
-from flaxbert.runtime.workdir import flat
+from flaxbert.runtime.workdir import flatten
 from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
@@ -88,6 +88,19 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
     return config
 
 
+def config_of(workdir: Path) -> Config:
+    """Return the configuration of a run: its task, lengths, options and columns.
+
+    Raises:
+      WorkdirError: if the run's config.json is missing or corrupt.
+    """
+    try:
+        task = _read(workdir / "config.json")["task"]
+    except (OSError, ValueError):
+        task = ""
+    return as_trained(Config(task=task), workdir, given=())
+
+
 def remark(config: Config) -> None:
     """Warn if `model.init` is a run's, and was trained with other lengths or options."""
     init = Path(config.model.init).expanduser()
@@ -114,12 +127,12 @@ def _read(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("task"), str):
         raise ValueError("no task in it")
-    return flat(content)
+    return flatten(content)
 
 
 def _differences(config: Config, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, bool]]:
     """Yield (key, run's value, value now, whether a flag may change it) of the run's own keys."""
-    now = flat(config.to_dict())
+    now = flatten(config.to_dict())
     for name, field, _ in fields(config):
         option = name.startswith("options.")
         if name not in stored or stored[name] == now[name]:  # not there: a key that is new

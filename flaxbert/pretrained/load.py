@@ -1,4 +1,4 @@
-"""The model alone, for use from Python."""
+"""Loading a model without a task, for use from Python."""
 
 import logging
 from collections.abc import Mapping
@@ -10,18 +10,7 @@ import jax.numpy as jnp
 
 from flaxbert.errors import WeightsError
 from flaxbert.models.families import FAMILIES, read_config
-from flaxbert.models.heads import (
-    HiddenStates,
-    MakeHead,
-    MultipleChoiceHead,
-    NextSentenceHead,
-    PoolerHead,
-    PreTrainingHead,
-    ReplacedTokenHead,
-    SequenceClassificationHead,
-    SpanHead,
-    TokenClassificationHead,
-)
+from flaxbert.models.heads import HEADS, Head, MakeHead, NoHead, PoolerHead
 from flaxbert.models.model import Model
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.source import resolve
@@ -29,84 +18,70 @@ from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
 
-TASKS_OWN = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-)
-"""Output layers of one task. Others' are of pre-training: parts of them serve any."""
+
+def head_class(model_type: str, class_name: str | None) -> type[Head] | None:
+    """Return the output layer of a transformers class; None for an unsupported class."""
+    family = FAMILIES[model_type]
+    head_type = family.head_type(model_type, class_name)
+    if head_type == "Model":
+        return PoolerHead if family.heads["Model"] else NoHead
+    return HEADS[head_type] if head_type else None
 
 
-def other_head(hf_config: Mapping[str, Any], kind: str) -> str | None:
-    """The class that config.json names, if its output layer is another task's than `kind`.
+def other_head(hf_config: Mapping[str, Any], head_type: str) -> str | None:
+    """Return the class in config.json if its output layer was trained for another task.
 
-    Tensors' names do not tell: a `classifier` scores texts, words or choices.
+    The names of tensors cannot show this: a `classifier` scores texts, tokens or choices.
     """
-    model_type = hf_config.get("model_type", "bert")
-    named = (hf_config.get("architectures") or [None])[0]
-    stored = FAMILIES[model_type].kind(model_type, named)
-    return named if stored in TASKS_OWN and stored != kind else None
+    model_type, class_name = _architecture(hf_config)
+    head = head_class(model_type, class_name)
+    is_other = head is not None and head.serves_one_task and head.head_type != head_type
+    return class_name if is_other else None
 
 
 def head_of(hf_config: Mapping[str, Any]) -> MakeHead:
-    """The output layer that a checkpoint's config.json names in `architectures`.
+    """Return the output layer of the class that config.json names in `architectures`.
 
     Raises:
-      WeightsError: for an output layer that flaxbert does not have, or labels without number.
+      WeightsError: for an unsupported output layer, or if `num_labels` is not a number.
     """
-    model_type = hf_config.get("model_type", "bert")
+    model_type, class_name = _architecture(hf_config)
     family = FAMILIES[model_type]
-    bare = PoolerHead if family.heads["Model"] else HiddenStates
-    named = (hf_config.get("architectures") or [None])[0]
-    if named is None:
-        return bare
-    kind = family.kind(model_type, named)
+    head = head_class(model_type, class_name or family.class_name(model_type, "Model"))
+    if head is None:
+        known = ", ".join(family.class_name(model_type, head_type) for head_type in family.heads)
+        raise WeightsError(f"config.json: architectures names {class_name}; flaxbert has {known}.")
     labels = len(hf_config.get("id2label") or ()) or hf_config.get("num_labels") or 2
     if not isinstance(labels, int):
         raise WeightsError(f"config.json: num_labels is {labels!r}; expected int.")
-    every = 1.0  # masked places scored: a caller may mask as many as it likes
-    heads: dict[str, MakeHead] = {
-        "Model": bare,
-        "ForQuestionAnswering": SpanHead,
-        "ForMultipleChoice": MultipleChoiceHead,
-        "ForNextSentencePrediction": NextSentenceHead,
-        "ForReplacedTokenDetection": ReplacedTokenHead,
-        "ForMaskedLM": lambda config, rngs: PreTrainingHead(config, every, False, rngs),
-        "ForPreTraining": lambda config, rngs: PreTrainingHead(config, every, True, rngs),
-        "ForSequenceClassification": lambda config, rngs: SequenceClassificationHead(
-            config, labels, rngs
-        ),
-        "ForTokenClassification": lambda config, rngs: TokenClassificationHead(
-            config, labels, rngs
-        ),
-    }
-    if kind is None:
-        known = ", ".join(
-            family.class_name(hf_config.get("model_type", "bert"), each) for each in family.heads
-        )
-        raise WeightsError(f"config.json: architectures names {named}; flaxbert has {known}.")
-    return heads[kind]
+    return head.maker(labels)
+
+
+def _architecture(hf_config: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return `model_type` and the first of `architectures`, if there is any."""
+    class_names = hf_config.get("architectures") or [None]
+    return hf_config.get("model_type", "bert"), class_names[0]
 
 
 def load_strictly(model: Model, directory: Path) -> tuple[Model, Params, mapping.LoadReport]:
-    """Read a checkpoint with the output layer that its config.json names.
+    """Read a checkpoint whose output layer must be complete.
 
-    A pooler alone may be absent, as in encoders that were trained without: the model has none then.
+    A bare encoder may lack its pooler, as encoders that were trained without one do; the returned
+    model then has none.
 
     Raises:
-      WeightsError: see `weights.load`; also for an output layer that is not there.
+      WeightsError: see `mapping.load`; also if the output layer is missing.
     """
     params, report = mapping.load(model, directory, seed=0)
-    if report.fresh and model.kind == HiddenStates.kind:
-        log.info(f"{directory}: has no pooler, so neither has the model")
-        model = Model.create(model.config, HiddenStates)
+    if report.fresh and model.head is PoolerHead:
+        log.info(f"{directory}: the checkpoint has no pooler; the model is built without one")
+        model = Model.create(model.config, NoHead)
         params, report = mapping.load(model, directory, seed=0)
     if report.fresh:
         raise WeightsError(
-            f"{directory}: config.json says {model.architecture}, but there is no "
-            f"{', '.join(report.fresh)}. For the encoder alone: flaxbert convert "
-            f"{directory} DIR --architecture="
+            f"{directory}: config.json names {model.architecture}, but there is no "
+            f"{', '.join(report.fresh)} in the checkpoint. To use the encoder alone: "
+            f"flaxbert convert {directory} DIR --architecture="
             + model.family.class_name(model.config.model_type, "Model")
         )
     return model, params, report
@@ -120,7 +95,7 @@ def from_pretrained(
     Args:
       init: hub id, directory, a finished run's workdir, or package://NAME.
       revision: branch, tag or commit of a hub id.
-      dtype: what the arithmetic runs in, float32 or bfloat16.
+      dtype: type of the arithmetic, float32 or bfloat16.
 
     Returns:
       `(model, params)`: `model(params, batch)` gives `hidden_states` [R, T, D] and the head's

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, from which data, by which recipe, and how good."""
+"""The model card of an export: what it is, its data, its recipe and its metrics."""
 
 import json
 import shlex
@@ -6,66 +6,57 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from flaxbert.config import Config
 from flaxbert.models.model import Model
-
-PIPELINES = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForMultipleChoice": "multiple-choice",
-    "ForMaskedLM": "fill-mask",
-}
-"""Hugging Face's names of tasks, by which its hub files models."""
 
 
 def model_card(
-    config: Config,
     model: Model,
+    settings: Mapping[str, Any],
     results: Mapping[str, float],
     commits: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The text of README.md, with the hub's metadata in front.
+    """Return the text of README.md, with the metadata of the Hugging Face Hub in front.
 
     Args:
-      config: the run's.
       model: encoder and output layer.
-      results: of the run; what depends on the clock is left out.
-      commits: {config key: commit} of what is from the hub.
+      settings: the run's configuration, by sections and keys.
+      results: metrics of the run; those that depend on the clock are left out.
+      commits: {config key: commit} of what was fetched from the hub.
     """
-    metadata = {"library_name": "transformers", "tags": ["flaxbert", config.task]}
-    if model.kind in PIPELINES:
-        metadata["pipeline_tag"] = PIPELINES[model.kind]
-    if _is_hub_id(config.model.init):
-        metadata["base_model"] = config.model.init
-    # JSON is YAML; strings need no further escaping.
-    lines = [f"{key}: {json.dumps(value)}" for key, value in metadata.items()]
-    metrics = {name: value for name, value in results.items() if not name.startswith("perf/")}
-    recipe = config.to_dict()
-    optim, train, data = recipe["optim"], recipe["train"], recipe["data"]
-    rows = {
-        "from": _at(config.model.init, commits.get("model.init")),
-        "trained on": _at(data["train"], commits.get("data.train")),
-        "evaluated on": _at(data["eval"] or "nothing", commits.get("data.eval")),
+    task, init = settings["task"], settings["model"]["init"]
+    optim, train, data = settings["optim"], settings["train"], settings["data"]
+    metadata = {"library_name": "transformers", "tags": ["flaxbert", task]}
+    if model.head.pipeline_tag:
+        metadata["pipeline_tag"] = model.head.pipeline_tag
+    if _is_hub_id(init):
+        metadata["base_model"] = init
+    metrics = {
+        name: f"{value:.4g}" for name, value in results.items() if not name.startswith("perf/")
+    }
+    recipe = {
+        "base model": _with_commit(init, commits.get("model.init")),
+        "trained on": _with_commit(data["train"], commits.get("data.train")),
+        "evaluated on": _with_commit(data["eval"] or "nothing", commits.get("data.eval")),
         "epochs": train["epochs"],
         "batch size": train["batch_size"],
         "peak learning rate": optim["learning_rate"],
         "warm-up": optim["warmup"],
         "weight decay": optim["weight_decay"],
-        "longest sequence": data["max_length"],
+        "maximum sequence length": data["max_length"],
         "seed": train["seed"],
-        "arithmetic": config.model.dtype,
+        "dtype": settings["model"]["dtype"],
     }
     return "\n".join(
         [
             "---",
-            *lines,
+            *(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),  # JSON is YAML
             "---",
             "",
-            f"# {model.architecture}: {config.task.replace('_', ' ')}",
+            f"# {model.architecture}: {task.replace('_', ' ')}",
             "",
-            "Fine-tuned with flaxbert. transformers loads it:",
+            "Fine-tuned with flaxbert. To load it with transformers:",
             "",
             "```python",
             f"from transformers import AutoTokenizer, {model.architecture}",
@@ -76,24 +67,24 @@ def model_card(
             "",
             "## Recipe",
             "",
-            *_table(("what", "value"), rows),
+            *_table(("setting", "value"), recipe),
             "",
             *_command(),
             "## Evaluation",
             "",
-            *_table(("metric", "value"), {name: f"{value:.4g}" for name, value in metrics.items()}),
+            *_table(("metric", "value"), metrics),
             "",
-            "## Whole configuration",
+            "## Full configuration",
             "",
             "```json",
-            json.dumps(recipe, indent=2, ensure_ascii=False),
+            json.dumps(settings, indent=2, ensure_ascii=False),
             "```",
             "",
         ]
     )
 
 
-def _at(source: str, commit: str | None) -> str:
+def _with_commit(source: str, commit: str | None) -> str:
     return f"{source} (commit {commit})" if commit else source
 
 
@@ -103,13 +94,13 @@ def _table(head: tuple[str, str], rows: Mapping[str, object]) -> list[str]:
 
 
 def _command() -> list[str]:
-    """The command line, where the run was started by one."""
+    """Return the command line of the run as a code block; nothing for a run from Python."""
     if "flaxbert.run" not in sys.orig_argv:
         return []
-    words = sys.orig_argv[sys.orig_argv.index("flaxbert.run") + 1 :]
-    return ["```", f"python -m flaxbert.run {shlex.join(words)}", "```", ""]
+    arguments = sys.orig_argv[sys.orig_argv.index("flaxbert.run") + 1 :]
+    return ["```", f"python -m flaxbert.run {shlex.join(arguments)}", "```", ""]
 
 
 def _is_hub_id(init: str) -> bool:
-    here = init.startswith((".", "/", "~")) or Path(init).exists()
-    return "://" not in init and init.count("/") <= 1 and not here
+    is_local = init.startswith((".", "/", "~")) or Path(init).exists()
+    return "://" not in init and init.count("/") <= 1 and not is_local

@@ -1,1 +1,4 @@
-"""The machine: devices, hosts, compilation, files, signals. Nothing here knows BERT."""
+"""The machine: devices, hosts, compilation, files and signals.
+
+Nothing here depends on the model, the task, the data or the configuration.
+"""

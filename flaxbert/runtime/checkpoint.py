@@ -1,4 +1,4 @@
-"""Checkpoints: the only module that knows Orbax."""
+"""Checkpoints of a run, and its best parameters: the only module that imports Orbax."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,186 +17,204 @@ import orbax.checkpoint as ocp
 
 from flaxbert.errors import ConfigError, WorkdirError, clip
 from flaxbert.runtime import memory, multihost
-from flaxbert.runtime.files import finite
+from flaxbert.runtime.files import nonfinite_to_none
 from flaxbert.types import Metrics, Params
 
 log = logging.getLogger("flaxbert")
 
 KEEP = 2
-"""Checkpoints kept; the older one serves if the newer is damaged."""
+"""Number of checkpoints kept. If the newer one is corrupt, the run continues from the older one."""
 
 KEEP_BEST = KEEP + 1
-"""Best weights kept: those of each checkpoint, and others written since the newest one."""
+"""Number of best parameters kept: one for each checkpoint, and one written after the newest."""
 
 CHECKSUMS = "checksums.json"
-"""{file: SHA-256} of a checkpoint, inside it."""
+"""{file: SHA-256} of all other files of a checkpoint."""
 
-NOTES = "notes.json"
-"""What is kept beside the arrays, inside a checkpoint."""
+METADATA = "metadata.json"
+"""What a checkpoint stores next to its arrays."""
 
-LAST = "_CHECKPOINT_METADATA"
-"""Orbax's own times, which it writes when all else is done; nothing is read from it."""
+ORBAX_METADATA = "_CHECKPOINT_METADATA"
+"""Orbax's timestamps. Orbax writes them after the checksums, and nothing is read from them."""
 
-LONGEST = 1000
-"""Characters of a message of Orbax, which names every array that differs."""
+LONGEST_MESSAGE = 1000
+"""Characters kept of an Orbax message, which names every array that differs."""
 
-NONE = -1
-"""No step, where a number has to go from the first host to the others."""
+NO_STEP = -1
+"""Stands for "no step" where the hosts exchange a number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says beside the state; of JSON's types."""
+    """What a checkpoint stores next to the training state; all values are JSON types."""
 
     thresholds: dict[str, Any]
-    """The thresholds last fitted."""
+    """The thresholds fitted last."""
     evaluated: bool
-    """Whether there was an evaluation after its step: a signal may have come before or in it."""
+    """Whether the evaluation after this step is complete; a signal may have cut it off."""
     data: dict[str, str]
-    """Fingerprints of the examples that the run works with."""
+    """Fingerprints of the run's examples."""
     config: dict[str, Any]
-    """The run's configuration, but for what may change (see `writer.settled`)."""
+    """The run's configuration without what may change on resume (`workdir.resume_fields`)."""
     best: dict[str, Any] | None
     """{metric, step, value} of the best evaluation so far; None without `train.keep_best`."""
     weights: str | None = None
-    """Digest of the pre-trained encoder that the run began with; older checkpoints have none."""
+    """Digest of the pre-trained encoder that the run started from; None in older checkpoints."""
 
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
-    """Orbax's manager, without its questions about preemption.
+    """Orbax's manager, which does not check for preemption.
 
-    It asks JAX with the number of the step, also in a thread, and JAX takes that for the count of
-    `Preemption.asked`. Hosts would then be told to stop at different places.
+    Orbax passes the step's number to JAX's sync point, also from a thread. JAX takes that number
+    for the count of `Preemption.requested`, and the hosts would stop at different steps.
     """
 
     def reached_preemption(self, step: int) -> bool:
-        """Return False: the loop decides when a run stops."""
+        """Return False: the training loop decides when a run stops."""
         return False
 
 
 class Store:
     """A directory of Orbax checkpoints, each with the checksums of its files.
 
-    A checkpoint is written under another name, checksums last, and then renamed: what is found
-    under a step's number was once whole.
+    A checkpoint is written under a temporary name, checksums last, and then renamed. A directory
+    named by a step number was therefore complete at some time.
     """
 
     def __init__(self, directory: Path, **options: Any):
         self._directory = directory.absolute()
-        self._writing, self._notes = NONE, dict[str, Any]()
-        sealed = ocp.AsyncOptions(post_finalization_callback=self._seal)
-        with self._told_if_failing():
+        self._pending_step, self._pending_metadata = NO_STEP, dict[str, Any]()
+        async_options = ocp.AsyncOptions(post_finalization_callback=self._write_checksums)
+        with self._as_workdir_error():
             self._manager = _Manager(
                 self._directory,
-                item_handlers=ocp.StandardCheckpointHandler(),  # else `shapes` finds nothing
-                options=ocp.CheckpointManagerOptions(async_options=sealed, **options),
+                # Without it `item_metadata` has no tree for `shapes` to read.
+                item_handlers=ocp.StandardCheckpointHandler(),
+                options=ocp.CheckpointManagerOptions(async_options=async_options, **options),
             )
-        # Hosts would wait for each other where they save, restore or delete what only one sees.
+        # If the hosts saw different steps, they would wait for each other forever.
         multihost.agree({str(directory): self.steps()})
 
     def steps(self) -> list[int]:
-        """Steps that there are checkpoints of, ascending."""
+        """Return the steps of all checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
-        """Start writing; returns as soon as `tree` may change. Of one step the first one counts."""
+    def save(self, step: int, tree: Any, metadata: dict[str, Any]) -> None:
+        """Start to write a checkpoint, unless the step has one; `tree` may change on return."""
         if step in self.steps():
             return
-        with self._told_if_failing():
+        with self._as_workdir_error():
             self._manager.wait_until_finished()
-            self._writing, self._notes = step, notes
+            self._pending_step, self._pending_metadata = step, metadata
             self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
-        """The tree of a checkpoint, placed as `like` is."""
+        """Return the tree of a checkpoint, placed on devices as `like` is.
+
+        Raises:
+          WorkdirError: if it does not fit `like`.
+        """
         if not isinstance(jax.tree.leaves(like)[0], np.ndarray):
             like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # Orbax and TensorStore raise many types
-            if memory.exhausted(error):
+            if memory.is_exhausted(error):
                 raise
             raise WorkdirError(
                 f"{self._directory / str(step)}: its files are intact, but they do not fit this "
-                f"run's model ({clip(str(error), LONGEST)}). Use the configuration that it was "
-                "made with. If another version of flaxbert made it, start a new run from its "
-                f"weights: flaxbert convert {self._directory.parent} DIR, then "
+                f"run's model ({clip(str(error), LONGEST_MESSAGE)}). Use the configuration that "
+                "wrote the checkpoint. If another version of flaxbert wrote it, start a new run "
+                f"from its weights: flaxbert convert {self._directory.parent} DIR, then "
                 "--config.model.init=DIR --workdir=NEW."
             ) from error
 
     def shapes(self, step: int) -> Any:
-        """Numpy arrays like those of a checkpoint, whatever devices they were on."""
-        found = self._manager.item_metadata(step).tree
-        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
+        """Return a tree of NumPy arrays with the shapes and dtypes of a checkpoint."""
+        tree = self._manager.item_metadata(step).tree
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
 
-    def fault(self, step: int) -> str | None:
-        """What is wrong with the files of a checkpoint; None if they are as they were written.
+    def corruption(self, step: int) -> str | None:
+        """Return what is wrong with the files of a checkpoint, or None if they are intact.
 
         Raises:
-          WorkdirError: if they cannot be read now, whatever they hold.
+          WorkdirError: if the files cannot be read now. They may still be intact.
         """
         directory = self._directory / str(step)
         try:
-            expected = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
-            for name, digest in expected.items():
+            checksums = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
+            for name, digest in checksums.items():
                 if _digest(directory / name) != digest:
-                    return f"{name} is not as it was written"
+                    return f"{name} has changed since it was written"
         except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError) as error:
             return f"{type(error).__name__}: {error}"
-        except OSError as error:  # the disk or its mount, which may answer again
+        except OSError as error:  # a failing disk or mount, which may recover
             raise WorkdirError(
                 f"{directory}: cannot be read ({error}); nothing was changed."
             ) from None
         return None
 
     def delete(self, step: int) -> None:
-        """Remove a checkpoint."""
+        """Delete a checkpoint."""
         self._manager.delete(step)
 
-    def notes(self, step: int) -> dict[str, Any]:
-        """What `save` was given beside the tree."""
-        text = (self._directory / str(step) / NOTES).read_text(encoding="utf-8")
-        found: dict[str, Any] = json.loads(text)
-        return found
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Return the metadata that `save` received."""
+        text = (self._directory / str(step) / METADATA).read_text(encoding="utf-8")
+        metadata: dict[str, Any] = json.loads(text)
+        return metadata
 
     def wait(self) -> None:
-        """Return once everything is written."""
-        with self._told_if_failing():
+        """Return once every checkpoint is written.
+
+        Raises:
+          WorkdirError: if one could not be written.
+        """
+        with self._as_workdir_error():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Wait, and let go."""
+        """Wait for pending writes, then release Orbax's resources."""
         try:
             self.wait()
         except WorkdirError:
-            with contextlib.suppress(Exception):  # it would tell of the same fault
+            with contextlib.suppress(Exception):  # it would raise the same error again
                 self._manager.close()
             raise
         self._manager.close()
 
-    def _seal(self) -> None:
-        if jax.process_index() != 0:
+    def _write_checksums(self) -> None:
+        """Write the metadata and then the checksums, before Orbax renames the checkpoint.
+
+        Orbax's `Composite(state=StandardSave, metadata=JsonSave)` could write the metadata. The
+        checksums would still need this callback and the temporary directory, so that would be a
+        second mechanism, not a simpler one.
+        """
+        if not multihost.is_lead_host():
             return
-        # Orbax's callback says neither which checkpoint nor where; its name begins with the step.
-        # On a bucket it has its last name at once.
-        names = (f"{self._writing}.orbax-checkpoint-tmp*", str(self._writing))
+        # Orbax passes the callback neither the step nor the directory. The temporary name begins
+        # with the step; on a bucket the directory has its final name from the start.
+        names = (f"{self._pending_step}.orbax-checkpoint-tmp*", str(self._pending_step))
         directory = next(path for name in names for path in self._directory.glob(name))
-        (directory / NOTES).write_text(json.dumps(finite(self._notes), indent=1), encoding="utf-8")
-        files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != LAST)
-        found = {str(path.relative_to(directory)): _digest(path) for path in files}
-        (directory / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        text = json.dumps(nonfinite_to_none(self._pending_metadata), indent=1)
+        (directory / METADATA).write_text(text, encoding="utf-8")
+        files = sorted(
+            path for path in directory.rglob("*") if path.is_file() and path.name != ORBAX_METADATA
+        )
+        checksums = {str(path.relative_to(directory)): _digest(path) for path in files}
+        (directory / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
 
     @contextlib.contextmanager
-    def _told_if_failing(self) -> Iterator[None]:
+    def _as_workdir_error(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # as in `restore`
-            if memory.exhausted(error):  # of the steps that led to what is saved
+        except Exception as error:  # Orbax and TensorStore raise many types
+            if memory.is_exhausted(error):  # of the steps that computed the state
                 raise
             raise WorkdirError(
-                f"{self._directory}: a checkpoint could not be written ({error}). Those written "
-                "before it are whole: make room or mend the place, and run the same command again."
+                f"{self._directory}: a checkpoint could not be written ({error}). The earlier ones "
+                "are intact: make room or fix the location, and run the same command again."
             ) from error
 
 
@@ -206,64 +224,66 @@ def _digest(path: Path) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of a run, written in the background while training goes on."""
+    """The checkpoints of a run, written in the background while training continues."""
 
     def __init__(self, directory: Path):
         self._directory = directory
         self._store = Store(directory, max_to_keep=KEEP, cleanup_tmp_directories=True)
-        self._saved = time.monotonic()
+        self._last_save = time.monotonic()
         self.wait, self.close = self._store.wait, self._store.close
 
-    def save(self, state: Any, step: int, notes: Metadata) -> None:
-        """Start writing the state after `step`; the next step may be taken at once."""
-        self._store.save(step, state, dataclasses.asdict(notes))
-        self._saved = time.monotonic()
+    def save(self, state: Any, step: int, metadata: Metadata) -> None:
+        """Start to write the state after `step`; the next step may run on return."""
+        self._store.save(step, state, dataclasses.asdict(metadata))
+        self._last_save = time.monotonic()
 
-    def late(self, minutes: float) -> bool:
-        """Whether the last one is `minutes` old, by the first host's clock (0: never)."""
+    def save_due(self, minutes: float) -> bool:
+        """Return whether the last save is `minutes` old, by the lead host's clock (0: never)."""
         if not minutes:
             return False
         return bool(
-            multihost.broadcast_from_host0(int(time.monotonic() - self._saved >= 60 * minutes))
+            multihost.broadcast_from_host0(int(time.monotonic() - self._last_save >= 60 * minutes))
         )
 
-    def newest(self) -> int | None:
-        """Step of the newest intact checkpoint; None if there is none at all.
+    def latest_step(self) -> int | None:
+        """Return the step of the newest intact checkpoint; None if there are no checkpoints.
 
         Raises:
-          WorkdirError: if all are damaged. To start again would lose work in silence.
+          WorkdirError: if all are corrupt. Starting again would silently lose the run's work.
         """
         with multihost.fail_together():
-            found = self._newest() if jax.process_index() == 0 else NONE
-        found = int(multihost.exchange(str(found))[0])
+            local = self._latest_step() if multihost.is_lead_host() else NO_STEP
+        step = int(multihost.all_gather(str(local))[0])
         steps = self._store.steps()
-        if found == NONE and steps:
+        if step == NO_STEP and steps:
             raise WorkdirError(
-                f"{self._directory}: no checkpoint is sound (steps {steps}; the first host's log "
-                "tells what is wrong with each). Bring a copy back, or remove the directory to "
-                "start again."
+                f"{self._directory}: no checkpoint is intact (steps {steps}; the log of the first "
+                "host says what is wrong with each). Restore one from a copy, or remove the "
+                "directory to start again."
             )
-        return None if found == NONE else found
+        return None if step == NO_STEP else step
 
     def delete_after(self, step: int) -> None:
-        """Delete damaged checkpoints newer than `step`: the run comes to their steps again."""
-        for damaged in [kept for kept in self._store.steps() if kept > step]:
-            self._store.delete(damaged)
+        """Delete the corrupt checkpoints newer than `step`; the run will write them again."""
+        for later in [saved for saved in self._store.steps() if saved > step]:
+            self._store.delete(later)
 
-    def _newest(self) -> int:
+    def _latest_step(self) -> int:
         for step in reversed(self._store.steps()):
-            fault = self._store.fault(step)
-            if fault is None:
+            corruption = self._store.corruption(step)
+            if corruption is None:
                 return step
-            log.warning(f"{self._directory / str(step)} is damaged ({fault}); an older one, then")
-        return NONE
+            log.warning(
+                f"{self._directory / str(step)} is corrupt ({corruption}); trying an older one"
+            )
+        return NO_STEP
 
-    def notes(self, step: int) -> Metadata:
-        """What was saved beside the state of a step."""
-        return Metadata(**self._store.notes(step))
+    def metadata(self, step: int) -> Metadata:
+        """Return what was saved next to the state of a step."""
+        return Metadata(**self._store.metadata(step))
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of a step, placed as `like` is."""
+        """Return the state of a step, placed on devices as `like` is."""
         return self._store.restore(step, like)
 
 
@@ -271,89 +291,98 @@ class BestParams:
     """The parameters with the best value of a metric so far (`train.keep_best`).
 
     Attributes:
-      noted: {metric, step, value} of them, for the notes of the next checkpoint.
+      best: their {metric, step, value}, for the next checkpoint's metadata; None before the first.
     """
 
-    def __init__(self, directory: Path, metric: str, noted: dict[str, Any] | None, *, lower: bool):
-        """Open.
+    def __init__(
+        self,
+        directory: Path,
+        metric: str,
+        best: dict[str, Any] | None,
+        *,
+        better_is: Literal["higher", "lower"],
+    ):
+        """Open the directory and delete what was kept after `best`: the run computes it again.
 
         Args:
-          directory: of the weights.
-          metric: that selects them.
-          noted: what the checkpoint that the run continues from says.
-          lower: whether a lower value is better.
-
-        What was kept after it is dropped: the run comes to it again. A new metric starts anew.
+          directory: the parameters' own, inside the workdir.
+          metric: the metric that selects them. With another one than in `best`, all are deleted.
+          best: what the checkpoint's metadata has; None for a new run.
+          better_is: which value of the metric is better.
 
         Raises:
-          WorkdirError: if the weights that it speaks of are gone or damaged.
+          WorkdirError: if the parameters that `best` names are missing or corrupt.
         """
-        self._metric, self._directory, self._lower = metric, directory, lower
-        self.noted = noted if noted and noted["metric"] == metric else None
+        self._metric, self._directory, self._better_is = metric, directory, better_is
+        self.best = best if best and best["metric"] == metric else None
         self._store = Store(directory, max_to_keep=KEEP_BEST, cleanup_tmp_directories=True)
-        last = self.noted["step"] if self.noted else NONE
-        for later in [kept for kept in self._store.steps() if kept > last]:
+        best_step = self.best["step"] if self.best else NO_STEP
+        for later in [saved for saved in self._store.steps() if saved > best_step]:
             self._store.delete(later)
-        if self.noted:
-            self._sound(last)
+        if self.best:
+            self._verify(best_step)
         self.close = self._store.close
 
-    def offer(self, params: Params, step: int, metrics: Metrics) -> None:
-        """Keep the parameters of `step` if better than all before; of equals, the first.
+    def maybe_save(self, params: Params, step: int, metrics: Metrics) -> None:
+        """Save the parameters of `step` if they are better than all before; the first of equals.
 
-        Returns once they are written: the checkpoint of this step must not be there without them.
+        Returns once they are written: a checkpoint's metadata must never name missing parameters.
 
         Raises:
-          ConfigError: if the evaluation did not give the metric.
+          ConfigError: if the evaluation did not compute the metric.
         """
         if self._metric not in metrics:
-            given = ", ".join(name for name in metrics if not name.startswith("perf/"))
+            computed = ", ".join(name for name in metrics if not name.startswith("perf/"))
             raise ConfigError(
-                f"train.keep_best={self._metric!r}: nothing in data.eval has it; the evaluation "
-                f"gave {given}"
+                f"train.keep_best={self._metric!r}: the evaluation did not compute it, because no "
+                f"example of data.eval has it. Choose one of those it gave: {computed}"
             )
-        value, best = metrics[self._metric], self.noted["value"] if self.noted else None
-        # A value that is not finite was noted as null.
-        if best is None or math.isnan(best) or (value < best if self._lower else value > best):
-            self.noted = {"metric": self._metric, "step": step, "value": value}
-            self._store.save(step, params, self.noted)
+        value, best = metrics[self._metric], self.best["value"] if self.best else None
+        # In a checkpoint's metadata, null stands for a value that was not finite.
+        if best is None or math.isnan(best) or self._is_better(value, best):
+            self.best = {"metric": self._metric, "step": step, "value": value}
+            self._store.save(step, params, self.best)
             self._store.wait()
 
     def restore(self, like: Params) -> tuple[int, Params]:
-        """(step, parameters) of the best evaluation.
+        """Return (step, parameters) of the best evaluation.
 
         Raises:
-          WorkdirError: if they are gone or damaged.
+          WorkdirError: if they are missing or corrupt.
         """
-        assert self.noted is not None  # the last step is evaluated
-        step = self._sound(self.noted["step"])
+        assert self.best is not None  # a run always evaluates its last step
+        step = self.best["step"]
+        self._verify(step)
         return step, self._store.restore(step, like)
 
-    def _sound(self, step: int) -> int:
-        if fault := self._store.fault(step):
+    def _is_better(self, value: float, best: float) -> bool:
+        return value < best if self._better_is == "lower" else value > best
+
+    def _verify(self, step: int) -> None:
+        if corruption := self._store.corruption(step):
             raise WorkdirError(
-                f"{self._directory / str(step)}, the best weights, are damaged ({fault}). Bring a "
-                "copy back; or, for the last weights in their place, --config.train.keep_best=none "
-                "--force."
+                f"{self._directory / str(step)}: the best weights are corrupt ({corruption}). "
+                "Restore them from a copy. To use the last weights instead, add "
+                "--config.train.keep_best=none --force."
             )
-        return step
 
 
 def read_newest(directory: Path) -> tuple[int, Metadata, dict[str, np.ndarray]]:
-    """(step, notes, {path: array}) of the newest sound checkpoint, as it lies in its files.
+    """Return (step, metadata, {path: array}) of the newest intact checkpoint of any run.
 
     Raises:
       WorkdirError: if there is none.
     """
     store = Store(directory, max_to_keep=None)
     try:
-        steps = [step for step in store.steps() if store.fault(step) is None]
-        if not steps:
-            raise WorkdirError(f"{directory}: holds no sound checkpoint.")
-        tree = store.restore(steps[-1], store.shapes(steps[-1]))
-        notes = Metadata(**store.notes(steps[-1]))
+        intact = [step for step in store.steps() if store.corruption(step) is None]
+        if not intact:
+            raise WorkdirError(f"{directory}: no intact checkpoint.")
+        step = intact[-1]
+        tree = store.restore(step, store.shapes(step))
+        metadata = Metadata(**store.metadata(step))
     finally:
         store.close()
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    return steps[-1], notes, {name: np.asarray(leaf) for name, leaf in named.items()}
+    return step, metadata, {name: np.asarray(leaf) for name, leaf in named.items()}

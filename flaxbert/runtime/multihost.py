@@ -1,4 +1,9 @@
-"""Several hosts: start, exchange values, compare them, and end together."""
+"""Several hosts: start, exchange values, compare them, and end together.
+
+Hosts exchange strings through the key-value store of JAX's coordination service, which the lead
+host serves. It works before a device is used, from any thread, and while a device waits for a host
+that has stopped.
+"""
 
 import collections
 import contextlib
@@ -22,21 +27,21 @@ from jax.experimental import multihost_utils
 from flaxbert.errors import ConfigError, HostsError, describe, exit_code, some
 
 PREFIX = "flaxbert"
-"""Of our keys in the coordination service's store."""
+"""Prefix of all keys in the coordination service's store."""
 
 START_SECONDS = 280
-"""A host waits so long for the others to start. At 300 JAX aborts the process."""
+"""How long a host waits for the others to start. After 300 seconds JAX would abort the process."""
 
-SHOWN = 8
-"""Differences between hosts that a message lists."""
+MAX_DIFFERENCES = 8
+"""How many differences between hosts a message lists."""
 
 
 _starting = threading.Event()
-"""Set while JAX connects the hosts: a message sent then would abort the process."""
+"""Set while JAX connects the hosts. A message sent meanwhile would abort the process."""
 
 
 def start(spec: str, seconds: float = START_SECONDS) -> None:
-    """Connect to the other hosts; to be called before anything asks JAX for devices.
+    """Connect to the other hosts; call it before anything asks JAX for devices.
 
     The process ends with exit code 2 if they have not started after `seconds`.
 
@@ -45,27 +50,28 @@ def start(spec: str, seconds: float = START_SECONDS) -> None:
       seconds: how long to wait.
 
     Raises:
-      ConfigError: if `spec` is neither, or JAX finds no cluster.
+      ConfigError: if `spec` is malformed, or JAX finds no cluster.
     """
     parts = spec.split(",")
-    given = len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal()
-    if spec != "auto" and not given:
+    explicit = len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal()
+    if spec != "auto" and not explicit:
         raise ConfigError(
-            f"--distributed={spec!r}: 'auto', or HOST:PORT,COUNT,INDEX such as 10.0.0.2:1234,4,0"
+            f"--distributed={spec!r}: expected 'auto' or HOST:PORT,COUNT,INDEX, such as "
+            "10.0.0.2:1234,4,0"
         )
     timer = threading.Timer(seconds, _give_up, [seconds])
     timer.daemon = True
     timer.start()
     _starting.set()
     try:
-        if given:
+        if explicit:
             jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
         else:
             jax.distributed.initialize()
     except ValueError as error:
         raise ConfigError(
-            f"--distributed={spec}: JAX finds no cluster here ({error}). On one host leave the "
-            "flag out; on others give HOST:PORT,COUNT,INDEX."
+            f"--distributed={spec}: JAX finds no cluster here ({error}). On one host, leave the "
+            "flag out. On several, give HOST:PORT,COUNT,INDEX."
         ) from None
     finally:
         _starting.clear()
@@ -79,12 +85,17 @@ def _give_up(seconds: float) -> None:
 
 
 def is_multihost() -> bool:
-    """Whether other processes take part."""
+    """Return whether the run has several processes."""
     return jax.process_count() > 1
 
 
+def is_lead_host() -> bool:
+    """Return whether this process is the first one: it alone logs and writes files."""
+    return jax.process_index() == 0
+
+
 def connected() -> bool:
-    """Whether messages can be exchanged with other hosts; asks no device."""
+    """Return whether messages can be exchanged with other hosts; initializes no device."""
     return _client() is not None and _state().num_processes > 1 and not _starting.is_set()
 
 
@@ -103,7 +114,7 @@ def check_started() -> None:
 
 
 def broadcast_from_host0(value: int) -> int:
-    """The first host's value, on every host."""
+    """Return the first host's value on every host."""
     if not is_multihost():
         return value
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
@@ -112,8 +123,8 @@ def broadcast_from_host0(value: int) -> int:
 _numbers = itertools.count()
 
 
-def exchange(value: str) -> list[str]:
-    """Return the value of every host, in their order; all call it at the same points of a run."""
+def all_gather(value: str) -> list[str]:
+    """Return the values of all hosts, in order; all must call it at the same points of a run."""
     if not connected():
         return [value]
     number = next(_numbers)
@@ -139,7 +150,7 @@ def _wait_for(key: str) -> str:
 
 
 def _state() -> Any:
-    # Not jax.process_index(), which initializes the devices: threads call this at any time.
+    # jax.process_index() would initialize the devices, and threads call this at any time.
     return distributed.global_state
 
 
@@ -148,29 +159,29 @@ def _client() -> Any:
 
 
 def this_host() -> str:
-    """Return a name of this process for messages: `host 3 (its machine)`."""
+    """Return the name of this process for messages: `host 3 (machine name)`."""
     return f"host {_state().process_id} ({socket.gethostname()})"
 
 
 def agree(values: Mapping[str, Any]) -> None:
-    """Check that `values` are the same on all hosts.
+    """Check that `values` are equal on all hosts.
 
     Raises:
-      HostsError: on every host, with what differs and on which host.
+      HostsError: on every host, with the values that differ and the hosts that have them.
     """
     if not connected():
         return
-    own = {name: _shortened(value) for name, value in values.items()}
-    received = [json.loads(text) for text in exchange(json.dumps([this_host(), own]))]
+    local = {name: _shortened(value) for name, value in values.items()}
+    received = [json.loads(text) for text in all_gather(json.dumps([this_host(), local]))]
     if lines := differences(dict(received)):
         raise HostsError(
             "the hosts of this run differ:\n  " + "\n  ".join(lines) + "\nStart the same command "
-            "on all of them, with the same files and packages."
+            "on all hosts, with the same files and packages."
         )
 
 
 def _shortened(value: Any) -> str:
-    """Return a value as text, for comparison and messages; long ones begin the same and differ."""
+    """Return a value as short text that is equal only for equal values, for messages."""
     text = repr(value)
     if len(text) <= 60:
         return text
@@ -179,29 +190,29 @@ def _shortened(value: Any) -> str:
 
 
 def differences(hosts: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Describe in a line each what is not the same on all hosts.
+    """Return a line for each value that is not equal on all hosts.
 
     Args:
-      hosts: by a host's name, the value of each thing that is compared.
+      hosts: {host: {name of a value: the value}}.
     """
     names = list(dict.fromkeys(name for values in hosts.values() for name in values))
     lines = []
     for name in names:
-        who = collections.defaultdict(list)
+        hosts_of = collections.defaultdict(list)
         for host, values in hosts.items():
-            who[values.get(name, "absent")].append(host)
-        if len(who) > 1:
-            parts = [f"{value} on {some(group, 3)}" for value, group in who.items()]
+            hosts_of[values.get(name, "absent")].append(host)
+        if len(hosts_of) > 1:
+            parts = [f"{value} on {some(group, 3)}" for value, group in hosts_of.items()]
             lines.append(f"{name}: {some(parts, 4)}")
-    rest = len(lines) - SHOWN
-    return lines if rest <= 0 else [*lines[:SHOWN], f"and {rest} more"]
+    rest = len(lines) - MAX_DIFFERENCES
+    return lines if rest <= 0 else [*lines[:MAX_DIFFERENCES], f"and {rest} more"]
 
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """All hosts leave it when all have come to its end; if one of them fails within, all do.
+    """Wait at the end of the block for all hosts; if the block fails on one, raise on all.
 
-    Without it the others would wait for the one that has failed, wherever they need it next.
+    Without it, the other hosts would wait forever for the failed one at their next exchange.
 
     Raises:
       HostsError: on the hosts that did not fail, with the message and exit code of one that did.
@@ -225,61 +236,64 @@ def fail_together() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """That a host ends before the run does."""
+    """The message that a host ends before the run is finished."""
 
     code: int
-    """Exit code, for all hosts."""
+    """The exit code, which all hosts use."""
     host: str
+    """The host's name (`this_host`)."""
     reason: str
+    """Its error message."""
 
     def __str__(self) -> str:
         return f"{self.host} stopped: {self.reason}"
 
 
 def announce(ending: Ending) -> Ending:
-    """Announce that this host ends; return the ending that all hosts use, the first announced."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not the first; or nobody is there
+    """Announce that this host ends; return the first announced ending, which all hosts use."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another host was first, or none is left
         _client().key_value_set(f"{PREFIX}/announced", json.dumps(dataclasses.astuple(ending)))
     return announced() or ending
 
 
 def announced() -> Ending | None:
-    """Return what the first host to end has said, if one has."""
-    if _client() is None:  # shut down
+    """Return the first announced ending; None if no host has ended."""
+    if _client() is None:  # JAX's distributed system is shut down
         return None
     try:
         text = _client().key_value_try_get(f"{PREFIX}/announced")
-    except jax.errors.JaxRuntimeError:  # none there
+    except jax.errors.JaxRuntimeError:  # there is no such key yet
         return None
     return Ending(*json.loads(text))
 
 
-def await_ends(seconds: float) -> None:
-    """Return when all hosts have called this and this process may end, or after `seconds`.
+def wait_to_exit(seconds: float) -> None:
+    """Return when this process may end without harm to the other hosts, or after `seconds`.
 
-    An operation that several hosts take part in fails when one of them is gone, so each waits for
-    all. The first host serves their messages, and JAX aborts the others without it: it is the last.
+    A collective operation fails when one of its hosts is gone, so each host waits until all have
+    called this. The lead host ends last: it serves the messages, and JAX aborts the others without
+    it.
     """
     limit = time.monotonic() + seconds
-    own, count = _state().process_id, _state().num_processes
+    this, count = _state().process_id, _state().num_processes
 
-    def meet(what: str, hosts: Iterable[int]) -> None:
-        _client().key_value_set(f"{PREFIX}/{what}/{own}", "", allow_overwrite=True)
+    def meet(stage: str, hosts: Iterable[int]) -> None:
+        _client().key_value_set(f"{PREFIX}/{stage}/{this}", "", allow_overwrite=True)
         for host in hosts:
-            left = max(1, round(1000 * (limit - time.monotonic())))
-            _client().blocking_key_value_get(f"{PREFIX}/{what}/{host}", left)
+            milliseconds = max(1, round(1000 * (limit - time.monotonic())))
+            _client().blocking_key_value_get(f"{PREFIX}/{stage}/{host}", milliseconds)
 
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         meet("ending", range(count))
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        meet("ended", range(1, count) if own == 0 else ())
-    if own == 0:
+        meet("ended", range(1, count) if this == 0 else ())
+    if this == 0:
         time.sleep(0.5)
 
 
 def preempted(count: int) -> bool:
-    """Whether some host was told to stop (SIGTERM), and all have come to the same `count`.
+    """Return whether a host has received SIGTERM and all hosts should stop at this `count`.
 
-    Each host calls it with 1, 2, 3, ...; see `reached_preemption_sync_point`.
+    Each host calls it with 1, 2, 3, ...; see JAX's `reached_preemption_sync_point`.
     """
     return bool(multihost_utils.reached_preemption_sync_point(count))

@@ -1,12 +1,13 @@
-"""Stopping when told to: SIGTERM, SIGINT, SIGHUP, a maintenance notice, or another host's end.
+"""Stopping a run: SIGTERM, SIGINT, SIGHUP, a maintenance notice, or another host that ends.
 
-Where there is something in memory that is not yet on disk (`holding`), a signal is taken note of,
-and the loop asks at every step and every evaluation batch (`asked`). Everywhere else, as in reading
-data or compiling, the process ends at once: Python's own handlers would wait until the compiler
-returns, which takes minutes for a large model, so a thread listens instead.
+While there is state in memory that is not on disk yet (`holding`), a signal is only recorded, and
+the loop checks for it at every step and every evaluation batch (`requested`). At any other time,
+such as while reading data or compiling, the process ends at once. Python's own signal handlers
+would run only when the compiler returns, which takes minutes for a large model, so a thread handles
+the signals.
 
-Hosts end together and with one exit code. One that leaves before the run is done announces it, and
-a thread of every other host looks for such a message (`sharding.announced`).
+Hosts end together and with one exit code. A host that ends before the run is finished announces it,
+and a thread of every other host polls for that message (`multihost.announced`).
 """
 
 import contextlib
@@ -23,130 +24,134 @@ from flaxbert.errors import Preempted
 from flaxbert.runtime import multihost
 
 POLL_SECONDS = 0.5
-"""Time between looks for another host's message."""
+"""Interval at which a host polls for another host's ending."""
 
 GRACE_SECONDS = 5.0
-"""Where there is something to save, a host goes on for so long after another one has ended."""
+"""How long a host with state to save continues after another host has ended."""
 
 
 class Preemption:
-    """Asked nowhere, as long as nobody has called `listen`: a library leaves signals alone."""
+    """Whether the run should stop. Signals have no effect on it until `listen` is called.
+
+    Training from Python does not call `listen`: a library leaves the program's signals alone.
+    """
 
     def __init__(self) -> None:
-        self._noted = threading.Event()
-        self._holding = self._left = False
-        self._tell_jax: Callable[[int], None] | None = None
-        self._asked = 0
+        self._signaled = threading.Event()
+        self._holding = self._stopped_watching = False
+        self._jax_handler: Callable[[int], None] | None = None
+        self._checks = 0
 
     def listen(self) -> None:
-        """Take over SIGTERM, SIGINT and SIGHUP; to be called in the main thread."""
-        # C code writes the signal's number here the moment it comes, whatever Python is doing.
+        """Take over SIGTERM, SIGINT and SIGHUP; call it in the main thread."""
+        # C code writes the signal's number here at once, whatever Python is doing.
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
             numbers.append(signal.SIGHUP)
         for number in numbers:
-            signal.signal(number, _nothing)
-        threading.Thread(target=self._obey, args=(reading,), daemon=True).start()
+            signal.signal(number, _leave_to_thread)
+        threading.Thread(target=self._handle_signals, args=(reading,), daemon=True).start()
 
     def share(self) -> None:
-        """Let all hosts know of a signal; to be called after JAX's distributed start.
+        """Pass signals on to all hosts; call it after JAX's distributed start.
 
-        That has put JAX's own handler of SIGTERM in the place of ours. It is taken back, and JAX's
-        is called when there is something to save: it tells the other hosts.
+        That start has replaced our handler of SIGTERM with JAX's own. This restores ours, which
+        calls JAX's when there is state to save: JAX's handler notifies the other hosts.
         """
         libc = ctypes.CDLL(None)
         libc.signal.restype = ctypes.c_void_p
-        handler = libc.signal(signal.SIGTERM, None)  # Python does not know of it
-        signal.signal(signal.SIGTERM, _nothing)
-        self._tell_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
+        handler = libc.signal(signal.SIGTERM, None)  # Python's signal module does not return it
+        signal.signal(signal.SIGTERM, _leave_to_thread)
+        self._jax_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
         if multihost.connected():
-            threading.Thread(target=self._watch, daemon=True).start()
+            threading.Thread(target=self._watch_hosts, daemon=True).start()
 
-    def _obey(self, reading: int) -> None:
+    def _handle_signals(self, reading: int) -> None:
         while os.read(reading, 1):
-            if self._noted.is_set() or not self._holding:
-                again = self._noted.is_set()
-                reason = "at once" if again else "nothing was to be saved"
-                self.leaving()
-                _say(f"stopped ({reason}); the same command continues")
-                _end(Preempted.exit_code, "was told to stop", 1.0 if again else 2 * GRACE_SECONDS)
-            self._noted.set()
-            if self._tell_jax is not None:
-                self._tell_jax(signal.SIGTERM)
-            _say("stopping as soon as this step is saved (a second signal: at once)")
+            if self._signaled.is_set() or not self._holding:
+                again = self._signaled.is_set()
+                reason = "at once" if again else "there was nothing to save"
+                self.stop_watching()
+                _print_error(f"stopped ({reason}); run the same command again to continue")
+                seconds = 1.0 if again else 2 * GRACE_SECONDS
+                _exit_all_hosts(Preempted.exit_code, "received a signal to stop", seconds)
+            self._signaled.set()
+            if self._jax_handler is not None:
+                self._jax_handler(signal.SIGTERM)
+            _print_error("stopping once this step is saved (a second signal stops at once)")
 
-    def _watch(self) -> None:
-        """End this process soon after another one."""
+    def _watch_hosts(self) -> None:
+        """End this process soon after another host has ended."""
         while (ending := multihost.announced()) is None:
             time.sleep(POLL_SECONDS)
-            if self._left:
+            if self._stopped_watching:
                 return
         limit = time.monotonic() + GRACE_SECONDS
         while self._holding and time.monotonic() < limit:
             time.sleep(POLL_SECONDS / 5)
-        if self._left:  # by itself, with a message of its own
+        if self._stopped_watching:  # this host has ended meanwhile, with its own message
             return
-        _say(f"error: {ending}" if ending.code != Preempted.exit_code else str(ending))
-        _end(ending.code, ending.reason, 2 * GRACE_SECONDS)
+        _print_error(f"error: {ending}" if ending.code != Preempted.exit_code else str(ending))
+        _exit_all_hosts(ending.code, ending.reason, 2 * GRACE_SECONDS)
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
-        """Within, a signal waits until `asked` is asked."""
+        """Hold signals back within the block, until `requested` is called."""
         self._holding = True
         try:
             yield
         finally:
             self._holding = False
 
-    def asked(self) -> bool:
-        """Whether to save and stop now; every host gets the same answer at the same call.
+    def requested(self) -> bool:
+        """Return whether to save and stop now; the same on every host at the same call.
 
-        To be called by all hosts at every step, since it counts the calls.
+        All hosts must call it at every step, since it counts the calls.
         """
-        self._asked += 1
-        if self._tell_jax is not None:
-            return multihost.preempted(self._asked)
-        return self._noted.is_set()
+        self._checks += 1
+        if self._jax_handler is not None:
+            return multihost.preempted(self._checks)
+        return self._signaled.is_set()
 
-    def leaving(self) -> None:
-        """Stop looking for other hosts' messages: this one has come to an end of its own."""
-        self._left = True
+    def stop_watching(self) -> None:
+        """Ignore the endings of other hosts from now on: this host ends by itself."""
+        self._stopped_watching = True
 
-    def leave(self, code: int, reason: str) -> int:
-        """Return the exit code once all hosts are done; end the process if one has failed.
+    def finish(self, code: int, reason: str) -> int:
+        """Return the exit code once all hosts are done; end the process if this host has failed.
 
         Args:
-          code: of this host. All of them return here from a run that is done or saved (0, 75).
+          code: this host's exit code. On 0 (done) and 75 (saved), all hosts get here and return.
           reason: this host's error message.
         """
         if multihost.connected():
             if code not in (0, Preempted.exit_code):
                 for stream in (sys.stdout, sys.stderr):
                     stream.flush()
-                _end(code, reason, 2 * GRACE_SECONDS)
-            multihost.exchange("done")
-            self.leaving()
+                _exit_all_hosts(code, reason, 2 * GRACE_SECONDS)
+            multihost.all_gather("done")
+            self.stop_watching()
         return code
 
 
-def _end(code: int, reason: str, seconds: float) -> None:
-    """End all hosts with one exit code, that of the first one to end."""
+def _exit_all_hosts(code: int, reason: str, seconds: float) -> None:
+    """End this process, and with it all hosts, with the exit code of the first to end."""
     if multihost.connected():
         ending = multihost.announce(multihost.Ending(code, multihost.this_host(), reason))
-        multihost.await_ends(seconds)
+        multihost.wait_to_exit(seconds)
         code = ending.code
     os._exit(code)
 
 
-def _nothing(number: int, frame: Any) -> None:
-    """The thread hears of it."""
+def _leave_to_thread(number: int, frame: Any) -> None:
+    """Do nothing: the thread reads the signal's number from the pipe."""
 
 
-def _say(message: str) -> None:
-    # Not through logging, whose lock the interrupted thread may hold. Nobody may be there to read
-    # it: a lost connection must not cost the signal.
+def _print_error(message: str) -> None:
+    # Logging would need a lock that the interrupted thread may hold. After a lost connection,
+    # stderr cannot be written; the signal must have its effect all the same.
     with contextlib.suppress(OSError):
         os.write(2, f"{message}\n".encode())

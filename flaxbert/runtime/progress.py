@@ -1,4 +1,4 @@
-"""What a person sees while a run works, and how fast it goes."""
+"""Progress on the terminal, and the speed of training."""
 
 import io
 import logging
@@ -13,8 +13,8 @@ import rich.progress
 log = logging.getLogger("flaxbert")
 
 
-class _Lasting(io.FileIO):
-    """A file descriptor that drops what cannot be written, as when its terminal is gone."""
+class _Resilient(io.FileIO):
+    """A file descriptor that drops what it cannot write, for example after its terminal closed."""
 
     def write(self, data: Any) -> int:
         try:
@@ -23,11 +23,14 @@ class _Lasting(io.FileIO):
             return len(data)
 
 
-def lasting(number: int) -> io.TextIOWrapper:
-    """Return stdout (1) or stderr (2) as a stream that outlives its reader: so does the run."""
-    raw = io.BufferedWriter(_Lasting(number, "w", closefd=False))
-    now = sys.__stderr__ if number == 2 else sys.__stdout__
-    encoding = now.encoding if now is not None else "utf-8"
+def resilient_stream(number: int) -> io.TextIOWrapper:
+    """Return stdout (1) or stderr (2) as a stream that raises no error when its reader is gone.
+
+    A run continues after a lost connection or a closed pipe.
+    """
+    raw = io.BufferedWriter(_Resilient(number, "w", closefd=False))
+    stream = sys.__stderr__ if number == 2 else sys.__stdout__
+    encoding = stream.encoding if stream is not None else "utf-8"
     return io.TextIOWrapper(
         raw,
         encoding,
@@ -38,13 +41,25 @@ def lasting(number: int) -> io.TextIOWrapper:
 
 
 class Progress:
-    """A bar on a terminal, a plain line now and then elsewhere; nothing if not `active`."""
+    """A progress bar on a terminal, or a log line now and then elsewhere.
+
+    Attributes:
+      note: text next to the bar, which the caller may set.
+    """
 
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(self, what: str, total: int, *, done: int = 0, active: bool = True):
+        """Start.
+
+        Args:
+          what: the operation, such as "train".
+          total: the count at its end.
+          done: the count at its start, when a run resumes.
+          active: whether to show anything.
+        """
         self._what, self._total, self._done, self._active = what, total, done, active
-        self._first, self._start, self.note = done, time.monotonic(), ""
+        self._done_at_start, self._start, self.note = done, time.monotonic(), ""
         self._last_line = self._start
         self._bar = None
         if active and sys.stderr.isatty():
@@ -62,35 +77,40 @@ class Progress:
             self._bar.start()
 
     def advance(self, count: int = 1) -> None:
-        """Count `count` more as done; `self.note` stands beside the bar."""
+        """Count `count` more as done."""
         self._done += count
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note=self.note)
         elif self._active and now - self._last_line > self.SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (now - self._start) / (self._done - self._first) * (self._total - self._done)
-            eta = f"ETA {left // 60:.0f}:{left % 60:02.0f}"
+            per_item = (now - self._start) / (self._done - self._done_at_start)
+            seconds = per_item * (self._total - self._done)
+            eta = f"ETA {seconds // 60:.0f}:{seconds % 60:02.0f}"
             log.info(f"{self._what} {self._done}/{self._total}  {self.note}  {eta}")
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Stop the bar."""
         if self._bar is not None:
             self._bar.stop()
 
 
 class Clock:
-    """Training speed, evaluations left out. All that it measures is named `perf/...`."""
+    """A clock of the training speed, without evaluations; its metrics are named `perf/...`."""
 
     def __init__(self, carried: Mapping[str, Any]) -> None:
-        """Start; `carried` are sums of the first lap that were reached before."""
+        """Start.
+
+        Args:
+          carried: the part of the first lap's sums that an earlier process computed.
+        """
         self._carried = carried
         self._lap_start = time.perf_counter()
         self._paused_at = self._lap_start
         self._seconds = self._examples = self._tokens = self._steps = 0.0
 
     def lap(self, sums: Mapping[str, Any]) -> dict[str, float]:
-        """Speed since the last lap, from the sums of examples, tokens and steps."""
+        """Return the speed since the last lap, from its sums of examples, tokens and steps."""
         now = time.perf_counter()
         examples, tokens, steps = (
             float(sums[name]) - float(self._carried.get(name, 0.0))
@@ -105,15 +125,15 @@ class Clock:
         return _speed(seconds, examples, tokens, steps)
 
     def pause(self) -> None:
-        """Stop counting."""
+        """Stop the clock."""
         self._paused_at = time.perf_counter()
 
     def resume(self) -> None:
-        """Count again."""
+        """Start the clock again."""
         self._lap_start += time.perf_counter() - self._paused_at
 
     def totals(self) -> dict[str, float]:
-        """Mean speed over all laps; nothing if there was none."""
+        """Return the mean speed over all laps; empty if there was none."""
         if not self._steps:
             return {}
         speed = _speed(self._seconds, self._examples, self._tokens, self._steps)
@@ -130,7 +150,7 @@ def _speed(seconds: float, examples: float, tokens: float, steps: float) -> dict
 
 
 def note(line: Mapping[str, float]) -> str:
-    """A line of metrics.jsonl as the text beside the progress bar."""
+    """Return the text next to the progress bar for a line of metrics.jsonl."""
     return (
         f"loss {line['loss']:.4f}  {line['perf/examples_per_s']:.1f} examples/s  "
         f"{line['perf/tokens_per_s']:.0f} tokens/s"
@@ -138,5 +158,5 @@ def note(line: Mapping[str, float]) -> str:
 
 
 def summary(metrics: Mapping[str, float]) -> str:
-    """The metrics of an evaluation on one line."""
+    """Return the metrics of an evaluation as one line of text."""
     return "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("perf/"))

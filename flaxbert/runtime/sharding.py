@@ -1,20 +1,17 @@
-"""Devices: the mesh, where each array lives, and host arrays to global ones and back.
+"""Devices: the mesh, and where each array lives.
 
-The only module that knows `jax.sharding`. One mesh axis, `data`: a batch's rows are divided over
-it, parameters are copied to every device. The same program runs on one CPU and on a TPU slice.
-
-It is also the only one that communicates with other hosts. They exchange strings through the
-key-value store of JAX's coordination service, which the first host serves: it works before a device
-is used, from any thread, and while a device waits for a host that will not come.
+The only module that knows `jax.sharding`. One mesh axis, `data`: the rows of a batch are divided
+over it, parameters are copied to every device. The same program runs on one CPU and on a TPU slice.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh as Mesh  # part of this module's interface
 
 DATA = "data"
 
@@ -24,28 +21,28 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = ((r".*", PartitionSpec()),)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices of all hosts, or those given, on one data axis."""
+    """Return a mesh of all devices of all hosts, or of those given, with one data axis."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def data_parallelism(mesh: Mesh) -> int:
-    """Parts that a batch's rows are divided into."""
+    """Return the number of devices that divide the rows of a batch."""
     return mesh.shape[DATA]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Return the sharding of a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows, the leading axis, divided over the data axis."""
+    """Return the sharding that divides rows, the leading axis, over the data axis."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 def param_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A sharding for every leaf of a tree of arrays or shapes, by the first rule that matches."""
+    """Return a sharding for every leaf of a tree of arrays or shapes: the first matching rule's."""
 
     def place(path: tuple[Any, ...], _: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -55,7 +52,7 @@ def param_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_params(params: Any, mesh: Mesh) -> Any:
-    """Host arrays, equal on every host, to global arrays placed by the rules."""
+    """Make global arrays, placed by the rules, of host arrays that are equal on every host."""
 
     def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
@@ -63,28 +60,26 @@ def shard_params(params: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, params, param_shardings(params, mesh))
 
 
-def make_global_batch(
-    rows: list[Any], build: Callable[[list[Any]], Any], mesh: Mesh
-) -> dict[str, jax.Array]:
-    """Build this host's share of a batch's rows, and make global arrays of all hosts' shares.
+def local_rows(count: int, mesh: Mesh) -> list[int]:
+    """Return which of a batch's `count` rows this host's devices hold, in their order."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
+    # A host's devices need not be neighbors: on a slice the mesh follows the chips' wiring.
+    spans = sorted({index[0].indices(count)[:2] for index in indices if index is not None})
+    return [row for first, last in spans for row in range(first, last)]
+
+
+def make_global_batch(local: Any, count: int, mesh: Mesh) -> Any:
+    """Make global arrays, divided by rows, of each host's share.
 
     Args:
-      rows: the whole step's rows, as many as the batch is high (a multiple of the data axis).
-      build: makes arrays [rows, ...] of some rows.
-      mesh: the mesh.
+      local: a tree of host arrays [rows of this host, ...]: see `local_rows`.
+      count: rows of the whole batch (R), a multiple of the data axis.
+      mesh: the devices.
     """
     sharding = batch_sharding(mesh)
-    indices = sharding.addressable_devices_indices_map((len(rows),)).values()
-    # A host's devices need not be neighbours: on a slice the mesh follows the chips' wiring.
-    spans = sorted({index[0].indices(len(rows))[:2] for index in indices if index is not None})
-    own = [row for first, last in spans for row in rows[first:last]]
-    return {
-        name: jax.make_array_from_process_local_data(sharding, local, (len(rows), *local.shape[1:]))
-        for name, local in build(own).items()
-    }
 
+    def place(array: np.ndarray) -> jax.Array:
+        shape = (count, *array.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, array, shape)
 
-# --- other hosts ---------------------------------------------------------------------------------
-
-
-# --- ends ----------------------------------------------------------------------------------------
+    return jax.tree.map(place, local)

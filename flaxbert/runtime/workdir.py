@@ -1,4 +1,4 @@
-"""The directory of a run: its lock, and whether a run in it may continue."""
+"""The directory of a run: its lock, and whether the run in it may continue."""
 
 import contextlib
 import errno
@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 
-from flaxbert.config import Config
 from flaxbert.errors import ConfigError, WorkdirError, some
 from flaxbert.runtime import multihost
 from flaxbert.runtime.files import write_json, write_text
@@ -23,80 +22,94 @@ from flaxbert.runtime.files import write_json, write_text
 log = logging.getLogger("flaxbert")
 
 
-# A run may be continued with other values of these: they change no number that it computes.
-FREE = (
+MAY_CHANGE_ON_RESUME = (
     "train.max_steps",
     "train.save_every",
     "train.save_minutes",
     "train.max_nonfinite_steps",
     "data.predict",
 )
+"""Configuration keys that affect no number that a run computes."""
 
 
-def write_config(path: Path, config: Config, commits: Mapping[str, str]) -> None:
-    """Write a configuration, and the commits of what it names on the hub, {key: commit}."""
-    write_json(path, config.to_dict() | ({"commits": dict(commits)} if commits else {}))
+def write_config(path: Path, config: Mapping[str, Any], commits: Mapping[str, str]) -> None:
+    """Write a configuration and the hub commits that it stands for.
+
+    Args:
+      path: the file.
+      config: nested, as from `Config.to_dict`.
+      commits: {config key: commit} of each model and data set from the hub.
+    """
+    write_json(path, dict(config) | ({"commits": dict(commits)} if commits else {}))
 
 
 def read_commits(path: Path) -> dict[str, str]:
-    """Return the commits in a run's config.json; none if there are none."""
+    """Return the hub commits in a run's config.json; empty if it has none or is missing."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["commits"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def moved(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is at another commit of the hub than when the run began, and how to get it."""
+def changed_commits(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each key whose hub commit has changed since the run started.
+
+    Args:
+      then: {config key: commit} when the run started.
+      now: the same, of what was loaded now.
+    """
     for key, commit in now.items():
         if then.get(key, commit) != commit:
-            sign = "--config.model.revision=" if key == "model.init" else f"{key} with #"
+            flag = "--config.model.revision=" if key == "model.init" else f"{key} with #"
             yield (
-                f"{key}: commit {then[key]} when the run began, {commit} now; for the former, "
-                f"{sign}{then[key]} and --force"
+                f"{key}: the hub has commit {commit} now, but the run started with {then[key]}. To "
+                f"use that one, add {flag}{then[key]} and --force"
             )
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    result: dict[str, Any] = {}
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping with dotted keys: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
-        inner = isinstance(value, Mapping)
-        result |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return result
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
-def resume_fields(config: Config) -> dict[str, Any]:
-    """What a run may not be continued without, as {key: value}."""
-    return {key: value for key, value in flat(config.to_dict()).items() if key not in FREE}
+def resume_fields(flat_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration, {dotted key: value}, that must not change on resume."""
+    return {key: value for key, value in flat_config.items() if key not in MAY_CHANGE_ON_RESUME}
 
 
-def completed(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Return the configuration in a checkpoint, with the default of each key that it lacks.
+def with_defaults(stored: Mapping[str, Any], flat_defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's resume fields, with the default of each key that it lacks.
 
-    A run of an earlier version lacks the keys that were added since. Their defaults are what it did
-    before; if one is not, the fingerprints of its data differ.
+    A run of an earlier version lacks the keys added since. It behaved as their defaults do; where
+    one does not, the fingerprints of the run's data differ.
+
+    Args:
+      stored: `Metadata.config` of a checkpoint.
+      flat_defaults: the task's default configuration, {dotted key: value}.
     """
-    options = None if config.options is None else type(config.options)()
-    return resume_fields(Config(options=options)) | dict(stored)
+    return resume_fields(flat_defaults) | dict(stored)
 
 
-def command(config: Config, mode: str) -> dict[str, Any]:
-    """Return what a command asks for, to be the same on all hosts."""
-    return {"mode": mode, "jax": jax.__version__} | flat(config.to_dict())
+def command(flat_config: Mapping[str, Any], mode: str) -> dict[str, Any]:
+    """Return everything about a command that must be equal on all hosts."""
+    return {"mode": mode, "jax": jax.__version__} | dict(flat_config)
 
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Take a directory for a run, alone; it is made if it does not exist.
+    """Lock a directory for one run; create it if it does not exist.
 
     Raises:
-      WorkdirError: if another process has it, it cannot be written, it is of no use for a run, or
-        not all hosts share it.
+      WorkdirError: if another process has locked it, it cannot be written, it cannot rename
+        directories, or not all hosts share it.
     """
     with contextlib.ExitStack() as stack:
         with multihost.fail_together():
-            if jax.process_index() == 0:
+            if multihost.is_lead_host():
                 stack.enter_context(_locked(workdir))
                 _check_renames(workdir)
         if multihost.is_multihost():
@@ -108,11 +121,11 @@ BUCKET = (
     "gcloud storage buckets create gs://NAME --location=LOCATION --uniform-bucket-level-access "
     "--enable-hierarchical-namespace"
 )
-"""Makes a bucket in which a mount can rename directories."""
+"""Creates a bucket whose mount can rename directories."""
 
 
 def _check_renames(workdir: Path) -> None:
-    """Check that a directory with content can be renamed: so checkpoints and exports come whole."""
+    """Check that a directory with content can be renamed, as checkpoints and exports are."""
     probe, renamed = workdir / ".probe.partial", workdir / ".probe"
     for path in (probe, renamed):  # of a process that was killed here
         shutil.rmtree(path, ignore_errors=True)
@@ -126,8 +139,8 @@ def _check_renames(workdir: Path) -> None:
         raise WorkdirError(
             f"{workdir}: a directory in it could not be renamed ({error.strerror or error}), and a "
             "run renames its checkpoints and its export when they are complete. A mounted Google "
-            f"Cloud Storage bucket can do so if it was made like this:\n  {BUCKET}\nUse such a "
-            "bucket, or another --workdir."
+            f"Cloud Storage bucket can rename directories if it was created like this:\n  {BUCKET}"
+            "\nUse such a bucket, or another --workdir."
         ) from None
     finally:
         for path in (probe, renamed):
@@ -135,40 +148,39 @@ def _check_renames(workdir: Path) -> None:
 
 
 VISIBLE_SECONDS = 5.0
-"""Time that a file of one host may take to be seen by another one, through a mount."""
+"""Time after which a file that one host writes must be visible to the others, through a mount."""
 
 
 def _check_shared(workdir: Path) -> None:
-    """Check that all hosts see a file that the first one writes."""
-    chief = jax.process_index() == 0
+    """Check that all hosts see a file that the lead host writes."""
     token = workdir / f".shared-{uuid.uuid4().hex}"
     with multihost.fail_together():
-        if chief:
+        if multihost.is_lead_host():
             write_text(token, "")
-    name = multihost.exchange(token.name)[0]
-    with multihost.fail_together():  # a mount may fail on one host alone
+    name = multihost.all_gather(token.name)[0]
+    with multihost.fail_together():  # a mount may fail on one host only
         limit = time.monotonic() + VISIBLE_SECONDS
-        while not (seen := (workdir / name).exists()) and time.monotonic() < limit:
+        while not (visible := (workdir / name).exists()) and time.monotonic() < limit:
             time.sleep(0.2)
     answers = [
         json.loads(answer)
-        for answer in multihost.exchange(
-            json.dumps([seen, f"{workdir.absolute()} on {multihost.this_host()}"])
+        for answer in multihost.all_gather(
+            json.dumps([visible, f"{workdir.absolute()} on {multihost.this_host()}"])
         )
     ]
-    if chief:
+    if multihost.is_lead_host():
         token.unlink(missing_ok=True)
-    if lacking := [place for seen, place in answers if not seen]:
+    if lacking := [place for visible, place in answers if not visible]:
         raise WorkdirError(
-            "--workdir is not shared by all hosts: a file written to "
-            f"{answers[0][1]} is not seen in {some(lacking, 3)}. Give a directory that all hosts "
-            "share: a mounted bucket or Filestore."
+            f"--workdir is not shared by all hosts: a file written to {answers[0][1]} is not "
+            f"visible in {some(lacking, 3)}. Give a directory that all hosts share: a mounted "
+            "bucket or Filestore."
         )
 
 
 @contextlib.contextmanager
 def _locked(workdir: Path) -> Iterator[None]:
-    """Hold a lock that goes with the process, however it ends."""
+    """Hold a lock that the operating system releases when the process ends, however it ends."""
     path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -178,57 +190,68 @@ def _locked(workdir: Path) -> Iterator[None]:
             f"{workdir}: cannot be written ({error.strerror}); choose another --workdir."
         ) from None
     with file:
+        # Not filelock: where flock is unavailable, it falls back to a lock file that a killed run
+        # would leave behind.
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkdirError(
-                f"{workdir}: another run is working in it; wait for its end, or choose another "
-                "--workdir. If they are hosts of one run: --distributed=auto."
+                f"{workdir}: another run is working in it. Wait until it ends, or choose another "
+                "--workdir. If both are hosts of one run, add --distributed=auto."
             ) from None
-        except OSError as error:  # not every mounted bucket knows locks
-            log.warning(f"{path}: no lock ({error.strerror}); do not run twice in {workdir}")
+        except OSError as error:  # some mounted buckets do not support locks
+            log.warning(
+                f"{path}: cannot be locked ({error.strerror}); do not start two runs in {workdir}"
+            )
         yield
 
 
 def require_not_finished(workdir: Path, *, force: bool) -> None:
-    """Check that a directory without a checkpoint is not that of a finished run.
+    """Check that a directory without checkpoints does not hold the results of a finished run.
 
     Raises:
-      WorkdirError: if it is, unless `force`.
+      WorkdirError: if it does, unless `force`.
     """
     path = workdir / "results.json"
     if path.exists() and not force:
         raise WorkdirError(
-            f"{path}: of a finished run whose checkpoints are gone. Bring them back; or choose "
-            "another --workdir, or remove this one, to start again."
+            f"{path}: belongs to a finished run whose checkpoints are gone. Restore them to "
+            "continue it. To start again, choose another --workdir or remove this one."
         )
 
 
 def require_unchanged(
     what: str, old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path, *, force: bool
 ) -> None:
-    """Check that a run continues as it began.
+    """Check that a run continues with the values that it started with.
+
+    Args:
+      what: what the values describe, such as "configuration".
+      old: {name: value} of the run.
+      new: {name: value} now; other names in `old` are ignored.
+      workdir: of the run, for the message.
+      force: log the differences as a warning and continue.
 
     Raises:
-      ConfigError: with every difference, unless `force`: then it is a warning.
+      ConfigError: if any value differs, with all differences, unless `force`.
     """
-    found = [
+    differences = [
         f"{key}: {old.get(key)!r} there, {value!r} now"
         for key, value in new.items()
         if old.get(key) != value
     ]
-    if not found:
+    if not differences:
         return
-    message = f"{workdir} holds a run with another {what}:\n  " + "\n  ".join(found)
+    message = f"{workdir} holds a run with another {what}:\n  " + "\n  ".join(differences)
     if old.get("train.epochs", None) != new.get("train.epochs", None):
         message += (
-            "\nTo train its weights further, start a run from them, with warm-up and decay of its "
-            f"own: --config.model.init={workdir} --workdir=NEW. With --force this run's learning "
-            "rate jumps to what the schedule of the new length has at the next step."
+            "\nTo train its weights further, start a new run from them, with its own warm-up and "
+            f"decay: --config.model.init={workdir} --workdir=NEW. With --force, the learning rate "
+            "of this run jumps to its value in the longer or shorter schedule at the next step."
         )
     if not force:
         raise ConfigError(
-            f"{message}\nChoose another --workdir, remove this one to start again, or go on with "
-            "the change: --force."
+            f"{message}\nChoose another --workdir, or remove this one to start again. To continue "
+            "with the change, add --force."
         )
-    log.warning(f"{message}\nGoing on with the change (--force).")
+    log.warning(f"{message}\nContinuing with the change (--force).")

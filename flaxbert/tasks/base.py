@@ -1,155 +1,249 @@
-"""What a downstream task is: the only interface between tasks and the rest of the library.
+"""The interface between a downstream task and the rest of the library.
 
-A task turns rows into examples, examples into features, a head's outputs into a loss, and outputs
-back into metrics and predictions. It never sees a device, a mesh, a step or an optimizer.
+A task reads records into examples, turns examples into features, a head's outputs into a loss, and
+outputs back into metrics and predictions. It never sees a device, a mesh, a step or an optimizer.
 """
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-import numpy as np
-from jax import Array
-
 from flaxbert.config import DataConfig
+from flaxbert.data.batching import Resample
+from flaxbert.data.checks import MALFORMED, Example, Issue
 from flaxbert.data.features import Features
-from flaxbert.data.table import Table
+from flaxbert.data.table import NoValidRowsError, Reading, Table, shown
 from flaxbert.data.tokenization import Tokenizer
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.heads import MakeHead, Outputs
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutputs
+
+
+@dataclasses.dataclass
+class TaskOptions:
+    """Base of the tasks' own configurations, `config.options`."""
+
+    def check(self, data: DataConfig) -> None:
+        """Check what does not depend on the data.
+
+        Raises:
+          ConfigError: naming the key and the valid values.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskOutputs:
-    """A head's outputs on the host, in the order and layout of the `Features` they belong to."""
+class Task:
+    """Base of all downstream tasks; tasks/texts.py has that of tasks on whole texts.
 
-    slots: dict[str, np.ndarray]
-    """[M, ...] one value a sequence."""
-    tokens: dict[str, np.ndarray]
-    """[sum(lengths), ...] one value a token, all sequences end to end."""
+    A data set is read once: `read` parses the records into examples with labels as they stand,
+    `create` chooses the label names by those of the training data, and `resolve` turns labels into
+    what the loss and the metrics take.
+    """
 
-
-class Example(Protocol):
-    """What every task's example has."""
-
-    @property
-    def slice(self) -> str | None:
-        """Value of the `data.slices` column: this example also counts in `metric/SLICE`."""
-
-    @property
-    def origin(self) -> str:
-        """Where it comes from, such as train.tsv:17, for messages."""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Its texts: examples with equal ones are duplicates, or leak from train to eval."""
-
-    @property
-    def target(self) -> Hashable:
-        """What is to be predicted; None if unlabeled."""
-
-    @property
-    def labels(self) -> tuple[int | str, ...]:
-        """Its labels, as names or numbers of the task's; none where answers are no labels."""
-
-
-class NoLabels:
-    """Base of examples whose answers are no labels."""
-
-    @property
-    def target(self) -> Hashable:
-        """Nothing, where what is to be predicted is made from the texts."""
-        return None
-
-    @property
-    def labels(self) -> tuple[int | str, ...]:
-        """None."""
-        return ()
-
-
-class Task(Protocol):
-    """A downstream task. See classification.py for a short one."""
-
-    options_type: ClassVar[type]
+    options_type: ClassVar[type] = TaskOptions
     """Dataclass of this task's own configuration, `config.options`."""
-    lower_is_better: ClassVar[Sequence[str]]
+    lower_is_better: ClassVar[Sequence[str]] = ()
     """Names of the metrics of which `train.keep_best` keeps the lowest, as it does of all losses.
 
     These are whole names: a metric `f1_error`, of entities of the type "error", is another one.
     """
+    problem_type: ClassVar[str | None] = None
+    """`problem_type` of config.json, by which tasks with the same output layer are told apart."""
+    answer_key: ClassVar[str | None] = None
+    """The key of a prediction that holds the answer, such as "label"; None without such a key."""
+
+    head_type: ClassVar[str] = ""
+    """The output layer, as it ends Hugging Face class names; "" if it cannot predict for texts."""
+
+    data: DataConfig
+    options: Any
+    labels: tuple[str, ...] = ()
+    """Label names; () for tasks without class labels."""
 
     @classmethod
-    def create(
-        cls, data: DataConfig, options: Any, train: Table | None, hf_config: Mapping[str, Any]
-    ) -> Self:
-        """Build the task for a data set; `hf_config` is the checkpoint's config.json."""
-
-    def examples(self, table: Table, *, labeled: bool) -> list[Any]:
-        """Rows -> examples.
+    def read(cls, table: Table, data: DataConfig, options: Any, *, labeled: bool) -> Reading[Any]:
+        """Read the records of a table into examples, with labels as they stand in the table.
 
         Args:
-          table: rows of one source.
+          table: the records of one source.
+          data: slices, and what becomes of malformed records (`on_bad_row`).
+          options: of `options_type`.
           labeled: whether labels are required; without, they are ignored.
 
         Raises:
-          DataError: naming file, line and mend.
+          DataError: with file and line, and how to fix it.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def create(
+        cls,
+        data: DataConfig,
+        options: Any,
+        train: Reading[Any] | None,
+        hf_config: Mapping[str, Any],
+    ) -> Self:
+        """Return the task for a data set.
+
+        Args:
+          data: lengths and slices.
+          options: of `options_type`.
+          train: what `read` returned for the training data; None in evaluation and prediction.
+          hf_config: the checkpoint's config.json.
+
+        Raises:
+          ConfigError: for options that do not fit each other or the training data.
+        """
+        options.check(data)
+        return cls(data, options)
+
+    def resolve(self, examples: Reading[Any]) -> Reading[Any]:
+        """Turn the labels of examples that were read as `labeled` into what `loss` takes.
+
+        Raises:
+          DataError: for a label that is none of the task's.
+        """
+        return examples
+
+    def examples(self, table: Table, *, labeled: bool) -> Reading[Any]:
+        """Read a table and resolve its labels, if it has any."""
+        examples = self.read(table, self.data, self.options, labeled=labeled)
+        return self.resolve(examples) if labeled else examples
 
     def featurize(
         self, examples: Sequence[Any], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """Examples -> tokenised features; one example may give several."""
+        """Tokenize examples; one example may become several sequences.
+
+        With data.on_bad_row=skip, examples that are too long are in `Features.dropped`, and the
+        other indices of the features count the examples that remain.
+
+        Raises:
+          DataError: for an example that is too long and not to be skipped.
+        """
+        raise NotImplementedError
 
     @property
     def make_head(self) -> MakeHead:
-        """Builds the output layer."""
+        """Return the function that builds the output layer."""
+        raise NotImplementedError
 
     @property
     def loss_names(self) -> Sequence[str]:
-        """Names of what `loss` gives, ("loss",) for most tasks. Their means are added."""
+        """Names of what `loss` returns. Their means are added."""
+        return ("loss",)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
-        """For each objective the sum of its losses, and of their weights (both scalars).
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
+        """Return the weighted sum of each loss.
 
-        Weights must not depend on `outputs`, and those of empty slots are 0.
+        Weights must not depend on `outputs`; where a row has no sequence they are 0.
         """
+        raise NotImplementedError
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
-        """What evaluation needs: {"slots": {name: [R, K, ...]}, "tokens": {name: [R, T, ...]}}."""
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
+        """Return what predictions are made of: arrays [R, K, ...] and [R, T, ...] by name."""
+        raise NotImplementedError
 
     def decode(
         self, examples: Sequence[Any], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """One record an example, for predictions.jsonl."""
+        """Return one record an example, for predictions.jsonl."""
+        raise NotImplementedError
 
     def score(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Metrics:
-        """Metrics of decoded records against the examples' labels."""
+        """Return the metrics of decoded records against the examples' labels.
+
+        Records are the reference, not the arrays behind them: predictions.jsonl alone gives the
+        same metrics.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def fits(cls, hf_config: Mapping[str, Any]) -> bool:
+        """Return whether a checkpoint's output layer was trained for this task, by its config."""
+        named = (hf_config.get("architectures") or [""])[0]
+        if not cls.head_type or not named.endswith(cls.head_type):
+            return False
+        numeric = len(hf_config.get("id2label") or ()) == 1
+        default = "regression" if numeric else "single_label_classification"
+        problem_type = hf_config.get("problem_type") or default
+        return cls.problem_type is None or cls.problem_type == problem_type
+
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return an input of `Predictor.predict` as a record: {column: value}.
+
+        Raises:
+          DataError: for an input of another form.
+        """
+        if isinstance(item, Mapping):
+            return dict(item)
+        raise DataError(
+            f"{origin}: {shown(item)}; expected a dict with the columns of a data file."
+        )
+
+    def answers(
+        self,
+        examples: Sequence[Any],
+        features: Features,
+        outputs: TaskOutputs,
+        predictions: Sequence[Prediction],
+        *,
+        top_k: int,
+    ) -> list[Prediction]:
+        """Return what `Predictor.predict` does: predictions in the form that programs need.
+
+        Args:
+          examples: one per prediction.
+          features: made of them.
+          outputs: of the model.
+          predictions: decoded from them.
+          top_k: the number of alternatives, for tasks that have any.
+
+        Raises:
+          ConfigError: if there are no alternatives to return.
+        """
+        if top_k != 1:
+            raise ConfigError(f"top_k={top_k}: only question answering has alternatives.")
+        return list(predictions)
 
     def hf_config(self) -> dict[str, Any]:
-        """Fields for the exported config.json, such as label names."""
+        """Return fields for the exported config.json, such as label names."""
+        return {}
 
     def table_row(self, example: Any, record: Prediction) -> dict[str, str]:
-        """A prediction as a line of a table, for people: {column: text}."""
+        """Return a prediction as a line of a table: {column: text}."""
+        raise NotImplementedError
+
+    def resampler(self, tokenizer: Tokenizer) -> Resample | None:
+        """Return the function that draws token arrays anew in each epoch; None without any.
+
+        It must be a pure function of (token arrays, index of the sequence, epoch).
+        """
+        return None
+
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
+        """Return why no feature counts in a loss, so that training learns nothing; else None."""
+        return None
 
 
 @runtime_checkable
 class HasThresholds(Protocol):
-    """What a task with thresholds has besides: they are fitted on held-out training examples."""
+    """A task with thresholds, which are fitted on held-out training examples."""
 
     def group_key(self, example: Any) -> str:
-        """What an example was made from; those of one document are held out together."""
+        """Return what an example was made from; examples of one group are held out together."""
 
     def calibrate(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Task:
-        """The task with thresholds fitted to decoded records of held-out examples."""
+        """Return the task with thresholds fitted to decoded records of held-out examples."""
 
     @property
     def stored_thresholds(self) -> dict[str, Any]:
-        """The thresholds, of JSON's types. `create` finds them in `hf_config["flaxbert"]`."""
+        """The thresholds, of JSON's types. `create` reads them from `hf_config["flaxbert"]`."""
 
 
 @runtime_checkable
 class HasUnits(Protocol):
-    """What a task has besides whose model computes in other units than those of its labels.
+    """A task whose model computes in other units than those of its labels.
 
     Checkpoints hold weights as they are trained; exports and pre-trained weights are in the labels'
     units, so that transformers' models give the same numbers.
@@ -166,10 +260,38 @@ class HasUnits(Protocol):
         """Return weights whose outputs are in the units of training."""
 
 
+def refuse_too_long(
+    examples: Sequence[Example], too_long: Mapping[int, str], on_bad_row: str
+) -> dict[int, str]:
+    """Raise for examples that are too long, or return them to be left out.
+
+    Args:
+      examples: the examples.
+      too_long: {index of an example: what is wrong}.
+      on_bad_row: "error" or "skip".
+
+    Returns:
+      {index: what is wrong, with the example's place}.
+
+    Raises:
+      DataError: if such examples are not to be skipped.
+      NoValidRowsError: if all examples are too long.
+    """
+    dropped = {index: f"{examples[index].origin}: {what}" for index, what in too_long.items()}
+    first, *others = dropped.values() or [""]
+    message = f"{first} (and {len(others)} more)" if others else first
+    if dropped and on_bad_row != "skip":
+        raise DataError(message)
+    if dropped and len(dropped) == len(examples):
+        issues = [Issue(MALFORMED, "", text) for text in dropped.values()]
+        raise NoValidRowsError(f"{message} No other rows are left.", issues)
+    return dropped
+
+
 def score_with_slices(
     task: Task, examples: Sequence[Example], records: Sequence[Prediction]
 ) -> Metrics:
-    """`task.score` over all examples and, as `metric/SLICE`, over each slice of them."""
+    """Return `task.score` over all examples and, as `metric/SLICE`, over each slice of them."""
     metrics = task.score(examples, records)
     for name in sorted({example.slice for example in examples if example.slice is not None}):
         chosen = [i for i, example in enumerate(examples) if example.slice == name]

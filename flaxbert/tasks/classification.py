@@ -11,21 +11,18 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Table
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.table import Reading, Table
 from flaxbert.errors import ConfigError
 from flaxbert.metrics import classification as metrics
-from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.models.heads import Outputs
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import cross_entropy, pool, weighted_sum
-from flaxbert.tasks.texts import TextExample
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.tasks.texts import TextExample, TextTask
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -44,40 +41,43 @@ class ClassificationOptions(texts.TextOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(TextTask):
     """Single-label classification with cross-entropy."""
 
     options_type: ClassVar[type] = ClassificationOptions
-    loss_names: ClassVar[Sequence[str]] = ("loss",)
-    lower_is_better: ClassVar[Sequence[str]] = ()
+    problem_type: ClassVar[str | None] = "single_label_classification"
+    answer_key: ClassVar[str | None] = "label"
 
-    data: DataConfig
-    options: ClassificationOptions
-    labels: tuple[str, ...]
     class_weights: tuple[float, ...] = ()
+
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: ClassificationOptions, *, labeled: bool
+    ) -> Reading[TextExample]:
+        """Read texts and labels."""
+        if labeled:
+            names.refuse_flag_columns(table, options.label, "--config.task=multi_label ")
+        return super().read(table, data, options, labeled=labeled)
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
         options: ClassificationOptions,
-        train: Table | None,
+        train: Reading[TextExample] | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
         """Choose labels and class weights."""
         options.check(data)
-        column = options.label
         seen: set[str] | None = None if train is None else set()
-        known = None if train is None else train.label_names.get(column)
+        known = None if train is None else train.label_names.get(options.label)
         if train is not None and not options.labels and known is None:
-            names.refuse_flag_columns(train, column, "--config.task=multi_label ")
-            texts.require(train, options, data, labeled=True)
-            own = names.checkpoint_labels(hf_config)
-            given = [names.single(row.values.get(column), own) for row in train.rows]
-            if data.on_bad_row == "skip":  # rows whose labels `index` refuses name no class
-                given = [each for each in given if isinstance(each, str | int)]
+            stored = names.checkpoint_labels(hf_config)
+            given = [names.single(example.label, stored) for example in train]
+            if data.on_bad_row == "skip":  # rows whose labels `resolve` refuses name no class
+                given = [label for label in given if isinstance(label, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
-            seen = {str(each) for each in given if each not in (None, "") and each == each}
+            seen = {str(label) for label in given if label not in (None, "") and label == label}
         labels = names.resolve(options.labels, known, seen, hf_config)
         if options.positive is not None and options.positive not in labels:
             raise ConfigError(f"options.positive={options.positive!r}: one of {', '.join(labels)}")
@@ -92,68 +92,55 @@ class Classification:
             raise ConfigError(
                 "options.class_weights and options.balanced_class_weights: one or the other"
             )
-        if options.balanced_class_weights and train is not None:
-            texts.require(train, options, data, labeled=True)
-            values = [row.values.get(column) for row in train.rows]
-            names.check_integers(values, labels, known, train.source)
-            indices = train.read(
-                lambda row: names.to_index(row.values.get(column), labels, known, row.origin),
-                data.on_bad_row,
-            )
-            counts = np.bincount(indices, minlength=len(labels))
-            # scikit-learn's "balanced": examples / (classes * examples of the class).
-            weights = tuple((counts.sum() / (len(labels) * np.maximum(counts, 1))).tolist())
-        elif options.balanced_class_weights:
-            weights = tuple(hf_config.get("flaxbert", {}).get("class_weights", ()))
-        return cls(data, options, labels, weights)
+        task = cls(data, options, labels, weights)
+        if not options.balanced_class_weights:
+            return task
+        if train is None:
+            stored_weights = hf_config.get("flaxbert", {}).get("class_weights", ())
+            return dataclasses.replace(task, class_weights=tuple(stored_weights))
+        given = [example.label for example in task._indexed(train)]
+        counts = np.bincount(given, minlength=len(labels))
+        # scikit-learn's "balanced": examples / (classes * examples of the class).
+        balanced = counts.sum() / (len(labels) * np.maximum(counts, 1))
+        return dataclasses.replace(task, class_weights=tuple(balanced.tolist()))
 
-    def examples(self, table: Table, *, labeled: bool) -> list[TextExample]:
-        """Rows -> examples; a label becomes its index."""
-        column = self.options.label
-        known = table.label_names.get(column)
-        if labeled:
-            values = [row.values.get(column) for row in table.rows]
-            names.refuse_flag_columns(table, column, "--config.task=multi_label ")
-            names.check_integers(values, self.labels, known, table.source)
-        return texts.read(
-            table,
-            self.options,
-            self.data,
-            (lambda row: names.to_index(row.values.get(column), self.labels, known, row.origin))
-            if labeled
-            else None,
+    def resolve(self, examples: Reading[TextExample]) -> Reading[TextExample]:
+        """Turn labels into their indices."""
+        resolved = self._indexed(examples)
+        known = examples.label_names.get(self.options.label)
+        given = (example.label for example in examples)
+        names.log_integer_labels(given, self.labels, known, examples.source)
+        return resolved
+
+    def _indexed(self, examples: Reading[TextExample]) -> Reading[TextExample]:
+        known = examples.label_names.get(self.options.label)
+        given = (example.label for example in examples)
+        names.refuse_counted_from_one(given, self.labels, known, examples.source)
+        return examples.map(
+            lambda example: example.with_label(
+                names.to_index(example.label, self.labels, known, example.origin)
+            ),
+            self.data.on_bad_row,
         )
 
-    def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
-    ) -> Features:
-        """A text or pair, or with `options.long_texts=windows` the windows of one, is a feature."""
-        return texts.featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
-
-    @property
-    def make_head(self) -> MakeHead:
-        """Pooler and classifier."""
-        count = len(self.labels)
-        return lambda config, rngs: SequenceClassificationHead(config, count, rngs)
-
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy: logits [R, K, C] against label [R, K]; a class weight counts as copies."""
-        losses = cross_entropy(pool(outputs["logits"], batch), batch["label"])
-        weight = batch["weight"]
+        losses = cross_entropy(pool(outputs["logits"], batch), batch.label)
+        weight = batch.weight
         if self.class_weights:
-            weight *= jnp.asarray(self.class_weights, jnp.float32)[batch["label"]]
+            weight *= jnp.asarray(self.class_weights, jnp.float32)[batch.label]
         return {"loss": weighted_sum(losses, weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Class probabilities [R, K, C]."""
         probability = jax.nn.softmax(pool(outputs["logits"], batch))
-        return {"slots": {"probability": probability}, "tokens": {}}
+        return TaskOutputs(per_sequence={"probability": probability})
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """The most probable label, and every label's probability."""
-        probabilities = features.per_feature(predictions.slots["probability"])
+        probabilities = features.per_feature(predictions.per_sequence["probability"])
         return [
             {
                 **example.record(),

@@ -159,22 +159,34 @@ def to_index(value: Any, labels: Sequence[str], names: Sequence[str] | None, ori
     )
 
 
-def check_integers(
+def refuse_counted_from_one(
     values: Iterable[Any], labels: Sequence[str], names: Sequence[str] | None, source: str
 ) -> None:
-    """Log what integers are read as, where neither the labels nor the data set say so.
+    """Refuse integer labels that are counted from 1 where their names are counted from 0.
 
     Raises:
-      DataError: if they are counted from 1.
+      DataError: for such labels.
     """
-    singles = [single(value) for value in values]
-    written = {n for value in singles if (n := _number(str(value))) is not None}
     if names is not None:
-        refuse_from_one({v for v in singles if type(v) is int}, names, source)
-    elif written and not any(map(is_number, labels)):
+        integers = {value for value in map(single, values) if type(value) is int}
+        refuse_from_one(integers, names, source)
+    elif written := _written_integers(values, labels):
         refuse_from_one(written, labels, source)
+
+
+def log_integer_labels(
+    values: Iterable[Any], labels: Sequence[str], names: Sequence[str] | None, source: str
+) -> None:
+    """Log what integers are read as, where neither the labels nor the data set say so."""
+    if names is None and _written_integers(values, labels):
         meaning = ", ".join(f"{i} = {label}" for i, label in enumerate(shortened(labels)))
         log.info(f"{source}: integer labels are read as {meaning}")
+
+
+def _written_integers(values: Iterable[Any], labels: Sequence[str]) -> set[int]:
+    """Return the integers among labels; none if the names are numbers themselves."""
+    written = {n for value in values if (n := _number(str(single(value)))) is not None}
+    return set() if any(map(is_number, labels)) else written
 
 
 def refuse_from_one(numbers: Collection[int], names: Sequence[str], source: str) -> None:

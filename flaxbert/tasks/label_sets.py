@@ -2,19 +2,19 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from flaxbert.config import option
+from flaxbert.config import DataConfig, option
 from flaxbert.data.checks import READ_AS, Issue
-from flaxbert.data.table import Record, Table, shown, unprinted
-from flaxbert.errors import DataError, shortened
+from flaxbert.data.table import Reading, Record, shown, unprinted
+from flaxbert.errors import ConfigError, DataError, shortened
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks import texts
+from flaxbert.tasks.texts import TextExample, TextOptions
 
 
 @dataclasses.dataclass
-class LabelSetOptions(texts.TextOptions):
+class LabelSetOptions(TextOptions):
     """Columns of the text and of the labels."""
 
     label: str = option(
@@ -24,6 +24,12 @@ class LabelSetOptions(texts.TextOptions):
     label_columns: tuple[str, ...] = option(
         (), "columns of 0 and 1, one a label, in place of the column of labels", column=True
     )
+
+    def check(self, data: DataConfig) -> None:
+        """Check the separator too."""
+        super().check(data)
+        if not self.separator:
+            raise ConfigError("options.separator='': what stands between two labels, such as ','")
 
     @property
     def columns_of_labels(self) -> dict[str, str]:
@@ -42,29 +48,56 @@ BROKEN = re.compile(
 """What a list, tuple, set or array looks like that is printed in part, or in another way."""
 
 
-def reader(
-    table: Table, options: LabelSetOptions, labels: Sequence[str] | None
-) -> Callable[[Record], list[Any]]:
-    """Choose how the labels of a row are read: from a column of lists, or from flags.
+@dataclasses.dataclass(frozen=True)
+class LabelCell:
+    """The labels of a record as they stand in its cell, before it is known whether they are flags.
+
+    With `options.label_columns` they are names already.
+    """
+
+    value: Any
+    """The cell, for messages."""
+    labels: list[Any]
+
+
+def read_cell(record: Record, options: LabelSetOptions) -> LabelCell:
+    """Read the labels of a record.
+
+    Raises:
+      DataError: for a cell that is no list, and no text with separators; for other flags than 0
+        and 1.
+    """
+    if options.label_columns:
+        return LabelCell(None, _named_flags(record, options.label_columns))
+    return LabelCell(record.values.get(options.label), _values(record, options))
+
+
+def label_lists(
+    examples: Reading[TextExample], options: LabelSetOptions, labels: Sequence[str], on_bad_row: str
+) -> Reading[TextExample]:
+    """Return the examples with the lists of their labels, as names or indices, in place of cells.
 
     Args:
-      table: all rows, by which flags are told from indices.
+      examples: all of a table, which shows whether 0 and 1 are flags or indices.
       options: of the task.
       labels: names in the order of flags; empty if not known yet.
+      on_bad_row: see `Reading.map`.
 
     Raises:
       DataError: for flags of other labels than these.
     """
     if options.label_columns:
-        return lambda row: _named_flags(row, options.label_columns)
-    width = 0 if options.label in table.label_names else _width_of_flags(table, options)
+        return examples.map(lambda example: example.with_label(example.label.labels), on_bad_row)
+    width = 0 if options.label in examples.label_names else _width_of_flags(examples, options)
     if not width:
-        _refuse_joined_flags(table, options)
-        return lambda row: _no_flags(row, _values(row, options), options)
-    place = f"{table.rows[0].origin}: {options.label}"
+        _refuse_joined_flags(examples, options)
+        return examples.map(
+            lambda example: example.with_label(_no_flags(example, options)), on_bad_row
+        )
+    place, cell = f"{examples[0].origin}: {options.label}", examples[0].label.value
     if not labels:
         raise DataError(
-            f"{place} is {shown(table.rows[0].values[options.label])}: {width} flags of 0 and 1, "
+            f"{place} is {shown(cell)}: {width} flags of 0 and 1, "
             "as in all rows. Name their labels in order: --config.options.labels=NAME,NAME,..."
         )
     if width != len(labels):
@@ -73,18 +106,21 @@ def reader(
             f"{shortened(labels)}. Name those of the flags: --config.options.labels."
         )
     what = f"is read as flags, one a label: {', '.join(shortened(labels))}"
-    table.remark(Issue(READ_AS, table.source, f"{options.label} {what}"))
-    return lambda row: [
-        name for name, flag in zip(labels, _flags(_values(row, options)), strict=True) if flag
-    ]
+    note = Issue(READ_AS, examples.source, f"{options.label} {what}")
+
+    def flagged(example: TextExample) -> TextExample:
+        pairs = zip(labels, _flags(example.label.labels), strict=True)
+        return example.with_label([name for name, flag in pairs if flag])
+
+    return examples.map(flagged, on_bad_row).with_issues([note])
 
 
-def _named_flags(row: Record, columns: Sequence[str]) -> list[str]:
-    given = {column: names.flag(row.values.get(column)) for column in columns}
+def _named_flags(record: Record, columns: Sequence[str]) -> list[str]:
+    given = {column: names.flag(record.values.get(column)) for column in columns}
     for column, flag in given.items():
         if flag is None:
             raise DataError(
-                f"{row.origin}: {column} is {shown(row.values.get(column))}; expected 0 or 1."
+                f"{record.origin}: {column} is {shown(record.values.get(column))}; expected 0 or 1."
             )
     return [column for column, flag in given.items() if flag]
 
@@ -93,31 +129,24 @@ def _flags(values: Sequence[Any]) -> list[bool | None]:
     return [names.flag(value) for value in values]
 
 
-def _width_of_flags(table: Table, options: LabelSetOptions) -> int:
-    """How many flags each row has; 0 if what rows hold are no flags.
+def _width_of_flags(examples: Reading[TextExample], options: LabelSetOptions) -> int:
+    """Return how many flags each record has; 0 if its labels are no flags.
 
     [0, 1] may be the indices of two labels; [1, 0], [0, 0] and all that is longer are flags.
 
     Raises:
-      DataError: where all rows are [0, 1], or as many, so that there is no telling.
+      DataError: if all records are [0, 1], so that they may be either.
     """
-    rows = []
-    for row in table.rows:
-        try:
-            rows.append(_values(row, options))
-        except DataError:
-            continue
-    width = len(rows[0]) if rows else 0
-    flags = [_flags(values) for values in rows]
-    if width < 2 or any(len(each) != width or None in each for each in flags):
+    flags = [_flags(example.label.labels) for example in examples]
+    width = len(flags[0])
+    if width < 2 or any(len(row) != width or None in row for row in flags):
         return 0
-    if any(each != [False, True] for each in flags):
+    if any(row != [False, True] for row in flags):
         return width
-    if len(rows) > 1:
+    if len(flags) > 1:
         raise DataError(
-            f"{table.rows[0].origin}: {options.label} is "
-            f"{shown(table.rows[0].values.get(options.label))}, as in all rows: flags, or indices "
-            "of both labels? List the labels that apply by name."
+            f"{examples[0].origin}: {options.label} is {shown(examples[0].label.value)}, as in all "
+            "rows: flags, or indices of both labels? List the labels that apply by name."
         )
     return 0
 
@@ -126,13 +155,13 @@ JOINED = re.compile(r"[01]{2,}|[01]([^\w\s]|\s+)[01](?:\1[01])*")
 """Flags in a text, with a separator between them or none."""
 
 
-def _refuse_joined_flags(table: Table, options: LabelSetOptions) -> None:
+def _refuse_joined_flags(examples: Reading[TextExample], options: LabelSetOptions) -> None:
     """Refuse flags with another separator than the labels', or without any.
 
     Raises:
       DataError: if all texts are such flags, as many in each.
     """
-    cells = [row.values.get(options.label) for row in table.rows]
+    cells = [example.label.value for example in examples]
     texts = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
     if any(cell is not None and not isinstance(cell, str) for cell in cells):
         return
@@ -146,19 +175,19 @@ def _refuse_joined_flags(table: Table, options: LabelSetOptions) -> None:
         return
     fix = f"set --config.options.separator={mark!r}" if mark else "write commas between them"
     raise DataError(
-        f"{table.rows[0].origin}: {options.label} is {shown(cells[0])}; all rows have as many "
+        f"{examples[0].origin}: {options.label} is {shown(cells[0])}; all rows have as many "
         f"flags of 0 and 1. To read each as a label's, {fix}."
     )
 
 
-def _values(row: Record, options: LabelSetOptions) -> list[Any]:
-    """The labels of a row, as they stand there."""
-    value = unprinted(row.values.get(options.label))
+def _values(record: Record, options: LabelSetOptions) -> list[Any]:
+    """Return the labels of a record, as they stand there."""
+    value = unprinted(record.values.get(options.label))
     if isinstance(value, str):
         if BROKEN.fullmatch(value.strip()):
             raise DataError(
-                f"{row.origin}: {options.label} is {shown(value)}: a printed list that cannot be "
-                f"read. Write the labels with {options.separator!r} between them."
+                f"{record.origin}: {options.label} is {shown(value)}: a printed list that cannot "
+                f"be read. Write the labels with {options.separator!r} between them."
             )
         bare = BARE.fullmatch(value)
         value = bare[1] if bare else value
@@ -166,36 +195,39 @@ def _values(row: Record, options: LabelSetOptions) -> list[Any]:
     values = list(value) if isinstance(value, list | tuple) else [None]
     if not all(isinstance(names.as_int(v), str | int) for v in values):
         raise DataError(
-            f"{row.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
+            f"{record.origin}: {options.label} is {shown(value)}; expected a list of labels, or a "
             f"text with {options.separator!r} between them."
         )
     return values
 
 
-def _no_flags(row: Record, values: Sequence[Any], options: LabelSetOptions) -> list[Any]:
-    """Return labels that are no flags: these have numbers twice.
+def _no_flags(example: TextExample, options: LabelSetOptions) -> list[Any]:
+    """Return labels that are no flags.
 
     Raises:
-      DataError: for flags in a row, but not in all.
+      DataError: for flags in a record, but not in all: they have a number twice, or a boolean.
     """
-    numbers = [name for name in map(str, map(names.as_int, values)) if name.isdecimal()]
-    if any(isinstance(value, bool) for value in values) or len(set(numbers)) < len(numbers):
+    labels = example.label.labels
+    numbers = [name for name in map(str, map(names.as_int, labels)) if name.isdecimal()]
+    if any(isinstance(label, bool) for label in labels) or len(set(numbers)) < len(numbers):
         raise DataError(
-            f"{row.origin}: {options.label} is {shown(row.values.get(options.label))}, with a "
+            f"{example.origin}: {options.label} is {shown(example.label.value)}, with a "
             "number twice or a boolean. Flags of 0 and 1 are read where all rows have one for each "
             "label; else list the labels that apply, by name or by index from 0."
         )
-    return list(values)
+    return list(labels)
 
 
-def remark_separators(labels: set[str], options: LabelSetOptions, table: Table) -> None:
+def check_separators(
+    labels: Collection[str], options: LabelSetOptions, source: str
+) -> Iterator[Issue]:
     """Report labels that seem to be several, with another separator between them."""
     for separator in ";|/":
         several = [label for label in labels if separator in label]
         parts = [part.strip() for label in several for part in label.split(separator)]
-        if several and (len(set(parts)) < len(parts) or not labels.isdisjoint(parts)):
+        if several and (len(set(parts)) < len(parts) or not set(labels).isdisjoint(parts)):
             what = (
                 f"label {shown(min(several))} seems to be several: --config.options.separator="
                 f"{separator!r} splits them"
             )
-            table.remark(Issue("separator", table.source, what))
+            yield Issue("separator", source, what)

@@ -3,16 +3,16 @@
 A step adds sums of losses and sums of weights over parts, devices and hosts, and divides once.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from flaxbert.types import Batch, WeightedSum
 
-def weighted_sum(losses: Array, weight: Array) -> tuple[Array, Array]:
-    """Sums of weighted losses and of weights; where the weight is 0 the loss is of no account."""
-    return jnp.sum(jnp.where(weight > 0, losses * weight, 0.0)), jnp.sum(weight)
+
+def weighted_sum(losses: Array, weight: Array) -> WeightedSum:
+    """Return the sum of weighted losses; a loss whose weight is 0 does not count."""
+    return WeightedSum(jnp.sum(jnp.where(weight > 0, losses * weight, 0.0)), jnp.sum(weight))
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
@@ -45,33 +45,33 @@ def binary_cross_entropy(logits: Array, label: Array) -> Array:
     return jax.nn.softplus(jnp.where(label > 0, -logits, logits))
 
 
-def group_sum(values: Array, batch: Mapping[str, Array]) -> Array:
+def group_sum(values: Array, batch: Batch) -> Array:
     """Add up `values` [R, K, ...] over the slots of one feature; each slot receives its sum.
 
-    `batch["group"]` [R, K] is equal for the sequences of a feature, wherever they lie in the batch:
+    `batch.group` [R, K] is equal for the sequences of a feature, wherever they lie in the batch:
     only what is added crosses rows. Empty slots add nothing.
     """
     group = _groups(batch)
     sums = jax.ops.segment_sum(values.reshape(len(group), -1), group, len(group))
-    return sums[batch["group"].reshape(-1)].reshape(values.shape)
+    return sums[batch.group.reshape(-1)].reshape(values.shape)
 
 
-def _groups(batch: Mapping[str, Array]) -> Array:
+def _groups(batch: Batch) -> Array:
     """Return the group of each slot, [R * K]; empty ones have a number out of range.
 
     Segment operations drop these. Were they in a group, the zeros of thousands of empty slots would
     be added to one place, one after the other.
     """
-    group, filled = batch["group"].reshape(-1), batch["weight"].reshape(-1) > 0
+    group, filled = batch.group.reshape(-1), batch.weight.reshape(-1) > 0
     return jnp.where(filled, group, len(group))
 
 
-def group_log_softmax(scores: Array, batch: Mapping[str, Array]) -> Array:
+def group_log_softmax(scores: Array, batch: Batch) -> Array:
     """Log of the softmax over the slots of one feature: scores [R, K] -> [R, K].
 
     Finite but meaningless for empty slots.
     """
-    group, filled = batch["group"].reshape(-1), batch["weight"].reshape(-1) > 0
+    group, filled = batch.group.reshape(-1), batch.weight.reshape(-1) > 0
     flat = scores.reshape(-1)
     # The largest score is taken off for safety alone: no gradient need pass through it.
     top = jax.lax.stop_gradient(jax.ops.segment_max(flat, _groups(batch), len(group)))[group]
@@ -79,11 +79,11 @@ def group_log_softmax(scores: Array, batch: Mapping[str, Array]) -> Array:
     return shifted - jnp.log(jnp.maximum(group_sum(jnp.exp(shifted), batch), 1e-30))
 
 
-def pool(logits: Array, batch: Mapping[str, Array]) -> Array:
+def pool(logits: Array, batch: Batch) -> Array:
     """Mean of `logits` [R, K, C] over the sequences of a feature, at each of its slots.
 
     Where every feature is one sequence (no `group` in the batch) that is the logits themselves.
     """
-    if "group" not in batch:
+    if batch.group is None:
         return logits
-    return group_sum(logits * batch["weight"][..., None], batch)
+    return group_sum(logits * batch.weight[..., None], batch)

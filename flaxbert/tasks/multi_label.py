@@ -6,7 +6,6 @@ threshold: 0.5, or fitted to each label on held-out training data (`data.thresho
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -14,22 +13,19 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Record, Table
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.table import Reading, Record, Table
 from flaxbert.errors import ConfigError
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks import label_sets, texts
-from flaxbert.tasks.base import TaskOutputs
-from flaxbert.tasks.label_sets import LabelSetOptions
+from flaxbert.tasks import label_sets
+from flaxbert.tasks.label_sets import LabelCell, LabelSetOptions
 from flaxbert.tasks.losses import binary_cross_entropy, pool, weighted_sum
-from flaxbert.tasks.texts import TextExample
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.tasks.texts import TextExample, TextTask
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
@@ -38,101 +34,104 @@ class MultiLabelOptions(LabelSetOptions):
 
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
 
+    def check(self, data: DataConfig) -> None:
+        """Check that labels have one source."""
+        super().check(data)
+        if self.labels and self.label_columns:
+            raise ConfigError("options.labels and options.label_columns: one or the other")
+
 
 @dataclasses.dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(TextTask):
     """Any number of labels a text, with binary cross-entropy."""
 
     options_type: ClassVar[type] = MultiLabelOptions
-    loss_names: ClassVar[Sequence[str]] = ("loss",)
-    lower_is_better: ClassVar[Sequence[str]] = ()
+    problem_type: ClassVar[str | None] = "multi_label_classification"
+    answer_key: ClassVar[str | None] = "labels"
 
-    data: DataConfig
-    options: MultiLabelOptions
-    labels: tuple[str, ...]
-    thresholds: tuple[float, ...]
+    thresholds: tuple[float, ...] = ()
     start: float = 0.0
     """Where a new output layer's logits begin: the log-odds that a label is given."""
+
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: MultiLabelOptions, *, labeled: bool
+    ) -> Reading[TextExample]:
+        """Read texts and the cells of their labels."""
+        if labeled and not options.label_columns:
+            names.refuse_flag_columns(table, options.label)
+        return super().read(table, data, options, labeled=labeled)
+
+    @classmethod
+    def read_label(cls, record: Record, options: MultiLabelOptions) -> LabelCell:
+        """Read the labels of a record as they stand in its cell."""
+        return label_sets.read_cell(record, options)
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
         options: MultiLabelOptions,
-        train: Table | None,
+        train: Reading[TextExample] | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
         """Choose labels; thresholds are the checkpoint's if it has any."""
         options.check(data)
-        if not options.separator:
-            raise ConfigError("options.separator='': what stands between two labels, such as ','")
-        if options.labels and options.label_columns:
-            raise ConfigError("options.labels and options.label_columns: one or the other")
-        names_of, seen, given = options.labels or options.label_columns, None, list[list[Any]]()
+        chosen, seen, given = options.labels or options.label_columns, None, list[list[Any]]()
         known = None
         if train is not None:
-            if not options.label_columns:
-                names.refuse_flag_columns(train, options.label)
-            texts.require(train, options, data, labeled=True)
             known = train.label_names.get(options.label)
-            own = names.checkpoint_labels(hf_config)
-            order = names_of or known or own
-            given = train.read(label_sets.reader(train, options, order), data.on_bad_row)
-            seen = {str(names.single(value, own)) for values in given for value in values}
-            label_sets.remark_separators(seen, options, train)
-        labels = names.resolve(names_of, known, seen, hf_config)
+            stored = names.checkpoint_labels(hf_config)
+            order = chosen or known or stored
+            lists = label_sets.label_lists(train, options, order, data.on_bad_row)
+            given = [example.label for example in lists]
+            seen = {str(names.single(value, stored)) for values in given for value in values}
+        labels = names.resolve(chosen, known, seen, hf_config)
         fitted = hf_config.get("flaxbert", {}).get("thresholds", {}) if train is None else {}
         thresholds = tuple(fitted.get(name, 0.5) for name in labels)
         return cls(data, options, labels, thresholds, _log_odds(given, len(labels)))
 
-    def examples(self, table: Table, *, labeled: bool) -> list[TextExample]:
-        """Rows -> examples; labels become a tuple of 0 and 1."""
-        if not labeled:
-            return texts.read(table, self.options, self.data, None)
-        options, known = self.options, table.label_names.get(self.options.label)
-        if not options.label_columns:
-            names.refuse_flag_columns(table, options.label)
-        texts.require(table, options, self.data, labeled=True)
-        values_of = label_sets.reader(table, options, self.labels)
-        values = table.read(values_of, self.data.on_bad_row)
-        every = itertools.chain.from_iterable(values)
-        names.check_integers(every, self.labels, known, table.source)
+    def resolve(self, examples: Reading[TextExample]) -> Reading[TextExample]:
+        """Turn labels into a tuple of 0 and 1, one for each label of the task."""
+        on_bad_row, known = self.data.on_bad_row, examples.label_names.get(self.options.label)
+        lists = label_sets.label_lists(examples, self.options, self.labels, on_bad_row)
+        every = [value for example in lists for value in example.label]
+        names.refuse_counted_from_one(every, self.labels, known, examples.source)
+        names.log_integer_labels(every, self.labels, known, examples.source)
 
-        def flags(row: Record) -> tuple[int, ...]:
-            given = {names.to_index(v, self.labels, known, row.origin) for v in values_of(row)}
-            return tuple(int(i in given) for i in range(len(self.labels)))
+        def flagged(example: TextExample) -> TextExample:
+            given = {
+                names.to_index(value, self.labels, known, example.origin) for value in example.label
+            }
+            return example.with_label(tuple(int(i in given) for i in range(len(self.labels))))
 
-        return texts.read(table, options, self.data, flags)
-
-    def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
-    ) -> Features:
-        """A text or pair, or with `options.long_texts=windows` the windows of one, is a feature."""
-        return texts.featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
+        flags = lists.map(flagged, on_bad_row)
+        given = {str(names.single(value, self.labels)) for value in every}
+        return flags.with_issues(label_sets.check_separators(given, self.options, examples.source))
 
     @property
     def make_head(self) -> MakeHead:
         """Pooler and classifier."""
         count = len(self.labels)
         return lambda config, rngs: SequenceClassificationHead(
-            config, count, rngs, start=self.start
+            config, count, rngs, bias_init=self.start
         )
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Binary cross-entropy: logits and label [R, K, C], mean over C."""
-        losses = binary_cross_entropy(pool(outputs["logits"], batch), batch["label"])
-        return {"loss": weighted_sum(jnp.mean(losses, axis=-1), batch["weight"])}
+        losses = binary_cross_entropy(pool(outputs["logits"], batch), batch.label)
+        return {"loss": weighted_sum(jnp.mean(losses, axis=-1), batch.weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Probability of each label [R, K, C]."""
         probability = jax.nn.sigmoid(pool(outputs["logits"], batch))
-        return {"slots": {"probability": probability}, "tokens": {}}
+        return TaskOutputs(per_sequence={"probability": probability})
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """The labels that reach their thresholds, and every label's probability."""
-        probabilities = features.per_feature(predictions.slots["probability"])
+        probabilities = features.per_feature(predictions.per_sequence["probability"])
         return [
             {
                 **example.record(),

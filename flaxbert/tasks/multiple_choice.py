@@ -7,28 +7,28 @@ numbers of choices. A question is one feature of several sequences, which may li
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
+from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
-from flaxbert.data.table import Record, Table, shown, unprinted
+from flaxbert.data.table import Reading, Record, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.models.heads import MakeHead, MultipleChoiceHead, Outputs
-from flaxbert.tasks.base import NoLabels, TaskOutputs
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.label_names import as_int, refuse_from_one
 from flaxbert.tasks.losses import group_log_softmax, group_sum, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
-class MultipleChoiceOptions:
+class MultipleChoiceOptions(TaskOptions):
     """Columns."""
 
     question: str = option(
@@ -46,9 +46,14 @@ class MultipleChoiceOptions:
         "label", "column of the right choice: its number from 0, or its name", column=True
     )
 
+    def check(self, data: DataConfig) -> None:
+        """Check that choices are named."""
+        if not self.choices:
+            raise ConfigError("options.choices is empty: name the column, or one a choice")
+
 
 @dataclasses.dataclass(frozen=True)
-class ChoiceExample(NoLabels):
+class ChoiceExample(Example):
     """A question with its choices; `label` is the right one's number, None if unlabeled."""
 
     question: str
@@ -69,109 +74,38 @@ class ChoiceExample(NoLabels):
 
 
 @dataclasses.dataclass(frozen=True)
-class MultipleChoice:
+class MultipleChoice(Task):
     """A softmax over the choices of a question."""
 
     options_type: ClassVar[type] = MultipleChoiceOptions
-    loss_names: ClassVar[Sequence[str]] = ("loss",)
-    lower_is_better: ClassVar[Sequence[str]] = ()
-
-    data: DataConfig
-    options: MultipleChoiceOptions
 
     @classmethod
-    def create(
-        cls,
-        data: DataConfig,
-        options: MultipleChoiceOptions,
-        train: Table | None,
-        hf_config: Mapping[str, Any],
-    ) -> Self:
-        """Check that choices are named."""
-        if not options.choices:
-            raise ConfigError("options.choices is empty: name the column, or one a choice")
-        return cls(data, options)
-
-    def examples(self, table: Table, *, labeled: bool) -> list[ChoiceExample]:
-        """Rows -> examples."""
-        options = self.options
+    def read(
+        cls, table: Table, data: DataConfig, options: MultipleChoiceOptions, *, labeled: bool
+    ) -> Reading[ChoiceExample]:
+        """Read questions with their choices."""
         columns = dict.fromkeys(options.choices, "options.choices")
         columns[options.question] = "options.question"
         if options.prefix is not None:
             columns[options.prefix] = "options.prefix"
         if labeled:
             columns[options.label] = "options.label"
-        table.require(columns, slices=self.data.slices if labeled else None)
+        table.require(columns, slices=data.slices if labeled else None)
         if labeled:
-            self._check_numbers(table)
-        return table.read(lambda row: self._example(row, labeled), self.data.on_bad_row)
+            _check_numbers(table, options)
 
-    def _check_numbers(self, table: Table) -> None:
-        """Refuse numbers that are counted from 1, where choices have no names."""
-        numbers, most = set[int](), 0
-        for row in table.rows:
-            with contextlib.suppress(DataError):  # reading reports it
-                names = self._choices(row)[1]
-                value = str(as_int(row.values.get(self.options.label)))
-                if names != [str(n) for n in range(len(names))] or not value.isdecimal():
-                    return
-                numbers.add(int(value))
-                most = max(most, len(names))
-        refuse_from_one(numbers, [f"choice {n + 1}" for n in range(most)], table.source)
+        def question(row: Record) -> ChoiceExample:
+            choices, names = _choices(row, options)
+            prefix = "" if options.prefix is None else f"{row.text(options.prefix)} "
+            return ChoiceExample(
+                question=row.text(options.question),
+                choices=tuple(f"{prefix}{choice}" for choice in choices),
+                label=_label(row, names, options) if labeled else None,
+                slice=row.slice(data.slices) if labeled else None,
+                origin=row.origin,
+            )
 
-    def _example(self, row: Record, labeled: bool) -> ChoiceExample:
-        choices, names = self._choices(row)
-        prefix = "" if self.options.prefix is None else f"{row.text(self.options.prefix)} "
-        return ChoiceExample(
-            question=row.text(self.options.question),
-            choices=tuple(f"{prefix}{choice}" for choice in choices),
-            label=self._label(row, names) if labeled else None,
-            slice=row.slice(self.data.slices) if labeled else None,
-            origin=row.origin,
-        )
-
-    def _choices(self, row: Record) -> tuple[list[str], list[str]]:
-        """Texts and names of the choices; ARC's form names them A, B, ..., else 0, 1, ..."""
-        columns = self.options.choices
-        choices: Any
-        names: Any = None
-        if len(columns) > 1:
-            choices = [row.values.get(column) for column in columns]
-            while choices and choices[-1] in (None, ""):  # a question with fewer than the others
-                choices.pop()
-        else:
-            choices = unprinted(row.values.get(columns[0]))
-            if isinstance(choices, dict):
-                choices, names = choices.get("text"), choices.get("label")
-        if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
-            raise DataError(
-                f"{row.origin}: {', '.join(columns)} is {shown(choices)}; expected a list of texts."
-            )
-        if len(choices) < 2:
-            raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
-        if names is None:
-            names = range(len(choices))
-        if not isinstance(names, list | tuple | range) or len(names) != len(choices):
-            raise DataError(
-                f"{row.origin}: {len(choices)} choices, but their names are {shown(names)}."
-            )
-        given = [as_int(name) for name in names]
-        own = [str(name) for name in given if isinstance(name, str | int)]
-        if len(set(own)) < len(choices):
-            raise DataError(
-                f"{row.origin}: the names of the choices are {shown(names)}; expected a text or "
-                "number of its own for each."
-            )
-        return list(choices), own
-
-    def _label(self, row: Record, names: list[str]) -> int:
-        value = as_int(row.values.get(self.options.label))
-        if isinstance(value, bool) or str(value) not in names:
-            raise DataError(
-                f"{row.origin}: {self.options.label} is {shown(value)}; expected one of "
-                f"{', '.join(names)}."
-            )
-        return names.index(str(value))
+        return table.read(question, data.on_bad_row)
 
     def featurize(
         self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, *, labeled: bool
@@ -190,10 +124,10 @@ class MultipleChoice:
         right = [int(n == e.label) for e in examples for n in range(len(e.choices))]
         return Features.build(
             {name: encoded[name] for name in ("input_ids", "token_type_ids")},
-            example=owner,
-            feature=owner,
-            slots={"right": right} if labeled else {},
-            cut=list(dict.fromkeys(cut)),
+            example_index=owner,
+            feature_index=owner,
+            per_sequence={"right": right} if labeled else {},
+            truncated=list(dict.fromkeys(cut)),
         )
 
     @property
@@ -201,17 +135,17 @@ class MultipleChoice:
         """Pooler and one score."""
         return MultipleChoiceHead
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy over the choices of each question: logits [R, K, 1], right [R, K]."""
         log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
         # Every slot of a question holds its loss, and weighs one over their number.
-        losses = group_sum(-log_probs * batch["right"], batch)
-        return {"loss": weighted_sum(losses, batch["weight"])}
+        losses = group_sum(-log_probs * batch.extra["right"], batch)
+        return {"loss": weighted_sum(losses, batch.weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Each choice's probability [R, K]."""
         log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
-        return {"slots": {"probability": jnp.exp(log_probs)}, "tokens": {}}
+        return TaskOutputs(per_sequence={"probability": jnp.exp(log_probs)})
 
     def decode(
         self, examples: Sequence[ChoiceExample], features: Features, predictions: TaskOutputs
@@ -219,7 +153,7 @@ class MultipleChoice:
         """The most probable choice, and every choice's probability."""
         records = []
         for n, example in enumerate(examples):
-            probabilities = predictions.slots["probability"][features.sequences(n)]
+            probabilities = predictions.per_sequence["probability"][features.sequences(n)]
             best = int(np.argmax(probabilities))
             records.append(
                 {
@@ -237,11 +171,64 @@ class MultipleChoice:
         hits = sum(example.label == record["index"] for example, record in pairs)
         return metrics.accuracy_with_interval(hits, len(examples))
 
-    def hf_config(self) -> dict[str, Any]:
-        """Nothing: the head has no labels."""
-        return {}
-
     def table_row(self, example: ChoiceExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
         gold = "" if example.label is None else example.choices[example.label]
         return {"question": example.question, "right": gold, "predicted": record["choice"]}
+
+
+def _check_numbers(table: Table, options: MultipleChoiceOptions) -> None:
+    """Refuse numbers that are counted from 1, where choices have no names."""
+    numbers, most = set[int](), 0
+    for row in table.rows:
+        with contextlib.suppress(DataError):  # reading reports it
+            names = _choices(row, options)[1]
+            value = str(as_int(row.values.get(options.label)))
+            if names != [str(n) for n in range(len(names))] or not value.isdecimal():
+                return
+            numbers.add(int(value))
+            most = max(most, len(names))
+    refuse_from_one(numbers, [f"choice {n + 1}" for n in range(most)], table.source)
+
+
+def _choices(row: Record, options: MultipleChoiceOptions) -> tuple[list[str], list[str]]:
+    """Return texts and names of the choices; ARC's form names them A, B, ..., else 0, 1, ..."""
+    columns = options.choices
+    choices: Any
+    names: Any = None
+    if len(columns) > 1:
+        choices = [row.values.get(column) for column in columns]
+        while choices and choices[-1] in (None, ""):  # a question with fewer than the others
+            choices.pop()
+    else:
+        choices = unprinted(row.values.get(columns[0]))
+        if isinstance(choices, dict):
+            choices, names = choices.get("text"), choices.get("label")
+    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
+        raise DataError(
+            f"{row.origin}: {', '.join(columns)} is {shown(choices)}; expected a list of texts."
+        )
+    if len(choices) < 2:
+        raise DataError(f"{row.origin}: {len(choices)} choices; at least two are needed.")
+    if names is None:
+        names = range(len(choices))
+    if not isinstance(names, list | tuple | range) or len(names) != len(choices):
+        raise DataError(
+            f"{row.origin}: {len(choices)} choices, but their names are {shown(names)}."
+        )
+    distinct = [str(name) for name in map(as_int, names) if isinstance(name, str | int)]
+    if len(set(distinct)) < len(choices):
+        raise DataError(
+            f"{row.origin}: the names of the choices are {shown(names)}; expected a different text "
+            "or number for each."
+        )
+    return list(choices), distinct
+
+
+def _label(row: Record, names: Sequence[str], options: MultipleChoiceOptions) -> int:
+    value = as_int(row.values.get(options.label))
+    if isinstance(value, bool) or str(value) not in names:
+        raise DataError(
+            f"{row.origin}: {options.label} is {shown(value)}; expected one of {', '.join(names)}."
+        )
+    return names.index(str(value))

@@ -7,8 +7,8 @@ from a checkpoint it is continued pre-training, and its export is a checkpoint t
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,21 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
+from flaxbert.data.batching import Resample
+from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import uniform
-from flaxbert.data.table import Record, Table
+from flaxbert.data.table import Reading, Record, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.models.heads import MakeHead, Outputs, PreTrainingHead
-from flaxbert.tasks.base import NoLabels, TaskOutputs
+from flaxbert.models.heads import MakeHead, MaskedLMHead, Outputs, PreTrainingHead
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
 @dataclasses.dataclass
-class PreTrainingOptions:
+class PreTrainingOptions(TaskOptions):
     """Texts and the two tasks."""
 
     text: str = option("text", "column of the text", column=True)
@@ -44,9 +46,16 @@ class PreTrainingOptions:
     whole_words: bool = option(False, "mask whole words, not single word pieces")
     seed: int = option(0, "of masks and pairs")
 
+    def check(self, data: DataConfig) -> None:
+        """Check the values."""
+        if self.sentences not in ("split", "line"):
+            raise ConfigError(f"options.sentences={self.sentences!r}: one of split, line")
+        if not 0 < self.mask_rate < 1:
+            raise ConfigError(f"options.mask_rate={self.mask_rate!r}: between 0 and 1")
+
 
 @dataclasses.dataclass(frozen=True)
-class DocumentExample(NoLabels):
+class DocumentExample(Example):
     """A document, as its paragraphs."""
 
     name: str
@@ -61,56 +70,43 @@ class DocumentExample(NoLabels):
 
 
 @dataclasses.dataclass(frozen=True)
-class PreTraining:
+class PreTraining(Task):
     """Masked language model and next sentence prediction."""
 
     options_type: ClassVar[type] = PreTrainingOptions
     lower_is_better: ClassVar[Sequence[str]] = ("perplexity",)
-
-    data: DataConfig
-    options: PreTrainingOptions
-
-    @classmethod
-    def create(
-        cls,
-        data: DataConfig,
-        options: PreTrainingOptions,
-        train: Table | None,
-        hf_config: Mapping[str, Any],
-    ) -> Self:
-        """Check the options."""
-        if options.sentences not in ("split", "line"):
-            raise ConfigError(f"options.sentences={options.sentences!r}: one of split, line")
-        if not 0 < options.mask_rate < 1:
-            raise ConfigError(f"options.mask_rate={options.mask_rate!r}: between 0 and 1")
-        return cls(data, options)
 
     @property
     def loss_names(self) -> Sequence[str]:
         """Masked words and, with it, next sentences."""
         return ("mlm_loss", "nsp_loss") if self.options.next_sentence else ("mlm_loss",)
 
-    def examples(self, table: Table, *, labeled: bool) -> list[DocumentExample]:
-        """Rows -> documents, in the order of their first rows; a row that names none is one."""
-        columns, document = {self.options.text: "options.text"}, self.options.document
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: PreTrainingOptions, *, labeled: bool
+    ) -> Reading[DocumentExample]:
+        """Read documents, in the order of their first rows; a row that names none is one."""
+        columns, document = {options.text: "options.text"}, options.document
         if document and document != PreTrainingOptions.document:
             columns[document] = "options.document"
-        table.require(columns, slices=self.data.slices)
+        table.require(columns, slices=data.slices)
 
         def paragraph(row: Record) -> DocumentExample:
-            value, text = row.values.get(document or ""), row.text(self.options.text)
+            value, text = row.values.get(document or ""), row.text(options.text)
             # NaN, which a Parquet file may hold for a null, differs from itself.
             nameless = value in (None, "") or value != value
             name = row.origin if nameless else str(value)
-            return DocumentExample(name, (text,), row.slice(self.data.slices), row.origin)
+            return DocumentExample(name, (text,), row.slice(data.slices), row.origin)
 
+        paragraphs = table.read(paragraph, data.on_bad_row)
         groups: dict[str, list[DocumentExample]] = {}
-        for each in table.read(paragraph, self.data.on_bad_row):
-            groups.setdefault(each.name, []).append(each)
-        return [
-            dataclasses.replace(group[0], paragraphs=tuple(each.paragraphs[0] for each in group))
+        for example in paragraphs:
+            groups.setdefault(example.name, []).append(example)
+        documents = [
+            dataclasses.replace(group[0], paragraphs=tuple(part.paragraphs[0] for part in group))
             for group in groups.values()
         ]
+        return paragraphs.with_items(documents)
 
     def featurize(
         self, examples: Sequence[DocumentExample], tokenizer: Tokenizer, *, labeled: bool
@@ -120,7 +116,7 @@ class PreTraining:
         Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
         are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
         """
-        options, mask = self.options, mask_id(tokenizer)
+        options = self.options
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
         texts = [
@@ -157,65 +153,72 @@ class PreTraining:
             kinds.append(kind)
             types.append(segment)
 
-        def draw(tokens: dict[str, np.ndarray], sequence: int, epoch: int) -> dict[str, np.ndarray]:
+        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
+        return Features.build(
+            tokens | {"masked": [[0] * len(row) for row in ids]},
+            example_index=[pair.first.document for pair in pairs],
+            per_sequence={"follows": [int(not pair.follows) for pair in pairs]},
+        )
+
+    def resampler(self, tokenizer: Tokenizer) -> Resample:
+        """Return the function that masks the words of a sequence anew in each epoch."""
+        options, mask, size = self.options, mask_id(tokenizer), tokenizer.vocab_size
+
+        def resample(
+            tokens: dict[str, np.ndarray], sequence: int, epoch: int
+        ) -> dict[str, np.ndarray]:
             length = len(tokens["label"])
-            chosen, masked = masking.mask(
+            input_ids, masked = masking.mask(
                 tokens["label"],
                 tokens["kind"],
                 uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
                 rate=options.mask_rate,
                 whole_words=options.whole_words,
                 mask_id=mask,
-                vocab_size=tokenizer.vocab_size,
+                vocab_size=size,
             )
-            return {"input_ids": chosen, "masked": masked}
+            return {"input_ids": input_ids, "masked": masked}
 
-        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
-        return Features.build(
-            tokens | {"masked": [[0] * len(row) for row in ids]},
-            example=[pair.first.document for pair in pairs],
-            slots={"follows": [int(not pair.follows) for pair in pairs]},
-            draw=draw,
-        )
+        return resample
 
     @property
     def make_head(self) -> MakeHead:
         """Scores over the vocabulary at masked places, and of the next sentence."""
-        rate, next_sentence = self.options.mask_rate, self.options.next_sentence
-        return lambda config, rngs: PreTrainingHead(config, rate, next_sentence, rngs)
+        head = PreTrainingHead if self.options.next_sentence else MaskedLMHead
+        return lambda config, rngs: head(config, self.options.mask_rate, rngs)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy of words at masked places, and of following or not."""
         losses, masked, _ = _words(outputs, batch)
         found = {"mlm_loss": weighted_sum(losses, masked)}
         if "nsp_logits" in outputs:
-            follows = cross_entropy(outputs["nsp_logits"], batch["follows"])
-            found["nsp_loss"] = weighted_sum(follows, batch["weight"])
+            follows = cross_entropy(outputs["nsp_logits"], batch.extra["follows"])
+            found["nsp_loss"] = weighted_sum(follows, batch.weight)
         return found
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Of each sequence [R, K]: masked words, those guessed, their loss; `follows` guessed."""
         losses, masked, right = _words(outputs, batch)
-        segments = jnp.take_along_axis(batch["segment_ids"], outputs["places"], axis=1)
-        slots = jnp.arange(1, batch["weight"].shape[1] + 1)
+        segments = jnp.take_along_axis(batch.segment_ids, outputs["masked_positions"], axis=1)
+        slots = jnp.arange(1, batch.weight.shape[1] + 1)
         own = (segments[:, :, None] == slots) * masked[:, :, None]  # [R, P, K]
         found = {"masked": jnp.sum(own, axis=1)}
         found["right"] = jnp.sum(own * right[:, :, None], axis=1)
         found["mlm_loss"] = jnp.sum(own * losses[:, :, None], axis=1)
         if "nsp_logits" in outputs:
             guess = jnp.argmax(outputs["nsp_logits"], axis=-1)
-            found["next_right"] = (guess == batch["follows"]).astype(jnp.float32)
-        return {"slots": found, "tokens": {}}
+            found["next_right"] = (guess == batch.extra["follows"]).astype(jnp.float32)
+        return TaskOutputs(per_sequence=found)
 
     def decode(
         self, examples: Sequence[DocumentExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """Sums over the sequences of each document."""
         totals = {
-            name: np.bincount(features.example, values, len(examples))
-            for name, values in predictions.slots.items()
+            name: np.bincount(features.example_index, values, len(examples))
+            for name, values in predictions.per_sequence.items()
         }
-        totals["sequences"] = np.bincount(features.example, minlength=len(examples))
+        totals["sequences"] = np.bincount(features.example_index, minlength=len(examples))
         return [
             {"document": example.name, **{name: float(v[n]) for name, v in totals.items()}}
             for n, example in enumerate(examples)
@@ -232,9 +235,13 @@ class PreTraining:
             found["nsp_accuracy"] = total["next_right"] / sequences
         return found
 
-    def hf_config(self) -> dict[str, Any]:
-        """Nothing: the head's sizes are the encoder's."""
-        return {}
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
+        """Return the reason if no word of any sequence can be masked."""
+        assert resample is not None
+        sequences = range(len(features.lengths))
+        if any(resample(features.tokens_of(n), n, 0)["masked"].any() for n in sequences):
+            return None
+        return "no word can be masked: all tokens are special, or words have too many pieces"
 
     def table_row(self, example: DocumentExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
@@ -251,10 +258,12 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf  # math.exp raises where it overflows
 
 
-def _words(outputs: Outputs, batch: DeviceBatch) -> tuple[Array, Array, Array]:
+def _words(outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
     """Loss, weight (1 if masked) and whether the best word is right, at each place [R, P]."""
-    label = jnp.take_along_axis(batch["label"], outputs["places"], axis=1)
-    masked = jnp.take_along_axis(batch["masked"], outputs["places"], axis=1).astype(jnp.float32)
+    label = jnp.take_along_axis(batch.label, outputs["masked_positions"], axis=1)
+    masked = jnp.take_along_axis(batch.extra["masked"], outputs["masked_positions"], axis=1).astype(
+        jnp.float32
+    )
     logits = outputs["mlm_logits"]
     right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
     return cross_entropy(logits, label), masked, jax.lax.stop_gradient(right)

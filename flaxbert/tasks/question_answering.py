@@ -14,123 +14,76 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
-from flaxbert.data.answers import Answer, check_questions, read_answers, unspaced
-from flaxbert.data.checks import MALFORMED, Issue
+from flaxbert.data.batching import Resample
 from flaxbert.data.features import Features
-from flaxbert.data.table import Record, Table
+from flaxbert.data.table import Reading, Table, shown
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import NoLabels, TaskOutputs
+from flaxbert.tasks.base import Task, TaskOptions, refuse_too_long
 from flaxbert.tasks.losses import position_cross_entropy, weighted_sum
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.tasks.questions import QuestionExample, read_questions
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass
-class QuestionAnsweringOptions:
+class QuestionAnsweringOptions(TaskOptions):
     """How spans are decoded."""
 
     unanswerable: bool = option(False, "some questions have no answer in their text (SQuAD v2.0)")
     n_best: int = option(20, "starts and ends of each window that are combined")
     max_answer_length: int = option(30, "longest answer in tokens")
 
-
-@dataclasses.dataclass(frozen=True)
-class QuestionExample(NoLabels):
-    """One question on one context; `answers` are (text, first character), empty if unlabeled."""
-
-    id: str
-    question: str
-    context: str
-    answers: tuple[Answer, ...]
-    slice: str | None
-    origin: str
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Question and context."""
-        return (self.question, self.context)
-
-    @property
-    def target(self) -> tuple[Answer, ...]:
-        """All answers."""
-        return self.answers
-
-    @property
-    def accepted(self) -> frozenset[str]:
-        """The answers' texts: a prediction is right if it equals one."""
-        return frozenset(text for text, _ in self.answers)
+    def check(self, data: DataConfig) -> None:
+        """Check lengths, and that there is a threshold to fit where that is asked for."""
+        windows.check(data.max_length, data.overlap)
+        for name in ("n_best", "max_answer_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"options.{name}={getattr(self, name)}: at least 1")
+        if data.threshold_split and not self.unanswerable:
+            raise ConfigError(
+                "data.threshold_split fits the no-answer threshold: it needs "
+                "options.unanswerable=true"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
-class QuestionAnswering:
+class QuestionAnswering(Task):
     """Span extraction over overlapping windows."""
 
+    head_type: ClassVar[str] = "ForQuestionAnswering"
     options_type: ClassVar[type] = QuestionAnsweringOptions
-    loss_names: ClassVar[Sequence[str]] = ("loss",)
-    lower_is_better: ClassVar[Sequence[str]] = ()
+    answer_key: ClassVar[str | None] = "answer"
 
-    data: DataConfig
-    options: QuestionAnsweringOptions
     null_threshold: float = 0.0
     """The answer is empty where the score of [CLS] exceeds the best span's by more than this."""
+
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: QuestionAnsweringOptions, *, labeled: bool
+    ) -> Reading[QuestionExample]:
+        """Read questions in the hub's SQuAD form."""
+        return read_questions(table, data, unanswerable=options.unanswerable, labeled=labeled)
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
         options: QuestionAnsweringOptions,
-        train: Table | None,
+        train: Reading[QuestionExample] | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
-        """Check that windows can advance; the threshold is the checkpoint's if it has one."""
-        windows.check(data)
-        for name in ("n_best", "max_answer_length"):
-            if getattr(options, name) < 1:
-                raise ConfigError(f"options.{name}={getattr(options, name)}: at least 1")
-        if data.threshold_split and not options.unanswerable:
-            raise ConfigError(
-                "data.threshold_split fits the no-answer threshold: it needs "
-                "options.unanswerable=true"
-            )
+        """Check the options; the threshold is the checkpoint's if it has one."""
+        options.check(data)
         fitted = hf_config.get("flaxbert", {}) if train is None else {}
-        return cls(data, options, fitted.get("null_threshold", 0.0))
-
-    def examples(self, table: Table, *, labeled: bool) -> list[QuestionExample]:
-        """Rows in the hub's SQuAD form -> examples."""
-        columns = dict.fromkeys(("question", "context"), "")
-        if labeled:
-            columns["answers"] = ""
-        table.require(columns, slices=self.data.slices if labeled else None)
-        skipped: list[str] = []
-        on_bad_row = self.data.on_bad_row
-        examples = table.read(lambda row: self._example(row, labeled, skipped), on_bad_row)
-        table.tell([Issue(MALFORMED, "", each) for each in skipped], "malformed answers skipped")
-        table.tell(
-            check_questions(table.rows, unanswerable=self.options.unanswerable), "odd questions"
-        )
-        for finding in unspaced([e.answers for e in examples], [e.origin for e in examples]):
-            table.remark(finding)
-        return examples
-
-    def _example(self, row: Record, labeled: bool, skipped: list[str]) -> QuestionExample:
-        question, context = row.text("question").strip(), row.text("context")
-        part = row.slice(self.data.slices if labeled else None)
-        answers: tuple[Answer, ...] = ()
-        if labeled:  # last: a row that is left out has no answers to skip besides
-            may_lack, on_bad_row = self.options.unanswerable, self.data.on_bad_row
-            answers, faults = read_answers(row, unanswerable=may_lack, on_bad_row=on_bad_row)
-            skipped += faults
-        name = str(row.values.get("id", row.origin))
-        return QuestionExample(name, question, context, answers, part, row.origin)
+        return cls(data, options, null_threshold=fitted.get("null_threshold", 0.0))
 
     def featurize(
         self, examples: Sequence[QuestionExample], tokenizer: Tokenizer, *, labeled: bool
@@ -142,8 +95,15 @@ class QuestionAnswering:
         `char_end` are a context token's place in the text (-1 elsewhere), and `max_context` marks
         the window that sees most of the token's surroundings.
         """
-        questions = [(example.question, example.origin) for example in examples]
-        windows.check_first(questions, "the question", self.data, tokenizer)
+        too_long = windows.too_long(
+            [example.question for example in examples],
+            "the question",
+            tokenizer,
+            max_length=self.data.max_length,
+            overlap=self.data.overlap,
+        )
+        dropped = refuse_too_long(examples, too_long, self.data.on_bad_row)
+        examples = [example for i, example in enumerate(examples) if i not in dropped]
         encoded = tokenizer(
             [example.question for example in examples],
             [example.context for example in examples],
@@ -167,9 +127,10 @@ class QuestionAnswering:
                 "char_end": ends,
                 "max_context": windows.max_context(owner, starts, self.data.overlap),
             },
-            example=owner,
-            positions=windows.gold_spans(golds, owner, starts, ends) if labeled else {},
-            lost=windows.out_of_reach(every, owner, starts, ends, limit) if labeled else {},
+            example_index=owner,
+            token_indices=windows.gold_spans(golds, owner, starts, ends) if labeled else {},
+            unreachable=windows.out_of_reach(every, owner, starts, ends, limit) if labeled else {},
+            dropped=dropped,
         )
 
     @property
@@ -177,27 +138,27 @@ class QuestionAnswering:
         """Start and end scores."""
         return SpanHead
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy over the feature's own positions, mean of start and end."""
         start, end = (
-            position_cross_entropy(outputs[f"{side}_logits"], batch[side], batch["segment_ids"])
+            position_cross_entropy(outputs[f"{side}_logits"], batch.extra[side], batch.segment_ids)
             for side in ("start", "end")
         )
-        weight = batch["weight"] * (batch["start"] >= batch["cls_position"])  # see windows.NOWHERE
+        weight = batch.weight * (batch.extra["start"] >= batch.cls_position)  # see windows.NOWHERE
         return {"loss": weighted_sum((start + end) / 2, weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The best starts and ends of each segment [R, K, n], and the score of [CLS] [R, K]."""
-        allowed = {"start": batch["max_context"] > 0, "end": batch["char_start"] >= 0}
-        null = jnp.zeros(batch["cls_position"].shape)
+        allowed = {"start": batch.extra["max_context"] > 0, "end": batch.extra["char_start"] >= 0}
+        null = jnp.zeros(batch.cls_position.shape)
         slots = {}
         for side, places in allowed.items():
             logits = outputs[f"{side}_logits"]
             slots[f"{side}_score"], slots[f"{side}_place"] = spans.candidates(
-                logits, places, batch["segment_ids"], batch["cls_position"], self.options.n_best
+                logits, places, batch.segment_ids, batch.cls_position, self.options.n_best
             )
-            null += jnp.take_along_axis(logits, batch["cls_position"], axis=1)
-        return {"slots": slots | {"null_score": null}, "tokens": {}}
+            null += jnp.take_along_axis(logits, batch.cls_position, axis=1)
+        return TaskOutputs(per_sequence=slots | {"null_score": null})
 
     def decode(
         self, examples: Sequence[QuestionExample], features: Features, predictions: TaskOutputs
@@ -209,14 +170,14 @@ class QuestionAnswering:
         """
         best: list[tuple[float, int, int]] = [(-np.inf, 0, 0)] * len(examples)
         null = np.full(len(examples), np.inf)
-        for window, example in enumerate(features.example):
-            found = {name: values[window] for name, values in predictions.slots.items()}
+        for window, example in enumerate(features.example_index):
+            found = {name: values[window] for name, values in predictions.per_sequence.items()}
             score, first, last = spans.best_span(found, self.options.max_answer_length)
             null[example] = min(null[example], found["null_score"])
             if score > best[example][0]:
-                begin = features.starts[window]
-                start = int(features.tokens["char_start"][begin + first])
-                end = int(features.tokens["char_end"][begin + last])
+                begin = features.sequence_start[window]
+                start = int(features.per_token["char_start"][begin + first])
+                end = int(features.per_token["char_end"][begin + last])
                 best[example] = (score, start, end)
         return [
             self._record(example, span, float(odds))
@@ -238,6 +199,62 @@ class QuestionAnswering:
                 record |= {"answer": "", "start": 0, "end": 0}
         return record
 
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return (question, context) as a record."""
+        if isinstance(item, list | tuple) and [type(text) for text in item] == [str, str]:
+            return {"question": item[0], "context": item[1]}
+        if isinstance(item, Mapping):
+            return dict(item)
+        raise DataError(
+            f"{origin}: {shown(item)}; expected (question, context), or a dict with these keys."
+        )
+
+    def answers(
+        self,
+        examples: Sequence[QuestionExample],
+        features: Features,
+        outputs: TaskOutputs,
+        predictions: Sequence[Prediction],
+        *,
+        top_k: int,
+    ) -> list[Prediction]:
+        """Return `score`, `start`, `end` and `answer`; with `top_k`, `answers` has the best ones.
+
+        `start` and `end` are characters of the context. A score is the sum of a start and an end
+        logit, to be compared with others of the same question.
+        """
+        if top_k < 1:
+            raise ConfigError(f"top_k={top_k}: at least 1")
+        keys = ("score", "start", "end", "answer")
+        best = [{key: prediction[key] for key in keys} for prediction in predictions]
+        if top_k == 1:
+            return best
+        ranked: list[dict[tuple[int, int], float]] = [{} for _ in examples]
+        for window, example in enumerate(features.example_index):
+            candidates = {name: values[window] for name, values in outputs.per_sequence.items()}
+            # Windows overlap, and spans that differ in blanks are equal: the best of them counts.
+            for score, first, last in spans.best_spans(
+                candidates, self.options.max_answer_length, top_k + self.options.n_best
+            ):
+                place = self._characters(examples[example], features, window, first, last)
+                ranked[example][place] = max(score, ranked[example].get(place, -np.inf))
+        for prediction, example, scores in zip(best, examples, ranked, strict=True):
+            order = sorted(scores, key=lambda place: -scores[place])[:top_k]
+            prediction["answers"] = [
+                {"score": scores[a, b], "start": a, "end": b, "answer": example.context[a:b]}
+                for a, b in order
+            ]
+        return best
+
+    def _characters(
+        self, example: QuestionExample, features: Features, window: int, first: int, last: int
+    ) -> tuple[int, int]:
+        """Return the characters of the context, start and end, that tokens of a window cover."""
+        begin = features.sequence_start[window]
+        start = int(features.per_token["char_start"][begin + first])
+        end = int(features.per_token["char_end"][begin + last])
+        return windows.trim(example.context, start, end)
+
     def score(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Metrics:
         """Exact match and F1, 0 to 100, of the official script for the data set's version."""
         references = [[text for text, _ in example.answers] for example in examples]
@@ -248,6 +265,12 @@ class QuestionAnswering:
         ideal = squad.score_v2(raw, references, odds)
         best = {name: value for name, value in ideal.items() if name.startswith("best_")}
         return squad.score_v2(answers, references) | best
+
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
+        """Return the reason if no window is trained on."""
+        if (features.token_indices["start"] >= 0).any():
+            return None
+        return "no window contains a complete answer; raise data.max_length or data.overlap"
 
     def group_key(self, example: QuestionExample) -> str:
         """The context: its questions are held out together."""
@@ -267,7 +290,7 @@ class QuestionAnswering:
         return {"null_threshold": self.null_threshold} if self.options.unanswerable else {}
 
     def hf_config(self) -> dict[str, Any]:
-        """The head has no labels; our threshold alone."""
+        """Return the threshold; the head has no labels."""
         return {"flaxbert": self.stored_thresholds} if self.stored_thresholds else {}
 
     def table_row(self, example: QuestionExample, record: Prediction) -> dict[str, str]:

@@ -13,20 +13,17 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.features import Features
-from flaxbert.data.table import Record, Table, shown
-from flaxbert.data.tokenization import Tokenizer
+from flaxbert.data.table import Reading, Record, shown
 from flaxbert.errors import DataError
 from flaxbert.metrics import regression as metrics
-from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.models.heads import Outputs
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.losses import pool, weighted_sum
-from flaxbert.tasks.texts import TextExample
-from flaxbert.types import DeviceBatch, Losses, Metrics, Params, Prediction
+from flaxbert.tasks.texts import TextExample, TextTask
+from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
@@ -44,15 +41,13 @@ class RegressionOptions(texts.TextOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression:
+class Regression(TextTask):
     """One number a text or pair, by least squares."""
 
     options_type: ClassVar[type] = RegressionOptions
-    loss_names: ClassVar[Sequence[str]] = ("loss",)
     lower_is_better: ClassVar[Sequence[str]] = ("squared_error",)
+    problem_type: ClassVar[str | None] = "regression"
 
-    data: DataConfig
-    options: RegressionOptions
     mean: float = 0.0
     scale: float = 1.0
     """The model's outputs, times `scale` plus `mean`, are the numbers to predict."""
@@ -62,16 +57,16 @@ class Regression:
         cls,
         data: DataConfig,
         options: RegressionOptions,
-        train: Table | None,
+        train: Reading[TextExample] | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
         """Check the options; numbers that a new output layer cannot reach are standardized."""
         options.check(data)
         if train is None:
             stored = hf_config.get("flaxbert", {})
-            return cls(data, options, stored.get("mean", 0.0), stored.get("scale", 1.0))
-        texts.require(train, options, data, labeled=True)
-        numbers = np.array(train.read(lambda row: _number(row, options), data.on_bad_row))
+            mean, scale = stored.get("mean", 0.0), stored.get("scale", 1.0)
+            return cls(data, options, mean=mean, scale=scale)
+        numbers = np.array([example.label for example in train])
         mean, scale = float(numbers.mean()), float(numbers.std())
         if (abs(mean) <= FAR and NARROW <= scale <= WIDE) or not 0 < scale < math.inf:
             return cls(data, options)
@@ -80,41 +75,48 @@ class Regression:
             f"for training (mean {mean:.6g}, standard deviation {scale:.6g}), as is the loss; "
             "predictions and the export are in their own units"
         )
-        return cls(data, options, mean, scale)
+        return cls(data, options, mean=mean, scale=scale)
 
-    def examples(self, table: Table, *, labeled: bool) -> list[TextExample]:
-        """Rows -> examples."""
-        options = self.options
-        label = (lambda row: _number(row, options)) if labeled else None
-        return texts.read(table, options, self.data, label)
+    @classmethod
+    def read_label(cls, record: Record, options: RegressionOptions) -> float:
+        """Return the number of a record.
 
-    def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
-    ) -> Features:
-        """A text or pair, or with `options.long_texts=windows` the windows of one, is a feature."""
-        return texts.featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
+        Raises:
+          DataError: for anything else.
+        """
+        value = record.values.get(options.label)
+        try:
+            number = math.nan if isinstance(value, bool) or value is None else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not abs(number) <= np.finfo(np.float32).max:
+            comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]*,[\d.,]+\s*", value)
+            advice = "Write it without a comma between thousands, and with a point before decimals."
+            message = f"{record.origin}: {options.label} is {shown(value)}; expected a number."
+            raise DataError(f"{message} {advice}" if comma else message)
+        return number
 
     @property
-    def make_head(self) -> MakeHead:
-        """Pooler and a dense layer of width one."""
-        return lambda config, rngs: SequenceClassificationHead(config, 1, rngs)
+    def output_count(self) -> int:
+        """One number."""
+        return 1
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Squared error: logits [R, K, 1] against label [R, K], as standardized."""
-        label = (batch["label"] - self.mean) / self.scale
+        label = (batch.label - self.mean) / self.scale
         error = pool(outputs["logits"], batch)[..., 0] - label
-        return {"loss": weighted_sum(jnp.square(error), batch["weight"])}
+        return {"loss": weighted_sum(jnp.square(error), batch.weight)}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The number, [R, K]."""
         value = pool(outputs["logits"], batch)[..., 0] * self.scale + self.mean
-        return {"slots": {"value": value}, "tokens": {}}
+        return TaskOutputs(per_sequence={"value": value})
 
     def decode(
         self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """The number."""
-        values = features.per_feature(predictions.slots["value"])
+        values = features.per_feature(predictions.per_sequence["value"])
         pairs = zip(examples, values, strict=True)
         return [{**example.record(), "value": float(value)} for example, value in pairs]
 
@@ -149,20 +151,6 @@ class Regression:
         """A line of the table of predictions."""
         gold = "" if example.label is None else f"{example.label:g}"
         return {**example.record(), "label": gold, "predicted": f"{record['value']:.2f}"}
-
-
-def _number(row: Record, options: RegressionOptions) -> float:
-    value = row.values.get(options.label)
-    try:
-        number = math.nan if isinstance(value, bool) or value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not abs(number) <= np.finfo(np.float32).max:
-        comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]*,[\d.,]+\s*", value)
-        advice = "Write it without a comma between thousands, and with a point before decimals."
-        message = f"{row.origin}: {options.label} is {shown(value)}; expected a number."
-        raise DataError(f"{message} {advice}" if comma else message)
-    return number
 
 
 def rescaled(params: Params, scale: float, mean: float) -> Params:

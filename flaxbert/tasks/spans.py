@@ -35,17 +35,38 @@ def candidates(
     return scores, places - cls_position[..., None]
 
 
+def best_spans(found: Candidates, longest: int, count: int) -> list[tuple[float, int, int]]:
+    """Return the `count` best pairs of a start and an end of at most `longest` tokens.
+
+    Returns:
+      (score, first token, last token), best first; fewer where there are not as many pairs.
+    """
+    starts, ends, scores = _scores(found, longest)
+    order = np.argsort(-scores, axis=None, kind="stable")[:count]
+    rows, columns = np.unravel_index(order, scores.shape)
+    return [
+        (float(scores[row, column]), int(starts[row]), int(ends[column]))
+        for row, column in zip(rows, columns, strict=True)
+        if np.isfinite(scores[row, column])
+    ]
+
+
 def best_span(found: Candidates, longest: int) -> tuple[float, int, int]:
     """The best pair of a start and an end of at most `longest` tokens.
 
     Returns:
       (score, first token, last token); the score is -inf if there is no such pair.
     """
+    starts, ends, scores = _scores(found, longest)
+    row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    return float(scores[row, column]), int(starts[row]), int(ends[column])
+
+
+def _scores(found: Candidates, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return starts [n], ends [n] and the score of each pair [n, n], -inf if it is no span."""
     starts, ends = found["start_place"], found["end_place"]
     start, end = (found[f"{side}_score"].astype(np.float64) for side in ("start", "end"))
     length = ends[None, :] - starts[:, None] + 1
     valid = (length >= 1) & (length <= longest)
     valid &= (start > IMPOSSIBLE)[:, None] & (end > IMPOSSIBLE)[None, :]
-    scores = np.where(valid, start[:, None] + end[None, :], -np.inf)
-    row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    return float(scores[row, column]), int(starts[row]), int(ends[column])
+    return starts, ends, np.where(valid, start[:, None] + end[None, :], -np.inf)

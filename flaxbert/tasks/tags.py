@@ -3,12 +3,12 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from flaxbert.data import tag_schemes
 from flaxbert.data.checks import READ_AS, Issue
 from flaxbert.data.readers import conll
-from flaxbert.data.table import Record, Table, shown, unprinted
+from flaxbert.data.table import Reading, Record, Table, shown, unprinted
 from flaxbert.errors import DataError, some
 from flaxbert.tasks.label_names import refuse_from_one
 
@@ -86,20 +86,29 @@ def read_words(row: Record, column: str) -> list[str]:
     return list(value)
 
 
+@dataclasses.dataclass(frozen=True)
+class TaggedWords:
+    """The words of a record and their tags."""
+
+    record: Record
+    words: list[str]
+    tags: list[str]
+
+
 def read_tags(
     table: Table, words: str, column: str, labels: Sequence[str], on_bad_row: str
-) -> tuple[list[tuple[Record, list[str]]], str]:
-    """Rows with their tags, in IOB2 where they mark entities, and the scheme they were in.
+) -> tuple[Reading[TaggedWords], str]:
+    """Read words and tags, these in IOB2 where they mark entities; and the scheme they were in.
 
     Args:
-      table: rows of one source.
+      table: the records of one source.
       words: column of the words.
       column: column of the tags.
       labels: what integers stand for, if the source does not say.
-      on_bad_row: see `Table.read`.
+      on_bad_row: see `Reading.map`.
 
     Raises:
-      DataError: for a row without a tag a word, or tags of no scheme.
+      DataError: for a record without a tag for each word, or tags of no scheme.
     """
     require_words(table, {words: "options.tokens", column: "options.tags"})
     known = table.label_names.get(column, labels)
@@ -107,7 +116,7 @@ def read_tags(
     integers = {t for tags in cells if isinstance(tags, list) for t in tags if type(t) is int}
     refuse_from_one(integers, known, table.source)
 
-    def tagged(row: Record) -> tuple[Record, list[str]]:
+    def tagged(row: Record) -> TaggedWords:
         tags, tokens = unprinted(row.values.get(column)), read_words(row, words)
         if isinstance(tags, list):
             tags = [known[t] if type(t) is int and 0 <= t < len(known) else t for t in tags]
@@ -118,25 +127,27 @@ def read_tags(
             )
         if len(tags) != len(tokens):
             raise DataError(f"{row.origin}: {len(tokens)} words, but {len(tags)} tags.")
-        return row, tags
+        return TaggedWords(row, tokens, tags)
 
-    rows = table.read(tagged, on_bad_row)
-    counts = collections.Counter(tag for _, tags in rows for tag in tags)
-    if spelled := tag_schemes.respelled(counts):
+    reading = table.read(tagged, on_bad_row)
+    counts = collections.Counter(tag for each in reading for tag in each.tags)
+    spelled = tag_schemes.respelled(counts)
+    if spelled:
         pairs = [f"{shown(tag)} ({counts[tag]} times) as {spelled[tag]}" for tag in spelled]
         what = f"tags are read in the usual spelling: {some(pairs, 5)}"
-        table.remark(Issue(READ_AS, table.source, what))
-        rows = [(row, [spelled.get(tag, tag) for tag in tags]) for row, tags in rows]
-    scheme = tag_schemes.detect_scheme(tags for _, tags in rows)
+        reading = _with_tags(reading, lambda tags: [spelled.get(tag, tag) for tag in tags])
+        reading = reading.with_issues([Issue(READ_AS, table.source, what)])
+    scheme = tag_schemes.detect_scheme(each.tags for each in reading)
     if scheme == "plain" and (symbols := [tag for tag in tag_schemes.SYMBOLS if tag in counts]):
         what = (
             f"{some([shown(tag) for tag in symbols])} is read as a tag like the others, each word "
             "on its own; write O for words outside entities"
         )
-        table.remark(Issue(READ_AS, table.source, what))
+        reading = reading.with_issues([Issue(READ_AS, table.source, what)])
     many = len(counts) > max(MOST_TAGS, SHARE_OF_TAGS * counts.total())
-    same = len(counts) == 1 and counts.total() >= conll.SURE and len(rows[0][0].values) > 2
-    if scheme == "plain" and (many or (same and rows[0][0].lines)):
+    first = reading[0].record
+    same = len(counts) == 1 and counts.total() >= conll.SURE and len(first.values) > 2
+    if scheme == "plain" and (many or (same and first.lines)):
         raise DataError(
             f"{table.source}: {len(counts)} different tags for {counts.total()} words, such as "
             f"{some([shown(tag) for tag in counts], 5)}. If another column of the file has the "
@@ -145,52 +156,58 @@ def read_tags(
     if scheme not in ("plain", "IO") and (
         odd := tag_schemes.odd_tags(counts.keys() - spelled.keys())
     ):
-        rows = _without_odd(table, rows, odd, words, on_bad_row)
-    table.tell(
-        [
-            Issue(
-                "invalid tag sequence",
-                row.place(min(place, len(tags) - 1)),
-                _misplaced(read_words(row, words), tags, place),
-            )
-            for row, tags in rows
-            for place in tag_schemes.misplaced(tags, scheme)
-        ],
-        f"tags that {scheme} does not allow where they stand",
+        reading = _without_odd(reading, odd, on_bad_row)
+    reading = reading.with_issues(_check_sequences(reading, scheme))
+    return _with_tags(reading, lambda tags: tag_schemes.to_bio(tags, scheme)), scheme
+
+
+def _with_tags(
+    reading: Reading[TaggedWords], convert: Callable[[list[str]], list[str]]
+) -> Reading[TaggedWords]:
+    return reading.with_items(
+        [dataclasses.replace(tagged, tags=convert(tagged.tags)) for tagged in reading]
     )
-    return [(row, tag_schemes.to_bio(tags, scheme)) for row, tags in rows], scheme
 
 
 MOST_TAGS, SHARE_OF_TAGS = 100, 0.1
 """Tags are at most as many, or at most this share of the words: else they are something else."""
 
-Tagged = tuple[Record, list[str]]
-
 
 def _without_odd(
-    table: Table, rows: Sequence[Tagged], odd: Collection[str], words: str, on_bad_row: str
-) -> list[Tagged]:
-    """Rows without tags that have no prefix, unlike most of the file's.
+    reading: Reading[TaggedWords], odd: Collection[str], on_bad_row: str
+) -> Reading[TaggedWords]:
+    """Refuse or leave out records with a tag that has no prefix, unlike most of the file's.
 
     Raises:
-      DataError: for one that has, with its line, if `on_bad_row` is not "skip".
+      DataError: for such a tag, with its line, if `on_bad_row` is not "skip".
     """
-    tags_of = {id(row): tags for row, tags in rows}
-    total = sum(tag in odd for _, tags in rows for tag in tags)
+    total = sum(tag in odd for tagged in reading for tag in tagged.tags)
     others = f" There are {total} such tags." if total > 1 else ""
 
-    def regular(row: Record) -> Tagged:
-        tags = tags_of[id(row)]
-        for place, tag in enumerate(tags):
+    def regular(tagged: TaggedWords) -> TaggedWords:
+        for place, tag in enumerate(tagged.tags):
             if tag in odd:
                 raise DataError(
-                    f"{row.place(place)}: the tag of word {place + 1}, "
-                    f"{shown(read_words(row, words)[place])}, is {shown(tag)}, but most look like "
+                    f"{tagged.record.place(place)}: the tag of word {place + 1}, "
+                    f"{shown(tagged.words[place])}, is {shown(tag)}, but most look like "
                     f"B-TYPE or I-TYPE. Give it a prefix, or O outside all entities.{others}"
                 )
-        return row, tags
+        return tagged
 
-    return dataclasses.replace(table, rows=[row for row, _ in rows]).read(regular, on_bad_row)
+    return reading.map(regular, on_bad_row)
+
+
+def _check_sequences(reading: Reading[TaggedWords], scheme: str) -> Iterator[Issue]:
+    """Report tags that their scheme does not allow after the tag before them."""
+    group = reading.source, f"tags that {scheme} does not allow where they stand"
+    for tagged in reading:
+        for place in tag_schemes.misplaced(tagged.tags, scheme):
+            yield Issue(
+                "invalid tag sequence",
+                tagged.record.place(min(place, len(tagged.tags) - 1)),
+                _misplaced(tagged.words, tagged.tags, place),
+                group,
+            )
 
 
 def _misplaced(words: Sequence[str], tags: Sequence[str], place: int) -> str:

@@ -1,21 +1,24 @@
 """What tasks on whole texts share: columns, examples, and texts longer than the model."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
+from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
-from flaxbert.data.table import Record, Table
+from flaxbert.data.table import Reading, Record, Table, shown
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError
+from flaxbert.models.heads import MakeHead, SequenceClassificationHead
+from flaxbert.tasks.base import Task, TaskOptions, refuse_too_long
 
 LONG = ("head", "head_tail", "windows")
 
 
 @dataclasses.dataclass
-class TextOptions:
+class TextOptions(TaskOptions):
     """Columns, and what becomes of long texts."""
 
     text: str = option("text", "column of the text", column=True)
@@ -45,11 +48,11 @@ class TextOptions:
                 "options.long_texts=head_tail is for single texts; take head or windows"
             )
         if self.long_texts == "windows":
-            windows.check(data)
+            windows.check(data.max_length, data.overlap)
 
 
 @dataclasses.dataclass(frozen=True)
-class TextExample:
+class TextExample(Example):
     """One text or pair; what `label` holds is the task's affair, None if unlabeled."""
 
     text: str
@@ -76,8 +79,12 @@ class TextExample:
             return tuple(number for number, flag in enumerate(self.label) if flag)
         return (self.label,) if isinstance(self.label, int) else ()
 
+    def with_label(self, label: Any) -> "TextExample":
+        """Return the example with another label."""
+        return dataclasses.replace(self, label=label)
+
     def record(self) -> dict[str, str]:
-        """How a prediction for it begins."""
+        """Return the entries that a prediction for this example begins with."""
         return {"text": self.text, **({} if self.pair is None else {"pair": self.pair})}
 
 
@@ -97,11 +104,11 @@ def require(table: Table, options: TextOptions, data: DataConfig, *, labeled: bo
 
 def read(
     table: Table, options: TextOptions, data: DataConfig, label: Callable[[Record], Any] | None
-) -> list[TextExample]:
-    """Rows -> examples; `label` reads a row's label, None leaves labels out.
+) -> Reading[TextExample]:
+    """Read texts, and with `label` the label of each record; None leaves labels out.
 
     Raises:
-      DataError: naming file, line and mend.
+      DataError: with file and line, and how to fix it.
     """
     require(table, options, data, labeled=label is not None)
 
@@ -129,14 +136,22 @@ def featurize(
 
     The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
     """
-    make = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long_texts]
-    tokens, owner, cut = make(examples, tokenizer, data)
+    dropped: dict[int, str] = {}
+    if options.long_texts == "windows" and examples and examples[0].pair is not None:
+        firsts = [example.text for example in examples]
+        lengths = {"max_length": data.max_length, "overlap": data.overlap}
+        too_long = windows.too_long(firsts, "the first text", tokenizer, **lengths)
+        dropped = refuse_too_long(examples, too_long, data.on_bad_row)
+        examples = [example for i, example in enumerate(examples) if i not in dropped]
+    encode = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long_texts]
+    tokens, example_index, truncated = encode(examples, tokenizer, data)
     return Features.build(
         tokens,
-        example=owner,
-        feature=owner,
-        slots={"label": [examples[i].label for i in owner]} if labeled else {},
-        cut=cut,
+        example_index=example_index,
+        feature_index=example_index,
+        per_sequence={"label": [examples[i].label for i in example_index]} if labeled else {},
+        truncated=truncated,
+        dropped=dropped,
     )
 
 
@@ -178,9 +193,6 @@ def _head_and_tail(
 
 def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:
     texts, pairs = _texts(examples)
-    if pairs is not None:
-        firsts = [(example.text, example.origin) for example in examples]
-        windows.check_first(firsts, "the first text", data, tokenizer)
     encoded = tokenizer(
         texts,
         pairs,
@@ -192,3 +204,59 @@ def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataCo
     )
     tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
     return tokens, list(encoded["overflow_to_sample_mapping"]), []
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTask(Task):
+    """Base of tasks on a text or a pair of texts: the pooler and a dense layer over [CLS]."""
+
+    options_type: ClassVar[type] = TextOptions
+    head_type: ClassVar[str] = "ForSequenceClassification"
+
+    @property
+    def output_count(self) -> int:
+        """The width of the dense layer."""
+        return len(self.labels)
+
+    @classmethod
+    def read_label(cls, record: Record, options: Any) -> Any:
+        """Return the label of a record; by default the value of its column as it stands.
+
+        Raises:
+          DataError: for a label that is malformed.
+        """
+        return record.values.get(options.label)
+
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: Any, *, labeled: bool
+    ) -> Reading[TextExample]:
+        """Read texts and labels."""
+        options.check(data)
+        label = (lambda record: cls.read_label(record, options)) if labeled else None
+        return read(table, options, data, label)
+
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return a text, or a pair of texts, as a record."""
+        options = self.options
+        if isinstance(item, str) and options.pair is None:
+            return {options.text: item}
+        pair = isinstance(item, list | tuple) and [type(text) for text in item] == [str, str]
+        if pair and options.pair is not None:
+            return {options.text: item[0], options.pair: item[1]}
+        if isinstance(item, Mapping):
+            return dict(item)
+        form = "a text" if options.pair is None else "(first text, second text)"
+        raise DataError(f"{origin}: {shown(item)}; expected {form}, or a dict with the columns.")
+
+    def featurize(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
+    ) -> Features:
+        """Return a sequence for each text or pair, or its windows (`options.long_texts`)."""
+        return featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
+
+    @property
+    def make_head(self) -> MakeHead:
+        """Return the function that builds the pooler and the dense layer."""
+        count = self.output_count
+        return lambda config, rngs: SequenceClassificationHead(config, count, rngs)

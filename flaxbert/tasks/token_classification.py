@@ -7,48 +7,57 @@ has one tag for every word, whatever the length.
 """
 
 import dataclasses
+import itertools
 import logging
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import tag_schemes, windows
+from flaxbert.data.batching import Resample
+from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
-from flaxbert.data.table import Record, Table, shown
+from flaxbert.data.table import Reading, Record, Table, shown
 from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks.base import TaskOutputs
+from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
-from flaxbert.tasks.tags import read_tags, read_words, require_words
-from flaxbert.types import DeviceBatch, Losses, Metrics, Prediction
+from flaxbert.tasks.tags import TaggedWords, read_tags, read_words, require_words
+from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass
-class TokenClassificationOptions:
+class TokenClassificationOptions(TaskOptions):
     """Columns and tags."""
 
     tokens: str = option("tokens", "column of the list of words", column=True)
     tags: str = option("tags", "column of the list of tags: names, or integers", column=True)
     labels: tuple[str, ...] = option((), "tag names in order (default: from the training data)")
 
+    def check(self, data: DataConfig) -> None:
+        """Check that windows can advance."""
+        windows.check(data.max_length, data.overlap)
+
 
 @dataclasses.dataclass(frozen=True)
-class SentenceExample:
+class SentenceExample(Example):
     """The words of a sentence; `tags` has one a word, None if unlabeled."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...] | None
     slice: str | None
     origin: str
+    text: str | None = None
+    """The sentence as one text, if it was given so."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -65,79 +74,80 @@ class SentenceExample:
         """Its tags too."""
         return self.tags or ()
 
+    @property
+    def word_count(self) -> int:
+        """The number of its words."""
+        return len(self.tokens)
+
 
 @dataclasses.dataclass(frozen=True)
-class TokenClassification:
+class TokenClassification(Task):
     """A tag a word, with cross-entropy at the first piece of each."""
 
+    head_type: ClassVar[str] = "ForTokenClassification"
     options_type: ClassVar[type] = TokenClassificationOptions
-    loss_names: ClassVar[Sequence[str]] = ("loss",)
-    lower_is_better: ClassVar[Sequence[str]] = ()
+    answer_key: ClassVar[str | None] = "tags"
 
-    data: DataConfig
-    options: TokenClassificationOptions
-    labels: tuple[str, ...]
+    @classmethod
+    def read(
+        cls, table: Table, data: DataConfig, options: TokenClassificationOptions, *, labeled: bool
+    ) -> Reading[SentenceExample]:
+        """Read sentences; tags of other schemes than IOB2 are converted, and that is logged.
+
+        Raises:
+          DataError: for prose, or for tags that are malformed.
+        """
+        slices = data.slices if labeled else None
+        require_words(table, {options.tokens: "options.tokens"}, slices=slices)
+        if not labeled:
+            return table.read(lambda row: _unlabeled(row, options.tokens), data.on_bad_row)
+        tagged, scheme = read_tags(
+            table, options.tokens, options.tags, options.labels, data.on_bad_row
+        )
+        if scheme not in ("BIO", "plain"):
+            log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
+        return tagged.map(lambda item: _labeled(item, data.slices), data.on_bad_row)
 
     @classmethod
     def create(
         cls,
         data: DataConfig,
         options: TokenClassificationOptions,
-        train: Table | None,
+        train: Reading[SentenceExample] | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
         """Choose the tags. Entity tags are in IOB2, B- and I- of each type."""
-        windows.check(data)
-        given = (
-            tag_schemes.both_tags(options.labels)
-            if tag_schemes.is_io(options.labels)
-            else options.labels
-        )
+        options.check(data)
+        types_alone = tag_schemes.is_io(options.labels)
+        given = tag_schemes.both_tags(options.labels) if types_alone else options.labels
         seen = None
         if train is not None and not options.labels:
-            tagged, _ = read_tags(
-                train, options.tokens, options.tags, options.labels, data.on_bad_row
-            )
-            seen = {tag for _, tags in tagged for tag in tags}
+            seen = {tag for example in train for tag in example.tags or ()}
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
         return cls(data, options, names.resolve(given, None, seen, hf_config))
 
-    def examples(self, table: Table, *, labeled: bool) -> list[SentenceExample]:
-        """Rows -> examples; tags of other schemes than IOB2 are converted, and that is told.
+    def resolve(self, examples: Reading[SentenceExample]) -> Reading[SentenceExample]:
+        """Replace tags that are indices by their names.
 
         Raises:
-          DataError: for labels of a model whose own tags are of another scheme, or prose.
+          DataError: for a tag that is none of the labels, or if the model's own tags are of
+            another scheme.
         """
-        slices = self.data.slices if labeled else None
-        require_words(table, {self.options.tokens: "options.tokens"}, slices=slices)
-        if not labeled:
-            return table.read(lambda row: self._example(row, None), self.data.on_bad_row)
-        tagged, scheme = read_tags(
-            table, self.options.tokens, self.options.tags, self.options.labels, self.data.on_bad_row
-        )
-        if scheme != "plain" and not self.options.labels and (tag := self._not_iob2):
+        scheme = tag_schemes.detect_scheme(example.tags or () for example in examples)
+        other = None if self.options.labels else tag_schemes.not_iob2(self.labels)
+        if other and scheme != "plain":
             raise DataError(
-                f"{table.source}: not to be scored: the model's tags, such as {shown(tag)}, are "
-                "not in IOB2. Use --mode=predict, or train with --config.model.reinit_head=true."
+                f"{examples.source}: not to be scored: the model's tags, such as {shown(other)}, "
+                "are not in IOB2. Use --mode=predict, or train with "
+                "--config.model.reinit_head=true."
             )
-        if scheme not in ("BIO", "plain"):
-            log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
-        own = {id(row): tags for row, tags in tagged}
-        rows = dataclasses.replace(table, rows=[row for row, _ in tagged])  # told of in `table` too
-        return rows.read(lambda row: self._example(row, own[id(row)]), self.data.on_bad_row)
+        return examples.map(self._named, self.data.on_bad_row)
 
-    def _example(self, row: Record, tags: list[str] | None) -> SentenceExample:
-        tokens = read_words(row, self.options.tokens)
-        tags = tags and [
-            self.labels[names.to_index(t, self.labels, None, row.origin)] for t in tags
-        ]
-        return SentenceExample(
-            tokens=tuple(tokens),
-            tags=None if tags is None else tuple(tags),
-            slice=None if tags is None else row.slice(self.data.slices),
-            origin=row.origin,
-        )
+    def _named(self, example: SentenceExample) -> SentenceExample:
+        labels, origin = self.labels, example.origin
+        places = [names.to_index(tag, labels, None, origin) for tag in example.tags or ()]
+        return dataclasses.replace(example, tags=tuple(labels[place] for place in places))
 
     def featurize(
         self, examples: Sequence[SentenceExample], tokenizer: Tokenizer, *, labeled: bool
@@ -177,7 +187,11 @@ class TokenClassification:
                     labels[-1][place] = self.labels.index(tags[word])
         lost = sum(len(example.tokens) for example in examples) - len(seen)
         if lost:
-            inside = ", or inside the entity around them" if self._entities else ""
+            inside = (
+                ", or inside the entity around them"
+                if tag_schemes.mark_entities(self.labels)
+                else ""
+            )
             log.info(
                 f"{lost} words without any visible character are tagged {self._outside}{inside}"
             )
@@ -189,7 +203,7 @@ class TokenClassification:
                 "first": first,
                 **({"label": labels} if labeled else {}),
             },
-            example=owner,
+            example_index=owner,
         )
 
     @property
@@ -198,56 +212,40 @@ class TokenClassification:
         count = len(self.labels)
         return lambda config, rngs: TokenClassificationHead(config, count, rngs)
 
-    def loss(self, outputs: Outputs, batch: DeviceBatch) -> Losses:
+    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy at first pieces: logits [R, T, C] against label [R, T]."""
-        losses = cross_entropy(outputs["logits"], batch["label"])
-        return {"loss": weighted_sum(losses, batch["first"].astype(jnp.float32))}
+        losses = cross_entropy(outputs["logits"], batch.label)
+        return {"loss": weighted_sum(losses, batch.extra["first"].astype(jnp.float32))}
 
-    def predict(self, outputs: Outputs, batch: DeviceBatch) -> dict[str, dict[str, Array]]:
+    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """The best tag of every token, [R, T]."""
-        return {"slots": {}, "tokens": {"tag": jnp.argmax(outputs["logits"], axis=-1)}}
+        return TaskOutputs(per_token={"tag": jnp.argmax(outputs["logits"], axis=-1)})
 
     def decode(
         self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """One tag a word."""
         tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
-        owner = np.repeat(features.example, features.lengths)
-        for place in np.flatnonzero(features.tokens["first"]):
-            tag = self.labels[int(predictions.tokens["tag"][place])]
-            tags[owner[place]][features.tokens["word"][place]] = tag
+        owner = np.repeat(features.example_index, features.lengths)
+        for place in np.flatnonzero(features.per_token["first"]):
+            tag = self.labels[int(predictions.per_token["tag"][place])]
+            tags[owner[place]][features.per_token["word"][place]] = tag
         return [
-            {"tokens": list(example.tokens), "tags": self._filled(each)}
+            {"tokens": list(example.tokens), "tags": tag_schemes.filled(each, self._outside)}
             for example, each in zip(examples, tags, strict=True)
         ]
 
-    def _filled(self, tags: Sequence[str | None]) -> list[str]:
-        """Tags for words without any piece (None) too: an entity goes on over them."""
-        result: list[str] = []
-        for place, tag in enumerate(tags):
-            after = next((each for each in tags[place:] if each is not None), self._outside)
-            around = after[:2] in ("I-", "I") and result[-1:] in ([after], [f"B{after[1:]}"])
-            result.append(tag or (after if around else self._outside))
-        return result
-
     @property
     def _entities(self) -> bool:
-        """Whether tags mark entities; parts of speech do not."""
-        return any(label[:2] in ("B-", "I-", "B", "I") for label in self.labels)
-
-    @property
-    def _not_iob2(self) -> str | None:
-        """A tag of another scheme: a type alone, a letter of BIOES, or I- of a type without B-."""
-        if tag_schemes.is_io(self.labels):
-            return next(tag for tag in self.labels if tag != "O")
-        odd = (tag for tag in self.labels if tag[0] != "I" or f"B{tag[1:]}" not in self.labels)
-        return next(
-            (tag for tag in odd if tag[0] != "B" and tag_schemes.TYPED.fullmatch(tag)), None
-        )
+        return tag_schemes.mark_entities(self.labels)
 
     @property
     def _outside(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
+
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
+        """Return the reason if no word has a token that can be tagged."""
+        return None if features.per_token["first"].any() else "no word has a visible character"
 
     def score(self, examples: Sequence[SentenceExample], records: Sequence[Prediction]) -> Metrics:
         """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities.
@@ -258,7 +256,43 @@ class TokenClassification:
         found = entities.score([record["tags"] for record in records], gold)
         if not examples:
             found = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
-        return found if self._entities else {"accuracy": found["token_accuracy"]}
+        return (
+            found
+            if tag_schemes.mark_entities(self.labels)
+            else {"accuracy": found["token_accuracy"]}
+        )
+
+    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
+        """Return a sentence, split into words and marks, or a list of words as a record."""
+        if isinstance(item, str):
+            return {self.options.tokens: [word for word, _, _ in words_of(item)], TEXT: item}
+        if isinstance(item, list | tuple) and all(isinstance(word, str) for word in item):
+            return {self.options.tokens: list(item)}
+        if isinstance(item, Mapping):
+            return dict(item)
+        raise DataError(f"{origin}: {shown(item)}; expected a sentence, or a list of words.")
+
+    def answers(
+        self,
+        examples: Sequence[SentenceExample],
+        features: Features,
+        outputs: TaskOutputs,
+        predictions: Sequence[Prediction],
+        *,
+        top_k: int,
+    ) -> list[Prediction]:
+        """Return `tokens`, `tags` and, if tags mark entities, `entities` with their characters.
+
+        An entity has `type`, `text`, `start` and `end`, in characters of the sentence; a list of
+        words counts as joined by spaces.
+        """
+        predictions = super().answers(examples, features, outputs, predictions, top_k=top_k)
+        if not self._entities:
+            return predictions
+        return [
+            prediction | {"entities": _entities_of(example, prediction["tags"])}
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
 
     def hf_config(self) -> dict[str, Any]:
         """Label maps, as transformers' pipelines read them."""
@@ -277,3 +311,40 @@ class TokenClassification:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
+
+
+TEXT = "_text"
+"""The column of a sentence that a program gave as one text."""
+
+WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
+"""A word, with hyphens and apostrophes inside, or a single mark."""
+
+
+def words_of(text: str) -> list[tuple[str, int, int]]:
+    """Split a text into words and marks: (word, first character, the character after it)."""
+    return [(match[0], match.start(), match.end()) for match in WORD.finditer(text)]
+
+
+def _entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str, Any]]:
+    if example.text is None:
+        text = " ".join(example.tokens)
+        ends = list(itertools.accumulate(len(word) + 1 for word in example.tokens))
+        places = [(end - 1 - len(w), end - 1) for w, end in zip(example.tokens, ends, strict=True)]
+    else:
+        text = example.text
+        places = [(start, end) for _, start, end in words_of(text)]
+    entities_found = [
+        (span.type, places[span.first][0], places[span.last][1])
+        for span in entities.spans(tags, strict=False)
+    ]
+    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in entities_found]
+
+
+def _unlabeled(row: Record, column: str) -> SentenceExample:
+    words = tuple(read_words(row, column))
+    return SentenceExample(words, None, None, row.origin, row.values.get(TEXT))
+
+
+def _labeled(tagged: TaggedWords, slices: str | None) -> SentenceExample:
+    words, tags, record = tuple(tagged.words), tuple(tagged.tags), tagged.record
+    return SentenceExample(words, tags, record.slice(slices), record.origin)

@@ -1,6 +1,7 @@
-"""What goes wrong in training without an error: NaN and infinity, runs that learn nothing.
+"""Monitors of training: values that are not finite, and runs that learn nothing.
 
-A step that meets a NaN or an infinity changes nothing (see step.py); here the host hears of it.
+A step whose loss or gradient is not finite changes nothing (see step.py). The host reads that here,
+a few steps later.
 """
 
 import collections
@@ -19,82 +20,94 @@ from flaxbert.types import Prediction
 log = logging.getLogger("flaxbert")
 
 IN_FLIGHT = 2
-"""Steps handed to the device before the host waits for the oldest: it never runs out of work."""
+"""Steps that may be queued on the device before the host waits for the oldest of them."""
 
 SHOWN = 8
-"""Examples of a batch that a message names; a log line has them all."""
+"""Examples of a batch that an error lists; a log line has all of them."""
 
 VANISHED = 1e-6
 """Share of the gradient's norm below which the lowest layer learns nothing in float32."""
 
 UNMOVED = 0.98
-"""Share of its first value that a loss should be below when the warm-up is over, or fall."""
+"""By the end of the warm-up a loss should be below this share of its first value, or be falling."""
 
 NEAR, LINES = 0.02, 5
-"""A loss so near (relatively) to that of guessing, in so many lines running, is guessing; so many
-lines at least show whether a loss falls."""
+"""A loss within this relative distance of guessing, in this many lines in a row, is guessing. A
+trend of the loss also needs this many lines."""
 
 RISK = 0.05
-"""Probability that a loss without any trend is taken for one that falls."""
+"""Probability that a loss without any trend is taken for a falling one."""
 
 ANSWERS = ("label", "labels", "tags", "answer")
-"""The entries of tasks' records that hold what was predicted."""
+"""The keys of predictions that hold what was predicted."""
 
 
 class FiniteGuard:
-    """Steps handed to the device, of which the host has not heard yet whether they were sound."""
+    """Queued steps, checked for values that are not finite once the device has computed them."""
 
     def __init__(
-        self, *, skipped: int, most: int, describe: Callable[[int], tuple[str, list[str]]]
+        self,
+        *,
+        skipped: int,
+        max_skipped: int,
+        learning_rate: Callable[[int], float],
+        origins: Callable[[int], list[str]],
     ):
         """Start.
 
         Args:
           skipped: steps skipped before.
-          most: steps that may be skipped in all (0: stop at the first one).
-          describe: a step's learning rate, and where the examples of its batch come from.
+          max_skipped: steps that may be skipped in all; 0 stops at the first.
+          learning_rate: gives a step's.
+          origins: gives the places that a step's examples were read from.
         """
-        self._skipped, self._most, self._describe = skipped, most, describe
-        self._steps: collections.deque[tuple[int, Any]] = collections.deque()
+        self._skipped, self._max_skipped = skipped, max_skipped
+        self._learning_rate, self._origins = learning_rate, origins
+        self._queued: collections.deque[tuple[int, Any]] = collections.deque()
 
-    def add(self, step: int, sums: Mapping[str, Any]) -> None:
-        """A step has been handed over; `sums` are what it will give."""
-        self._steps.append((step, sums["skipped"]))
-        self.settle(IN_FLIGHT)
-
-    def settle(self, most: int = 0) -> None:
-        """Wait until at most `most` steps are in flight.
+    def add(self, step: int, skipped: Any) -> None:
+        """Add a queued step; `skipped` is the device's count of skipped steps after it.
 
         Raises:
-          DivergedError: at a step that was not sound, if no more may be skipped.
+          DivergedError: see `drain`.
         """
-        while len(self._steps) > most:
-            step, pending = self._steps.popleft()
+        self._queued.append((step, skipped))
+        self.drain(IN_FLIGHT)
+
+    def drain(self, in_flight: int = 0) -> None:
+        """Wait until at most `in_flight` steps are queued, and check the others.
+
+        Raises:
+          DivergedError: at a step that is not finite, if no more steps may be skipped.
+        """
+        while len(self._queued) > in_flight:
+            step, pending = self._queued.popleft()
             skipped = int(jax.device_get(pending))
             if skipped > self._skipped:
                 self._skipped = skipped
-                self._tell(step)
+                self._report(step)
 
-    def _tell(self, step: int) -> None:
-        rate, origins = self._describe(step)
+    def _report(self, step: int) -> None:
+        origins = self._origins(step)
         shown = ", ".join(origins[:SHOWN]) + (", ..." if len(origins) > SHOWN else "")
-        what = (
-            f"step {step}: the loss or its gradient is not finite (learning rate {rate}; examples "
-            f"{shown})"
+        problem = (
+            f"step {step}: the loss or its gradient is not finite (learning rate "
+            f"{self._learning_rate(step):.2g}; examples {shown})"
         )
-        if self._skipped <= self._most:
-            log.warning(f"{what}; skipped, {self._skipped} of at most {self._most}")
+        if self._skipped <= self._max_skipped:
+            log.warning(f"{problem}; skipped, {self._skipped} of at most {self._max_skipped}")
             return
         log.info(f"the examples of step {step}: {', '.join(origins)}")
         raise DivergedError(
-            f"{what}. The checkpoints before it are sound. Lower optim.learning_rate or lengthen "
-            "optim.warmup, look at these examples, and with bfloat16 try model.dtype=float32; or "
-            f"let it pass: --config.train.max_nonfinite_steps={self._skipped + 9}."
+            f"{problem}. The checkpoints before it are intact. Lower optim.learning_rate or "
+            "lengthen optim.warmup, look at these examples, and with bfloat16 try "
+            "model.dtype=float32; or skip such steps: "
+            f"--config.train.max_nonfinite_steps={self._skipped + 9}."
         )
 
 
 class LearningMonitor:
-    """Warns, once each, of runs that go on without learning."""
+    """Warnings, each given once, about a run that does not learn."""
 
     def __init__(
         self, *, first_loss: float | None, after: int, labels: int = 0, active: bool = True
@@ -102,10 +115,10 @@ class LearningMonitor:
         """Start.
 
         Args:
-          first_loss: of a resumed run's first line, None for a new run.
-          after: the step from which it should have learnt something: warm-up is over.
-          labels: how many there are to choose one from; 0 or 1: that is not the task.
-          active: whether to warn; one of several hosts does.
+          first_loss: the loss of a resumed run's first line; None for a new run.
+          after: the step by which a run that learns shows it (`Plan.learning_by`).
+          labels: the number of labels of which one is predicted; 0 for other tasks.
+          active: whether to warn; only one of several hosts does.
         """
         self._after, self._active = after, active
         self._chance = math.log(labels) if labels > 1 else math.inf
@@ -113,17 +126,17 @@ class LearningMonitor:
         self._guessed = 0
         self._warned: set[str] = set()
 
-    def line(self, step: int, line: Mapping[str, float]) -> None:
-        """Look at a line of metrics.jsonl."""
+    def check_line(self, step: int, line: Mapping[str, float]) -> None:
+        """Check a line of metrics.jsonl."""
         if not self._active:
             return
         loss = line["loss"]
         self._losses.append(loss)
         enough = step >= self._after and len(self._losses) >= LINES
         if enough and "loss" not in self._warned:
-            self._warned.add("loss")  # looked at once: later it may well stand still
+            self._warned.add("loss")  # checked once: later it may be constant
             if loss > UNMOVED * self._losses[0] and not falls(self._losses):
-                self._warned.add("chance")  # said once is enough
+                self._warned.add("chance")  # the same warning in other words
                 log.warning(
                     f"step {step}: the warm-up is over, and the training loss ({loss:.4f}) is "
                     f"where it began ({self._losses[0]:.4f}): nothing is learned so far. If that "
@@ -136,10 +149,10 @@ class LearningMonitor:
         if vanished and "gradient" not in self._warned:
             self._warned.add("gradient")
             log.warning(
-                f"step {step}: the lowest layer's gradient has vanished "
+                f"step {step}: the gradient of the encoder's first layer has vanished "
                 f"({line['lowest_grad_norm']:.1e} of {line['grad_norm']:.1e}): the encoder does "
-                "not learn. Lower optim.learning_rate or lengthen optim.warmup, and start again; "
-                "keep optim.bias_correction=true."
+                "not learn. Start again with a lower optim.learning_rate or a longer optim.warmup, "
+                "and keep optim.bias_correction=true."
             )
 
     def _guessing(self, step: int, loss: float) -> None:
@@ -150,35 +163,37 @@ class LearningMonitor:
             self._warned.add("chance")
             log.warning(
                 f"step {step}: the training loss ({loss:.4f}) stays at that of guessing among the "
-                f"labels ({self._chance:.4f}). Lower optim.learning_rate (2e-5 to 5e-5 serve "
-                "BERT), lengthen optim.warmup, or try another train.seed; and start again."
+                f"labels ({self._chance:.4f}). Start again with a lower optim.learning_rate (2e-5 "
+                "to 5e-5 are usual for BERT), a longer optim.warmup, or another train.seed."
             )
 
-    def records(self, step: int, records: Sequence[Prediction]) -> None:
-        """Look at the predictions of an evaluation."""
-        name = next((n for n in ANSWERS if records and n in records[0]), None)
-        if name is None or len(records) < 2 or "records" in self._warned or not self._active:
+    def check_predictions(self, step: int, predictions: Sequence[Prediction]) -> None:
+        """Check the predictions of an evaluation: they should not all be the same."""
+        if "predictions" in self._warned or not self._active or len(predictions) < 2:
             return
-        if step < self._after:
-            return  # at first every run is like that
-        # A sentence whose words all have one tag says no more than the tag does.
-        found = {json.dumps(_single(record[name]), ensure_ascii=False) for record in records}
-        if len(found) == 1:
-            self._warned.add("records")
+        key = next((name for name in ANSWERS if name in predictions[0]), None)
+        if key is None or step < self._after:  # at first every model predicts one answer
+            return
+        # A sentence whose words all have one tag counts as that tag, whatever its length.
+        answers = {json.dumps(_single(p[key]), ensure_ascii=False) for p in predictions}
+        if len(answers) == 1:
+            self._warned.add("predictions")
             log.warning(
-                f"step {step}: all {len(records)} predictions have the same {name}, {found.pop()}. "
-                "If that remains so: train longer, lower optim.learning_rate, try another "
-                "train.seed; for rare labels, options.balanced_class_weights=true (classification)."
+                f"step {step}: all {len(predictions)} predictions have the same {key}, "
+                f"{answers.pop()}. If it stays like that, train longer, lower "
+                "optim.learning_rate, or try another train.seed; for rare labels of "
+                "classification, set options.balanced_class_weights=true."
             )
 
 
 def falls(losses: Sequence[float]) -> bool:
-    """Whether losses fall, however slowly: by Kendall's test, which does not depend on scale."""
+    """Return whether losses fall, however slowly, by Kendall's test: it ignores their scale."""
     order = scipy.stats.kendalltau(range(len(losses)), losses, alternative="less")
     return bool(order.pvalue < RISK)
 
 
 def _single(answer: Any) -> Any:
+    """Return the only element of a list of equal elements, as a list; else the answer itself."""
     values = answer if isinstance(answer, list) else []
-    alike = len(values) > 1 and all(value == values[0] for value in values)
-    return values[:1] if alike else answer
+    equal = len(values) > 1 and all(value == values[0] for value in values)
+    return values[:1] if equal else answer

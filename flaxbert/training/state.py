@@ -1,6 +1,7 @@
-"""What changes from step to step, and so what a checkpoint holds."""
+"""The training state: what changes from step to step, and therefore what a checkpoint holds."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,54 +11,85 @@ import optax
 from jax import Array
 
 from flaxbert.runtime import sharding
-from flaxbert.types import Params
+from flaxbert.types import Losses, Params, WeightedSum
 
-Sums = dict[str, Array]
 
-SUMS = ("examples", "tokens", "grad_norm", "lowest_grad_norm", "steps")
-"""Beside each objective's losses and weights."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepSums:
+    """Sums over steps, from which a line of metrics.jsonl takes its means. All are scalars."""
+
+    losses: Losses
+    examples: Array
+    """Features, float32."""
+    tokens: Array
+    """Tokens that are no padding."""
+    grad_norm: Array
+    """Norm of the gradient before clipping, added over steps."""
+    first_layer_grad_norm: Array
+    """The same for the encoder's first layer: where it vanishes, nothing below learns."""
+    steps: Array
+
+    def __add__(self, other: "StepSums") -> "StepSums":
+        """Return the sums over both."""
+        sums: StepSums = jax.tree.map(operator.add, self, other)
+        return sums
+
+    @classmethod
+    def zeros(cls, loss_names: Sequence[str]) -> "StepSums":
+        """Return the sums over no step."""
+        zero = jnp.zeros([], jnp.float32)
+        losses = {name: WeightedSum(zero, zero) for name in loss_names}
+        return cls(losses, zero, zero, zero, zero, zero)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Order, dropout and learning rate follow from `step`, so nothing else need be kept."""
+    """Everything that a step changes. Order, dropout and learning rate follow from `step`."""
 
     step: Array
     """Optimizer steps taken, int32."""
     params: Params
     opt_state: Any
-    sums: Sums
+    sums: StepSums
     """Over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
     skipped: Array
     """Steps that changed nothing, since their loss or gradient was not finite, int32."""
 
 
-def create(
+def init_state(
     params: Params,
     optimizer: optax.GradientTransformation,
-    mesh: Any,
+    mesh: sharding.Mesh,
     loss_names: Sequence[str] = ("loss",),
 ) -> TrainState:
-    """Step 0 from host parameters, each array placed where training wants it."""
-    init = _initialiser(optimizer, loss_names)
+    """Return the state at step 0, each array placed as training needs it.
+
+    Args:
+      params: on the host.
+      optimizer: initializes its moments.
+      mesh: the devices.
+      loss_names: of the task.
+    """
+    init = _initializer(optimizer, loss_names)
     placed = sharding.shard_params(params, mesh)
     # Without out_shardings, jit would leave the optimizer's moments on one device.
     places = sharding.param_shardings(jax.eval_shape(init, placed), mesh)
     return jax.jit(init, out_shardings=places)(placed)
 
 
-def shapes(
+def state_shapes(
     params: Params,
     optimizer: optax.GradientTransformation,
-    mesh: Any,
+    mesh: sharding.Mesh,
     loss_names: Sequence[str] = ("loss",),
 ) -> TrainState:
-    """What `create` gives, as `jax.ShapeDtypeStruct`s that say where each array belongs.
+    """Return what `init_state` does, as `jax.ShapeDtypeStruct`s with shardings.
 
     `params` are shapes too, such as `Model.shapes`: nothing is read or allocated.
     """
-    state = jax.eval_shape(_initialiser(optimizer, loss_names), params)
+    state = jax.eval_shape(_initializer(optimizer, loss_names), params)
     places = sharding.param_shardings(state, mesh)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -66,14 +98,12 @@ def shapes(
     )
 
 
-def _initialiser(
+def _initializer(
     optimizer: optax.GradientTransformation, loss_names: Sequence[str]
 ) -> Callable[[Params], TrainState]:
-    names = [*SUMS, *loss_names, *(f"{name}/weight" for name in loss_names)]
-
     def init(params: Params) -> TrainState:
-        sums = {name: jnp.zeros([], jnp.float32) for name in names}
         zero = jnp.zeros([], jnp.int32)
+        sums = StepSums.zeros(loss_names)
         return TrainState(zero, params, optimizer.init(params), sums, zero)
 
     return init

@@ -1,5 +1,7 @@
-"""The jit-compiled steps: one optimizer step, one evaluation step."""
+"""The jit-compiled optimizer step."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,35 +14,43 @@ from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
 from flaxbert.tasks.base import Task
 from flaxbert.training.optim import global_norm
-from flaxbert.training.state import Sums, TrainState
-from flaxbert.types import DeviceBatch, Params
-
-TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Sums]]
-
-TINY = 1e-20
-"""Stands for a weight of zero: a batch without anything to learn gives a loss of 0, not NaN."""
+from flaxbert.training.state import StepSums, TrainState
+from flaxbert.types import Batch, Losses, Params, WeightedSum
 
 
-def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, Sums]]:
-    """(params, batch, key, weights) -> the loss, and the sums that means over steps are made of.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+    """What the host reads of a step, in arrays that the next step does not reuse."""
 
-    The loss is the sum of the task's objectives, each its losses' sum divided by its weight:
-    `weights` where given (a part of a batch is divided by the whole batch's), else its own.
+    sums: StepSums
+    """Over the steps since the last line of metrics.jsonl."""
+    skipped: Array
+    """Steps that changed nothing since the run began, int32."""
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepReport]]
+
+BatchSums = tuple[Losses, Array, Array]
+"""Losses, examples and tokens of a batch."""
+
+
+def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, BatchSums]]:
+    """Return the function `(params, batch, key, whole) -> (loss, sums)`.
+
+    The loss is the sum of the means of the task's losses. For a micro-batch, `whole` gives the
+    losses of the whole batch, by whose weights its sums are divided.
     """
 
     def loss(
-        params: Params, batch: DeviceBatch, key: Array | None, weights: Sums | None = None
-    ) -> tuple[Array, Sums]:
-        found = task.loss(model(params, batch, key=key), batch)
-        sums = {
-            "examples": jnp.sum(batch["weight"]),
-            "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32),
-        }
+        params: Params, batch: Batch, key: Array | None, whole: Losses | None = None
+    ) -> tuple[Array, BatchSums]:
+        losses = task.loss(model(params, batch, key=key), batch)
         total = jnp.zeros([], jnp.float32)
-        for name, (value, weight) in found.items():
-            sums |= {name: value, f"{name}/weight": weight}
-            total += value / jnp.maximum((weights or sums)[f"{name}/weight"], TINY)
-        return total, sums
+        for name, part in losses.items():
+            total += WeightedSum(part.total, (whole or losses)[name].weight).mean
+        tokens = jnp.sum(batch.segment_ids > 0).astype(jnp.float32)
+        return total, (losses, jnp.sum(batch.weight), tokens)
 
     return loss
 
@@ -50,84 +60,79 @@ def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    mesh: Any,
+    mesh: sharding.Mesh,
     *,
     accumulation_steps: int,
     seed: int,
     log_every: int,
 ) -> TrainStep:
-    """Compile-ready train step, `(state, batch) -> (state, sums)`; the old state is donated.
+    """Return the jitted step `(state, batch) -> (state, report)`; the old state is donated.
 
-    The sums run over the steps since the last multiple of `log_every`. A step whose loss or
-    gradient is not finite leaves all but `step` as it was, and is counted: the sums' `skipped` is
-    the count since the run began.
+    A step whose loss or gradient is not finite changes nothing but `step` and `skipped`.
 
     Args:
       model: encoder and head.
       task: gives the loss.
       optimizer: from `optim.make_optimizer`.
-      state: for its shardings.
-      mesh: the mesh.
+      state: gives the shardings.
+      mesh: the devices.
       accumulation_steps: micro-batches that a batch is computed in. The loss of each is divided by
         the whole batch's weights, so the result is that of one.
-      seed: of dropout; the key of a step is a pure function of (seed, step, part).
+      seed: of dropout; the key of a micro-batch is a pure function of (seed, step, its index).
       log_every: steps that a line of metrics.jsonl sums up.
     """
     loss = make_loss(model, task)
     update = optax.with_extra_args_support(optimizer).update  # any may be given the step
-    shards = sharding.data_parallelism(mesh)
+    split = functools.partial(
+        split_batch, parts=accumulation_steps, data_parallelism=sharding.data_parallelism(mesh)
+    )
 
     def gradients(
-        params: Params, batch: DeviceBatch, key: Array, weights: Sums | None = None
-    ) -> tuple[Params, Sums]:
-        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, weights)
+        params: Params, batch: Batch, key: Array, whole: Losses | None = None
+    ) -> tuple[Params, BatchSums]:
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, whole)
         return grads, sums
 
-    def parts(x: Array) -> Array:
-        # [R, ...] -> [A, R / A, ...]. Each device divides its own rows: no traffic between them.
-        rows = x.reshape(shards, accumulation_steps, -1, *x.shape[1:])
-        return rows.swapaxes(0, 1).reshape(accumulation_steps, -1, *x.shape[1:])
+    def accumulated(params: Params, batch: Batch, key: Array) -> tuple[Params, BatchSums]:
+        # Weights follow from the batch alone: the compiler drops the model from this line.
+        _, (whole, _, _) = loss(params, batch, None)
 
-    def train_step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Sums]:
+        def add(carry: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
+            index, rows = part
+            part_key = jax.random.fold_in(key, index)
+            return jax.tree.map(jnp.add, carry, gradients(params, rows, part_key, whole)), None
+
+        parts = split(batch)
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradients, params, first, key)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation_steps), parts))
+        return total
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if accumulation_steps == 1:
-            grads, sums = gradients(state.params, batch, key)
-        else:
-            # Weights follow from the batch alone: the compiler drops the model from this line.
-            _, weights = loss(state.params, batch, None)
-
-            def part(carry: Any, part_batch: tuple[Array, DeviceBatch]) -> tuple[Any, None]:
-                index, rows = part_batch
-                part_key = jax.random.fold_in(key, index)
-                found = gradients(state.params, rows, part_key, weights)
-                return jax.tree.map(jnp.add, carry, found), None
-
-            split = jax.tree.map(parts, dict(batch))
-            one = jax.tree.map(lambda x: x[0], split)
-            shapes = jax.eval_shape(gradients, state.params, one, key)
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            (grads, sums), _ = jax.lax.scan(part, zeros, (jnp.arange(accumulation_steps), split))
+        compute = gradients if accumulation_steps == 1 else accumulated
+        grads, (losses, examples, tokens) = compute(state.params, batch, key)
         updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
-        sums |= {
-            "grad_norm": global_norm(grads),
-            "lowest_grad_norm": global_norm(first_layer(grads)),
-            "steps": jnp.ones([], jnp.float32),
-        }
-        # Decided here, on the device: the steps that follow are on their way when the host hears.
-        sound = jnp.isfinite(sum(sums.values()))
-
-        def chosen(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
-
-        carried = jnp.where(state.step % log_every == 0, 0.0, 1.0)
-        before = {name: carried * state.sums[name] for name in sums}
-        sums = chosen({name: before[name] + value for name, value in sums.items()}, before)
-        skipped = state.skipped + (1 - sound.astype(jnp.int32))
-        params = chosen(params, state.params)
-        opt_state = chosen(opt_state, state.opt_state)
-        seen = sums | {"skipped": skipped.astype(jnp.float32)}
-        return TrainState(state.step + 1, params, opt_state, sums, skipped), seen
+        sums = StepSums(
+            losses,
+            examples,
+            tokens,
+            grad_norm=global_norm(grads),
+            first_layer_grad_norm=global_norm(model.first_layer(grads)),
+            steps=jnp.ones([], jnp.float32),
+        )
+        # Decided on the device: the following steps are already queued when the host reads this.
+        finite = jnp.isfinite(sum(jax.tree.leaves(sums)))
+        continues = jnp.where(state.step % log_every == 0, 0.0, 1.0)
+        before = jax.tree.map(lambda value: continues * value, state.sums)
+        keep = functools.partial(keep_if, finite)
+        sums = keep(before + sums, before)
+        skipped = state.skipped + (1 - finite.astype(jnp.int32))
+        params, opt_state = keep(params, state.params), keep(opt_state, state.opt_state)
+        new = TrainState(state.step + 1, params, opt_state, sums, skipped)
+        return new, StepReport(sums, skipped)
 
     return jax.jit(
         train_step,
@@ -137,8 +142,20 @@ def make_train_step(
     )
 
 
-def first_layer(grads: Params) -> Params:
-    """The gradients of the encoder's first layer: where they vanish, nothing below learns."""
-    layers: Params = grads["encoder"]["layers"]
-    first: Params = layers[min(layers)]
-    return first
+def keep_if(condition: Array, new: Any, old: Any) -> Any:
+    """Return `new` where a scalar condition holds, else `old`; both are equal trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def split_batch(batch: Batch, *, parts: int, data_parallelism: int) -> Batch:
+    """Split [R, ...] arrays into micro-batches, [parts, R / parts, ...].
+
+    Each device splits its own rows, so no row moves to another device (see `Batches.padded_rows`).
+    """
+
+    def split(x: Array) -> Array:
+        rows = x.reshape(data_parallelism, parts, -1, *x.shape[1:])
+        return rows.swapaxes(0, 1).reshape(parts, -1, *x.shape[1:])
+
+    divided: Batch = jax.tree.map(split, batch)
+    return divided

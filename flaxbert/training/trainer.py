@@ -1,42 +1,36 @@
-"""Training: from a configuration to a directory of results."""
+"""Training, from a configuration to a directory of results."""
 
-import contextlib
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 
-from flaxbert.config import Config, validate
-from flaxbert.errors import ConfigError, HubError, WeightsError, check_local
+from flaxbert.config import Config, TrainConfig, validate
+from flaxbert.errors import ConfigError, check_local
+from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
-from flaxbert.pretrained.source import SKELETON, resolve
-from flaxbert.runtime import files, memory, multihost, sharding
-from flaxbert.runtime.checkpoint import BestParams, Checkpoints, Metadata
+from flaxbert.pretrained.source import SKELETON
+from flaxbert.runtime import files, memory, multihost
+from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.workdir import (
-    command,
-    completed,
-    lock,
-    moved,
-    read_commits,
-    require_not_finished,
-    require_unchanged,
-    resume_fields,
-    write_config,
-)
+from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
-from flaxbert.training import state
-from flaxbert.training.loop import Loop
+from flaxbert.training.data import TrainingData, read_sources, tokenize
+from flaxbert.training.loop import fit
 from flaxbert.training.optim import make_optimizer
-from flaxbert.training.plan import Plan, thresholds_of
-from flaxbert.training.state import TrainState
+from flaxbert.training.plan import Plan
+from flaxbert.training.resume import SavedRun, encoder_digest
+from flaxbert.training.run import Evaluators, Run, thresholds_of
+from flaxbert.training.state import TrainState, init_state, state_shapes
 from flaxbert.training.step import TrainStep, make_train_step
 from flaxbert.types import Params, Prediction
 
@@ -44,44 +38,78 @@ log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a finished run leaves in memory; everything else is in its workdir."""
+class Trained(Mapping[str, float]):
+    """The result of a finished run: a mapping of metrics, as in results.json."""
 
     results: dict[str, float]
-    setup: Pipeline
+    pipeline: Pipeline
     examples: Sequence[Any]
-    """Of `data.eval`; empty without it."""
-    records: list[Prediction]
+    """Those of `data.eval`; empty without it."""
+    predictions: list[Prediction]
     """The final prediction for each of them."""
 
+    def __getitem__(self, name: str) -> float:
+        return self.results[name]
 
-def train(config: Config, workdir: str | Path) -> dict[str, float]:
-    """`run`, for those who want the results alone: {metric: number}, as in results.json."""
-    return run(config, workdir).results
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
 
 
-def run(
+def train(
     config: Config,
     workdir: str | Path,
     *,
     preemption: Preemption | None = None,
     force: bool = False,
 ) -> Trained:
-    """Fine-tune, evaluate and export; a rerun on the same `workdir` continues where it stopped.
+    """Fine-tune, evaluate and export; with the same `workdir` it continues where it stopped.
 
     Args:
-      config: what to do; see flaxbert/config.py.
+      config: see flaxbert/config.py.
       workdir: receives config.json, metrics.jsonl, checkpoints/, results.json,
         eval_predictions.jsonl, export/ and tensorboard/.
-      preemption: what listens to signals; without it nothing does.
-      force: continue though configuration or data are not those that the run began with.
+      preemption: handles signals; by default they are left alone.
+      force: continue even if the configuration or the data have changed since the run began.
 
     Raises:
-      Preempted: told to stop; what was done is saved.
-      UserError: for a configuration, data or weights that the user can mend.
+      Preempted: if a signal came; the state is saved.
+      UserError: for a configuration, data or weights that the user can fix.
     """
+    _require_trainable(config, workdir, force)
+    workdir, preemption = Path(workdir), preemption or Preemption()
+    settings, sections = flatten(config.to_dict()), (config.task, config.model, config.data)
+    with lock(workdir):
+        saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
+        with multihost.fail_together():  # everything that may fail on one host alone
+            sources = read_sources(config.task, config.data, config.options)
+            init = saved.init(config.model)
+            labels = sources.train.examples
+            pipeline = Pipeline.build(*sections, config.options, init=init, train=labels)
+            data = tokenize(pipeline, sources, config.train)
+            plan = Plan.make(config.train, config.optim, data.train.batches)
+            evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
+            params, metadata = _begin(saved, pipeline, data, config, settings)
+        _require_agreement(pipeline, data, plan, params)
+        optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
+        state = _place(params, saved, pipeline, optimizer)
+        del params  # on the devices now
+        commits = saved.commits(pipeline, sources.commits)
+        _write_config(workdir, config, pipeline, commits)
+        loader = Loader(data.train.batches, pipeline.mesh)
+        compiled = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
+        run = Run(saved, metadata, state, plan, schedule, data.train, evaluators, config.train)
+        state = fit(state, plan, compiled.train_step, loader, run, preemption)
+        card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
+        return _finish(workdir, pipeline, data, run, state, compiled.seconds, card, preemption)
+
+
+def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None:
+    """Check everything that needs no file: the hosts, the configuration, the workdir's name."""
     multihost.check_started()
-    multihost.agree(command(config, "train") | {"force": force})
+    multihost.agree(command(flatten(config.to_dict()), "train") | {"force": force})
     validate(config, TASKS)
     if config.model.param_dtype != "float32":
         raise ConfigError(
@@ -90,155 +118,161 @@ def run(
             "change. For arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
         )
     check_local("workdir", workdir)
-    with lock(Path(workdir)):
-        return _run(config, Path(workdir), preemption or Preemption(), force)
 
 
-def _run(config: Config, workdir: Path, preemption: Preemption, force: bool) -> Trained:
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    newest = checkpoints.newest()
+def _default_settings(config: Config) -> dict[str, Any]:
+    """Return {dotted key: value} of the default configuration of the same task."""
+    options = None if config.options is None else type(config.options)()
+    return flatten(Config(options=options).to_dict())
+
+
+def _begin(
+    saved: SavedRun,
+    pipeline: Pipeline,
+    data: TrainingData,
+    config: Config,
+    settings: Mapping[str, Any],
+) -> tuple[Params | None, Metadata]:
+    """Read the weights of a new run, or check that one that resumes has the same data and weights.
+
+    Returns:
+      The parameters on the host, None for a run that resumes, and the run's metadata.
+    """
+    fingerprints, seed = data.fingerprints(pipeline.task), config.train.seed
+    if saved.step is not None:
+        return None, saved.resume(fingerprints, pipeline, config.model.init, seed)
+    params = pipeline.load_params(seed=seed, reinit_head=config.model.reinit_head)
+    metadata = saved.begin(
+        thresholds_of(pipeline.task), fingerprints, settings, encoder_digest(params)
+    )
+    return params, metadata
+
+
+def _require_agreement(
+    pipeline: Pipeline, data: TrainingData, plan: Plan, params: Params | None
+) -> None:
+    """Check that all hosts have the same data, weights and plan."""
+    if not multihost.is_multihost():
+        return
+    parts = data.fingerprints(pipeline.task)
+    digests = {} if params is None else mapping.digests(params)
+    multihost.agree(
+        {"labels": list(pipeline.task.labels)}
+        | {f"examples, {name}": digest for name, digest in parts.items()}
+        | {f"weights, {part}": digest for part, digest in digests.items()}
+        | {"steps": (plan.schedule_steps, plan.stop_step)}
+        | {"rows of a step": list(data.train.batches.bucket_sizes)}
+    )
+
+
+def _place(
+    params: Params | None,
+    saved: SavedRun,
+    pipeline: Pipeline,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """Return the state on the devices: of a new run, or that of the newest checkpoint."""
+    parts = optimizer, pipeline.mesh, pipeline.task.loss_names
+    with memory.explain_exhaustion("placing parameters and optimizer state", memory.PARAMETERS):
+        if params is not None:
+            return init_state(params, *parts)
+        assert saved.step is not None
+        saved.checkpoints.delete_after(saved.step)
+        shapes = state_shapes(pipeline.model.shapes, *parts)
+        state: TrainState = saved.checkpoints.restore(saved.step, shapes)
+        return state
+
+
+def _write_config(
+    workdir: Path, config: Config, pipeline: Pipeline, commits: Mapping[str, str]
+) -> None:
+    """Write config.json, and next to it what a checkpoint lacks to be a model.
+
+    Only now is it known that the run can go on: until here a refused run leaves the workdir as it
+    was.
+    """
     with multihost.fail_together():
-        plan, notes, fresh = _prepare(config, workdir, checkpoints, newest, force)
-    setup, chief = plan.setup, jax.process_index() == 0
-    if multihost.is_multihost():
-        multihost.agree(plan.compared(fresh))
-    optimizer, schedule = make_optimizer(config.optim, plan.steps)
-    parts = optimizer, setup.mesh, setup.task.loss_names
-    with memory.explained("placing parameters and optimizer state", memory.PARAMETERS):
-        if fresh is not None:
-            now = state.create(fresh, *parts)
-            del fresh
-        else:
-            assert newest is not None
-            checkpoints.delete_after(newest)
-            now = checkpoints.restore(newest, state.shapes(setup.model.shapes, *parts))
-    if newest is not None:
-        left = f"learning rate {float(schedule(newest)):.2g}"
-        left = left if newest < plan.last else "nothing left to train"
-        log.info(f"resuming {workdir} after step {newest} of {plan.last}: {left}")
-    wanted, best = config.train.keep_best, None
-    if wanted and plan.evaluator is not None:
-        lower = plan.evaluator.lower_is_better(wanted)
-        best = BestParams(workdir / "best", wanted, notes.best, lower=lower)
-    if best is not None and best.noted is None:  # it may be wanted only now
-        notes = dataclasses.replace(notes, evaluated=False)
-    commits = plan.commits
-    if setup.directory == workdir / SKELETON:  # a copy, which does not know where it is from
-        commits = read_commits(workdir / "config.json") | commits
-    with multihost.fail_together():
-        if chief:  # not before it is known that the run can go on
-            write_config(workdir / "config.json", config, commits)
-            if setup.directory != workdir / SKELETON:  # what a checkpoint lacks to be a model
-                setup.export(None, workdir / SKELETON)
+        if multihost.is_lead_host():
+            write_config(workdir / "config.json", config.to_dict(), commits)
+            if pipeline.directory != workdir / SKELETON:
+                pipeline.export(None, workdir / SKELETON)
 
+
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    train_step: TrainStep
+    seconds: float
+
+
+def _compile(
+    config: TrainConfig,
+    pipeline: Pipeline,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    loader: Loader,
+    evaluators: Evaluators,
+) -> _Compiled:
+    """Compile the train step and the evaluations for every bucket size."""
     start = time.perf_counter()
-    train_step = _compile(plan, optimizer, now)
-    compile_seconds = time.perf_counter() - start
-    log.info(
-        f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
-        f"{plan.batches.row_length} tokens, {plan.batches.bucket_sizes} a step, "
-        f"{compile_seconds:.0f} s"
-    )
-    loop = Loop(
-        plan,
-        workdir,
-        train_step=train_step,
-        schedule=schedule,
-        now=now,
-        notes=notes,
-        checkpoints=checkpoints,
-        best=best,
-        preemption=preemption,
-    )
-    loop.run()
-
-    params, task, final = loop.now.params, loop.task, loop.final
-    results = {"step": float(loop.step), "skipped_steps": float(loop.now.skipped)}
-    if best is not None:
-        best_step, params = best.restore(params)
-        results["best_step"] = float(best_step)
-        final = final if best_step == loop.step else None
-        best.close()
-    if final is None:  # resumed at the end, or other weights selected
-        task, final = plan.evaluate(params, preemption)
-    results |= final.metrics if final is not None else {}
-    results |= plan.left_out | {"padding_share": plan.batches.padding_share()}
-    results |= {"perf/compile_seconds": compile_seconds} | loop.clock.totals()
-    with multihost.fail_together():
-        if chief:
-            card = model_card(config, setup.model, results, commits)
-            setup.export(params, workdir / "export", task, card)
-            if final is not None:
-                files.write_jsonl(workdir / "eval_predictions.jsonl", final.records)
-            files.write_json(workdir / "results.json", results)
-    examples = plan.evaluator.examples if plan.evaluator is not None else ()
-    return Trained(results, setup, examples, final.records if final is not None else [])
-
-
-def _prepare(
-    config: Config, workdir: Path, checkpoints: Checkpoints, newest: int | None, force: bool
-) -> tuple[Plan, Metadata, Params | None]:
-    """Read model, data and, for a new run, weights; one that continues must be of the same ones."""
-    kept = resume_fields(config)
-    if newest is None:
-        require_not_finished(workdir, force=force)
-        plan = Plan.make(config, config.model.init)
-        calibration = thresholds_of(plan.setup.task)
-        params = plan.setup.load_params()
-        encoder = mapping.digests(params)["encoder"]
-        data = plan.fingerprints()
-        return plan, Metadata(calibration, False, data, kept, None, encoder), params
-    before = checkpoints.notes(newest)
-    old = completed(before.config, config)
-    require_unchanged("configuration", old, kept, workdir, force=force)
-    source = _source(config, workdir)
-    plan = Plan.make(config, source)
-    data = plan.fingerprints()
-    for line in moved(read_commits(workdir / "config.json"), plan.commits):
-        log.warning(line)
-    require_unchanged("data", before.data, data, workdir, force=force)
-    if before.weights and source == config.model.init:
-        with contextlib.suppress(WeightsError):  # weights may be gone: those of the run are kept
-            params, _ = plan.setup.read_params()
-            found = {config.model.init: mapping.digests(params)["encoder"]}
-            stored = {config.model.init: before.weights}
-            require_unchanged("pre-trained model", stored, found, workdir, force=force)
-    return plan, dataclasses.replace(before, data=data, config=kept), None
-
-
-def _source(config: Config, workdir: Path) -> str:
-    """Where a run that continues has config and tokenizer from: weights it needs no more."""
-    try:
-        resolve(config.model.init, config.model.revision)
-    except (HubError, WeightsError) as error:
-        copy = workdir / SKELETON
-        if not copy.is_dir():
-            raise
-        log.warning(f"{error} Going on with the copy of config and tokenizer in {copy}.")
-        return str(copy)
-    return config.model.init
-
-
-def _compile(plan: Plan, optimizer: Any, now: TrainState) -> TrainStep:
-    """The train step for every height of a batch; the evaluations' programs too."""
-    config, batches, mesh = plan.setup.config.train, plan.batches, plan.setup.mesh
     step = make_train_step(
-        plan.setup.model,
-        plan.setup.task,
+        pipeline.model,
+        pipeline.task,
         optimizer,
-        now,
-        mesh,
+        state,
+        pipeline.mesh,
         accumulation_steps=config.accumulation_steps,
         seed=config.seed,
         log_every=config.log_every,
     )
-    for each in (plan.evaluator, plan.calibrator):
-        if each is not None:
-            each.compile(now.params)
-    with memory.explained("compiling the training step", memory.TRAINING, batches):
-        return compile_buckets(
-            step,
-            now,
-            batches.bucket_sizes,
-            lambda rows: sharding.make_global_batch([[]] * rows, batches.build, mesh),
-        )
+    evaluators.compile(state.params)
+    batches = loader.batches
+    with memory.explain_exhaustion(
+        "compiling the training step", memory.TRAINING, batches.largest_shape
+    ):
+        train_step = compile_buckets(step, state, batches.bucket_sizes, loader.empty)
+    seconds = time.perf_counter() - start
+    log.info(
+        f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
+        f"{batches.row_length} tokens, {batches.bucket_sizes} a step, {seconds:.0f} s"
+    )
+    return _Compiled(train_step, seconds)
+
+
+def _finish(
+    workdir: Path,
+    pipeline: Pipeline,
+    data: TrainingData,
+    run: Run,
+    state: TrainState,
+    compile_seconds: float,
+    card: Callable[[Mapping[str, float]], str],
+    preemption: Preemption,
+) -> Trained:
+    """Evaluate the final parameters, export them, and write results.json.
+
+    Args:
+      workdir: receives export/, eval_predictions.jsonl and results.json.
+      pipeline: writes the export.
+      data: what was left out of it is counted in the results.
+      run: has the best parameters, and the last evaluation if it is of the final ones.
+      state: the last.
+      compile_seconds: for the results.
+      card: makes the text of the model card from the results.
+      preemption: asked while evaluating.
+    """
+    results = {"step": float(state.step), "skipped_steps": float(state.skipped)}
+    params, task, evaluation, best_step = run.final(state, preemption)
+    if best_step is not None:
+        results["best_step"] = float(best_step)
+    results |= evaluation.metrics if evaluation is not None else {}
+    results |= data.counts | {"padding_share": data.train.batches.padding_share()}
+    results |= {"perf/compile_seconds": compile_seconds} | run.clock.totals()
+    predictions = evaluation.predictions if evaluation is not None else []
+    with multihost.fail_together():
+        if multihost.is_lead_host():
+            pipeline.export(params, workdir / "export", task, card(results))
+            if evaluation is not None:
+                files.write_jsonl(workdir / "eval_predictions.jsonl", predictions)
+            files.write_json(workdir / "results.json", results)
+    examples = data.eval.examples if data.eval is not None else ()
+    return Trained(results, pipeline, examples, predictions)

@@ -166,7 +166,7 @@ def test_the_certificate_covers_more_than_local_attention(
 def test_certificates_pad_with_the_id_that_positions_count_from() -> None:
     model = Model.create(read_config({"model_type": "roberta", **zoo.SIZES}), PoolerHead)
     batch = parity.random_batch(model, {}, 2, 9, 0)
-    assert np.array_equal(batch["input_ids"] == 1, batch["attention_mask"] == 0)
+    assert np.array_equal(batch.input_ids == 1, batch.extra["attention_mask"] == 0)
 
 
 def test_help_shows_both_usages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ def test_the_hub_library_reads_the_model_card(
     command = ["python", "-m", "flaxbert.run", "--config=configs/spam.py", "--workdir=my run"]
     monkeypatch.setattr(sys, "orig_argv", command)
     results = {"accuracy": 0.875, "perf/step_seconds": 1.0}
-    card = ModelCard(model_card(config, model, results, {"data.eval": "0123abc"}))
+    card = ModelCard(model_card(model, config.to_dict(), results, {"data.eval": "0123abc"}))
     assert card.data.base_model == "google-bert/bert-base-uncased"
     assert card.data.tags == ["flaxbert", "classification"]
     assert "| accuracy | 0.875 |" in card.text
@@ -202,7 +202,7 @@ def test_the_hub_library_reads_the_model_card(
 
     monkeypatch.chdir(tmp_path)
     Path("google-bert/bert-base-uncased").mkdir(parents=True)
-    assert ModelCard(model_card(config, model, {})).data.base_model is None
+    assert ModelCard(model_card(model, config.to_dict(), {})).data.base_model is None
 
 
 def test_certify_without_torch_names_the_extra(

@@ -42,7 +42,7 @@ def test_unknown_tokens_are_counted_by_text(overlap: int, tokenizer: Any) -> Non
     features = task.featurize(examples, tokenizer, labeled=False)
     unknown = coverage.unknown(features, tokenizer)
     assert unknown.lost == [1, 2]
-    rows = [tokenizer.convert_ids_to_tokens(features.tokens["input_ids"].tolist())]
+    rows = [tokenizer.convert_ids_to_tokens(features.per_token["input_ids"].tolist())]
     words = [token for row in rows for token in row if token not in ("[CLS]", "[SEP]")]
     assert unknown.share == pytest.approx(words.count("[UNK]") / len(words))
     assert unknown.serious

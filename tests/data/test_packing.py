@@ -133,8 +133,8 @@ def make_features(lengths: list[int]) -> Features:
     """Token 100 * feature + place, so that every value says where it came from."""
     return Features.build(
         {"input_ids": [[100 * f + t for t in range(n)] for f, n in enumerate(lengths)]},
-        positions={"last": [n - 1 for n in lengths]},
-        slots={"label": [f + 1 for f in range(len(lengths))]},
+        token_indices={"last": [n - 1 for n in lengths]},
+        per_sequence={"label": [f + 1 for f in range(len(lengths))]},
     )
 
 
@@ -169,26 +169,30 @@ def test_packing_never_changes_which_features_share_a_step() -> None:
 def test_a_row_is_its_features_end_to_end() -> None:
     batch = make_batches([3, 2, 4]).build([[2, 0], [1], []])
     pad = [0] * 13
-    assert batch["input_ids"][0].tolist() == [200, 201, 202, 203, 0, 1, 2, *pad]
-    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 0, 1, 2, *pad]  # restart per segment
-    assert batch["segment_ids"][0].tolist() == [1, 1, 1, 1, 2, 2, 2, *pad]
-    assert batch["cls_position"].tolist() == [[0, 4, 0], [0, 0, 0], [0, 0, 0]]
-    assert batch["last"].tolist() == [[3, 6, 0], [1, 0, 0], [0, 0, 0]]  # shifted by the offset
-    assert batch["label"].tolist() == [[3, 1, 0], [2, 0, 0], [0, 0, 0]]
-    assert batch["weight"].tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]  # empty slots weigh 0
-    assert not batch["segment_ids"][2].any()
+    assert batch.input_ids[0].tolist() == [200, 201, 202, 203, 0, 1, 2, *pad]
+    assert batch.position_ids[0].tolist() == [0, 1, 2, 3, 0, 1, 2, *pad]  # restart per segment
+    assert batch.segment_ids[0].tolist() == [1, 1, 1, 1, 2, 2, 2, *pad]
+    assert batch.cls_position.tolist() == [[0, 4, 0], [0, 0, 0], [0, 0, 0]]
+    assert batch.extra["last"].tolist() == [
+        [3, 6, 0],
+        [1, 0, 0],
+        [0, 0, 0],
+    ]  # shifted by the offset
+    assert batch.label.tolist() == [[3, 1, 0], [2, 0, 0], [0, 0, 0]]
+    assert batch.weight.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]  # empty slots weigh 0
+    assert not batch.segment_ids[2].any()
     assert {batch[name].shape for name in ("input_ids", "segment_ids")} == {(3, 20)}
 
 
 def test_slots_with_an_axis_of_their_own_keep_it() -> None:
-    features = Features.build({"input_ids": [[1, 2], [3]]}, slots={"pair": [[1, 2], [3, 4]]})  # type: ignore[list-item]
-    batches = Batches(features, 2, row_length=4, segments=2, shards=1, steps=1)
+    features = Features.build({"input_ids": [[1, 2], [3]]}, per_sequence={"pair": [[1, 2], [3, 4]]})  # type: ignore[list-item]
+    batches = Batches(features, 2, row_length=4, segments=2, data_parallelism=1, steps=1)
     assert batches.build([[0, 1]])["pair"].tolist() == [[[1, 2], [3, 4]]]
 
 
 def test_a_host_builds_its_own_rows_as_in_the_whole() -> None:
     batches = make_batches(LENGTHS, seed=1)
-    rows = batches.full_rows(0)
+    rows = batches.padded_rows(0)
     whole = batches.build(rows)
     for first, last in itertools.combinations(range(len(rows) + 1), 2):
         part = batches.build(rows[first:last])
@@ -202,11 +206,11 @@ def test_all_steps_fit_few_heights_of_the_right_multiple(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
-    batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, shards=3, seed=seed)
+    batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, data_parallelism=3, seed=seed)
     assert len(batches.bucket_sizes) <= MAX_SHAPES
     assert all(count % 3 == 0 for count in batches.bucket_sizes)
     for step in range(batches.steps):
-        rows, full = batches.rows(step), batches.full_rows(step)
+        rows, full = batches.rows(step), batches.padded_rows(step)
         assert len(full) in batches.bucket_sizes
         assert full == rows + [[]] * (len(full) - len(rows))
 
@@ -220,7 +224,12 @@ def test_padding_share_by_hand() -> None:
     # two steps alone the lower height is not worth a program of its own, and it is 2 + 2 again.
     for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, PROGRAM_TOKENS // 5 + 2, 30)):
         batches = make_batches(
-            [5, 5, 5], batch_size=2, row_length=10, shards=1, segments=segments, steps=steps
+            [5, 5, 5],
+            batch_size=2,
+            row_length=10,
+            data_parallelism=1,
+            segments=segments,
+            steps=steps,
         )
         assert batches.padding_share() == pytest.approx(1 - 15 / places)
 
@@ -241,7 +250,7 @@ def test_batch_heights_do_not_cost_padding(
         batch_size=batch_size,
         row_length=row_length,
         segments=row_length // 8,
-        shards=1,
+        data_parallelism=1,
         steps=epochs * -(-examples // batch_size),
         seed=0,
     )

@@ -65,7 +65,7 @@ def test_a_special_token_in_a_text_is_no_mask_to_guess(tokenizer: Any) -> None:
     )
     example = DocumentExample("book", (TEXT,), None, "texts.jsonl:1")
     features = task.featurize([example], tokenizer, labeled=True)
-    labels = features.tokens["label"].tolist()
+    labels = features.per_token["label"].tolist()
     assert tokenizer.mask_token_id not in labels
     special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert [token for token in labels if token in special] == [labels[0], labels[-1]]

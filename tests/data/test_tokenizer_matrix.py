@@ -59,25 +59,27 @@ def data(max_length: int = 40, overlap: int = 12) -> DataConfig:
 
 
 def sequences(features: Features, name: str = "input_ids") -> list[list[int]]:
-    values = features.tokens[name].tolist()
-    edges = features.starts.tolist()
+    values = features.per_token[name].tolist()
+    edges = features.sequence_start.tolist()
     return [values[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def check_packed(features: Features) -> None:
     """The sequences that share a row are those that have one each."""
-    batches = Batches(features, len(features), row_length=96, segments=6, shards=1, steps=1)
+    batches = Batches(
+        features, len(features), row_length=96, segments=6, data_parallelism=1, steps=1
+    )
     seen = set()
     for row in batches.rows(0):
         batch = {name: values[0] for name, values in batches.build([row]).items()}
         for k, sequence in enumerate(row):
-            here = np.flatnonzero(batch["segment_ids"] == k + 1)
-            for name, values in features.tokens.items():
-                edges = features.starts[sequence : sequence + 2]
+            here = np.flatnonzero(batch.segment_ids == k + 1)
+            for name, values in features.per_token.items():
+                edges = features.sequence_start[sequence : sequence + 2]
                 assert (batch[name][here] == values[slice(*edges)]).all()
-            for name, values in features.positions.items():
+            for name, values in features.token_indices.items():
                 assert batch[name][k] - here[0] == values[sequence]
-            assert (batch["position_ids"][here] == np.arange(len(here))).all()
+            assert (batch.position_ids[here] == np.arange(len(here))).all()
             seen.add(sequence)
     assert len(seen) == len(features.lengths)
 
@@ -101,12 +103,12 @@ def check_answers(name: str, side: str, context: str, places: list[tuple[int, in
     offsets = stored.encode(context, add_special_tokens=False).offsets
     covered = {place for a, b in offsets for place in range(a, b)}
     whole = [token for token in offsets if token[0] < token[1]]
-    starts, ends = (features.tokens[f"char_{side}"] for side in ("start", "end"))
+    starts, ends = (features.per_token[f"char_{side}"] for side in ("start", "end"))
     for n, (a, b) in enumerate(spans):
         seen = [place for place in range(a, b) if visible(context[place])]
         wanted = covered.intersection(seen)
-        windows = np.flatnonzero(features.example == n)
-        chosen = [w for w in windows if features.positions["start"][w] > 0]
+        windows = np.flatnonzero(features.example_index == n)
+        chosen = [w for w in windows if features.token_indices["start"][w] > 0]
         if seen:
             a = seen[0]
             while a and belongs(context[a]):  # one that begins inside a letter may have all of it
@@ -118,8 +120,8 @@ def check_answers(name: str, side: str, context: str, places: list[tuple[int, in
         if wanted and len(tokens) <= 12:  # the overlap: some window holds it whole
             assert chosen, (context, context[a:b])
         for window in chosen:
-            first = features.starts[window]
-            start, end = (features.positions[side][window] for side in ("start", "end"))
+            first = features.sequence_start[window]
+            start, end = (features.token_indices[side][window] for side in ("start", "end"))
             found = (0.0, int(starts[first + start]), int(ends[first + end]))
             record = task._record(examples[n], found, 0.0)
             held = set(range(record["start"], record["end"]))
@@ -176,9 +178,9 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
                 for text in ("a", f"a {' '.join(words)}")
             )
             assert before + ids["input_ids"][0] == text
-    owner = np.repeat(features.example, features.lengths)
-    places = np.flatnonzero(features.tokens["first"])
-    tagged = [(int(owner[p]), int(features.tokens["word"][p])) for p in places]
+    owner = np.repeat(features.example_index, features.lengths)
+    places = np.flatnonzero(features.per_token["first"])
+    tagged = [(int(owner[p]), int(features.per_token["word"][p])) for p in places]
     assert len(tagged) == len(set(tagged))
     for n, words in enumerate(sentences):
         for number, word in enumerate(words):
@@ -192,7 +194,7 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
 
 
 def _predictions(**parts: Any) -> Any:
-    from flaxbert.tasks.base import TaskOutputs
+    from flaxbert.types import TaskOutputs
 
     return TaskOutputs(**({"slots": {}, "tokens": {}} | parts))
 
@@ -209,18 +211,20 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     plain = [stored.encode(text, add_special_tokens=False).ids for text in texts]
     examples = [TextExample(text, None, 0, None, f"x.tsv:{n}") for n, text in enumerate(texts)]
-    for long in ("head", "windows", "head_tail"):
-        options = classification.ClassificationOptions(labels=("a", "b"), long_texts=long)
+    for long_texts in ("head", "windows", "head_tail"):
+        options = classification.ClassificationOptions(labels=("a", "b"), long_texts=long_texts)
         task = classification.Classification.create(data(), options, None, {})
         features = task.featurize(examples, tokenizer, labeled=True)
         check_packed(features)
         rows = sequences(features)
         assert all(row[0] == cls and row[-1] == sep and len(row) <= 40 for row in rows)
         for n, ids in enumerate(plain):
-            mine = [row[1:-1] for row, e in zip(rows, features.example, strict=True) if e == n]
-            if long == "head":
+            mine = [
+                row[1:-1] for row, e in zip(rows, features.example_index, strict=True) if e == n
+            ]
+            if long_texts == "head":
                 assert mine == [ids[:38]]
-            elif long == "windows":
+            elif long_texts == "windows":
                 assert mine[0] + [i for row in mine[1:] for i in row[12:]] == ids
             else:
                 assert mine == [ids if len(ids) <= 38 else ids[:9] + ids[-29:]]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import zoo  # noqa: E402 (of the folder above)
 
-from flaxbert.models.families import FAMILIES  # noqa: E402
+from flaxbert.pretrained.load import head_class  # noqa: E402
 from flaxbert.pretrained.parity import torch_forward  # noqa: E402
 
 
@@ -46,8 +46,8 @@ def outputs(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], zoo.Arrays
     config = model.config
     types = getattr(config, "type_vocab_size", 0)
     batch = zoo.batch(types, config.pad_token_id or 0)
-    kind = FAMILIES[config.model_type].kind(config.model_type, type(model).__name__)
-    return torch_forward(model, kind, batch), batch
+    head = head_class(config.model_type, type(model).__name__)
+    return torch_forward(model, head, batch), batch
 
 
 def gradients(

@@ -19,6 +19,7 @@ from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import PreTrainingHead
 from flaxbert.models.model import Model
 from flaxbert.pretrained import mapping
+from flaxbert.pretrained.load import head_of
 from flaxbert.types import Params
 
 GOLDEN = np.load(ROOT / "tests/golden/families.npz")
@@ -58,7 +59,7 @@ def run(model: Model, params: Params, batch: zoo.Arrays) -> dict[str, jax.Array]
     """Outputs; words' scores in the order of places."""
     found = dict(model(params, batch))
     if "mlm_logits" in found:
-        order = jnp.argsort(found.pop("places"), axis=1)
+        order = jnp.argsort(found.pop("masked_positions"), axis=1)
         found["mlm_logits"] = jnp.take_along_axis(found["mlm_logits"], order[..., None], axis=1)
     return found
 
@@ -83,7 +84,7 @@ def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> 
     config = json.loads(str(held["config"]))
     assert model.architecture == config["architectures"][0]
     batch = batch_of(model, config)
-    mask = batch["attention_mask"]
+    mask = batch.extra["attention_mask"]
 
     def total(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
         found = run(model, params, batch)
@@ -162,11 +163,9 @@ def test_every_family_is_compared() -> None:
 def test_a_family_without_next_sentences_says_so() -> None:
     config = read_config({"model_type": "roberta", **zoo.ROBERTA})
     with pytest.raises(WeightsError, match="roberta encoders have no output layer ForPreTraining"):
-        Model.create(config, lambda c, rngs: PreTrainingHead(c, 0.15, True, rngs))
+        Model.create(config, lambda c, rngs: PreTrainingHead(c, 0.15, rngs))
 
 
 def test_an_unknown_output_layer_is_named() -> None:
-    from flaxbert.pretrained.load import head_of
-
     with pytest.raises(WeightsError, match="architectures names BertLMHeadModel; flaxbert has"):
         head_of({"model_type": "bert", "architectures": ["BertLMHeadModel"]})

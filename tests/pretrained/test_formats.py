@@ -55,7 +55,7 @@ def written(model: Model) -> Params:
     for path, name in mapping.hf_names(model).items():
         kernel = path.endswith("kernel")
         shape = shapes[path].shape[::-1] if kernel else shapes[path].shape
-        if model.kind == "Model":
+        if model.head_type == "Model":
             name = name.removeprefix(f"{model.family.prefix}.")
         array = zoo.tensor(name, shape)
         found[path] = array.T if kernel else array
@@ -304,7 +304,7 @@ def test_what_was_resized_is_told_and_exported(
     setup = prepare(config, str(checkpoint), None)
     with caplog.at_level("INFO", "flaxbert"):
         params = setup.load_params()
-    assert "resized, as asked: bert.embeddings.position_embeddings.weight" in caplog.text
+    assert "resized, as configured: bert.embeddings.position_embeddings.weight" in caplog.text
     setup.export(params, tmp_path / "export")
     again = load(tmp_path / "export")
     assert_same(again, mapping.flatten(jax.tree.map(np.asarray, params)))

@@ -91,12 +91,12 @@ def test_an_export_gives_the_same_logits_in_transformers(
     with torch.no_grad():
         outputs = theirs.eval()(**inputs)
     ours = setup.model(params, dict(batch))
-    real = batch["attention_mask"] == 1
+    real = batch.extra["attention_mask"] == 1
     assert not real.all()
     for name, other in names.items():
         a, b = np.asarray(ours[name]), outputs[other].numpy()
         if name == "mlm_logits":  # without `masked`, every place is scored, in order
-            assert np.array_equal(ours["places"], [np.arange(real.shape[1])] * 2)
+            assert np.array_equal(ours["masked_positions"], [np.arange(real.shape[1])] * 2)
         if a.shape[:2] == real.shape:  # one a token
             a, b = a[real], b[real]
         a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, a.shape[-1])

@@ -21,6 +21,7 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import (
     MakeHead,
+    MaskedLMHead,
     PoolerHead,
     PreTrainingHead,
     SequenceClassificationHead,
@@ -40,11 +41,11 @@ def classifier(labels: int) -> MakeHead:
 
 
 def pretraining(config: BertConfig, rngs: nnx.Rngs) -> PreTrainingHead:
-    return PreTrainingHead(config, 0.15, True, rngs)
+    return PreTrainingHead(config, 0.15, rngs)
 
 
-def masked_words(config: BertConfig, rngs: nnx.Rngs) -> PreTrainingHead:
-    return PreTrainingHead(config, 0.15, False, rngs)
+def masked_words(config: BertConfig, rngs: nnx.Rngs) -> MaskedLMHead:
+    return MaskedLMHead(config, 0.15, rngs)
 
 
 HEADS: dict[str, MakeHead] = {
@@ -138,7 +139,7 @@ def assert_equal(a: mapping.Params, b: mapping.Params) -> None:
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_no_two_modules_of_a_family_have_one_name(model_type: str) -> None:
     family = FAMILIES[model_type]
-    for modules in (family.encoder, *family.heads.values()):
+    for modules in (family.encoder_names, *family.heads.values()):
         assert len(set(modules.values())) == len(modules)
 
 
@@ -247,7 +248,7 @@ def test_parts_of_names_that_wrappers_add_are_removed_and_reported_once(
         params, _ = mapping.load(model, directory, seed=0)
     assert_equal(params, mapping.load(model, stored[head], seed=0)[0])
     assert len(caplog.records) == 1
-    assert "tensors are read without the parts of their names that a wrapper" in caplog.text
+    assert "removed the name parts that a wrapper added from" in caplog.text
 
 
 def test_names_without_wrapper_are_left_as_they_are(

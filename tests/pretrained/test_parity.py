@@ -126,19 +126,16 @@ def _embeddings(module: Any, g: Mapping[str, np.ndarray]) -> Any:
     return module.encoder.embeddings(g["input_ids"], g["token_type_ids"], places, None)
 
 
-def _own(g: Mapping[str, np.ndarray]) -> Any:
-    mask = g["attention_mask"]
-    return jnp.asarray(mask[:, None, :, None] == mask[:, None, None, :])
-
-
 RUNGS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "embeddings": _embeddings,
-    "attention": lambda m, g: m.encoder.layers[0].attention(g["embeddings"], _own(g), None),
+    "attention": lambda m, g: m.encoder.layers[0].attention(
+        g["embeddings"], g["attention_mask"], None
+    ),
     "attention_block": lambda m, g: m.encoder.layers[0].attention_norm(
         g["embeddings"] + g["attention"]
     ),
-    "layer_0": lambda m, g: m.encoder.layers[0](g["embeddings"], _own(g), None),
-    "layer_1": lambda m, g: m.encoder.layers[1](g["layer_0"], _own(g), None),
+    "layer_0": lambda m, g: m.encoder.layers[0](g["embeddings"], g["attention_mask"], None),
+    "layer_1": lambda m, g: m.encoder.layers[1](g["layer_0"], g["attention_mask"], None),
 }
 
 
@@ -172,9 +169,9 @@ PER_TOKEN = ("start_logits", "end_logits", "hidden_states", "token_logits", "mlm
 
 def in_place(outputs: Mapping[str, Any], length: int) -> dict[str, Any]:
     """Outputs with `mlm_logits` as [R, T, V]: NaN at places that were not scored."""
-    if "places" not in outputs:
+    if "masked_positions" not in outputs:
         return dict(outputs)
-    places, scores = np.asarray(outputs["places"]), np.asarray(outputs["mlm_logits"])
+    places, scores = np.asarray(outputs["masked_positions"]), np.asarray(outputs["mlm_logits"])
     full = np.full((len(places), length, scores.shape[-1]), np.nan, np.float32)
     np.put_along_axis(full, places[..., None], scores, axis=1)
     return dict(outputs) | {"mlm_logits": full}
@@ -207,7 +204,7 @@ def test_head_equals_transformers(
     model, params = load(golden_of(head), make_head)
     module = nnx.merge(model.graphdef, params)
     cls_position = {"cls_position": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
-    words = (module.encoder.embeddings.word,) if module.head.tied else ()
+    words = (module.encoder.embeddings.word,) if module.head.uses_word_embeddings else ()
     outputs = module.head(jnp.asarray(ladder["layer_1"]), cls_position, None, *words)
     assert_equal_outputs(outputs, names, ladder)
 
@@ -230,7 +227,7 @@ def test_words_at_masked_places_equal_transformers(
     """Told where they are, the head scores these and few more: 15 % of 11 places, and one."""
     model, params = load(golden_of("pretraining"), OTHERS["pretraining"].make_head)
     outputs = jax.jit(model.__call__)(params, ids(ladder) | {"masked": ladder["masked"]})
-    assert outputs["places"].shape == (5, 3)
+    assert outputs["masked_positions"].shape == (5, 3)
     assert max(ladder["masked"].sum(axis=1)) == 3  # no place to spare in one of the rows
     found = in_place(outputs, 11)["mlm_logits"]
     masked = ladder["masked"] == 1
@@ -253,7 +250,7 @@ def labelled_batch(
     elif task == "multiple_choice":
         sizes = np.bincount(g["question"])
         batch |= {"group": g["question"][:, None], "right": g["right"][:, None]}
-        batch["weight"] /= sizes[g["question"]][:, None]
+        batch.weight /= sizes[g["question"]][:, None]
     elif task in ("pretraining", "masked_lm"):
         batch |= {"masked": g["masked"], "label": g["word"], "follows": g["follows"][:, None]}
     else:
@@ -306,8 +303,8 @@ def training_features(examples: Mapping[str, np.ndarray]) -> Features:
             name: [row[:n].tolist() for row, n in zip(examples[name], lengths, strict=True)]
             for name in ("input_ids", "token_type_ids")
         },
-        positions={side: examples[side].tolist() for side in ("start", "end")},
-        slots={"label": examples["label"].tolist()},
+        token_indices={side: examples[side].tolist() for side in ("start", "end")},
+        per_sequence={"label": examples["label"].tolist()},
     )
 
 
@@ -330,7 +327,7 @@ def test_training_losses_equal_pytorch(
         batch_size=6,
         row_length=row_length,
         segments=segments,
-        shards=sharding.data_parallelism(mesh),
+        data_parallelism=sharding.data_parallelism(mesh),
         steps=STEPS,
         seed=None,  # the golden's order, the same each epoch
     )
@@ -346,7 +343,7 @@ def test_training_losses_equal_pytorch(
     )
     losses = []
     for number in range(STEPS):
-        rows = batches.full_rows(number)
+        rows = batches.padded_rows(number)
         now, sums = step(now, sharding.make_global_batch(rows, batches.build, mesh))
         losses.append(float(sums["loss"] / sums["loss/weight"]))
     assert_close(np.array(losses), examples[f"{task}_losses"], 1e-4)
@@ -416,15 +413,15 @@ def test_a_row_of_padding_gives_finite_gradients(
     dropout_gradients: Callable[..., Any], ladder: dict[str, np.ndarray]
 ) -> None:
     batch = labelled_batch(ladder)
-    batch["segment_ids"] = batch["segment_ids"].at[1].set(0)
-    batch["weight"] = batch["weight"].at[1].set(0.0)
+    batch.segment_ids = batch.segment_ids.at[1].set(0)
+    batch.weight = batch.weight.at[1].set(0.0)
     gradients = dropout_gradients(batch, remat="none", seed=7)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
 
 
 def test_a_row_longer_than_the_position_table_is_an_error(golden: Path) -> None:
     model, params = load(golden, PoolerHead)
-    with pytest.raises(ValueError, match="rows of 38 tokens, but the model knows 37 positions"):
+    with pytest.raises(ValueError, match="rows have 38 tokens, but the model has 37 positions"):
         model(params, {"input_ids": np.ones((1, 38), np.int32)})
 
 

@@ -1,4 +1,4 @@
-"""Hosts of one run: they must agree before step 1, and they end together with one exit code."""
+"""Hosts of one run agree before step 1, and end together with one exit code."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ from flaxbert.runtime.workdir import lock
 
 
 class Store:
-    """The key-value store of JAX's coordination service, as far as it is used here."""
+    """The part of JAX's key-value store that flaxbert uses."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -56,7 +56,7 @@ class Store:
 
 
 class Host(threading.local):
-    """JAX's distributed state, another one in each thread."""
+    """JAX's distributed state, one in each thread."""
 
     process_id, num_processes = 0, 2
 
@@ -65,7 +65,7 @@ class Host(threading.local):
 
 
 class Numbers:
-    """A count for each host, as each process has one."""
+    """The message counters of two hosts."""
 
     def __init__(self) -> None:
         self._counts = [itertools.count(), itertools.count()]
@@ -76,7 +76,7 @@ class Numbers:
 
 @pytest.fixture
 def hosts(monkeypatch) -> Callable[..., list]:
-    """Call a function of the host's number on two hosts; returns results, or what was raised."""
+    """Call a function of the host's number on two hosts; return their results or exceptions."""
     state = Host(Store())
     monkeypatch.setattr(multihost, "_state", lambda: state)
     monkeypatch.setattr(multihost, "_numbers", Numbers())
@@ -104,12 +104,12 @@ def hosts(monkeypatch) -> Callable[..., list]:
     return call
 
 
-def test_hosts_that_agree_go_on(hosts):
+def test_hosts_with_equal_values_continue(hosts):
     assert hosts(lambda host: multihost.agree({"steps": 3})) == [None, None]
-    assert hosts(lambda host: multihost.exchange(f"of {host}")) == [["of 0", "of 1"]] * 2
+    assert hosts(lambda host: multihost.all_gather(f"of {host}")) == [["of 0", "of 1"]] * 2
 
 
-def test_hosts_that_differ_stop_with_one_message_that_names_what_and_where(hosts):
+def test_hosts_with_different_values_raise_the_same_error_naming_values_and_hosts(hosts):
     errors = hosts(
         lambda host: multihost.agree(
             {"steps": 3, "rows": [8, 16 * host], "seed": "f" * 63 + "ab"[host]}
@@ -123,7 +123,7 @@ def test_hosts_that_differ_stop_with_one_message_that_names_what_and_where(hosts
     assert "steps" not in first
 
 
-def test_differences_of_many_hosts_fit_on_a_screen():
+def test_differences_between_many_hosts_are_shortened():
     same = {f"key {n}": "1" for n in range(20)}
     hosts = {f"host {n}": same for n in range(100)} | {"host 100": dict.fromkeys(same, "2")}
     lines = multihost.differences(hosts)
@@ -134,37 +134,38 @@ def test_differences_of_many_hosts_fit_on_a_screen():
     assert multihost.differences({"a": {"x": "1"}, "b": {}}) == ["x: 1 on a, absent on b"]
 
 
-def test_an_error_of_one_host_is_that_of_all_with_its_message_and_code(hosts):
+def test_error_on_one_host_is_raised_on_all_with_its_message_and_code(hosts):
     def work(host: int) -> None:
         with multihost.fail_together():
             if host == 1:
                 raise OSError("the disk is gone")
 
-    other, own = hosts(work)
-    assert isinstance(own, OSError)
+    other, failed = hosts(work)
+    assert isinstance(failed, OSError)
     assert isinstance(other, HostsError)
     assert str(other) == "host 1 (b) stopped: OSError: the disk is gone"
-    assert other.exit_code == 1  # as the other host's: a fault, and no mistake of the user
+    assert other.exit_code == 1  # the exit code of the other host: not a user error
 
 
-def test_a_workdir_that_hosts_do_not_share_is_refused(hosts, tmp_path, monkeypatch):
+def test_workdir_that_is_not_shared_is_refused(hosts, tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "VISIBLE_SECONDS", 0.3)
 
-    def claim(host: int, names: tuple[str, str]) -> None:
+    def take_lock(host: int, names: tuple[str, str]) -> None:
         with lock(tmp_path / names[host]):
             pass
 
-    errors = hosts(lambda host: claim(host, ("one", "two")))
+    errors = hosts(lambda host: take_lock(host, ("one", "two")))
     assert [type(error) for error in errors] == [WorkdirError, WorkdirError]
     assert str(errors[0]) == str(errors[1])
-    assert f"a file written to {tmp_path}/one on host 0 (a) is not seen in {tmp_path}/two" in str(
-        errors[0]
+    assert (
+        f"a file written to {tmp_path}/one on host 0 (a) is not visible in {tmp_path}/two"
+        in str(errors[0])
     )
-    assert hosts(lambda host: claim(host, ("one", "one"))) == [None, None]
+    assert hosts(lambda host: take_lock(host, ("one", "one"))) == [None, None]
     assert [path.name for path in (tmp_path / "one").iterdir()] == [".lock"]
 
 
-def test_a_file_that_becomes_visible_late_is_waited_for(hosts, tmp_path, monkeypatch):
+def test_check_waits_for_a_file_that_becomes_visible_late(hosts, tmp_path, monkeypatch):
     exists, first = Path.exists, time.monotonic()
 
     def late(path: Path) -> bool:
@@ -173,14 +174,14 @@ def test_a_file_that_becomes_visible_late_is_waited_for(hosts, tmp_path, monkeyp
 
     monkeypatch.setattr(Path, "exists", late)
 
-    def claim(host: int) -> None:
+    def take_lock(host: int) -> None:
         with lock(tmp_path):
             pass
 
-    assert hosts(claim) == [None, None]
+    assert hosts(take_lock) == [None, None]
 
 
-def test_a_mount_that_fails_on_one_host_ends_all(hosts, tmp_path, monkeypatch):
+def test_mount_error_on_one_host_is_raised_on_all(hosts, tmp_path, monkeypatch):
     exists = Path.exists
 
     def failing(path: Path) -> bool:
@@ -190,17 +191,17 @@ def test_a_mount_that_fails_on_one_host_ends_all(hosts, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "exists", failing)
 
-    def claim(host: int) -> None:
+    def take_lock(host: int) -> None:
         with lock(tmp_path):
             pass
 
-    other, own = hosts(claim)
-    assert isinstance(own, OSError)
+    other, failed = hosts(take_lock)
+    assert isinstance(failed, OSError)
     assert isinstance(other, HostsError)
     assert str(other) == "host 1 (b) stopped: OSError: the mount is stale"
 
 
-def test_hosts_that_see_different_checkpoints_are_refused(hosts, tmp_path, monkeypatch):
+def test_hosts_with_different_checkpoints_are_refused(hosts, tmp_path, monkeypatch):
     from flaxbert.runtime import checkpoint
 
     monkeypatch.setattr(checkpoint, "_Manager", lambda *args, **options: None)
@@ -212,13 +213,13 @@ def test_hosts_that_see_different_checkpoints_are_refused(hosts, tmp_path, monke
     assert str(errors[0]) == str(errors[1])
 
 
-def test_the_first_host_to_end_decides_the_exit_code(hosts):
+def test_first_host_to_end_sets_the_exit_code(hosts):
     def work(host: int) -> Ending | None:
         if host == 1:
             while multihost.announced() is None:
                 time.sleep(0.01)
         ending = multihost.announce(Ending(3 - host, multihost.this_host(), "a reason"))
-        multihost.await_ends(5)
+        multihost.wait_to_exit(5)
         return ending
 
     first = time.monotonic()
@@ -226,33 +227,33 @@ def test_the_first_host_to_end_decides_the_exit_code(hosts):
     assert time.monotonic() - first < 4
 
 
-def test_hosts_that_are_not_connected_are_refused_first(monkeypatch, tmp_path):
+def test_unconnected_hosts_are_refused_before_anything_is_read(monkeypatch, tmp_path):
     monkeypatch.setattr(jax, "process_count", lambda: 4)
-    config = flaxbert.Config(task="none such")  # it is not looked at
+    config = flaxbert.Config(task="none such")  # it is not validated
     with pytest.raises(ConfigError, match=r"JAX sees 4 hosts.*--distributed=auto.*initialize\(\)"):
         flaxbert.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_watching_host_ends_as_the_one_that_stopped(monkeypatch, capfd):
+def test_watching_host_ends_with_the_code_of_the_other_host(monkeypatch, capfd):
     ending = Ending(3, "host 4 (e)", "the loss is not finite")
     monkeypatch.setattr(multihost, "announced", lambda: ending)
     monkeypatch.setattr(preemption, "GRACE_SECONDS", 0.1)
     codes: list[int] = []
     monkeypatch.setattr(preemption.os, "_exit", codes.append)
     listener = preemption.Preemption()
-    with listener.holding():  # there is something to save, but it cannot be waited for
-        listener._watch()
+    with listener.holding():  # there is state to save, but the grace period ends
+        listener._watch_hosts()
     assert codes == [3]
     assert "error: host 4 (e) stopped: the loss is not finite" in capfd.readouterr().err
-    listener.leaving()
-    listener._watch()
+    listener.stop_watching()
+    listener._watch_hosts()
     assert codes == [3]
 
 
 # --- two processes -------------------------------------------------------------------------------
 
-# Something goes wrong at a certain place: an error, a fault, or a pause in which a signal comes.
+# Disturb one place of a run: an error, a bug, or a pause during which a signal arrives.
 SCRIPT = """
 import sys, time
 import flaxbert.run as run
@@ -272,8 +273,8 @@ def disturbed(*args, **kwargs):
         print("reached", flush=True)
         if action == "error":
             raise ConfigError("an error made for the test")
-        if action == "fault":
-            raise RuntimeError("a fault made for the test")
+        if action == "bug":
+            raise RuntimeError("a bug made for the test")
         time.sleep(float(action))
     return original(*args, **kwargs)
 setattr(owner, name, disturbed)
@@ -283,7 +284,7 @@ PLAIN = ("reading", "nothing")
 
 
 class Two:
-    """Two processes as two hosts, each in a directory with a model and data of its own."""
+    """Two processes as two hosts; each has its own directory with model and data."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -293,18 +294,20 @@ class Two:
             write_checkpoint(folder / "model", num_hidden_layers=1)
             make_config("classification", folder / "model", folder, count=32)
         (directory / "config.py").write_text(
-            "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
-            "def get_config():\n    return Config(task='classification', options=Options())\n"
+            "from flaxbert import Config\n"
+            "from flaxbert.tasks.classification import ClassificationOptions\n\n"
+            "def get_config():\n"
+            "    return Config(task='classification', options=ClassificationOptions())\n"
         )
 
     def start(
         self,
-        *own: tuple[str, ...],
+        *flags_of: tuple[str, ...],
         disturbed: tuple[tuple[str, str], tuple[str, str]] = (PLAIN, PLAIN),
         signal_to: int | None = None,
         workdirs: tuple[str, str] = ("run", "run"),
     ) -> tuple[list[int], float, list[str]]:
-        """Exit codes, seconds from start (or from the signal), and what the two printed."""
+        """Return exit codes, seconds since the start (or the signal), and the output of both."""
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": "1",
@@ -326,7 +329,7 @@ class Two:
                 *(sys.executable, "-c", SCRIPT, *disturbed[number], *flags),
                 f"--workdir={self.directory / workdirs[number]}",
                 f"--distributed={spec},{number}",
-                *(own[number] if own else ()),
+                *(flags_of[number] if flags_of else ()),
             ]
             with logs[number].open("w") as log:
                 processes.append(
@@ -357,18 +360,18 @@ def two(tmp_path) -> Two:
     return Two(tmp_path / "two")
 
 
-def other_labels(two: Two) -> None:
+def swap_labels(two: Two) -> None:
     file = two.folders[1] / "train.jsonl"
     text = file.read_text().replace('"positive"', '"?"').replace('"negative"', '"positive"')
     file.write_text(text.replace('"?"', '"negative"'))
 
 
-def other_count(two: Two) -> None:
+def remove_examples(two: Two) -> None:
     file = two.folders[1] / "train.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-8]))
 
 
-def other_weights(two: Two) -> None:
+def change_weights(two: Two) -> None:
     shutil.rmtree(two.folders[1] / "model")
     write_checkpoint(two.folders[1] / "model", seed=1, num_hidden_layers=1)
 
@@ -377,21 +380,21 @@ def other_weights(two: Two) -> None:
 @pytest.mark.parametrize(
     ("change", "second", "message"),
     [
-        (other_labels, [], "examples, train: "),
-        (other_count, [], "steps: (12, 6) on host 0"),
-        (other_weights, [], "weights, encoder: "),
+        (swap_labels, [], "examples, train: "),
+        (remove_examples, [], "steps: (12, 6) on host 0"),
+        (change_weights, [], "weights, encoder: "),
         (None, ["--config.data.max_length=24"], "data.max_length: 32 on host 0"),
         (None, ["--mode=eval"], "mode: 'train' on host 0"),
         (None, ["--config.data.nope=1"], "unknown config key 'data.nope'"),
         (None, ["--workdir={}/other"], "--workdir is not shared by all hosts"),
     ],
 )
-def test_hosts_that_differ_are_refused_before_step_1(two, change, second, message):
+def test_hosts_with_different_inputs_are_refused_before_step_1(two, change, second, message):
     if change is not None:
         change(two)
     codes, seconds, texts = two.start((), [flag.format(two.directory) for flag in second])
     assert codes == [2, 2]
-    assert seconds < 30  # most of it is the start of two processes on a machine with other work
+    assert seconds < 30  # mostly the start of two processes on a busy machine
     for text in texts:
         assert message in text
         assert text.count("error: ") == 1
@@ -400,8 +403,8 @@ def test_hosts_that_differ_are_refused_before_step_1(two, change, second, messag
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "predict"])
-def test_hosts_with_different_models_do_not_evaluate_or_predict(two, mode):
-    other_weights(two)
+def test_hosts_with_different_models_are_refused_in_eval_and_predict(two, mode):
+    change_weights(two)
     flags = [f"--mode={mode}", "--config.data.predict=eval.jsonl", "--config.model.init=./trained"]
     for seed, folder in enumerate(two.folders):
         config = make_config("classification", folder / "model", folder, count=32)
@@ -414,18 +417,18 @@ def test_hosts_with_different_models_do_not_evaluate_or_predict(two, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("receiver", [0, 1])
 @pytest.mark.parametrize("place", ["reading", "compiling"])
-def test_a_signal_to_one_host_ends_both_with_75(two, place, told):
-    codes, seconds, _ = two.start(disturbed=((place, "60"), PLAIN), signal_to=told)
+def test_signal_to_one_host_ends_both_with_75(two, place, receiver):
+    codes, seconds, _ = two.start(disturbed=((place, "60"), PLAIN), signal_to=receiver)
     assert codes == [75, 75]
     assert seconds < 10
 
 
 @pytest.mark.slow
-def test_a_signal_while_evaluating_ends_both_with_75_and_the_run_goes_on(two):
+def test_signal_during_evaluation_ends_both_with_75_and_the_run_resumes(two):
     codes, _, _ = two.start(disturbed=(PLAIN, ("evaluating", "2")), signal_to=0)
-    assert codes == [75, 75]  # in the loop: saved first
+    assert codes == [75, 75]  # in the loop, which saves first
     codes, _, texts = two.start()
     assert codes == [0, 0], texts
     # After the last checkpoint there is nothing to save.
@@ -438,9 +441,9 @@ def test_a_signal_while_evaluating_ends_both_with_75_and_the_run_goes_on(two):
 @pytest.mark.parametrize("failing", [0, 1])
 @pytest.mark.parametrize(
     ("place", "action", "code"),
-    [("reading", "error", 2), ("training", "error", 2), ("training", "fault", 1)],
+    [("reading", "error", 2), ("training", "error", 2), ("training", "bug", 1)],
 )
-def test_an_error_of_one_host_ends_both_within_seconds(two, place, action, code, failing):
+def test_error_on_one_host_ends_both_within_seconds(two, place, action, code, failing):
     disturbed = [PLAIN, PLAIN]
     disturbed[failing] = (place, action)
     first = time.monotonic()

@@ -1,4 +1,4 @@
-"""Too little device memory is one clear error, wherever it shows."""
+"""Exhausted device memory raises one error that names the options to change."""
 
 import importlib
 
@@ -25,7 +25,7 @@ def exhausted(*_):
 
 @pytest.fixture
 def config(one_layer, tmp_path, monkeypatch):
-    # Nothing is compiled: a test gives the steps that it needs.
+    # Nothing is compiled: each test sets the steps that it needs.
     for module in (train, predictor):
         monkeypatch.setattr(module, "compile_buckets", lambda *_: None)
     return make_config("classification", one_layer, tmp_path, count=16)
@@ -39,7 +39,7 @@ def config(one_layer, tmp_path, monkeypatch):
         (predictor, exhausted, r"compiling an evaluation in batches of up to \d+ rows x 32 tokens"),
     ],
 )
-def test_a_run_without_memory_names_the_batch_and_the_options(
+def test_error_in_a_run_names_the_batch_and_the_options(
     config, tmp_path, monkeypatch, module, step, message
 ):
     monkeypatch.setattr(module, "compile_buckets", step)
@@ -54,46 +54,46 @@ def test_a_run_without_memory_names_the_batch_and_the_options(
     assert all(option in text for option in options)
 
 
-def test_an_evaluation_without_memory_names_its_own_batch_size(config):
+def test_error_in_an_evaluation_names_eval_batch_size(config):
     evaluator = Plan.make(config, config.model.init).evaluator
     evaluator._step = exhausted
     with pytest.raises(OutOfMemoryError, match=r"while evaluating.*train\.eval_batch_size"):
         evaluator.run(None)
 
 
-def test_parameters_that_do_not_fit_are_not_blamed_on_a_batch(config, tmp_path, monkeypatch):
+def test_error_in_placing_parameters_names_no_batch(config, tmp_path, monkeypatch):
     monkeypatch.setattr(train.state, "create", exhausted)
     with pytest.raises(OutOfMemoryError, match=r"placing parameters.*a smaller model") as raised:
         flaxbert.train(config, tmp_path / "run")
     assert "rows" not in str(raised.value)
 
 
-def test_memory_that_runs_out_before_a_save_is_not_blamed_on_the_disk(tmp_path):
+def test_exhausted_memory_during_a_save_is_not_reported_as_a_disk_error(tmp_path):
     store = checkpoint.Store(tmp_path)
-    with pytest.raises(jax.errors.JaxRuntimeError), store._told_if_failing():
+    with pytest.raises(jax.errors.JaxRuntimeError), store._as_workdir_error():
         exhausted()
-    with pytest.raises(WorkdirError, match="could not be written"), store._told_if_failing():
+    with pytest.raises(WorkdirError, match="could not be written"), store._as_workdir_error():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
     store.close()
 
 
-def test_other_errors_of_the_device_stay_as_they_are(config):
+def test_other_device_errors_are_not_changed(config):
     error = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    with pytest.raises(jax.errors.JaxRuntimeError) as raised, memory.explained("x", "y"):
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised, memory.explain_exhaustion("x", "y"):
         raise error
     assert raised.value is error
 
 
-def test_what_a_program_takes_is_logged_where_a_device_has_a_limit(monkeypatch, caplog):
+def test_memory_usage_is_logged_where_the_device_has_a_limit(monkeypatch, caplog):
     class Device:
         def memory_stats(self):
             return {"bytes_limit": 16 * 2**30}
 
     program = jax.jit(lambda x: x + 1).lower(jax.numpy.ones(2**20)).compile()
     caplog.set_level("INFO", logger="flaxbert")
-    memory.report(program, 32)
-    assert not caplog.text  # the CPU has none
+    memory.log_usage(program, 32)
+    assert not caplog.text  # the CPU reports no limit
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
-    memory.report(program, 32)
-    assert "batches of 32 rows takes 0.0 of 16.0 GiB" in caplog.text
-    memory.report(None, 32)  # a platform that cannot tell
+    memory.log_usage(program, 32)
+    assert "batches of 32 rows needs 0.0 of 16.0 GiB" in caplog.text
+    memory.log_usage(None, 32)  # a platform without memory analysis

@@ -1,4 +1,4 @@
-"""Two processes, as two hosts of a slice, train one model and agree with one process."""
+"""Two processes, as two hosts of a slice, train one model with the results of one process."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT, write_checkpoint
 from toy import make_config
 
-pytestmark = pytest.mark.slow  # three processes, of which each starts JAX and compiles
+pytestmark = pytest.mark.slow  # several processes, each of which starts JAX and compiles
 
-TIMEOUT = 240  # seconds; a process that waits for a dead one must not hang the suite
+TIMEOUT = 240  # seconds; a process that waits for a dead one must not block the suite
 
 
 def start(arguments: list[str], log: Path, *, devices: int) -> subprocess.Popen:
@@ -48,14 +48,16 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
-    """Workdirs of the same run by one process and by two, and what the two printed."""
+    """The workdirs of the same run by one process and by two, and the logs of the two."""
     directory = tmp_path_factory.mktemp("multihost")
     checkpoint = write_checkpoint(directory / "checkpoint", num_hidden_layers=1)
     data = make_config("classification", checkpoint, directory, count=64).data
     file = directory / "config.py"
     file.write_text(
-        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
-        "def get_config():\n    return Config(task='classification', options=Options())\n"
+        "from flaxbert import Config\n"
+        "from flaxbert.tasks.classification import ClassificationOptions\n\n"
+        "def get_config():\n"
+        "    return Config(task='classification', options=ClassificationOptions())\n"
     )
     flags = [
         *("-m", "flaxbert.run"),
@@ -72,7 +74,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
         "--config.optim.learning_rate=1e-3",
     ]
     one, two = directory / "one", directory / "two"
-    # One after the other: together they would fight for two cores. Two devices each time.
+    # One run after the other, because there are two cores. Each has two devices.
     alone = directory / "one.log"
     finish({alone: start([*flags, f"--workdir={one}"], alone, devices=2)})
     spec = f"127.0.0.1:{free_port()},2"
@@ -84,9 +86,9 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
             for index, log in enumerate(logs)
         }
     )
-    # And one that begins on two hosts and goes on alone, with two devices and then with one.
+    # Another run starts on two hosts and continues on one, with two devices and then with one.
     spec = f"127.0.0.1:{free_port()},2"
-    # It is evaluated at each of its ends, so that its best weights may be others.
+    # It is evaluated at the end of each part, so its best weights would differ.
     alone = [*flags, f"--workdir={directory / 'fewer'}", "--config.train.keep_best=none"]
     finish(
         {
@@ -111,30 +113,30 @@ def reproducible(metrics: dict) -> dict:
     return {name: value for name, value in metrics.items() if not name.startswith("perf/")}
 
 
-def test_two_processes_give_the_results_of_one(runs):
+def test_two_processes_have_the_results_of_one(runs):
     one, two, (first, _) = runs
-    assert "compiled for 2 cpu device(s)" in first  # they trained together, not side by side
+    assert "compiled for 2 cpu device(s)" in first  # they trained one model
     results = [json.loads((workdir / "results.json").read_text()) for workdir in (one, two)]
-    expected, found = map(reproducible, results)
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert found["step"] == 4
+    expected, actual = map(reproducible, results)
+    assert actual == pytest.approx(expected, rel=1e-5)
+    assert actual["step"] == 4
 
 
-def test_a_run_of_two_processes_continues_in_one(runs):
+def test_run_of_two_processes_resumes_in_one(runs):
     one, two, _ = runs
     fewer = two.parent / "fewer"
-    expected, found = (
+    expected, actual = (
         reproducible(json.loads((workdir / "results.json").read_text())) for workdir in (one, fewer)
     )
-    assert found["step"] == expected["step"] == 4
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert actual["step"] == expected["step"] == 4
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
-def test_only_the_first_process_writes_and_speaks(runs):
+def test_only_the_lead_host_writes_and_logs(runs):
     one, two, (first, second) = runs
     names = [sorted(path.name for path in d.iterdir()) for d in (one, two)]
     assert names[0] == names[1]
-    # A second writer would repeat the lines.
+    # A second writer would duplicate the lines.
     metrics = [(d / "metrics.jsonl").read_text().splitlines() for d in (one, two)]
     steps = [[json.loads(line)["step"] for line in lines] for lines in metrics]
     assert steps[0] == steps[1] == [1, 2, 3, 4, 4]
@@ -143,8 +145,8 @@ def test_only_the_first_process_writes_and_speaks(runs):
     assert "results.json" not in second
 
 
-# A slice's mesh follows the wiring of its chips, so the devices of a host are not neighbours.
-SCATTERED = """
+# A slice's mesh follows the wiring of its chips, so a host's devices need not be adjacent.
+INTERLEAVED = """
 import sys
 import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
@@ -152,7 +154,7 @@ from flaxbert.runtime import sharding
 a, b, c, d = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 mesh = sharding.make_mesh([a, c, d, b])
 build = lambda rows: {"x": np.array(rows, np.int32)[:, None]}
-x = sharding.put_rows(list(range(8)), build, mesh)["x"]
+x = sharding.make_global_batch(list(range(8)), build, mesh)["x"]
 for shard in x.addressable_shards:
     first = shard.index[0].start
     assert np.asarray(shard.data)[:, 0].tolist() == [first, first + 1], shard
@@ -160,12 +162,12 @@ print("right rows on", sorted(shard.index[0].start for shard in x.addressable_sh
 """
 
 
-def test_each_device_gets_its_rows_however_the_hosts_are_scattered(tmp_path):
+def test_devices_get_their_rows_in_any_order_of_hosts(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     logs = [tmp_path / f"{index}.log" for index in range(2)]
     finish(
         {
-            log: start(["-c", SCATTERED, address, str(index)], log, devices=2)
+            log: start(["-c", INTERLEAVED, address, str(index)], log, devices=2)
             for index, log in enumerate(logs)
         }
     )

@@ -1,4 +1,4 @@
-"""Signals: what is not on disk gets saved first, and a run goes on as if nothing had been."""
+"""Signals: unsaved state is saved first, and a resumed run is bit-identical."""
 
 import copy
 import itertools
@@ -22,7 +22,7 @@ from flaxbert.runtime import checkpoint
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.training.trainer import run
 
-# What a process is busy with while the signal comes: C code that Python cannot interrupt.
+# While the signal arrives, the process is in C code that Python cannot interrupt.
 SCRIPT = """
 import hashlib, sys, time
 from flaxbert.runtime.preemption import Preemption
@@ -33,11 +33,11 @@ def busy():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
 if sys.argv[1] == "holding":
     with preemption.holding():
-        assert not preemption.asked()
+        assert not preemption.requested()
         print("ready", flush=True)
-        while not preemption.asked():
+        while not preemption.requested():
             time.sleep(0.01)
-        print("asked", flush=True)
+        print("requested", flush=True)
         busy()
 busy()
 """
@@ -54,40 +54,40 @@ def listener(how: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number):
+def test_signal_ends_the_process_at_once_if_there_is_nothing_to_save(number):
     process = listener("idle")
     start = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 75
-    assert time.monotonic() - start < 10  # what it was at takes a minute
-    assert errors == "stopped (nothing was to be saved); the same command continues\n"
+    assert time.monotonic() - start < 10  # what it computes takes a minute
+    assert errors == "stopped (there was nothing to save); run the same command again to continue\n"
 
 
-def test_what_must_be_saved_is_saved_and_a_second_signal_ends_the_process_at_once():
+def test_first_signal_lets_the_process_save_and_a_second_ends_it_at_once():
     process = listener("holding")
     process.send_signal(signal.SIGTERM)
-    assert [process.stdout.readline() for _ in range(2)] == ["asked\n", "ready\n"]
+    assert [process.stdout.readline() for _ in range(2)] == ["requested\n", "ready\n"]
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 75
     assert errors.splitlines() == [
-        "stopping as soon as this step is saved (a second signal: at once)",
-        "stopped (at once); the same command continues",
+        "stopping once this step is saved (a second signal stops at once)",
+        "stopped (at once); run the same command again to continue",
     ]
 
 
-def test_signals_count_though_nobody_reads_stderr_any_more():
+def test_signals_have_their_effect_after_stderr_is_closed():
     process = listener("holding")
     process.stderr.close()  # as after a lost connection
     process.send_signal(signal.SIGTERM)
-    assert [process.stdout.readline() for _ in range(2)] == ["asked\n", "ready\n"]
+    assert [process.stdout.readline() for _ in range(2)] == ["requested\n", "ready\n"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 75
     process.stdout.close()
 
 
-def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch):
+def test_hangup_ignored_by_nohup_stays_ignored(monkeypatch):
     taken = []
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
     monkeypatch.setattr(signal, "signal", lambda number, handler: taken.append(number))
@@ -96,21 +96,21 @@ def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch):
     assert taken == [signal.SIGINT, signal.SIGTERM]
 
 
-class Told(Preemption):
-    """Told to stop at a certain time of asking: a step, or a batch of an evaluation."""
+class StopAt(Preemption):
+    """A preemption requested at the given check: a step, or a batch of an evaluation."""
 
     def __init__(self, when: int):
         super().__init__()
         self._count = itertools.count(1)
         self._when = when
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return next(self._count) >= self._when
 
 
 @pytest.fixture(scope="module")
-def whole(one_layer, tmp_path_factory):
-    """A configuration, and the workdir of an undisturbed run: 6 steps, evaluated after 3 and 6."""
+def finished(one_layer, tmp_path_factory):
+    """A configuration, and the workdir of an uninterrupted run of 6 steps, evaluated every 3."""
     directory = tmp_path_factory.mktemp("preempted")
     config = make_config("classification", one_layer, directory, count=64)
     config.train.max_steps, config.train.eval_every, config.train.batch_size = 6, 3, 16
@@ -118,52 +118,54 @@ def whole(one_layer, tmp_path_factory):
     config.train.epochs = 2.0
     config.train.log_every = 2
     config.train.keep_best = "accuracy"
-    flaxbert.train(config, directory / "whole")
-    return config, directory / "whole"
+    flaxbert.train(config, directory / "finished")
+    return config, directory / "finished"
 
 
 SLOW = [(1, 1), (4, 3), (10, 6)]
 
 
-# Asked once a step, and once more for each of four batches of an evaluation: 1 2 3 then 4 to 7.
+# Each step is a check, and each of the four batches of an evaluation: 1 2 3, then 4 to 7.
 @pytest.mark.parametrize(
     ("when", "step"),
     [
         (3, 3),
         (7, 3),
         (8, 4),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
     ],
 )
-def test_a_run_that_was_told_to_stop_continues_as_if_nothing_had_been(whole, tmp_path, when, step):
-    config, undisturbed = whole
+def test_resumed_run_is_bit_identical(finished, tmp_path, when, step):
+    config, uninterrupted = finished
     with pytest.raises(Preempted, match=f"saved after step {step} of 6; the same command"):
-        run(config, tmp_path, preemption=Told(when))
+        run(config, tmp_path, preemption=StopAt(when))
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
-    assert kept.newest() == step
-    assert not kept.notes(step).evaluated
+    assert kept.latest_step() == step
+    assert not kept.metadata(step).evaluated
     kept.close()
     flaxbert.train(config, tmp_path)
-    assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+    assert list(verify_resume.differences(uninterrupted, tmp_path)) == []
 
 
-def test_a_signal_in_the_last_save_stops_before_the_export(whole, tmp_path):
-    config, undisturbed = whole
-    asked = 6 + 2 * 4  # steps, and batches of two evaluations
+def test_signal_during_the_last_save_stops_before_the_export(finished, tmp_path):
+    config, uninterrupted = finished
+    checks = 6 + 2 * 4  # steps, and batches of two evaluations
     with pytest.raises(Preempted, match="saved after step 6 of 6"):
-        run(config, tmp_path, preemption=Told(asked + 1))
+        run(config, tmp_path, preemption=StopAt(checks + 1))
     assert not (tmp_path / "export").exists()
     flaxbert.train(config, tmp_path)
-    assert list(verify_resume.differences(undisturbed, tmp_path)) == []
+    assert list(verify_resume.differences(uninterrupted, tmp_path)) == []
 
 
 @pytest.mark.slow  # five processes
-def test_the_certificate_kills_a_run_that_goes_on_from_its_checkpoints(whole, tmp_path, capsys):
-    config, _ = whole
+def test_verify_resume_kills_and_resumes_a_run(finished, tmp_path, capsys):
+    config, _ = finished
     file = tmp_path / "config.py"
     file.write_text(
-        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
-        "def get_config():\n    return Config(task='classification', options=Options())\n"
+        "from flaxbert import Config\n"
+        "from flaxbert.tasks.classification import ClassificationOptions\n\n"
+        "def get_config():\n"
+        "    return Config(task='classification', options=ClassificationOptions())\n"
     )
     flags = [
         f"--config={file}",
@@ -182,58 +184,58 @@ def test_the_certificate_kills_a_run_that_goes_on_from_its_checkpoints(whole, tm
     assert log.count("resuming") == 2
 
 
-def test_the_certificate_needs_a_number_of_kills(capsys):
+def test_verify_resume_needs_a_number_of_kills(capsys):
     assert verify_resume.main(["--config=x.py", "--workdir=y", "--kills=some"]) == 2
 
 
-def test_the_newest_checkpoint_of_an_unfinished_run_is_converted(whole, tmp_path):
-    config, undisturbed = whole
+def test_latest_checkpoint_of_an_unfinished_run_is_converted(finished, tmp_path):
+    config, uninterrupted = finished
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(8))
+        run(config, tmp_path / "run", preemption=StopAt(8))
     with pytest.raises(WeightsError, match=r"not finished.*flaxbert convert"):
         flaxbert.from_pretrained(str(tmp_path / "run"))
     convert.convert(str(tmp_path / "run"), tmp_path / "model")
     assert convert.inspect(str(tmp_path / "run"))
     _, params = flaxbert.from_pretrained(str(tmp_path / "model"))
     _, _, arrays = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
-    found = params["head"]["classifier"]["kernel"]
-    np.testing.assert_array_equal(found, arrays["params/head/classifier/kernel"])
-    own, theirs = (
+    kernel = params["head"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(kernel, arrays["params/head/classifier/kernel"])
+    converted, exported = (
         json.loads((d / "config.json").read_text())["id2label"]
-        for d in (tmp_path / "model", undisturbed / "export")
+        for d in (tmp_path / "model", uninterrupted / "export")
     )
-    assert own == theirs
+    assert converted == exported
     for kept in (tmp_path / "run" / "checkpoints").iterdir():
         shutil.rmtree(kept / "default")
-    with pytest.raises(WorkdirError, match="no sound checkpoint"):
+    with pytest.raises(WorkdirError, match="no intact checkpoint"):
         convert.convert(str(tmp_path / "run"), tmp_path / "other")
 
 
-def test_the_export_of_a_run_that_went_on_is_told_to_be_old(whole, tmp_path, caplog):
-    config, undisturbed = whole
-    shutil.copytree(undisturbed, tmp_path / "run")
+def test_outdated_export_of_a_resumed_run_is_reported(finished, tmp_path, caplog):
+    config, uninterrupted = finished
+    shutil.copytree(uninterrupted, tmp_path / "run")
     flaxbert.from_pretrained(str(tmp_path / "run"))
     assert "older" not in caplog.text
     longer = copy.deepcopy(config)
     longer.train.max_steps = 8
     with pytest.raises(Preempted):
-        run(longer, tmp_path / "run", preemption=Told(1))
+        run(longer, tmp_path / "run", preemption=StopAt(1))
     flaxbert.from_pretrained(str(tmp_path / "run"))
     assert "its export is older than its checkpoint of step 7." in caplog.text
     convert.convert(str(tmp_path / "run"), tmp_path / "model")
     _, params = flaxbert.from_pretrained(str(tmp_path / "model"))
     _, _, arrays = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
-    found = params["head"]["classifier"]["kernel"]
-    np.testing.assert_array_equal(found, arrays["params/head/classifier/kernel"])
+    kernel = params["head"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(kernel, arrays["params/head/classifier/kernel"])
 
 
-def test_the_comparison_sees_what_differs(whole, tmp_path):
+def test_verify_resume_reports_every_difference(finished, tmp_path):
     # Without this, a mistake in `differences` would make every comparison pass.
-    config, undisturbed = whole
+    config, uninterrupted = finished
     other = copy.deepcopy(config)
     other.train.seed = 1
     flaxbert.train(other, tmp_path)
-    found = "\n".join(verify_resume.differences(undisturbed, tmp_path))
+    report = "\n".join(verify_resume.differences(uninterrupted, tmp_path))
     for name in ("metrics.jsonl:1: loss", "results.json: loss", "eval_predictions.jsonl",
                  "export/model.safetensors", "checkpoints/6: "):  # fmt: skip
-        assert name in found
+        assert name in report

@@ -1,4 +1,4 @@
-"""What a person sees: speed, tables of predictions."""
+"""Terminal output: speed, tables of predictions, streams that outlive their reader."""
 
 import dataclasses
 import logging
@@ -19,7 +19,7 @@ from flaxbert.runtime.progress import Clock
 
 @pytest.fixture
 def now(monkeypatch):
-    """A clock that a test sets."""
+    """A clock that the test sets."""
     time = [0.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: time[0])
     return time
@@ -29,7 +29,7 @@ def sums(examples: float, tokens: float, steps: float) -> dict[str, float]:
     return {"examples": examples, "tokens": tokens, "steps": steps}
 
 
-def test_speed_is_what_was_done_over_the_time_it_took(now):
+def test_speed_is_work_per_second(now):
     clock = Clock({})
     now[0] = 2.0
     assert clock.lap(sums(20, 100, 4)) == {
@@ -39,7 +39,7 @@ def test_speed_is_what_was_done_over_the_time_it_took(now):
     }
 
 
-def test_an_evaluation_does_not_count(now):
+def test_paused_time_does_not_count(now):
     clock = Clock({})
     now[0] = 1.0
     clock.pause()
@@ -49,7 +49,7 @@ def test_an_evaluation_does_not_count(now):
     assert clock.lap(sums(20, 100, 4))["perf/examples_per_s"] == 10.0
 
 
-def test_what_a_resumed_run_carries_over_is_no_speed_of_its_own(now):
+def test_carried_sums_do_not_count(now):
     clock = Clock(sums(15, 80, 3))
     now[0] = 1.0
     assert clock.lap(sums(20, 100, 4))["perf/examples_per_s"] == 5.0
@@ -58,13 +58,13 @@ def test_what_a_resumed_run_carries_over_is_no_speed_of_its_own(now):
     assert clock.totals()["perf/train_seconds"] == 3.0
 
 
-def test_a_run_without_a_step_has_no_speed():
+def test_no_lap_has_no_totals():
     assert Clock({}).totals() == {}
 
 
 @dataclasses.dataclass
 class Shown:
-    """As much of a setup as the table of predictions asks for."""
+    """The part of a pipeline that the table of predictions uses."""
 
     @property
     def task(self) -> "Shown":
@@ -74,31 +74,31 @@ class Shown:
         return {"text": example, "predicted": record}
 
 
-def test_brackets_in_a_text_are_shown_and_harmless(capsys):
+def test_markup_in_a_text_is_shown_verbatim(capsys):
     texts = ["[/quote] what a nice film", "[bold]loud[/bold]"]
     tables.show_predictions(Shown(), texts, ["good", "bad"])  # type: ignore[arg-type]
     printed = capsys.readouterr().out
     assert all(text in printed for text in texts)
 
 
-def test_a_stream_outlives_its_reader():
+def test_stream_ignores_a_closed_reader():
     reading, writing = os.pipe()
-    stream = progress.lasting(writing)
-    print("heard", file=stream, flush=True)
-    assert os.read(reading, 100) == b"heard\n"
+    stream = progress.resilient_stream(writing)
+    print("read", file=stream, flush=True)
+    assert os.read(reading, 100) == b"read\n"
     os.close(reading)
-    print("not heard", file=stream, flush=True)  # EPIPE
+    print("not read", file=stream, flush=True)  # EPIPE
     stream.close()
     os.close(writing)
 
 
-# What people see is printed in several ways, and a run goes on without all of them.
-SPEAKING = """
+# A process that prints in every way continues without its terminal.
+PRINTING = """
 import logging, sys, time
 from flaxbert.runtime import progress
 from flaxbert import run
 for number, name in ((1, "stdout"), (2, "stderr")):
-    setattr(sys, name, progress.lasting(number))
+    setattr(sys, name, progress.resilient_stream(number))
 run._log_to_stderr()
 bar = progress.Progress("train", 3)
 sys.stdin.readline()
@@ -112,10 +112,10 @@ sys.exit(7)
 """
 
 
-def test_a_process_whose_terminal_is_gone_goes_on_to_its_end():
+def test_process_finishes_after_its_terminal_closes():
     ours, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", SPEAKING],
+        [sys.executable, "-c", PRINTING],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -130,7 +130,7 @@ def test_a_process_whose_terminal_is_gone_goes_on_to_its_end():
     assert process.wait(60) == 7
 
 
-def test_nothing_that_is_shown_is_longer_than_a_screen(capsys, caplog):
+def test_output_is_never_longer_than_a_screen(capsys, caplog):
     words = "word " * 20_000
     tables.show_predictions(Shown(), [words] * 8, [words] * 8)  # type: ignore[arg-type]
     assert len(capsys.readouterr().out.splitlines()) < 100

@@ -1,4 +1,4 @@
-"""Settings of JAX that the documentation names for TPUs: they get there, and dropout works."""
+"""JAX settings that the documentation recommends for TPUs reach the machine and work."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from conftest import ROOT
 from flaxbert.models.layers import dropout
 
 
-def test_the_launcher_passes_the_settings_of_jax_on(tmp_path: Path) -> None:
+def test_launcher_passes_jax_settings_on(tmp_path: Path) -> None:
     calls, gcloud = tmp_path / "calls", tmp_path / "gcloud"
     gcloud.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {calls}\necho READY\n')
     gcloud.chmod(0o755)
@@ -21,7 +21,7 @@ def test_the_launcher_passes_the_settings_of_jax_on(tmp_path: Path) -> None:
         **{"PROJECT": "p", "ZONE": "z", "NAME": "n"},
         "JAX_DEFAULT_PRNG_IMPL": "rbg",
         "LIBTPU_INIT_ARGS": "--one=1 --two",
-        "JAX_PLATFORMS": "cpu",  # of this machine, not of the other
+        "JAX_PLATFORMS": "cpu",  # for this machine only
     }
     environment.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
     command = ["bash", str(ROOT / "launch/tpu_vm.sh"), "--config=c.py", "--workdir=w"]
@@ -34,7 +34,7 @@ def test_the_launcher_passes_the_settings_of_jax_on(tmp_path: Path) -> None:
     assert "PLATFORMS" not in line
 
 
-def test_dropout_works_with_the_hardware_generator() -> None:
+def test_dropout_works_with_the_hardware_random_generator() -> None:
     ones = jnp.ones((64, 129))
     with jax.default_prng_impl("rbg"):
         keys = [jax.random.fold_in(jax.random.key(3), step) for step in (0, 0, 1)]

@@ -1,126 +1,121 @@
-"""A workdir is one run's, and what is lost around it (data, model, room) does not harm it."""
+"""A workdir belongs to one run, which survives missing data, a missing model and a full disk."""
 
 import copy
 import errno
 import hashlib
 import itertools
 import json
-import math
 import os
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_checkpoint
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
 from toy import make_config
 
 import flaxbert
 from flaxbert import Config
 from flaxbert.commands import verify_resume
-from flaxbert.errors import ConfigError, DataError, DivergedError, Preempted, WorkdirError
+from flaxbert.errors import ConfigError, DataError, Preempted, WorkdirError
 from flaxbert.pretrained import mapping
-from flaxbert.runtime import checkpoint, files
+from flaxbert.runtime import checkpoint
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.trackers import jsonl
-from flaxbert.runtime.workdir import BUCKET, lock, moved, read_commits, write_config
+from flaxbert.runtime.workdir import BUCKET, changed_commits, lock, read_commits, write_config
 from flaxbert.training import loop
 from flaxbert.training.optim import linear_schedule
 from flaxbert.training.plan import doubtful_schedule
 from flaxbert.training.trainer import run
 
 
-class Told(Preemption):
-    """Told to stop after some steps."""
+class StopAt(Preemption):
+    """A preemption requested at the given step."""
 
     def __init__(self, when: int):
         super().__init__()
         self._count, self._when = itertools.count(1), when
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return next(self._count) >= self._when
 
 
 @pytest.fixture(scope="module")
-def whole(one_layer, tmp_path_factory):
-    """A configuration, and the workdir of an undisturbed run of 4 steps."""
+def finished(one_layer, tmp_path_factory):
+    """A configuration, and the workdir of an uninterrupted run of 4 steps."""
     directory = tmp_path_factory.mktemp("workdir")
     config = make_config("classification", one_layer, directory, count=32)
     config.train.max_steps, config.train.eval_every = 4, 0
-    flaxbert.train(config, directory / "whole")
-    return config, directory / "whole"
+    flaxbert.train(config, directory / "finished")
+    return config, directory / "finished"
 
 
-def test_two_runs_on_one_workdir_are_refused(whole, tmp_path):
-    config, _ = whole
+def test_second_run_in_a_locked_workdir_is_refused(finished, tmp_path):
+    config, _ = finished
     with (
         lock(tmp_path),
         pytest.raises(WorkdirError, match="another run is working in it"),
     ):
         flaxbert.train(config, tmp_path)
-    with lock(tmp_path):  # the lock has gone with its holder
+    with lock(tmp_path):  # the lock was released
         pass
 
 
-def test_changed_data_under_the_same_name_is_refused_unless_forced(whole, tmp_path, caplog):
-    config = copy.deepcopy(whole[0])
+def test_changed_data_is_refused_unless_forced(finished, tmp_path, caplog):
+    config = copy.deepcopy(finished[0])
     lines = Path(config.data.train).read_text().splitlines(keepends=True)
     file = tmp_path / "train.jsonl"
     file.write_text("".join(lines))
     config.data.train = str(file)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(2))
+        run(config, tmp_path / "run", preemption=StopAt(2))
     file.write_text("".join(reversed(lines)))
     with pytest.raises(ConfigError, match=r"another data:\n  train: .* there, .* now\n.*--force"):
         flaxbert.train(config, tmp_path / "run")
     run(config, tmp_path / "run", force=True)
-    assert "Going on with the change (--force)" in caplog.text
+    assert "Continuing with the change (--force)" in caplog.text
 
 
-def test_a_run_continues_though_its_pretrained_model_is_gone(whole, tmp_path, caplog):
-    config = copy.deepcopy(whole[0])
+def test_run_resumes_after_its_pretrained_model_is_gone(finished, tmp_path, caplog):
+    config = copy.deepcopy(finished[0])
     model = tmp_path / "model"
     shutil.copytree(config.model.init, model)
     config.model.init = str(model)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(2))
-    shutil.rmtree(model)  # as a hub that does not answer
+        run(config, tmp_path / "run", preemption=StopAt(2))
+    shutil.rmtree(model)  # as if the hub did not answer
     flaxbert.train(config, tmp_path / "run")
     assert "Going on with the copy of config and tokenizer" in caplog.text
-    assert list(verify_resume.differences(whole[1], tmp_path / "run")) == []
+    assert list(verify_resume.differences(finished[1], tmp_path / "run")) == []
 
 
-def test_data_that_has_vanished_is_told_and_nothing_is_lost(whole, tmp_path):
-    config = copy.deepcopy(whole[0])
+def test_missing_data_is_reported_and_the_run_resumes_when_it_is_back(finished, tmp_path):
+    config = copy.deepcopy(finished[0])
     file = tmp_path / "train.jsonl"
     shutil.copy(config.data.train, file)
     config.data.train = str(file)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(2))
+        run(config, tmp_path / "run", preemption=StopAt(2))
     file.unlink()
     with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
         flaxbert.train(config, tmp_path / "run")
-    shutil.copy(whole[0].data.train, file)
+    shutil.copy(finished[0].data.train, file)
     flaxbert.train(config, tmp_path / "run")
-    assert list(verify_resume.differences(whole[1], tmp_path / "run")) == []
+    assert list(verify_resume.differences(finished[1], tmp_path / "run")) == []
 
 
 @pytest.mark.parametrize("place", ["/proc/flaxbert", "{}/file/run"])
-def test_a_workdir_that_cannot_be_written_is_told_before_anything_is_read(whole, tmp_path, place):
+def test_unwritable_workdir_is_refused_before_anything_is_read(finished, tmp_path, place):
     (tmp_path / "file").write_text("")
-    config = copy.deepcopy(whole[0])
+    config = copy.deepcopy(finished[0])
     config.data.train = "absent.tsv"
     with pytest.raises(WorkdirError, match=r"cannot be written \(.*choose another --workdir"):
         flaxbert.train(config, place.format(tmp_path))
 
 
 def without_directory_renames(monkeypatch) -> None:
-    """As a bucket without hierarchical namespace that gcsfuse has mounted."""
+    """Refuse renames as a bucket without hierarchical namespace does when mounted by gcsfuse."""
 
     def refusing(rename):
         def renamed(old, new, **options):
@@ -134,8 +129,8 @@ def without_directory_renames(monkeypatch) -> None:
         monkeypatch.setattr(os, name, refusing(getattr(os, name)))
 
 
-def test_a_workdir_that_cannot_rename_directories_is_refused_first(whole, tmp_path, monkeypatch):
-    config = copy.deepcopy(whole[0])
+def test_workdir_that_cannot_rename_directories_is_refused_first(finished, tmp_path, monkeypatch):
+    config = copy.deepcopy(finished[0])
     config.data.train = "absent.tsv"
     without_directory_renames(monkeypatch)
     with pytest.raises(WorkdirError, match="could not be renamed") as raised:
@@ -145,34 +140,34 @@ def test_a_workdir_that_cannot_rename_directories_is_refused_first(whole, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_killed_probe_does_not_stop_the_next_run(tmp_path):
+def test_leftover_probe_does_not_stop_the_next_run(tmp_path):
     for name in (".probe", ".probe.partial"):
         (tmp_path / name / "inner").mkdir(parents=True)
     with lock(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_other_weights_under_the_same_name_are_refused(whole, tmp_path, caplog):
-    config = copy.deepcopy(whole[0])
+def test_changed_pretrained_weights_are_refused(finished, tmp_path, caplog):
+    config = copy.deepcopy(finished[0])
     model = tmp_path / "model"
     shutil.copytree(config.model.init, model)
     config.model.init = str(model)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(2))
+        run(config, tmp_path / "run", preemption=StopAt(2))
     shutil.rmtree(model)
     write_checkpoint(model, num_hidden_layers=1, seed=1)
     with pytest.raises(ConfigError, match="another pre-trained model") as raised:
         flaxbert.train(config, tmp_path / "run")
     assert str(model) in str(raised.value)
-    (model / "model.safetensors").unlink()  # config and tokenizer are enough to go on
+    (model / "model.safetensors").unlink()  # config and tokenizer are enough to resume
     run(config, tmp_path / "run")
 
 
-def test_a_run_that_is_refused_keeps_its_damaged_checkpoint(whole, tmp_path):
-    config = copy.deepcopy(whole[0])
+def test_refused_run_keeps_its_corrupt_checkpoint(finished, tmp_path):
+    config = copy.deepcopy(finished[0])
     config.train.save_every = 1
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(3))
+        run(config, tmp_path / "run", preemption=StopAt(3))
     newest = tmp_path / "run" / "checkpoints" / "3"
     for file in newest.rglob("manifest.ocdbt"):
         file.write_bytes(b"")
@@ -183,25 +178,27 @@ def test_a_run_that_is_refused_keeps_its_damaged_checkpoint(whole, tmp_path):
     assert sorted(newest.rglob("*")) == before
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, tmp_path):
-    config = whole[0]
+def test_run_with_only_corrupt_checkpoints_does_not_start_over(finished, tmp_path):
+    config = finished[0]
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=Told(2))
+        run(config, tmp_path / "run", preemption=StopAt(2))
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     for file in (tmp_path / "run" / "checkpoints").rglob("manifest.ocdbt"):
         file.write_bytes(b"")
-    with pytest.raises(WorkdirError, match="no checkpoint is sound"):
+    with pytest.raises(WorkdirError, match="no checkpoint is intact"):
         flaxbert.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow  # processes of their own
-def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(whole, tmp_path):
-    config = whole[0]
+def test_full_disk_is_one_error_and_the_run_resumes_when_there_is_room(finished, tmp_path):
+    config = finished[0]
     file = tmp_path / "config.py"
     file.write_text(
-        "from flaxbert import Config\nfrom flaxbert.tasks.classification import Options\n\n"
-        "def get_config():\n    return Config(task='classification', options=Options())\n"
+        "from flaxbert import Config\n"
+        "from flaxbert.tasks.classification import ClassificationOptions\n\n"
+        "def get_config():\n"
+        "    return Config(task='classification', options=ClassificationOptions())\n"
     )
     flags = [
         *(sys.executable, "-m", "flaxbert.run", f"--config={file}"),
@@ -212,7 +209,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(w
         f"--workdir={tmp_path / 'run'}",
     ]
 
-    # No file may grow beyond 20 KB: what a full disk gives, without one.
+    # No file may grow beyond 20 KB, which has the effect of a full disk.
     command = ["bash", "-c", f"ulimit -f 20; exec {shlex.join(flags)}"]
     full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert full.returncode == 2, full.stderr
@@ -223,76 +220,76 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(w
     assert "Traceback" not in full.stderr
     again = subprocess.run(flags, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").newest() == 3
+    assert checkpoint.Checkpoints(tmp_path / "run" / "checkpoints").latest_step() == 3
 
 
 @pytest.fixture
-def stopped(whole, tmp_path):
+def stopped(finished, tmp_path):
     """The workdir of the run, stopped after 2 steps."""
     workdir = tmp_path / "stopped"
     with pytest.raises(Preempted):
-        run(whole[0], workdir, preemption=Told(2))
+        run(finished[0], workdir, preemption=StopAt(2))
     return workdir
 
 
-def edit_notes(workdir: Path, edit) -> None:
-    """Change what the newest checkpoint of a run stores next to its arrays."""
-    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    notes, checksums = newest / checkpoint.NOTES, newest / checkpoint.CHECKSUMS
-    content = json.loads(notes.read_text())
+def edit_metadata(workdir: Path, edit) -> None:
+    """Change the metadata of the latest checkpoint, with a valid checksum."""
+    latest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    metadata, checksums = latest / checkpoint.METADATA, latest / checkpoint.CHECKSUMS
+    content = json.loads(metadata.read_text())
     edit(content)
-    notes.write_text(json.dumps(content))
-    digest = hashlib.sha256(notes.read_bytes()).hexdigest()
-    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {notes.name: digest}))
+    metadata.write_text(json.dumps(content))
+    digest = hashlib.sha256(metadata.read_bytes()).hexdigest()
+    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {metadata.name: digest}))
 
 
-def test_a_run_of_a_version_without_some_keys_is_resumed_with_their_defaults(whole, stopped):
-    def remove_new_keys(notes):
+def test_keys_missing_from_an_older_checkpoint_have_their_defaults(finished, stopped):
+    def remove_new_keys(metadata):
         for key in ("data.format", "data.columns", "data.quoting", "options.labels"):
-            del notes["config"][key]
+            del metadata["config"][key]
 
-    edit_notes(stopped, remove_new_keys)
-    config = copy.deepcopy(whole[0])
+    edit_metadata(stopped, remove_new_keys)
+    config = copy.deepcopy(finished[0])
     config.data.quoting = "no"
     with pytest.raises(
         ConfigError, match=r"configuration:\n  data\.quoting: 'auto' there, 'no' now"
     ):
         flaxbert.train(config, stopped)
-    flaxbert.train(whole[0], stopped)
-    assert list(verify_resume.differences(whole[1], stopped)) == []
+    flaxbert.train(finished[0], stopped)
+    assert list(verify_resume.differences(finished[1], stopped)) == []
 
 
-def test_what_is_refused_leaves_the_run_as_it_was(whole, stopped, tmp_path):
-    config = copy.deepcopy(whole[0])
-    (stopped / "config.json").unlink()  # the checkpoint knows its configuration
+def test_refused_run_leaves_the_workdir_unchanged(finished, stopped, tmp_path):
+    config = copy.deepcopy(finished[0])
+    (stopped / "config.json").unlink()  # the checkpoint has the configuration too
     before = {p: p.read_bytes() for p in (stopped / ".model").iterdir()}
     config.train.batch_size = 4
     with pytest.raises(ConfigError, match=r"train\.batch_size: 8 there, 4 now"):
         flaxbert.train(config, stopped)
     other = write_checkpoint(tmp_path / "other", num_hidden_layers=2)
-    config = copy.deepcopy(whole[0])
+    config = copy.deepcopy(finished[0])
     config.model.init = str(other)
     with pytest.raises(WorkdirError, match="do not fit this run's model") as raised:
         run(config, stopped, force=True)
     assert f"flaxbert convert {stopped} DIR, then" in str(raised.value)
     assert {p: p.read_bytes() for p in (stopped / ".model").iterdir()} == before
-    flaxbert.train(whole[0], stopped)
-    assert list(verify_resume.differences(whole[1], stopped)) == []
+    flaxbert.train(finished[0], stopped)
+    assert list(verify_resume.differences(finished[1], stopped)) == []
 
 
-def test_a_run_cut_short_has_the_lines_of_one_that_was_short_from_the_start(whole, stopped):
-    config = copy.deepcopy(whole[0])
+def test_shortened_run_has_the_lines_of_a_short_run(finished, stopped):
+    config = copy.deepcopy(finished[0])
     config.train.max_steps, config.train.eval_every, config.train.keep_best = 2, 4, "accuracy"
     with pytest.raises(ConfigError, match=r"train\.keep_best: None there, 'accuracy' now"):
         flaxbert.train(config, stopped)
     results = run(config, stopped, force=True).results
     assert results["best_step"] == results["step"] == 2
-    found = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], "loss" in line) for line in found] == [(1, True), (2, True), (2, False)]
+    lines = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], "loss" in line) for line in lines] == [(1, True), (2, True), (2, False)]
 
 
-def test_more_epochs_on_a_finished_run_are_refused_with_the_choices(whole):
-    config, workdir = copy.deepcopy(whole[0]), whole[1]
+def test_more_epochs_for_a_finished_run_are_refused_with_the_alternatives(finished):
+    config, workdir = copy.deepcopy(finished[0]), finished[1]
     config.train.epochs = 2.0
     with pytest.raises(ConfigError) as caught:
         flaxbert.train(config, workdir)
@@ -301,12 +298,10 @@ def test_more_epochs_on_a_finished_run_are_refused_with_the_choices(whole):
     assert "With --force" in str(caught.value)
 
 
-@pytest.mark.slow  # a run more, for one line
-def test_more_epochs_by_force_have_the_learning_rate_of_the_longer_schedule(
-    whole, tmp_path, caplog
-):
-    config, workdir = copy.deepcopy(whole[0]), tmp_path / "run"
-    shutil.copytree(whole[1], workdir)
+@pytest.mark.slow  # one more run, for one line
+def test_forced_epochs_have_the_learning_rate_of_the_longer_schedule(finished, tmp_path, caplog):
+    config, workdir = copy.deepcopy(finished[0]), tmp_path / "run"
+    shutil.copytree(finished[1], workdir)
     config.train.epochs, config.train.max_steps = 2.0, 5
     caplog.set_level("INFO", "flaxbert")
     run(config, workdir, force=True)
@@ -329,7 +324,7 @@ def test_more_epochs_by_force_have_the_learning_rate_of_the_longer_schedule(
         ({}, None),
     ],
 )
-def test_a_schedule_that_is_probably_not_meant_is_reported(changes, warning):
+def test_doubtful_schedule_is_reported(changes, warning):
     config = Config()
     for name, value in changes.items():
         section, key = name.split(".")
@@ -339,145 +334,40 @@ def test_a_schedule_that_is_probably_not_meant_is_reported(changes, warning):
     assert warning is None or warning in warnings[0]
 
 
-def test_a_finished_run_whose_checkpoints_are_gone_is_not_started_over(whole, tmp_path):
-    config, undisturbed = whole
-    shutil.copytree(undisturbed, tmp_path / "run")
+def test_finished_run_without_checkpoints_does_not_start_over(finished, tmp_path):
+    config, uninterrupted = finished
+    shutil.copytree(uninterrupted, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(WorkdirError, match="of a finished run whose checkpoints are gone"):
+    with pytest.raises(WorkdirError, match="belongs to a finished run whose checkpoints are gone"):
         flaxbert.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "results.json").exists()
 
 
-@pytest.mark.parametrize("damage", [b"null", b"[]", b'{"loss": 1}', b'{"step": 1, "l', b"\xff\xfe"])
-def test_a_damaged_line_of_metrics_is_told_with_its_number(tmp_path, caplog, damage):
-    lines = [b'{"step": 1, "loss": 2.0}', damage, b'{"step": 2, "loss": 1.5}', b'{"step": 3, "lo']
-    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
-    metrics = jsonl.MetricsWriter(tmp_path, step=2, active=True)
-    metrics.close()
-    assert (metrics.first_loss, metrics.logged) == (2.0, 2)
-    assert (tmp_path / "metrics.jsonl").read_bytes().splitlines() == [lines[0], lines[2]]
-    assert len(caplog.records) == 1
-    assert "metrics.jsonl:2: damaged" in caplog.text
-
-
-def events(directory: Path) -> list[Event]:
-    """Of TensorBoard's files: records of a length, its checksum, the event and its checksum."""
-    found = []
-    for file in sorted(directory.iterdir()):
-        content = file.read_bytes()
-        while content:
-            (length,) = struct.unpack("<Q", content[:8])
-            found.append(Event.FromString(content[12 : 12 + length]))
-            content = content[16 + length :]
-    return found
-
-
-def test_tensorboard_has_every_metric_and_hides_what_comes_again(tmp_path):
-    metrics = jsonl.MetricsWriter(tmp_path, step=4, active=True)
-    metrics.write(5, {"loss": 0.5, "epoch": 2.0})
-    metrics.sync()
-    version, start, line = events(tmp_path / "tensorboard")
-    assert version.file_version == "brain.Event:2"
-    assert (start.step, start.session_log.status) == (5, SessionLog.START)
-    assert line.step == 5
-    assert {v.tag: v.simple_value for v in line.summary.value} == {"loss": 0.5, "epoch": 2.0}
-    metrics.close()
-
-
-STRICT = {"parse_constant": pytest.fail}
-"""For json.loads, which takes NaN and Infinity for JSON otherwise."""
-
-
-def test_metrics_that_are_not_finite_are_null_and_no_point_of_a_curve(tmp_path):
-    metrics = jsonl.MetricsWriter(tmp_path, step=0, active=True)
-    metrics.write(1, {"loss": 0.5, "eval/f1": math.nan, "eval/perplexity": math.inf})
-    metrics.close()
-    (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(text, **STRICT) == {
-        "step": 1,
-        "loss": 0.5,
-        "eval/f1": None,
-        "eval/perplexity": None,
-    }
-    (line,) = [event for event in events(tmp_path / "tensorboard") if event.summary.value]
-    assert [value.tag for value in line.summary.value] == ["loss"]
-
-
-def test_a_first_loss_that_is_null_is_none_to_go_by(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": null}\n{"step": 2, "loss": 1}\n')
-    metrics = jsonl.MetricsWriter(tmp_path, step=2, active=True)
-    metrics.close()
-    assert (metrics.first_loss, metrics.logged) == (None, 2)
-
-
-def test_a_configuration_is_written_with_the_commits_that_it_stands_for(tmp_path):
+def test_config_is_written_with_its_commits(tmp_path):
     path, commits = tmp_path / "config.json", {"data.train": "0123abc"}
     assert read_commits(path) == {}
-    write_config(path, Config(task="classification"), {})
+    write_config(path, Config(task="classification").to_dict(), {})
     assert json.loads(path.read_text()) == Config(task="classification").to_dict()
     assert read_commits(path) == {}
-    write_config(path, Config(task="classification"), commits)
+    write_config(path, Config(task="classification").to_dict(), commits)
     assert read_commits(path) == commits
 
 
-def test_what_has_moved_on_the_hub_since_the_run_began_is_reported_with_its_old_commit():
+def test_changed_commit_is_reported_with_the_old_one():
     then = {"model.init": "aa", "data.train": "bb", "data.eval": "cc"}
-    lines = list(moved(then, {"model.init": "a1", "data.train": "b1", "data.eval": "cc"}))
-    assert [line.split(";")[0] for line in lines] == [
-        "model.init: commit aa when the run began, a1 now",
-        "data.train: commit bb when the run began, b1 now",
+    lines = list(changed_commits(then, {"model.init": "a1", "data.train": "b1", "data.eval": "cc"}))
+    assert [line.split(". ")[0] for line in lines] == [
+        "model.init: the hub has commit a1 now, but the run started with aa",
+        "data.train: the hub has commit b1 now, but the run started with bb",
     ]
     assert "--config.model.revision=aa" in lines[0]
     assert "data.train with #bb" in lines[1]
-    assert not list(moved({}, then))
+    assert not list(changed_commits({}, then))
 
 
-def test_results_are_json_whatever_they_are(tmp_path):
-    results = {"f1": math.nan, "inner": {"list": [1.5, -math.inf]}, "step": 3.0}
-    files.write_json(tmp_path / "results.json", results)
-    found = json.loads((tmp_path / "results.json").read_text(), **STRICT)
-    assert found == {"f1": None, "inner": {"list": [1.5, None]}, "step": 3.0}
-
-
-def test_a_prediction_that_is_not_finite_is_refused_and_the_file_stays(tmp_path):
-    path = tmp_path / "predictions.jsonl"
-    files.write_jsonl(path, [{"label": "a"}])
-    with pytest.raises(DivergedError, match=r"predictions\.jsonl: prediction 2 .*not finite"):
-        files.write_jsonl(path, [{"p": 0.5}, {"id": "x", "p": {"a": math.nan}}])
-    assert path.read_text() == '{"label": "a"}\n'
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_predictions_are_written_one_by_one(tmp_path):
-    path, written = tmp_path / "predictions.jsonl", []
-
-    def records():
-        for number in range(3):
-            yield {"number": number, "text": "x" * 100_000}
-            written.append((tmp_path / ".predictions.jsonl.partial").stat().st_size)
-
-    files.write_jsonl(path, records())
-    assert written[-1] > 100_000  # the file grows while they come
-    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1, 2]
-
-
-def test_tensorboard_on_a_full_disk_is_an_error_and_no_wait(tmp_path, monkeypatch):
-    metrics = jsonl.MetricsWriter(tmp_path, step=0, active=True)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(RecordWriter, "write", full)
-    with pytest.raises(OSError, match="No space left"):
-        metrics.write(1, {"loss": 1.0})
-    metrics.close()
-
-
-def test_an_export_that_cannot_be_written_is_one_error_and_the_old_one_stays(
-    whole, tmp_path, monkeypatch
-):
-    config, undisturbed = whole
-    shutil.copytree(undisturbed, tmp_path / "run")
+def test_failed_export_is_one_error_and_the_old_one_stays(finished, tmp_path, monkeypatch):
+    config, uninterrupted = finished
+    shutil.copytree(uninterrupted, tmp_path / "run")
 
     def full(*_):
         raise Exception("No space left on device (os error 28)")  # as tokenizers does
@@ -488,16 +378,16 @@ def test_an_export_that_cannot_be_written_is_one_error_and_the_old_one_stays(
     assert (tmp_path / "run" / "export" / "model.safetensors").exists()
 
 
-def test_checkpoints_come_by_the_clock_too(whole, tmp_path, monkeypatch):
-    config = copy.deepcopy(whole[0])
+def test_checkpoints_are_saved_every_save_minutes(finished, tmp_path, monkeypatch):
+    config = copy.deepcopy(finished[0])
     config.train.save_minutes = 1e-9
     monkeypatch.setattr(loop, "CLOCK_STEPS", 2)
     saved = []
     save = checkpoint.Checkpoints.save
 
-    def spied(self, state, step, notes):
+    def spied(self, state, step, metadata):
         saved.append(step)
-        save(self, state, step, notes)
+        save(self, state, step, metadata)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", spied)
     flaxbert.train(config, tmp_path)

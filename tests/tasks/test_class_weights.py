@@ -23,7 +23,8 @@ def table(labels: Sequence[Any], names: list[str] | None = None) -> Table:
 def create(
     train: Table | None, options: ClassificationOptions, hf: dict[str, Any] | None = None
 ) -> Classification:
-    return Classification.create(DataConfig(), options, train, hf or {})
+    raw = train and Classification.read(train, DataConfig(), options, labeled=True)
+    return Classification.create(DataConfig(), options, raw, hf or {})
 
 
 # --- loss --------------------------------------------------------------------------------------
@@ -54,8 +55,8 @@ def test_a_weighted_mean_is_the_one_of_numpy(seed: int) -> None:
     task = create(None, ClassificationOptions(labels=("a", "b", "c"), class_weights=weights))
     logits, batch = random_batch(seed, classes=3)
     value, weight = sums(task, logits, batch)
-    losses = cross_entropy(logits, batch["label"])
-    each = np.array(weights)[batch["label"]] * batch["weight"]
+    losses = cross_entropy(logits, batch.label)
+    each = np.array(weights)[batch.label] * batch.weight
     assert_close(value, (losses * each).sum())
     assert_close(weight, each.sum())
     assert_close(value / weight, np.average(losses, weights=each))
@@ -75,8 +76,8 @@ def test_a_weight_of_two_is_two_copies_of_the_example() -> None:
 def test_without_class_weights_every_example_counts_once() -> None:
     logits, batch = random_batch(0, classes=2)
     value, weight = sums(create(None, ClassificationOptions(labels=("a", "b"))), logits, batch)
-    assert_close(value, (cross_entropy(logits, batch["label"]) * batch["weight"]).sum())
-    assert weight == batch["weight"].sum()
+    assert_close(value, (cross_entropy(logits, batch.label) * batch.weight).sum())
+    assert weight == batch.weight.sum()
 
 
 def test_a_class_of_weight_zero_is_left_out_even_where_its_loss_is_infinite() -> None:
@@ -169,9 +170,10 @@ def test_a_bad_label_is_named_with_its_line_while_counting() -> None:
 def test_a_malformed_row_does_not_count_where_such_rows_are_skipped() -> None:
     data = DataConfig(on_bad_row="skip")
     train = table(["good", "bad", None, "bad"])
-    task = Classification.create(data, BALANCED, train, {})
+    raw = Classification.read(train, data, BALANCED, labeled=True)
+    task = Classification.create(data, BALANCED, raw, {})
     assert task.class_weights == pytest.approx((3 / 4, 3 / 2))
-    assert len(task.examples(train, labeled=True)) == 3
+    assert len(task.resolve(raw)) == 3
 
 
 def test_balanced_weights_are_exported_and_read_back() -> None:

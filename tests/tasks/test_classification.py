@@ -16,9 +16,10 @@ from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import classification as metrics
 from flaxbert.tasks import label_names as names
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.classification import Classification, ClassificationOptions
 from flaxbert.tasks.texts import TextExample as Example
+from flaxbert.types import TaskOutputs
 
 
 def table(labels: Sequence[Any], label_names: list[str] | None = None, **columns: Any) -> Table:
@@ -39,8 +40,9 @@ def create(
     hf: dict | None = None,
     **data: Any,
 ) -> Classification:
-    config = DataConfig(**data)
-    return Classification.create(config, options or ClassificationOptions(), train, hf or {})
+    config, options = DataConfig(**data), options or ClassificationOptions()
+    raw = None if train is None else Classification.read(train, config, options, labeled=True)
+    return Classification.create(config, options, raw, hf or {})
 
 
 def gold(task: Classification, rows: Table) -> list[int | None]:
@@ -402,8 +404,8 @@ def encode(tokenizer: Any, texts: list, pairs: list | None = None, max_length: i
 
 
 def pieces(tokenizer: Any, features: Any, feature: int = 0) -> list[str]:
-    here = slice(features.starts[feature], features.starts[feature + 1])
-    return tokenizer.convert_ids_to_tokens(features.tokens["input_ids"][here].tolist())
+    here = slice(features.sequence_start[feature], features.sequence_start[feature + 1])
+    return tokenizer.convert_ids_to_tokens(features.per_token["input_ids"][here].tolist())
 
 
 def test_a_text_stands_between_cls_and_sep(tokenizer: Any) -> None:
@@ -411,23 +413,23 @@ def test_a_text_stands_between_cls_and_sep(tokenizer: Any) -> None:
     assert pieces(tokenizer, features, 0) == ["[CLS]", "a", "good", "film", "[SEP]"]
     assert pieces(tokenizer, features, 1) == ["[CLS]", "bad", "[SEP]"]
     assert features.lengths.tolist() == [5, 3]
-    assert not features.tokens["token_type_ids"].any()
-    assert features.positions["cls_position"].tolist() == [0, 0]
-    assert features.slots["label"].tolist() == [1, 1]
-    assert features.example.tolist() == [0, 1]
-    assert features.truncated == 0
+    assert not features.per_token["token_type_ids"].any()
+    assert features.token_indices["cls_position"].tolist() == [0, 0]
+    assert features.per_sequence["label"].tolist() == [1, 1]
+    assert features.example_index.tolist() == [0, 1]
+    assert features.truncated_count == 0
 
 
 def test_the_second_text_has_token_type_1_and_its_sep_too(tokenizer: Any) -> None:
     features = encode(tokenizer, ["good film"], ["the old book"])
     expected = ["[CLS]", "good", "film", "[SEP]", "the", "old", "book", "[SEP]"]
     assert pieces(tokenizer, features) == expected
-    assert features.tokens["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert features.per_token["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_truncated_texts_are_cut_at_the_end_and_counted(tokenizer: Any) -> None:
     features = encode(tokenizer, ["the old red book", "the old book", "film"], max_length=5)
-    assert features.truncated == 1  # the second fits exactly
+    assert features.truncated_count == 1  # the second fits exactly
     assert features.lengths.tolist() == [5, 5, 3]
     assert pieces(tokenizer, features, 0) == ["[CLS]", "the", "old", "red", "[SEP]"]
 
@@ -436,7 +438,7 @@ def test_of_a_pair_the_longer_text_is_cut(tokenizer: Any) -> None:
     features = encode(tokenizer, ["film"], ["the old red book by the queen"], max_length=8)
     expected = ["[CLS]", "film", "[SEP]", "the", "old", "red", "book", "[SEP]"]
     assert pieces(tokenizer, features) == expected
-    assert features.truncated == 1
+    assert features.truncated_count == 1
 
 
 def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
@@ -454,9 +456,7 @@ def decode(task: Classification, examples: list[Example], rows: list[list[float]
 
 
 def test_the_most_probable_label_is_predicted() -> None:
-    task = create(
-        table(["good", "bad"]), ClassificationOptions(pair="other", labels=("bad", "good"))
-    )
+    task = create(None, ClassificationOptions(pair="other", labels=("bad", "good")))
     examples = task.examples(table(["good"], other=["book"]), labeled=True)
     (record,) = decode(task, examples, [[0.25, 0.75]])
     assert record == {

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from tolerance import assert_close
+from toy import logged
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
@@ -19,9 +20,9 @@ from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import multi_label as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.multi_label import MultiLabel, MultiLabelOptions
-from flaxbert.types import Prediction
+from flaxbert.types import Prediction, TaskOutputs
 
 SEEDS = range(30)
 
@@ -42,7 +43,9 @@ def create(
     hf: dict[str, Any] | None = None,
     **data: Any,
 ) -> MultiLabel:
-    return MultiLabel.create(DataConfig(**data), options or MultiLabelOptions(), train, hf or {})
+    config, options = DataConfig(**data), options or MultiLabelOptions()
+    raw = None if train is None else MultiLabel.read(train, config, options, labeled=True)
+    return MultiLabel.create(config, options, raw, hf or {})
 
 
 def flags(task: MultiLabel, rows: Table) -> list[tuple[int, ...]]:
@@ -215,7 +218,8 @@ def test_flags_of_all_labels_are_read_if_these_are_named(rows: list[Any], caplog
     train = table(rows)
     with caplog.at_level("INFO", "flaxbert"):
         task = create(train, MultiLabelOptions(labels=("joy", "fear", "love")))
-        assert flags(task, train) == [(1, 0, 0), (0, 1, 1)]
+        examples = logged(task.examples(train, labeled=True))
+    assert [example.label for example in examples] == [(1, 0, 0), (0, 1, 1)]
     assert caplog.messages == ["train.jsonl: labels is read as flags, one a label: joy, fear, love"]
     assert flags(create(None, hf=task.hf_config()), train) == [(1, 0, 0), (0, 1, 1)]
     with pytest.raises(DataError, match=r"train\.jsonl:1: .*3 flags.*--config\.options\.labels="):
@@ -269,16 +273,18 @@ def test_a_column_for_each_label_is_named_and_read() -> None:
     with pytest.raises(DataError, match=r"a\.csv:3: love is -1; expected 0 or 1"):
         task.examples(train, labeled=True)
     with pytest.raises(ConfigError, match="one or the other"):
-        create(train, MultiLabelOptions(labels=("a", "b"), label_columns=("love", "joy")))
+        create(None, MultiLabelOptions(labels=("a", "b"), label_columns=("love", "joy")))
 
 
 def test_another_separator_is_pointed_out(caplog: Any) -> None:
     with caplog.at_level("INFO", "flaxbert"):
-        create(table(["joy;love", "love", "fear;joy"]))
+        train = table(["joy;love", "love", "fear;joy"])
+        logged(create(train).examples(train, labeled=True))
     assert "--config.options.separator=';'" in caplog.text
     caplog.clear()
     with caplog.at_level("INFO", "flaxbert"):
-        create(table(["tv/film", "love", "radio"]))
+        train = table(["tv/film", "love", "radio"])
+        logged(create(train).examples(train, labeled=True))
     assert not caplog.messages
 
 
@@ -343,8 +349,8 @@ def test_features_carry_a_flag_for_each_label_at_each_window(tokenizer: Any) -> 
     task = create(train, MultiLabelOptions(long_texts="windows"), max_length=8, overlap=2)
     examples = task.examples(train, labeled=True)
     features = task.featurize(examples, tokenizer, labeled=True)
-    assert features.feature.tolist() == [0, 0, 1]
-    assert features.slots["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert features.feature_index.tolist() == [0, 0, 1]
+    assert features.per_sequence["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
     assert task.featurize(examples, tokenizer, labeled=False).slots == {}
 
 
@@ -637,8 +643,9 @@ def test_a_label_without_any_example_keeps_one_half() -> None:
 
 
 def test_a_row_that_is_malformed_twice_over_is_left_out_once() -> None:
-    # Read for the labels of the data set, then for its text, it has another fault each time.
+    # Both its labels and its text are malformed.
     rows = table([["a"], 0.5, ["b"]], text=["film", None, "book"])
     task = create(rows, on_bad_row="skip")
-    assert flags(task, rows) == [(1, 0), (0, 1)]
-    assert rows.malformed == 1
+    examples = task.examples(rows, labeled=True)
+    assert [example.label for example in examples] == [(1, 0), (0, 1)]
+    assert examples.malformed == 1

@@ -17,9 +17,10 @@ from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.losses import group_log_softmax
 from flaxbert.tasks.multiple_choice import ChoiceExample, MultipleChoice, MultipleChoiceOptions
+from flaxbert.types import TaskOutputs
 
 SWAG = MultipleChoiceOptions(
     question="sent1",
@@ -156,8 +157,14 @@ def test_the_slice_is_read_where_there_are_labels() -> None:
         (plain(["red"]), ["1 choices", "at least two"]),
         (plain([]), ["0 choices", "at least two"]),
         (plain({"text": ["red", "blue"], "label": ["A"]}, "A"), ["2 choices, but their names are"]),
-        (plain({"text": ["red", "blue"], "label": ["A", "A"]}, "A"), ["of its own for each"]),
-        (plain({"text": ["red", "blue"], "label": ["A", None]}, None), ["of its own for each"]),
+        (
+            plain({"text": ["red", "blue"], "label": ["A", "A"]}, "A"),
+            ["a different text or number for each"],
+        ),
+        (
+            plain({"text": ["red", "blue"], "label": ["A", None]}, None),
+            ["a different text or number for each"],
+        ),
         (plain(label=2), ["label is 2", "one of 0, 1"]),
         (plain(label=-1), ["label is -1"]),
         (plain(label=None), ["label is None"]),
@@ -226,7 +233,7 @@ def encode(tokenizer: Any, *rows: dict[str, Any], max_length: int = 16) -> Featu
 
 
 def pieces(tokenizer: Any, features: Features, sequence: int) -> str:
-    ids = features.tokens_of(sequence, 0)["input_ids"].tolist()
+    ids = features.tokens_of(sequence)["input_ids"].tolist()
     return " ".join(tokenizer.convert_ids_to_tokens(ids))
 
 
@@ -235,17 +242,17 @@ def test_each_choice_stands_behind_the_question(tokenizer: Any) -> None:
     assert pieces(tokenizer, features, 0) == "[CLS] what ? [SEP] old red [SEP]"
     assert pieces(tokenizer, features, 1) == "[CLS] what ? [SEP] blue [SEP]"
     assert pieces(tokenizer, features, 4) == "[CLS] what ? [SEP] c [SEP]"
-    assert features.tokens_of(0, 0)["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1]
-    assert features.feature.tolist() == features.example.tolist() == [0, 0, 1, 1, 1]
-    assert features.slots["right"].tolist() == [0, 1, 1, 0, 0]
-    assert features.truncated == 0
+    assert features.tokens_of(0)["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert features.feature_index.tolist() == features.example_index.tolist() == [0, 0, 1, 1, 1]
+    assert features.per_sequence["right"].tolist() == [0, 1, 1, 0, 0]
+    assert features.truncated_count == 0
     assert len(features) == 2
 
 
 def test_questions_that_are_cut_are_counted_once(tokenizer: Any) -> None:
     long = "the old red book"
     features = encode(tokenizer, plain([long, long]), plain([long, "a"]), plain(), max_length=8)
-    assert features.truncated == 2
+    assert features.truncated_count == 2
     assert pieces(tokenizer, features, 0) == "[CLS] what ? [SEP] the old red [SEP]"
 
 
@@ -271,11 +278,11 @@ def batch_of(counts: Sequence[int], *, segments: int = 3) -> tuple[Batch, Groups
     right = [int(place == n % counts[n]) for n, place in zip(owner, places, strict=True)]
     features = Features.build(
         {"input_ids": [[1] * (2 + (5 * s) % 3) for s in range(len(owner))]},
-        example=owner,
-        feature=owner,
-        slots={"right": right},
+        example_index=owner,
+        feature_index=owner,
+        per_sequence={"right": right},
     )
-    batches = Batches(features, len(counts), 4 * segments, segments, shards=1, steps=1)
+    batches = Batches(features, len(counts), 4 * segments, segments, data_parallelism=1, steps=1)
     rows = [[], *batches.rows(0)]
     slots: dict[int, tuple[int, int]] = {}
     for r, row in enumerate(rows):
@@ -291,15 +298,15 @@ def test_the_choices_tried_here_lie_in_different_rows_beside_empty_slots() -> No
     batch, groups = batch_of(COUNTS)
     assert [len(group) for group in groups] == COUNTS
     assert sum(len({r for r, _ in group}) > 1 for group in groups) >= 4
-    assert (batch["weight"][1:] == 0).any()
+    assert (batch.weight[1:] == 0).any()
 
 
 def test_a_choice_weighs_one_over_their_number() -> None:
     batch, groups = batch_of(COUNTS)
     for count, group in zip(COUNTS, groups, strict=True):
-        assert [batch["weight"][slot] for slot in group] == [np.float32(1 / count)] * count
-    assert np.count_nonzero(batch["weight"]) == sum(COUNTS)
-    assert batch["weight"].sum() == pytest.approx(len(COUNTS))  # a question is one example
+        assert [batch.weight[slot] for slot in group] == [np.float32(1 / count)] * count
+    assert np.count_nonzero(batch.weight) == sum(COUNTS)
+    assert batch.weight.sum() == pytest.approx(len(COUNTS))  # a question is one example
 
 
 def at(values: Any, group: list[tuple[int, int]]) -> np.ndarray:
@@ -325,7 +332,7 @@ def test_the_loss_is_the_cross_entropy_of_each_question_alone(seed: int) -> None
     chance = random.Random(seed)
     counts = chance.sample(COUNTS, len(COUNTS)) if seed else COUNTS
     batch, groups = batch_of(counts)
-    scores = np.random.default_rng(seed).normal(scale=3, size=batch["weight"].shape)
+    scores = np.random.default_rng(seed).normal(scale=3, size=batch.weight.shape)
     scores = scores.astype(np.float32)
     (value, weight), gradient = loss_and_gradient(scores, batch)
     expected, slopes = 0.0, np.zeros(scores.shape)
@@ -348,25 +355,25 @@ def test_empty_slots_are_added_to_no_group(monkeypatch: pytest.MonkeyPatch) -> N
         operation = getattr(jax.ops, name)
 
         def spied(data: Any, ids: Any, count: int, name: str = name, run: Any = operation) -> Any:
-            places[name] = np.asarray(ids).reshape(batch["weight"].shape)
+            places[name] = np.asarray(ids).reshape(batch.weight.shape)
             return run(data, ids, count)
 
         monkeypatch.setattr(jax.ops, name, spied)
-    scores = np.full(batch["weight"].shape, np.nan, np.float32)
-    filled = batch["weight"] > 0
+    scores = np.full(batch.weight.shape, np.nan, np.float32)
+    filled = batch.weight > 0
     scores[filled] = 1.0
     log_probs = np.asarray(group_log_softmax(jnp.asarray(scores), batch))
     assert np.isfinite(log_probs[filled]).all()
     assert places.keys() == {"segment_sum", "segment_max"}
     for ids in places.values():
-        assert (ids[filled] == batch["group"][filled]).all()
+        assert (ids[filled] == batch.group[filled]).all()
         assert (ids[~filled] >= ids.size).all()  # out of range, so dropped
 
 
 def test_one_sequence_a_row_gives_the_same_loss() -> None:
     def mean(segments: int) -> float:
         batch, groups = batch_of(COUNTS, segments=segments)
-        scores = np.zeros(batch["weight"].shape, np.float32)
+        scores = np.zeros(batch.weight.shape, np.float32)
         for n, group in enumerate(groups):
             for place, slot in enumerate(group):
                 scores[slot] = np.sin(7 * n + place)
@@ -392,19 +399,19 @@ def test_one_sequence_a_row_gives_the_same_loss() -> None:
 )
 def test_extreme_scores_give_the_softmax_of_their_group(scores: list[float], empty: float) -> None:
     batch, (first, second) = batch_of([4, 2])
-    values = np.full(batch["weight"].shape, empty, np.float32)
+    values = np.full(batch.weight.shape, empty, np.float32)
     for group, given in ((first, scores), (second, [0.5, -0.5])):
         for slot, score in zip(group, given, strict=True):
             values[slot] = score
     found = np.asarray(jax.jit(group_log_softmax)(values, batch))
     assert_close(at(found, first), log_softmax(np.array(scores, np.float32)))
     assert_close(at(found, second), log_softmax(np.array([0.5, -0.5])))
-    assert np.isfinite(found[batch["weight"] > 0]).all()
+    assert np.isfinite(found[batch.weight > 0]).all()
 
 
 def test_extreme_scores_have_a_finite_loss_and_gradient() -> None:
     batch, (first, second) = batch_of([2, 2])
-    scores = np.full(batch["weight"].shape, 1e30, np.float32)
+    scores = np.full(batch.weight.shape, 1e30, np.float32)
     for slot, score in zip([*first, *second], [-1e4, 1e4, 1e4, 1e4], strict=True):
         scores[slot] = score
     (value, _), gradient = loss_and_gradient(scores, batch)
@@ -419,8 +426,8 @@ def test_extreme_scores_have_a_finite_loss_and_gradient() -> None:
 def test_empty_slots_do_not_count_among_the_choices_of_group_zero() -> None:
     # Empty slots have the number 0 in `group`, as the first question has.
     batch, (only,) = batch_of([2])
-    assert (batch["group"][batch["weight"] == 0] == 0).all()
-    scores = np.full(batch["weight"].shape, 3.0, np.float32)
+    assert (batch.group[batch.weight == 0] == 0).all()
+    scores = np.full(batch.weight.shape, 3.0, np.float32)
     found = np.asarray(jax.jit(group_log_softmax)(scores, batch))
     assert_close(at(found, only), np.log([0.5, 0.5]))
 
@@ -436,7 +443,7 @@ def test_the_head_gives_one_score_a_choice() -> None:
 
 def test_probabilities_add_up_to_one_for_each_question() -> None:
     batch, groups = batch_of(COUNTS)
-    scores = np.random.default_rng(0).normal(size=batch["weight"].shape).astype(np.float32)
+    scores = np.random.default_rng(0).normal(size=batch.weight.shape).astype(np.float32)
     predicted = jax.jit(create().predict)({"logits": scores[..., None]}, batch)
     found = np.asarray(predicted["slots"]["probability"])
     for group in groups:
@@ -450,7 +457,7 @@ def test_the_most_probable_choice_is_predicted() -> None:
         table(plain(["red", "blue", "old"], 1), plain(["good", "bad"], 1)), labeled=True
     )
     owner = [0, 0, 0, 1, 1]
-    features = Features.build({"input_ids": [[0]] * 5}, example=owner, feature=owner)
+    features = Features.build({"input_ids": [[0]] * 5}, example_index=owner, feature_index=owner)
     probabilities = np.array([0.125, 0.625, 0.25, 0.75, 0.25], np.float32)
     records = task.decode(examples, features, TaskOutputs({"probability": probabilities}, {}))
     assert records == [

@@ -26,8 +26,9 @@ from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.bert import BertConfig
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.pretraining import DocumentExample, PreTraining, PreTrainingOptions
+from flaxbert.types import TaskOutputs
 
 
 def create(max_length: int = 24, slices: str | None = None, **options: Any) -> PreTraining:
@@ -63,9 +64,9 @@ def encode(tokenizer: Any, books: list[DocumentExample] = BOOKS, **options: Any)
 
 def sequences(features: Features) -> list[dict[str, list[int]]]:
     """Each sequence's stored token arrays."""
-    starts = features.starts
+    starts = features.sequence_start
     return [
-        {name: values[a:b].tolist() for name, values in features.tokens.items()}
+        {name: values[a:b].tolist() for name, values in features.per_token.items()}
         for a, b in itertools.pairwise(starts)
     ]
 
@@ -207,8 +208,8 @@ def test_sequences_fit_and_fill_the_length(
 ) -> None:
     features = encode(tokenizer, max_length=max_length, next_sentence=next_sentence)
     assert 0.8 * max_length < features.lengths.max() <= max_length
-    assert features.example.tolist() == sorted(features.example.tolist())
-    assert set(features.example.tolist()) == set(range(len(BOOKS)))
+    assert features.example_index.tolist() == sorted(features.example_index.tolist())
+    assert set(features.example_index.tolist()) == set(range(len(BOOKS)))
     for each in sequences(features):
         edges = [n for n, token in enumerate(each["label"]) if token == tokenizer.sep_token_id]
         assert len(edges) == (2 if next_sentence else 1)
@@ -226,13 +227,15 @@ def test_follows_is_0_where_the_second_text_follows(tokenizer: Any) -> None:
     ]
     features = encode(tokenizer, books)
     kinds = []
-    for each, follows in zip(sequences(features), features.slots["follows"].tolist(), strict=True):
+    for each, follows in zip(
+        sequences(features), features.per_sequence["follows"].tolist(), strict=True
+    ):
         edge = each["label"].index(tokenizer.sep_token_id)
         first, second = each["label"][1:edge], each["label"][edge + 1 : -1]
         assert follows == (0 if first[0] == second[0] else 1)
         kinds.append(follows)
     assert 0.3 < np.mean(kinds) < 0.7
-    assert features.slots["follows"].dtype == np.int32
+    assert features.per_sequence["follows"].dtype == np.int32
 
 
 def test_of_lines_each_is_a_sentence(tokenizer: Any) -> None:
@@ -267,7 +270,7 @@ def test_one_document_is_refused_unless_words_alone_are_asked_for(tokenizer: Any
 def test_the_share_of_texts_that_follow_is_told(tokenizer: Any, caplog: Any) -> None:
     with caplog.at_level(logging.INFO, "flaxbert"):
         features = encode(tokenizer)
-    share = 1 - features.slots["follows"].mean()
+    share = 1 - features.per_sequence["follows"].mean()
     assert caplog.messages == [f"{share:.0%} of {len(features)} second texts follow the first"]
     caplog.clear()
     encode(tokenizer, next_sentence=False)
@@ -314,12 +317,12 @@ def drawn(batches: Batches, epoch: int) -> dict[int, dict[str, list[int]]]:
     found = {}
     first = epoch * batches.steps_per_epoch
     for step in range(first, first + batches.steps_per_epoch):
-        rows = batches.full_rows(step)
+        rows = batches.padded_rows(step)
         batch = batches.build(rows, step)
         for r, row in enumerate(rows):
             for k, sequence in enumerate(row, start=1):
-                here = batch["segment_ids"][r] == k
-                names = batches.features.tokens
+                here = batch.segment_ids[r] == k
+                names = batches.features.per_token
                 found[sequence] = {name: batch[name][r, here].tolist() for name in names}
     assert found.keys() == set(range(len(batches.features)))
     return found
@@ -384,7 +387,7 @@ def test_every_host_draws_the_masks_of_its_rows_as_in_the_whole(tokenizer: Any) 
     batches = make_batches(encode(tokenizer))
     steps = {0, 1, batches.steps_per_epoch, 2 * batches.steps_per_epoch + 1}
     for step in steps:
-        rows = batches.full_rows(step)
+        rows = batches.padded_rows(step)
         whole = batches.build(rows, step)
         assert whole["masked"].any()
         for cuts in itertools.combinations(range(1, len(rows)), 2):
@@ -458,7 +461,7 @@ def test_no_way_to_fill_a_row_masks_more_places_than_are_scored(rate: float) -> 
                 "cls_position": jax.ShapeDtypeStruct((2, segments), jnp.int32),
             }
             hidden = jax.ShapeDtypeStruct((2, length, CONFIG.hidden_size), jnp.float32)
-            rows, most = jax.eval_shape(run, hidden, batch)["places"].shape
+            rows, most = jax.eval_shape(run, hidden, batch)["masked_positions"].shape
             assert rows == 2
             assert most_masked(length, segments, count_of) <= most <= length, (length, segments)
 
@@ -470,18 +473,18 @@ def test_every_masked_place_of_packed_rows_is_scored_once(
     # Short texts: many to a row, of which each has one masked place at least.
     books = [document(text) for text in ("Zoo", "The king", "A red car", "Bad", "Old ink") * 6]
     features = encode(tokenizer, books, max_length=12, whole_words=whole_words, next_sentence=False)
-    batches = make_batches(features, batch_size=30, row_length=30, segments=6, shards=1)
+    batches = make_batches(features, batch_size=30, row_length=30, segments=6, data_parallelism=1)
     run = jax.jit(make_run(0.15))
     for step in range(3):
-        rows = batches.full_rows(step)
+        rows = batches.padded_rows(step)
         batch = batches.build(rows, step)
-        hidden = jnp.zeros((*batch["masked"].shape, CONFIG.hidden_size))
-        places = np.asarray(run(hidden, batch)["places"])
+        hidden = jnp.zeros((*batch.extra["masked"].shape, CONFIG.hidden_size))
+        places = np.asarray(run(hidden, batch)["masked_positions"])
         assert places.shape[1] < 30
-        for found, masked in zip(places.tolist(), batch["masked"], strict=True):
+        for found, masked in zip(places.tolist(), batch.extra["masked"], strict=True):
             assert len(set(found)) == len(found)
             assert set(np.flatnonzero(masked)) <= set(found)
-        assert batch["masked"].any()
+        assert batch.extra["masked"].any()
 
 
 # --- loss, predictions and scores --------------------------------------------------------------
@@ -507,7 +510,7 @@ def some_outputs(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
         "weight": np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], np.float32),
     }
     outputs = {
-        "places": places,
+        "masked_positions": places,
         "mlm_logits": chance.normal(0, 3, (ROWS_OF, PLACES, VOCABULARY)).astype(np.float32),
         "nsp_logits": chance.normal(0, 3, (ROWS_OF, SLOTS, 2)).astype(np.float32),
     }
@@ -524,15 +527,15 @@ def by_hand(
 ) -> dict[tuple[int, int], dict[str, float]]:
     """What is to be known of each sequence, one place after the other."""
     found = {}
-    for row, slot in np.argwhere(batch["weight"] > 0).tolist():
+    for row, slot in np.argwhere(batch.weight > 0).tolist():
         sums = {"masked": 0, "right": 0, "mlm_loss": 0.0}
-        for number, place in enumerate(outputs["places"][row]):
-            if batch["segment_ids"][row, place] == slot + 1 and batch["masked"][row, place]:
-                logits, label = outputs["mlm_logits"][row, number], batch["label"][row, place]
+        for number, place in enumerate(outputs["masked_positions"][row]):
+            if batch.segment_ids[row, place] == slot + 1 and batch.extra["masked"][row, place]:
+                logits, label = outputs["mlm_logits"][row, number], batch.label[row, place]
                 sums["masked"] += 1
                 sums["right"] += int(max(range(VOCABULARY), key=logits.__getitem__) == label)
                 sums["mlm_loss"] += negative_log(logits, label)
-        logits, follows = outputs["nsp_logits"][row, slot], batch["follows"][row, slot]
+        logits, follows = outputs["nsp_logits"][row, slot], batch.extra["follows"][row, slot]
         sums["next_right"] = int((logits[1] > logits[0]) == follows)
         sums["nsp_loss"] = negative_log(logits, follows)
         found[row, slot] = sums
@@ -550,7 +553,7 @@ def test_losses_are_the_sums_of_all_places_and_sequences(seed: int, next_sentenc
     assert tuple(found) == create(next_sentence=next_sentence).loss_names
     loss, weight = found["mlm_loss"]
     assert float(loss) == pytest.approx(sum(each["mlm_loss"] for each in expected), rel=1e-5)
-    assert weight == sum(each["masked"] for each in expected) == batch["masked"].sum() > 0
+    assert weight == sum(each["masked"] for each in expected) == batch.extra["masked"].sum() > 0
     if next_sentence:
         loss, weight = found["nsp_loss"]
         assert float(loss) == pytest.approx(sum(each["nsp_loss"] for each in expected), rel=1e-5)
@@ -560,7 +563,7 @@ def test_losses_are_the_sums_of_all_places_and_sequences(seed: int, next_sentenc
 def test_weights_of_the_losses_do_not_depend_on_the_outputs() -> None:
     outputs, batch = some_outputs(0)
     wild = {name: np.zeros_like(value) for name, value in outputs.items()}
-    wild["places"] = outputs["places"]
+    wild["masked_positions"] = outputs["masked_positions"]
     before, after = (create().loss(jax.tree.map(jnp.asarray, o), batch) for o in (outputs, wild))
     assert [float(weight) for _, weight in before.values()] == [
         float(weight) for _, weight in after.values()
@@ -583,7 +586,7 @@ def test_predictions_are_the_sums_of_each_sequence(seed: int) -> None:
 
 
 def test_records_add_up_the_sequences_of_each_document() -> None:
-    features = Features.build({"input_ids": [[1]] * 5}, example=[0, 0, 2, 2, 2])
+    features = Features.build({"input_ids": [[1]] * 5}, example_index=[0, 0, 2, 2, 2])
     slots = {
         "masked": np.array([2, 3, 1, 1, 1]),
         "right": np.array([2, 0, 1, 0, 1]),

@@ -25,12 +25,13 @@ from flaxbert.data.windows import NOWHERE
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import spans
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.question_answering import (
     QuestionAnswering,
     QuestionAnsweringOptions,
     QuestionExample,
 )
+from flaxbert.types import TaskOutputs
 
 CONTEXT = "The old king built a bridge in Paris. The queen visited London, a city by the river."
 # Twenty tokens: every word and mark is one of the tiny vocabulary.
@@ -55,9 +56,12 @@ def examples_of(
 
 def windows(features: Features) -> list[dict[str, list[int]]]:
     """Each feature's token arrays."""
-    edges = features.starts
+    edges = features.sequence_start
     return [
-        {name: values[edges[f] : edges[f + 1]].tolist() for name, values in features.tokens.items()}
+        {
+            name: values[edges[f] : edges[f + 1]].tolist()
+            for name, values in features.per_token.items()
+        }
         for f in range(len(features))
     ]
 
@@ -82,7 +86,7 @@ def test_a_window_is_cls_question_sep_context_sep(tokenizer: Any) -> None:
     assert window["char_start"] == [-1, -1, -1, -1, 0, 4, 8, -1]
     assert window["char_end"] == [-1, -1, -1, -1, 3, 7, 12, -1]
     assert window["max_context"] == [0, 0, 0, 0, 1, 1, 1, 0]
-    assert (features.positions["start"], features.positions["end"]) == ([6], [6])
+    assert (features.token_indices["start"], features.token_indices["end"]) == ([6], [6])
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 4, 6])
@@ -105,7 +109,7 @@ def test_windows_name_their_example(tokenizer: Any) -> None:
     task = create()
     long, short = row(), row("the old king", answer="king")
     features = task.featurize(examples_of(task, short, long, short), tokenizer, labeled=True)
-    owners = features.example.tolist()
+    owners = features.example_index.tolist()
     assert owners == sorted(owners)
     assert set(owners) == {0, 1, 2}
     assert owners.count(1) > 2
@@ -116,7 +120,7 @@ def test_unlabelled_windows_carry_no_span(tokenizer: Any) -> None:
     task = create()
     examples = examples_of(task, row(answers=None), labeled=False)
     features = task.featurize(examples, tokenizer, labeled=False)
-    assert features.positions.keys() == {"cls_position"}
+    assert features.token_indices.keys() == {"cls_position"}
 
 
 # --- spans -------------------------------------------------------------------------------------
@@ -190,13 +194,13 @@ def test_every_span_inside_a_window_holds_its_answer(tokenizer: Any) -> None:
     answers = random_answers(60)
     rows = [row(answers={"text": [text], "answer_start": [at]}) for text, at in answers]
     features = task.featurize(examples_of(task, *rows), tokenizer, labeled=True)
-    whole = set(features.example[features.positions["start"] > 0].tolist())
+    whole = set(features.example_index[features.token_indices["start"] > 0].tolist())
     for f, window in enumerate(windows(features)):
-        text, first = answers[features.example[f]]
-        start, end = (int(features.positions[side][f]) for side in ("start", "end"))
+        text, first = answers[features.example_index[f]]
+        start, end = (int(features.token_indices[side][f]) for side in ("start", "end"))
         tokens = context_tokens(window)
         if first < tokens[0][0] or first + len(text) > tokens[-1][1]:
-            assert (start, end) == ((0, 0) if features.example[f] in whole else NOWHERE)
+            assert (start, end) == ((0, 0) if features.example_index[f] in whole else NOWHERE)
         else:
             held = CONTEXT[window["char_start"][start] : window["char_end"][end]]
             assert text in held
@@ -214,7 +218,7 @@ def test_an_answer_across_an_edge_is_whole_in_another_window_only(tokenizer: Any
     across = row(answers={"text": [CONTEXT[first:last]], "answer_start": [first]})
     features = task.featurize(examples_of(task, across), tokenizer, labeled=True)
     spans = list(
-        zip(*(features.positions[side].tolist() for side in ("start", "end")), strict=True)
+        zip(*(features.token_indices[side].tolist() for side in ("start", "end")), strict=True)
     )
     assert spans[0] == (0, 0)
     assert spans[1][0] > 0
@@ -229,13 +233,15 @@ def losses_of(
     task: QuestionAnswering, features: Features, chosen: list[int]
 ) -> tuple[float, float]:
     """The loss of some windows, each with scores of its own, and its weight."""
-    batches = Batches(features, len(features), row_length=40, segments=4, shards=1, steps=1)
+    batches = Batches(
+        features, len(features), row_length=40, segments=4, data_parallelism=1, steps=1
+    )
     rows = [chosen[n : n + 2] for n in range(0, len(chosen), 2)]
     batch = batches.build(rows)
-    logits = {f"{side}_logits": np.zeros(batch["input_ids"].shape) for side in ("start", "end")}
+    logits = {f"{side}_logits": np.zeros(batch.input_ids.shape) for side in ("start", "end")}
     for r, row_ in enumerate(rows):
         for k, window in enumerate(row_):
-            here = batch["segment_ids"][r] == k + 1
+            here = batch.segment_ids[r] == k + 1
             for number, scores in enumerate(logits.values()):
                 chance = np.random.default_rng([window, number])
                 scores[r, here] = chance.normal(size=here.sum())
@@ -249,7 +255,7 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
 ) -> None:
     task = create_v2(max_length=8, overlap=2)
     rows = [row(answer=FOUND), row(answer=LOST), row(answers=NONE), row(answer=FOUND)]
-    examples = examples_of(task, *rows)
+    examples = list(examples_of(task, *rows))
     examples[1] = dataclasses.replace(examples[1], origin="squad.json: question q7")
     caplog.clear()  # the questions share an id, which may be told
     with caplog.at_level(logging.INFO, "flaxbert"):
@@ -258,11 +264,13 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
         "1 answers are whole in no window, the first that of squad.json: question q7; their "
         "questions count in no loss. Raise data.max_length or data.overlap."
     ]
-    lost = features.example == 1
+    lost = features.example_index == 1
     for side in ("start", "end"):
-        assert (features.positions[side][lost] == -1).all()
-        assert (features.positions[side][~lost] >= 0).all()
-    assert not features.positions["start"][features.example == 2].any()  # there is no answer
+        assert (features.token_indices[side][lost] == -1).all()
+        assert (features.token_indices[side][~lost] >= 0).all()
+    assert not features.token_indices["start"][
+        features.example_index == 2
+    ].any()  # there is no answer
     every, others = list(range(len(features))), np.flatnonzero(~lost).tolist()
     expected = losses_of(task, features, others)
     assert losses_of(task, features, every) == (pytest.approx(expected[0], rel=1e-5), len(others))
@@ -277,7 +285,7 @@ def test_where_every_answer_is_whole_in_a_window_nothing_is_told(
         examples = examples_of(task, row(answer=FOUND), row(answers=NONE, id="q2"))
         features = task.featurize(examples, tokenizer, labeled=True)
     assert not caplog.messages
-    assert (features.positions["start"] >= 0).all()
+    assert (features.token_indices["start"] >= 0).all()
 
 
 # --- max context -------------------------------------------------------------------------------
@@ -297,12 +305,12 @@ def test_each_token_counts_in_the_window_with_most_context(
     for f, window in enumerate(windows(features)):
         tokens = context_tokens(window)
         for i, (first, _) in enumerate(tokens):
-            key = int(features.example[f]), first
+            key = int(features.example_index[f]), first
             score = min(i, len(tokens) - 1 - i) + 0.01 * len(tokens)
             scores.setdefault(key, []).append((score, -f))
         for first, mark in zip(window["char_start"], window["max_context"], strict=True):
             if mark:
-                marked.setdefault((int(features.example[f]), first), []).append(f)
+                marked.setdefault((int(features.example_index[f]), first), []).append(f)
     assert marked == {key: [-max(places)[1]] for key, places in scores.items()}
 
 
@@ -316,15 +324,17 @@ def predictions_of(
     ends: list[dict[int, float]],
 ) -> TaskOutputs:
     """What the device sends back if scores are zero but at the given tokens: one dict a window."""
-    batches = Batches(features, len(features), row_length=64, segments=4, shards=1, steps=1)
-    rows = batches.full_rows(0)
+    batches = Batches(
+        features, len(features), row_length=64, segments=4, data_parallelism=1, steps=1
+    )
+    rows = batches.padded_rows(0)
     batch = batches.build(rows)
-    logits = {f"{side}_logits": np.zeros(batch["input_ids"].shape) for side in ("start", "end")}
+    logits = {f"{side}_logits": np.zeros(batch.input_ids.shape) for side in ("start", "end")}
     for r, row_ in enumerate(rows):
         for k, window in enumerate(row_):
             for name, scores in zip(logits, (starts, ends), strict=True):
                 for place, value in scores[window].items():
-                    logits[name][r, batch["cls_position"][r, k] + place] = value
+                    logits[name][r, batch.cls_position[r, k] + place] = value
     arrays = {name: jnp.asarray(array) for name, array in (logits | batch).items()}
     found = jax.device_get(task.predict(arrays, arrays))["slots"]
     where = {window: (r, k) for r, row_ in enumerate(rows) for k, window in enumerate(row_)}
@@ -391,7 +401,7 @@ def test_the_best_of_all_windows_of_an_example_wins(tokenizer: Any) -> None:
     context = "the old king visited the red"
     examples = examples_of(task, *[row(context, answer="king")] * 2)
     features = task.featurize(examples, tokenizer, labeled=True)
-    assert features.example.tolist() == [0, 0, 1, 1]
+    assert features.example_index.tolist() == [0, 0, 1, 1]
     starts: list[dict[int, float]] = [{5: 2.0}, {6: 3.0}, {5: 3.0}, {6: 2.0}]
     records = task.decode(examples, features, predictions_of(task, features, starts, starts))
     assert [record["answer"] for record in records] == ["the", "old"]
@@ -422,7 +432,9 @@ def test_a_decoded_gold_span_scores_100(tokenizer: Any) -> None:
     features = task.featurize(examples, tokenizer, labeled=True)
     gold: dict[str, list[dict[int, float]]] = {}
     for side in ("start", "end"):
-        gold[side] = [{place: 5.0} if place else {} for place in features.positions[side].tolist()]
+        gold[side] = [
+            {place: 5.0} if place else {} for place in features.token_indices[side].tolist()
+        ]
     records = task.decode(
         examples, features, predictions_of(task, features, gold["start"], gold["end"])
     )
@@ -464,7 +476,7 @@ def test_a_decoded_gold_span_is_the_answer_with_its_marks(
     task = create_v2(max_length=48)
     examples = examples_of(task, row(context, answer=given))
     features = task.featurize(examples, tokenizer, labeled=True)
-    start, end = ([{int(features.positions[side][0]): 5.0}] for side in ("start", "end"))
+    start, end = ([{int(features.token_indices[side][0]): 5.0}] for side in ("start", "end"))
     (record,) = task.decode(examples, features, predictions_of(task, features, start, end))
     assert record["answer"] == decoded
     assert context[record["start"] : record["end"]] == decoded
@@ -474,7 +486,7 @@ def test_an_answer_that_ends_in_a_dropped_character_is_in_a_window(tokenizer: An
     task = create(max_length=32)
     (example,) = examples_of(task, row("i saw paris\uf0b7", answer="paris\uf0b7"))
     features = task.featurize([example], tokenizer, labeled=True)
-    assert not any(features.lost.values())
+    assert not any(features.unreachable.values())
 
 
 def test_an_answer_of_tokens_with_blanks_is_without_them(tmp_path: Path) -> None:
@@ -485,7 +497,7 @@ def test_an_answer_of_tokens_with_blanks_is_without_them(tmp_path: Path) -> None
     features = task.featurize(examples, modern, labeled=True)
     tokens = [t for t in context_tokens(windows(features)[0]) if context[slice(*t)].strip()]
     assert any(context[start].isspace() for start, _ in tokens)  # else it shows nothing
-    start, end = ({int(features.positions[side][0]): 5.0} for side in ("start", "end"))
+    start, end = ({int(features.token_indices[side][0]): 5.0} for side in ("start", "end"))
     for last in (end, {int(features.lengths[0]) - 2: 5.0}):  # to the answer's, the text's end
         predictions = predictions_of(task, features, [start], [last])
         (record,) = task.decode(examples, features, predictions)
@@ -626,7 +638,7 @@ def test_without_an_answer_the_span_is_cls_in_every_window(tokenizer: Any) -> No
     features = task.featurize(examples_of(task, row(answers=NONE)), tokenizer, labeled=True)
     assert len(features) > 2
     for side in ("start", "end"):
-        assert not features.positions[side].any()
+        assert not features.token_indices[side].any()
 
 
 def test_fitting_a_threshold_needs_unanswerable_questions() -> None:
@@ -848,7 +860,9 @@ def test_answers_are_the_best_of_all_spans_within_their_own_window(
             if window["max_context"][start] and 0 <= end - start < longest:
                 score = given[0][f][start] + given[1][f][end]
                 edges = window["char_start"][start], window["char_end"][end]
-                best[features.example[f]] = max(best[features.example[f]], (score, *edges))
+                best[features.example_index[f]] = max(
+                    best[features.example_index[f]], (score, *edges)
+                )
     for record, example, (score, start, end) in zip(records, examples, best, strict=True):
         assert record["score"] == pytest.approx(score, rel=1e-6)
         assert (record["start"], record["end"]) == (start, end)
@@ -867,6 +881,7 @@ def test_equal_mistakes_are_counted_each(tmp_path: Path) -> None:
     task = QuestionAnswering.create(data, QuestionAnsweringOptions(), None, {})
     for spec, files in (("a.json", 1), ("*.json", 2)):
         table = readers.read(str(tmp_path / spec), DataConfig(on_bad_row="skip"), split="train")
-        for _ in range(2):  # reading twice finds nothing new
-            assert len(task.examples(table, labeled=True)) == 2 * files
-            assert table.malformed == files * (2 * 2 + 2)  # answers, and questions
+        examples = task.examples(table, labeled=True)
+        assert len(examples) == 2 * files
+        assert not table.malformed
+        assert examples.malformed == files * (2 * 2 + 2)  # answers, and questions

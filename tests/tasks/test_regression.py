@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_workdir import edit_notes
+from test_workdir import edit_metadata
 from tolerance import assert_close
 from toy import make_config, write_lines
 
@@ -28,8 +28,9 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.pipeline import prepare
 from flaxbert.runtime import checkpoint
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.regression import Regression, RegressionOptions
+from flaxbert.types import TaskOutputs
 
 
 def table(labels: Sequence[Any], **columns: Any) -> Table:
@@ -101,8 +102,8 @@ def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> No
     task = create(RegressionOptions(pair="other"), max_length=16)
     examples = task.examples(table([1, 2.5], other=["book", "old book"]), labeled=True)
     features = task.featurize(examples, tokenizer, labeled=True)
-    assert features.slots["label"].tolist() == [1.0, 2.5]
-    assert features.slots["label"].dtype == np.float32  # even where all are whole
+    assert features.per_sequence["label"].tolist() == [1.0, 2.5]
+    assert features.per_sequence["label"].dtype == np.float32  # even where all are whole
     assert task.featurize(examples[:1], tokenizer, labeled=True).slots["label"].dtype == np.float32
     assert features.lengths.tolist() == [5, 6]
     assert task.featurize(examples, tokenizer, labeled=False).slots == {}
@@ -148,7 +149,9 @@ def test_records_hold_the_number_of_each_text() -> None:
     rows = table([1, 2], text=["film", "food"], other=["book", "car"])
     examples = task.examples(rows, labeled=True)
     # The first text has two windows.
-    features = Features.build({"input_ids": [[0]] * 3}, example=[0, 0, 1], feature=[0, 0, 1])
+    features = Features.build(
+        {"input_ids": [[0]] * 3}, example_index=[0, 0, 1], feature_index=[0, 0, 1]
+    )
     values = np.array([0.5, 0.5, -1.25], np.float32)
     records = task.decode(examples, features, TaskOutputs({"value": values}, {}))
     assert records == [
@@ -178,7 +181,8 @@ YEARS = [1900.0, 1950.0, 2000.0, 1950.0]
 
 
 def on(numbers: Sequence[Any], hf: dict[str, Any] | None = None, **data: Any) -> Regression:
-    return Regression.create(DataConfig(**data), RegressionOptions(), table(numbers), hf or {})
+    train = Regression.read(table(numbers), DataConfig(**data), RegressionOptions(), labeled=True)
+    return Regression.create(DataConfig(**data), RegressionOptions(), train, hf or {})
 
 
 @pytest.mark.parametrize(
@@ -273,7 +277,7 @@ def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_u
 ) -> None:
     config, workdir = copy.deepcopy(years[0]), tmp_path / "run"
     shutil.copytree(years[1], workdir)
-    edit_notes(workdir, lambda notes: notes["data"].pop("units"))
+    edit_metadata(workdir, lambda metadata: metadata["data"].pop("units"))
     with pytest.raises(ConfigError, match=r"data:\n  units: None there, '\(label - 19.* now\n"):
         flaxbert.train(config, workdir)
 

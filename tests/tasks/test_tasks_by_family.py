@@ -87,14 +87,14 @@ def test_a_task_runs_with_a_family(
     family: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flaxbert.models.families import read_config
-    from flaxbert.models.heads import HiddenStates, PoolerHead
+    from flaxbert.models.heads import NoHead, PoolerHead
     from flaxbert.models.model import Model
     from flaxbert.pretrained import mapping
     from flaxbert.pretrained.formats import read_json
 
     checkpoint = write_checkpoint(tmp_path / "checkpoint", family)
     encoder = read_config(read_json(checkpoint / "config.json"))
-    bare = PoolerHead if family in ("roberta", "albert") else HiddenStates
+    bare = PoolerHead if family in ("roberta", "albert") else NoHead
     model = Model.create(encoder, bare)
     params = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, model.init(0))
     mapping.save(model, params, checkpoint)

@@ -16,10 +16,10 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks import texts
-from flaxbert.tasks.base import TaskOutputs
 from flaxbert.tasks.classification import Classification, ClassificationOptions
 from flaxbert.tasks.losses import group_sum, pool
 from flaxbert.tasks.texts import TextExample, TextOptions
+from flaxbert.types import TaskOutputs
 
 LETTERS = string.ascii_lowercase + string.digits  # each a token of its own
 SEEDS = range(20)
@@ -135,7 +135,7 @@ def letters(tokenizer: Any, features: Features) -> list[str]:
     """Each sequence as a string, [CLS] as <, [SEP] as |."""
     found = []
     for sequence in range(len(features.lengths)):
-        ids = features.tokens_of(sequence, 0)["input_ids"].tolist()
+        ids = features.tokens_of(sequence)["input_ids"].tolist()
         pieces = tokenizer.convert_ids_to_tokens(ids)
         found.append("".join({"[CLS]": "<", "[SEP]": "|"}.get(piece, piece) for piece in pieces))
     return found
@@ -144,14 +144,14 @@ def letters(tokenizer: Any, features: Features) -> list[str]:
 def types(features: Features) -> list[str]:
     """The token types of each sequence, as a string."""
     every = range(len(features.lengths))
-    return ["".join(map(str, features.tokens_of(n, 0)["token_type_ids"])) for n in every]
+    return ["".join(map(str, features.tokens_of(n)["token_type_ids"])) for n in every]
 
 
 def test_head_keeps_the_start(tokenizer: Any) -> None:
     features = encode(tokenizer, ["abcdefghi", "abcdef", "a"], long_texts="head", max_length=8)
     assert letters(tokenizer, features) == ["<abcdef|", "<abcdef|", "<a|"]
-    assert features.truncated == 1  # the second fits exactly
-    assert features.slots["label"].tolist() == [0, 10, 20]
+    assert features.truncated_count == 1  # the second fits exactly
+    assert features.per_sequence["label"].tolist() == [0, 10, 20]
 
 
 def test_head_cuts_the_longer_text_of_a_pair(tokenizer: Any) -> None:
@@ -160,7 +160,7 @@ def test_head_cuts_the_longer_text_of_a_pair(tokenizer: Any) -> None:
     features = encode(tokenizer, first, second, long_texts="head", max_length=8)
     assert letters(tokenizer, features) == ["<ab|pqr|", "<abc|pq|", "<abc|pq|"]
     assert types(features) == ["00001111", "00000111", "00000111"]
-    assert features.truncated == 2
+    assert features.truncated_count == 2
 
 
 def test_head_tail_keeps_a_quarter_of_the_start_and_three_of_the_end(tokenizer: Any) -> None:
@@ -172,10 +172,10 @@ def test_head_tail_keeps_a_quarter_of_the_start_and_three_of_the_end(tokenizer: 
         max_length=10,
     )
     assert letters(tokenizer, features) == ["<abghijkl|", "<abdefghi|", "<abcdefgh|", "<a|"]
-    assert features.truncated == 2
+    assert features.truncated_count == 2
     assert set("".join(types(features))) == {"0"}
-    assert features.feature.tolist() == features.example.tolist() == [0, 1, 2, 3]
-    assert features.slots["label"].tolist() == [0, 10, 20, 30]
+    assert features.feature_index.tolist() == features.example_index.tolist() == [0, 1, 2, 3]
+    assert features.per_sequence["label"].tolist() == [0, 10, 20, 30]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -190,7 +190,7 @@ def test_head_tail_is_head_and_tail_whatever_the_length(tokenizer: Any, seed: in
         for each in words
     ]
     assert letters(tokenizer, features) == [f"<{each}|" for each in expected]
-    assert features.truncated == sum(len(each) > room for each in words)
+    assert features.truncated_count == sum(len(each) > room for each in words)
 
 
 def test_windows_overlap_and_are_one_feature(tokenizer: Any) -> None:
@@ -199,10 +199,10 @@ def test_windows_overlap_and_are_one_feature(tokenizer: Any) -> None:
         tokenizer, ["abcdefgh", "abc", "abcdef"], long_texts="windows", max_length=7, overlap=2
     )
     assert letters(tokenizer, features) == ["<abcde|", "<defgh|", "<abc|", "<abcde|", "<def|"]
-    assert features.feature.tolist() == features.example.tolist() == [0, 0, 1, 2, 2]
-    assert features.slots["label"].tolist() == [0, 0, 10, 20, 20]
+    assert features.feature_index.tolist() == features.example_index.tolist() == [0, 0, 1, 2, 2]
+    assert features.per_sequence["label"].tolist() == [0, 0, 10, 20, 20]
     assert len(features) == 3
-    assert features.truncated == 0  # nothing is lost
+    assert features.truncated_count == 0  # nothing is lost
 
 
 def test_windows_of_a_pair_repeat_the_first_text(tokenizer: Any) -> None:
@@ -210,7 +210,7 @@ def test_windows_of_a_pair_repeat_the_first_text(tokenizer: Any) -> None:
     features = encode(tokenizer, ["ab"], ["pqrstuv"], long_texts="windows", max_length=9, overlap=1)
     assert letters(tokenizer, features) == ["<ab|pqrs|", "<ab|stuv|"]
     assert types(features) == ["000011111"] * 2
-    assert features.feature.tolist() == [0, 0]
+    assert features.feature_index.tolist() == [0, 0]
 
 
 def cut(words: str, room: int, overlap: int) -> list[str]:
@@ -247,7 +247,7 @@ def test_windows_are_those_counted_out(tokenizer: Any, seed: int, paired: bool) 
         for n, each in enumerate(words):
             expected += [(n, f"<{part}|") for part in cut(each, max_length - 2, overlap)]
     assert letters(tokenizer, features) == [text for _, text in expected]
-    assert features.feature.tolist() == [n for n, _ in expected]
+    assert features.feature_index.tolist() == [n for n, _ in expected]
 
 
 def test_windows_of_a_pair_need_room_beside_the_first_text(tokenizer: Any) -> None:
@@ -284,11 +284,11 @@ def batch_of_windows() -> tuple[Batch, dict[int, list[tuple[int, int]]]]:
     owner = [n for n, count in enumerate(WINDOWS) for _ in range(count)]
     features = Features.build(
         {"input_ids": [[1] * (2 + n % 3) for n in range(len(owner))]},
-        example=owner,
-        feature=owner,
-        slots={"label": [n % 2 for n in owner]},
+        example_index=owner,
+        feature_index=owner,
+        per_sequence={"label": [n % 2 for n in owner]},
     )
-    batches = Batches(features, 4, row_length=10, segments=3, shards=1, steps=1)
+    batches = Batches(features, 4, row_length=10, segments=3, data_parallelism=1, steps=1)
     rows = [[], *batches.rows(0), []]
     where: dict[int, list[tuple[int, int]]] = {n: [] for n in range(len(WINDOWS))}
     for r, row in enumerate(rows):
@@ -299,8 +299,8 @@ def batch_of_windows() -> tuple[Batch, dict[int, list[tuple[int, int]]]]:
 
 def noise(batch: Batch, *shape: int, empty: float = np.nan) -> np.ndarray:
     """Random numbers in slots with a sequence, `empty` in the others."""
-    values = np.random.default_rng(0).normal(size=(*batch["weight"].shape, *shape))
-    values[batch["weight"] == 0] = empty
+    values = np.random.default_rng(0).normal(size=(*batch.weight.shape, *shape))
+    values[batch.weight == 0] = empty
     return values.astype(np.float32)
 
 
@@ -308,23 +308,26 @@ def test_the_windows_tried_here_lie_in_different_rows_beside_empty_slots() -> No
     batch, where = batch_of_windows()
     assert [len(slots) for slots in where.values()] == WINDOWS
     assert len({r for r, _ in where[3]}) > 1
-    assert (batch["weight"][1:-1] == 0).any()
+    assert (batch.weight[1:-1] == 0).any()
     for count, slots in zip(WINDOWS, where.values(), strict=True):
-        assert all(batch["weight"][slot] == np.float32(1 / count) for slot in slots)
-        assert len({int(batch["group"][slot]) for slot in slots}) == 1
-    groups = {int(batch["group"][slots[0]]) for slots in where.values()}
+        assert all(batch.weight[slot] == np.float32(1 / count) for slot in slots)
+        assert len({int(batch.group[slot]) for slot in slots}) == 1
+    groups = {int(batch.group[slots[0]]) for slots in where.values()}
     assert len(groups) == len(WINDOWS)
-    assert max(groups) < batch["group"].size
+    assert max(groups) < batch.group.size
 
 
 def test_a_host_numbers_the_features_of_its_rows_as_the_whole_batch_does() -> None:
     owner = [n for n in range(40) for _ in range(1 + n % 3)]
     features = Features.build(
-        {"input_ids": [[1, 2]] * len(owner)}, example=owner, feature=owner, slots={"owner": owner}
+        {"input_ids": [[1, 2]] * len(owner)},
+        example_index=owner,
+        feature_index=owner,
+        per_sequence={"owner": owner},
     )
-    batches = Batches(features, 3, row_length=4, segments=2, shards=2, steps=14, seed=4)
+    batches = Batches(features, 3, row_length=4, segments=2, data_parallelism=2, steps=14, seed=4)
     for step in (0, 12):
-        rows = batches.full_rows(step)
+        rows = batches.padded_rows(step)
         whole = batches.build(rows, step)
         filled = whole["weight"] > 0
         numbers = zip(whole["group"][filled].tolist(), whole["owner"][filled].tolist(), strict=True)
@@ -361,7 +364,9 @@ def test_pooled_logits_are_the_mean_over_a_texts_windows() -> None:
 
 def test_one_sequence_a_text_pools_to_itself() -> None:
     features = Features.build({"input_ids": [[1, 2], [3]]})
-    batch: Any = Batches(features, 2, row_length=4, segments=2, shards=1, steps=1).build([[0, 1]])
+    batch: Any = Batches(features, 2, row_length=4, segments=2, data_parallelism=1, steps=1).build(
+        [[0, 1]]
+    )
     assert "group" not in batch
     logits = jax.numpy.ones((1, 2, 3))
     assert pool(logits, batch) is logits
@@ -399,9 +404,9 @@ def test_every_text_is_predicted_once_from_its_windows(tokenizer: Any) -> None:
     rows = table({"text": " ".join("abcdefghijk")}, {"text": "a b"}, {"text": " ".join("abcdefgh")})
     examples = task.examples(rows, labeled=False)
     features = task.featurize(examples, tokenizer, labeled=False)
-    assert features.feature.tolist() == [0, 0, 0, 1, 2, 2]
+    assert features.feature_index.tolist() == [0, 0, 0, 1, 2, 2]
     # Every window of a text carries the text's own prediction.
-    goods = np.array([0.75, 0.25, 0.875])[features.feature]
+    goods = np.array([0.75, 0.25, 0.875])[features.feature_index]
     predictions = TaskOutputs({"probability": np.stack([1 - goods, goods], axis=1)}, {})
     records = task.decode(examples, features, predictions)
     assert [record["text"] for record in records] == [example.text for example in examples]

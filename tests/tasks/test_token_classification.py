@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy import logged
 
 from flaxbert.config import DataConfig
 from flaxbert.data import readers
@@ -19,12 +20,13 @@ from flaxbert.data.checks import check_examples
 from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.tasks.base import TaskOutputs, score_with_slices
+from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.token_classification import (
     SentenceExample,
     TokenClassification,
     TokenClassificationOptions,
 )
+from flaxbert.types import TaskOutputs
 
 HEIGHT = 40  # rows of every batch: JAX compiles once
 LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
@@ -62,9 +64,9 @@ def create(
     data = DataConfig(max_length=max_length, overlap=overlap, slices=slices)
     if train is None and hf is None and options is None:
         options = TokenClassificationOptions(labels=LABELS)
-    return TokenClassification.create(
-        data, options or TokenClassificationOptions(), train, hf or {}
-    )
+    options = options or TokenClassificationOptions()
+    raw = None if train is None else TokenClassification.read(train, data, options, labeled=True)
+    return TokenClassification.create(data, options, raw, hf or {})
 
 
 def featurize(
@@ -74,7 +76,7 @@ def featurize(
 
 
 def arrays(features: Features, sequence: int = 0) -> dict[str, list[int]]:
-    return {name: array.tolist() for name, array in features.tokens_of(sequence, 0).items()}
+    return {name: array.tolist() for name, array in features.tokens_of(sequence).items()}
 
 
 def run(
@@ -84,21 +86,23 @@ def run(
 
     `logits` [sum(lengths), C] has all sequences end to end; padding gets some of its own.
     """
-    batches = Batches(features, len(features), row_length=40, segments=4, shards=1, steps=1)
-    rows = batches.full_rows(0)
+    batches = Batches(
+        features, len(features), row_length=40, segments=4, data_parallelism=1, steps=1
+    )
+    rows = batches.padded_rows(0)
     assert len(rows) <= HEIGHT
     rows += [[]] * (HEIGHT - len(rows))
     batch = batches.build(rows)
-    noise = np.random.default_rng(1).normal(size=(*batch["input_ids"].shape, logits.shape[1]))
+    noise = np.random.default_rng(1).normal(size=(*batch.input_ids.shape, logits.shape[1]))
     here = {
         sequence: (
             r,
-            slice(begin := int(batch["cls_position"][r, k]), begin + features.lengths[sequence]),
+            slice(begin := int(batch.cls_position[r, k]), begin + features.lengths[sequence]),
         )
         for r, row in enumerate(rows)
         for k, sequence in enumerate(row)
     }
-    parts = [slice(*features.starts[n : n + 2]) for n in range(len(features.lengths))]
+    parts = [slice(*features.sequence_start[n : n + 2]) for n in range(len(features.lengths))]
     for sequence, part in enumerate(parts):
         noise[here[sequence]] = logits[part]
     outputs = {"logits": jnp.asarray(noise, jnp.float32)}
@@ -191,7 +195,7 @@ def test_other_schemes_are_converted_to_iob2_and_that_is_told(scheme: str, caplo
     task = create(rows)
     assert task.labels == ("B-LOC", "I-LOC", "O")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        examples = task.examples(rows, labeled=True)
+        examples = logged(task.examples(rows, labeled=True))
     assert [e.tags for e in examples] == [("B-LOC", "B-LOC", "O"), ("O", "B-LOC", "I-LOC")]
     told = {"BIO": [], "BILOU": ["ner.jsonl: tags in BIOES, converted to IOB2"]}
     expected = told.get(scheme, [f"ner.jsonl: tags in {scheme}, converted to IOB2"])
@@ -215,7 +219,7 @@ def test_types_alone_become_entities_and_that_is_told(
     task = create(rows, options)
     assert task.labels == labels
     with caplog.at_level(logging.INFO, "flaxbert"):
-        (example,) = task.examples(rows, labeled=True)
+        (example,) = logged(task.examples(rows, labeled=True))
     assert example.tags == ("B-PER", "I-PER", "O", "B-LOC")
     assert caplog.messages == ["ner.jsonl: tags in IO, converted to IOB2"]
     assert task.score([example], [{"tags": example.tags}])["f1"] == 1
@@ -229,7 +233,7 @@ def test_labels_beside_those_of_entities_may_be_given() -> None:
 def test_a_stray_inside_tag_becomes_a_start_and_that_is_told(caplog: Any) -> None:
     rows = table("paris/B-LOC london/B-LOC is/O king/I-PER", "old/B-PER king/I-LOC")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        examples = create().examples(rows, labeled=True)
+        examples = logged(create().examples(rows, labeled=True))
     assert [e.tags[-1] for e in examples if e.tags] == ["B-PER", "B-LOC"]
     assert caplog.messages == [
         "ner.jsonl: 2 tags that BIO does not allow where they stand, the first: ner.jsonl:1: "
@@ -303,27 +307,27 @@ def test_bad_rows_are_left_out_and_counted_when_asked(caplog: Any) -> None:
     rows.rows[2].values["tokens"] = "old"
     data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        task = TokenClassification.create(data, TokenClassificationOptions(), rows, {})
+        raw = TokenClassification.read(rows, data, TokenClassificationOptions(), labeled=True)
+        task = TokenClassification.create(data, TokenClassificationOptions(), raw, {})
         assert task.labels == LABELS
-        tags = [example.tags for example in task.examples(rows, labeled=True)]
+        examples = logged(task.resolve(raw))
+        tags = [example.tags for example in examples]
         unlabeled = task.examples(rows, labeled=False)
     assert tags == [("B-LOC", "O"), ("B-PER", "I-PER")]
     assert [example.origin for example in unlabeled] == [f"ner.jsonl:{n}" for n in (1, 2, 4)]
     assert [message for message in caplog.messages if "malformed rows" in message] == [
         "ner.jsonl: 2 malformed rows skipped, the first: ner.jsonl:2: 2 words, but 1 tags."
-    ]  # once, though the rows are read three times
-    assert rows.malformed == 2
+    ]
+    assert examples.malformed == 2
 
 
 def test_a_sentence_with_a_tag_that_is_no_label_is_left_out_and_counted_too() -> None:
     rows = table("paris/B-LOC is/O", "old/B-AGE king/O", "is/O paris/B-LOC")
     data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
     task = TokenClassification.create(data, TokenClassificationOptions(labels=LABELS), None, {})
-    assert [each.origin for each in task.examples(rows, labeled=True)] == [
-        "ner.jsonl:1",
-        "ner.jsonl:3",
-    ]
-    assert rows.malformed == 1
+    examples = task.examples(rows, labeled=True)
+    assert [example.origin for example in examples] == ["ner.jsonl:1", "ner.jsonl:3"]
+    assert examples.malformed == 1
 
 
 @pytest.mark.parametrize(
@@ -388,8 +392,8 @@ def test_types_alone_with_zero_for_outside_are_entities(tmp_path: Path, caplog: 
     rows = columns(tmp_path, "king PER\nin 0\nold 0\nparis LOC\ncity LOC\nis 0\n")
     with caplog.at_level(logging.INFO, "flaxbert"):
         task = create(rows)
+        (example,) = logged(task.examples(rows, labeled=True))
     assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
-    (example,) = task.examples(rows, labeled=True)
     assert example.tags == ("B-PER", "O", "O", "B-LOC", "I-LOC", "O")
     assert "'0' (3 times) as O" in caplog.text
 
@@ -397,7 +401,9 @@ def test_types_alone_with_zero_for_outside_are_entities(tmp_path: Path, caplog: 
 def test_a_zero_that_is_read_as_a_class_is_reported(tmp_path: Path, caplog: Any) -> None:
     rows = columns(tmp_path, "king PER\nqueen PER\nin 0\nparis LOC\n")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        assert create(rows).labels == ("0", "LOC", "PER")
+        task = create(rows)
+        logged(task.examples(rows, labeled=True))
+    assert task.labels == ("0", "LOC", "PER")
     assert "'0' is read as a tag like the others, each word on its own; write O" in caplog.text
 
 
@@ -408,7 +414,7 @@ def test_outside_written_as_zero_leaves_no_entity_out_of_the_score(
     with caplog.at_level(logging.INFO, "flaxbert"):
         rows = columns(tmp_path, content)
         task = create(rows)
-        examples = task.examples(rows, labeled=True)
+        examples = logged(task.examples(rows, labeled=True))
     assert task.labels == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
     assert examples[0].tags == ("O", "B-PER", "O", "B-LOC", "I-LOC")
     assert "ner.conll: tags are read in the usual spelling: '0' (3 times) as O" in caplog.text
@@ -435,18 +441,16 @@ def test_one_odd_tag_is_named_with_its_line_and_its_sentence_alone_left_out(tmp_
         create(columns(tmp_path, content))
     rows = columns(tmp_path, content, on_bad_row="skip")
     data = DataConfig(max_length=16, overlap=4, on_bad_row="skip")
-    task = TokenClassification.create(data, TokenClassificationOptions(), rows, {})
-    assert [e.tokens for e in task.examples(rows, labeled=True)] == [
-        ("old", "king"),
-        ("food", "king"),
-    ]
-    assert rows.malformed == 1
+    raw = TokenClassification.read(rows, data, TokenClassificationOptions(), labeled=True)
+    examples = TokenClassification.create(data, TokenClassificationOptions(), raw, {}).resolve(raw)
+    assert [e.tokens for e in examples] == [("old", "king"), ("food", "king")]
+    assert examples.malformed == 1
 
 
 def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, caplog: Any) -> None:
     rows = columns(tmp_path, "# id 1 x\nold O\nking O\nking I-PER\n\nparis B-PER\n")
     with caplog.at_level(logging.INFO, "flaxbert"):
-        create(rows)
+        logged(create(rows).examples(rows, labeled=True))
     assert "ner.conll:4: I-PER behind O (word 3, 'king')" in caplog.text
 
 
@@ -518,7 +522,7 @@ def test_prediction_needs_no_tags(tokenizer: Any) -> None:
     rows = Table("x.conll", [Record({"tokens": ["paris", "is"]}, "x.conll:1")])
     task = create(slices="column2")
     examples = task.examples(rows, labeled=False)
-    assert examples == [SentenceExample(("paris", "is"), None, None, "x.conll:1")]
+    assert list(examples) == [SentenceExample(("paris", "is"), None, None, "x.conll:1")]
     assert "label" not in task.featurize(examples, tokenizer, labeled=False).tokens
 
 
@@ -550,10 +554,10 @@ def test_other_pieces_take_no_part(tokenizer: Any) -> None:
     assert weight == 4
     for place in (0, 2, 3, 7, 8):  # the special tokens and the later pieces
         logits[place] = 100 * chance.normal(size=5)
-        features.tokens["label"][place] = chance.integers(5)
+        features.per_token["label"][place] = chance.integers(5)
     (same, _), changed = run(task, features, logits)
     assert same == pytest.approx(total, rel=1e-6)
-    assert not np.array_equal(changed.tokens["tag"], predictions.tokens["tag"])
+    assert not np.array_equal(changed.tokens["tag"], predictions.per_token["tag"])
     decoded = [task.decode(examples, features, each) for each in (predictions, changed)]
     assert decoded[0] == decoded[1]
 
@@ -603,7 +607,7 @@ def test_a_gold_tag_on_a_word_without_any_piece_still_counts(tokenizer: Any) -> 
     task = create()
     examples = task.examples(invisible_rows(), labeled=True)
     features = featurize(task, examples, tokenizer)
-    _, predictions = run(task, features, np.eye(5)[features.tokens["label"]])
+    _, predictions = run(task, features, np.eye(5)[features.per_token["label"]])
     found = task.score(examples, task.decode(examples, features, predictions))
     assert found["recall"] == 0  # the gold entity is two words long, the found one has the first
     assert found["token_accuracy"] == 5 / 6
@@ -708,9 +712,9 @@ def test_each_word_counts_once_in_the_window_with_most_context(
     assert features.lengths.max() == max_length
     assert len(features) > len(examples)
     places = brute_places(task, examples, tokenizer, features)
-    owner = np.repeat(features.example, features.lengths)
-    marked = np.flatnonzero(features.tokens["first"])
-    found = [(int(owner[p]), int(features.tokens["word"][p]), int(p)) for p in marked]
+    owner = np.repeat(features.example_index, features.lengths)
+    marked = np.flatnonzero(features.per_token["first"])
+    found = [(int(owner[p]), int(features.per_token["word"][p]), int(p)) for p in marked]
     assert sorted(found) == sorted((*key, place) for key, place in places.items())
     visible = sum(bool(tokenizer.tokenize(word)) for e in examples for word in e.tokens)
     assert len(found) == visible
@@ -762,7 +766,7 @@ def test_decoded_gold_scores_1(max_length: int, overlap: int, tokenizer: Any) ->
         row.values["tokens"] = [word.strip("\u200b") or "old" for word in row.values["tokens"]]
     examples = task.examples(rows, labeled=True)
     features = featurize(task, examples, tokenizer)
-    _, predictions = run(task, features, np.eye(5)[features.tokens["label"]])
+    _, predictions = run(task, features, np.eye(5)[features.per_token["label"]])
     records = task.decode(examples, features, predictions)
     assert [tuple(record["tags"]) for record in records] == [e.tags for e in examples]
     found = task.score(examples, records)
@@ -838,9 +842,8 @@ def test_a_column_of_the_file_gives_slices(tmp_path: Path) -> None:
 
 def test_a_sentence_of_two_slices_is_refused_with_its_line(tmp_path: Path) -> None:
     rows = read(tmp_path, "paris en B-LOC\n\nla es O\nis en O\n")
-    task = create(rows, slices="column2")
     with pytest.raises(DataError, match=r"ner\.conll:3: column2 has several .*\['en', 'es'\]"):
-        task.examples(rows, labeled=True)
+        create(rows, slices="column2")
 
 
 def test_the_table_names_entities() -> None:

@@ -203,8 +203,8 @@ def thresholds(workdir: Path) -> dict[str, float]:
 
 def noted(workdir: Path) -> dict[int, Any]:
     """{step: thresholds} of the checkpoints."""
-    notes = (workdir / "checkpoints").glob("*/notes.json")
-    return {int(p.parent.name): json.loads(p.read_text())["thresholds"] for p in notes}
+    files = (workdir / "checkpoints").glob("*/metadata.json")
+    return {int(p.parent.name): json.loads(p.read_text())["thresholds"] for p in files}
 
 
 def lines(workdir: Path, name: str = "eval_predictions.jsonl") -> list[dict[str, Any]]:

@@ -28,15 +28,15 @@ def devices(monkeypatch):
 def order(monkeypatch) -> list[list[int]]:
     """The sequences of each step that was trained on."""
     seen: list[list[int]] = []
-    full_rows = Batches.full_rows
+    padded_rows = Batches.padded_rows
 
     def spied(self: Batches, step: int):
-        rows = full_rows(self, step)
+        rows = padded_rows(self, step)
         if self.seed is not None:
             seen.append(sorted(sequence for row in rows for sequence in row))
         return rows
 
-    monkeypatch.setattr(Batches, "full_rows", spied)
+    monkeypatch.setattr(Batches, "padded_rows", spied)
     monkeypatch.setattr(Batches, "padding_share", lambda self: 0.0)  # it looks at all steps again
     return seen
 

@@ -59,8 +59,9 @@ def bench(request, one_layer, tmp_path_factory) -> Bench:
     if task == "pretraining":  # its sequences fill their room: two of them for a row
         config.data.max_length = 14
     table = datasets.read_table(config.data, "train")
-    setup = setups.prepare(config, config.model.init, table)
-    examples = setup.task.examples(table, labeled=True)
+    raw = setups.read_examples(config, table, labeled=True)
+    setup = setups.prepare(config, config.model.init, raw)
+    examples = setup.task.resolve(raw)
     data = setup.dataset(examples, table, batch_size=24, labeled=True, training=False)
     params = setup.load_params()
     # As in conftest: a new head's outputs barely depend on its input.
@@ -130,7 +131,7 @@ def test_nothing_in_padding_counts(bench):
     dirty["input_ids"][empty] = noise.integers(5, 60, empty.sum())
     dirty["position_ids"][empty] = noise.integers(0, 60, empty.sum())
     slots = clean["weight"] == 0
-    for name in [*bench.features.positions, *bench.features.slots]:
+    for name in [*bench.features.token_indices, *bench.features.per_sequence]:
         dirty[name][slots] = 1
     expected = loss_and_gradient(bench, clean)
     assert_same(bench, loss_and_gradient(bench, dirty), expected)
@@ -167,8 +168,8 @@ def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps:
         seed=3,
         log_every=1,
     )
-    batches = bench.batches(shards=8, parts=accumulation_steps)
-    batch = sharding.make_global_batch(batches.full_rows(0), batches.build, mesh)
+    batches = bench.batches(data_parallelism=8, microbatches=accumulation_steps)
+    batch = sharding.make_global_batch(batches.padded_rows(0), batches.build, mesh)
     between, first = run(start, batch)
     after, second = run(between, batch)
     return jax.device_get(((first, second), after.opt_state[0].trace))

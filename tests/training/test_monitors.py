@@ -16,7 +16,7 @@ from flaxbert.errors import DivergedError
 from flaxbert.metrics.chance import worse_than_chance
 from flaxbert.pipeline import predictor
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import prepare, read_examples
 from flaxbert.pipeline.predictor import Evaluator
 from flaxbert.runtime import checkpoint, sharding
 from flaxbert.training.monitors import LearningMonitor, falls
@@ -40,7 +40,7 @@ def poisoned(monkeypatch) -> set[int]:
     def spoilt(self: Batches, rows, step=0):
         batch = build(self, rows, step)
         if step + 1 in steps and self.seed is not None:
-            batch["weight"] = batch["weight"] * np.float32("nan")
+            batch.weight = batch.weight * np.float32("nan")
         return batch
 
     monkeypatch.setattr(Batches, "build", spoilt)
@@ -58,7 +58,7 @@ def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, po
     assert "train.jsonl:" in message
     assert "--config.train.max_nonfinite_steps=10" in message
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
-    assert kept.newest() == 4  # and not the step that was bad
+    assert kept.latest_step() == 4  # and not the step that was bad
     kept.close()
     assert [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()] \
         == [2, 4, 4]  # fmt: skip
@@ -243,7 +243,8 @@ def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
     one_layer, tmp_path, caplog, monkeypatch
 ):
     config = make_config("classification", one_layer, tmp_path, count=64)
-    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    table = read_table(config.data, "train")
+    setup = prepare(config, config.model.init, read_examples(config, table, labeled=True))
     evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=True)
     wrong = [{"label": LABELS[1 - example.label]} for example in evaluator.examples]
     monkeypatch.setattr(type(setup.task), "decode", lambda *_: wrong)
@@ -311,7 +312,8 @@ def test_of_several_hosts_one_warns(caplog):
 def test_predictions_that_are_not_finite_are_none(one_layer, tmp_path):
     # The best tag among NaN is the first: nothing that leaves the device shows it.
     config = make_config("token_classification", one_layer, tmp_path, count=8)
-    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    table = read_table(config.data, "train")
+    setup = prepare(config, config.model.init, read_examples(config, table, labeled=True))
     evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=False)
     params = setup.load_params()
     table = params["encoder"]["embeddings"]["word"]["embedding"]

@@ -18,7 +18,7 @@ from flaxbert.data import batching
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import prepare, read_examples
 from flaxbert.pipeline.predictor import Evaluation, Evaluator
 from flaxbert.pretrained import formats
 from flaxbert.runtime import files
@@ -125,7 +125,8 @@ def test_the_exported_tokenizer_cuts_nothing(finished):
 def test_the_exported_tokenizer_takes_as_many_tokens_as_the_model(config, tmp_path, positions):
     config = copy.deepcopy(config)
     config.model.max_position_embeddings = positions
-    setup = prepare(config, config.model.init, read_table(config.data, "train"))
+    table = read_table(config.data, "train")
+    setup = prepare(config, config.model.init, read_examples(config, table, labeled=True))
     setup.export(None, tmp_path / "export")
     taken, table = (
         formats.read_json(tmp_path / "export" / file)[key]

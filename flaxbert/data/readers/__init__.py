@@ -49,8 +49,8 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         if matches := files(spec):
             tables = [read(str(file), data, split=split) for file in matches]
             all_rows = [row for table in tables for row in table.rows]
-            told = sum((table.issues for table in tables), collections.Counter[Issue]())
-            return Table(spec, all_rows, _same_names(tables), told)
+            issues = tuple(issue for table in tables for issue in table.issues)
+            return Table(spec, all_rows, _same_names(tables), issues)
         if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
@@ -61,18 +61,18 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
     if not path.is_file():
         raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
     rows: list[Record] = []
-    faults: list[DataError] = []
-    remarks: list[Issue] = []
+    errors: list[DataError] = []
+    notes: list[Issue] = []
     try:
-        form, remark = form_of(path, data)
-        remarks += [remark] if remark else []
+        form, note = form_of(path, data)
+        notes += [note] if note else []
         for record in READERS[form](path, data):
             if isinstance(record, Record):
                 rows.append(record)
             elif isinstance(record, Issue):
-                remarks.append(record)
+                notes.append(record)
             elif data.on_bad_row == "skip":
-                faults.append(record)
+                errors.append(record)
             else:
                 raise DataError(
                     f"{record} Fix the line, or leave such lines out with "
@@ -82,12 +82,11 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
-    refuse_systematic(faults, len(rows) + len(faults), "lines")
-    table = Table(spec, rows, _parquet_names(path) if form == "parquet" else {})
-    table.tell([Issue(MALFORMED, "", str(fault)) for fault in faults], "malformed lines skipped")
-    for each in remarks:
-        table.remark(each)
-    return table
+    refuse_systematic(errors, len(rows) + len(errors), "lines")
+    group = spec, "malformed lines skipped"
+    malformed = [Issue(MALFORMED, "", str(error), group) for error in errors]
+    names = _parquet_names(path) if form == "parquet" else {}
+    return Table(spec, rows, names, (*malformed, *notes))
 
 
 def form_of(path: Path, data: DataConfig) -> tuple[str, Issue | None]:

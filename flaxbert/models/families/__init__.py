@@ -1,4 +1,4 @@
-"""The families of encoders that are read and written, by the `model_type` of their config.json."""
+"""The supported families of encoders, by the `model_type` of their config.json."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ FAMILIES: dict[str, Family] = {
 
 
 def read_config(hf: Mapping[str, Any], **runtime: Any) -> EncoderConfig:
-    """Read a `config.json` (already parsed); `runtime` sets fields that it does not hold.
+    """Return the configuration in a parsed `config.json`; `runtime` sets the fields it lacks.
 
     Raises:
-      WeightsError: for another architecture, an absent size, or an unknown activation.
+      WeightsError: for another architecture, a missing size, or an unknown activation.
     """
     model_type = hf.get("model_type", "bert")
     if model_type not in FAMILIES:

@@ -1,4 +1,4 @@
-"""ALBERT: BERT's encoder with layers that share parameters, and narrow, projected embeddings.
+"""ALBERT: BERT's encoder with shared layer parameters and narrow, projected embeddings.
 
 Lan et al. 2020, arXiv:1909.11942.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, plain_encoder, take
+from flaxbert.models.families.base import Family, config_from_hf, reject_unsupported
 from flaxbert.models.families.bert import CLASSIFIER, EMBEDDINGS
 
 LAYER = {
@@ -23,7 +23,7 @@ LAYER = {
 GROUP = "encoder.albert_layer_groups.{g}.albert_layers.{j}"
 
 POOLER = {"pooler/dense": "albert.pooler"}
-WORDS = {
+MLM = {
     "transform/dense": "predictions.dense",
     "transform/norm": "predictions.LayerNorm",
     "word_bias": "predictions.bias",
@@ -31,8 +31,8 @@ WORDS = {
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration."""
-    plain_encoder(hf)
+    """Return the configuration in a parsed config.json."""
+    reject_unsupported(hf)
     # transformers' defaults
     defaults = {
         "embedding_size": 128,
@@ -43,27 +43,35 @@ def read(hf: Mapping[str, Any]) -> BertConfig:
         "attention_probs_dropout_prob": 0.0,
         "classifier_dropout_prob": 0.1,
     }
-    return take(defaults | dict(hf), BertConfig, {"classifier_dropout_prob": "classifier_dropout"})
+    return config_from_hf(
+        defaults | dict(hf), BertConfig, {"classifier_dropout_prob": "classifier_dropout"}
+    )
 
 
 FAMILY = Family(
     classes={"albert": "Albert"},
     read=read,
-    make=Bert,
+    build=Bert,
     prefix="albert",
-    encoder=EMBEDDINGS
+    encoder_names=EMBEDDINGS
     | {"embeddings/project": "encoder.embedding_hidden_mapping_in"}
-    | {f"layers/{{i}}/{a}": f"{GROUP}.{b}" for a, b in LAYER.items()},
+    | {f"layers/{{i}}/{ours}": f"{GROUP}.{theirs}" for ours, theirs in LAYER.items()},
     heads={
         "Model": POOLER,
         "ForSequenceClassification": POOLER | CLASSIFIER,
         "ForMultipleChoice": POOLER | CLASSIFIER,
         "ForTokenClassification": CLASSIFIER,
         "ForQuestionAnswering": {"classifier": "qa_outputs"},
-        "ForMaskedLM": WORDS,
-        "ForPreTraining": POOLER | WORDS | {"next_sentence": "sop_classifier.classifier"},
+        "ForMaskedLM": MLM,
+        "ForPreTraining": POOLER | MLM | {"next_sentence": "sop_classifier.classifier"},
     },
-    parts=("albert.pooler.", "classifier.", "qa_outputs.", "predictions.", "sop_classifier."),
+    head_prefixes=(
+        "albert.pooler.",
+        "classifier.",
+        "qa_outputs.",
+        "predictions.",
+        "sop_classifier.",
+    ),
     tied={
         "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
         "predictions.decoder.bias": "predictions.bias",

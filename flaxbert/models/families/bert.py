@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, plain_encoder, take
+from flaxbert.models.families.base import Family, config_from_hf, reject_unsupported
 
 LAYER = {
     "attention/query": "attention.self.query",
@@ -24,10 +24,12 @@ EMBEDDINGS = {
     "embeddings/norm": "embeddings.LayerNorm",
 }
 
-ENCODER = EMBEDDINGS | {f"layers/{{i}}/{a}": f"encoder.layer.{{i}}.{b}" for a, b in LAYER.items()}
+ENCODER = EMBEDDINGS | {
+    f"layers/{{i}}/{ours}": f"encoder.layer.{{i}}.{theirs}" for ours, theirs in LAYER.items()
+}
 
 POOLER = {"pooler/dense": "bert.pooler.dense"}
-WORDS = {
+MLM = {
     "transform/dense": "cls.predictions.transform.dense",
     "transform/norm": "cls.predictions.transform.LayerNorm",
     "word_bias": "cls.predictions.bias",
@@ -37,17 +39,17 @@ CLASSIFIER = {"classifier": "classifier"}
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration."""
-    plain_encoder(hf)
-    return take(hf, BertConfig, {})
+    """Return the configuration in a parsed config.json."""
+    reject_unsupported(hf)
+    return config_from_hf(hf, BertConfig, {})
 
 
 FAMILY = Family(
     classes={"bert": "Bert"},
     read=read,
-    make=Bert,
+    build=Bert,
     prefix="bert",
-    encoder=ENCODER,
+    encoder_names=ENCODER,
     heads={
         "Model": POOLER,
         "ForSequenceClassification": POOLER | CLASSIFIER,
@@ -55,10 +57,16 @@ FAMILY = Family(
         "ForNextSentencePrediction": POOLER | {"classifier": NEXT_SENTENCE},
         "ForTokenClassification": CLASSIFIER,
         "ForQuestionAnswering": {"classifier": "qa_outputs"},
-        "ForMaskedLM": WORDS,
-        "ForPreTraining": POOLER | WORDS | {"next_sentence": NEXT_SENTENCE},
+        "ForMaskedLM": MLM,
+        "ForPreTraining": POOLER | MLM | {"next_sentence": NEXT_SENTENCE},
     },
-    parts=("bert.pooler.", "classifier.", "qa_outputs.", "cls.predictions.", "cls.seq_relation"),
+    head_prefixes=(
+        "bert.pooler.",
+        "classifier.",
+        "qa_outputs.",
+        "cls.predictions.",
+        "cls.seq_relation",
+    ),
     tied={
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, take
+from flaxbert.models.families.base import Family, config_from_hf
 from flaxbert.models.families.bert import CLASSIFIER, EMBEDDINGS
 
 LAYER = {
@@ -37,9 +37,9 @@ POOLED = CLASSIFIER | {"pooler/dense": "pre_classifier"}
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration."""
+    """Return the configuration in a parsed config.json."""
     defaults = {"seq_classif_dropout": 0.2, "qa_dropout": 0.1}  # transformers'
-    return take(
+    return config_from_hf(
         defaults | dict(hf),
         BertConfig,
         NAMES,
@@ -53,10 +53,13 @@ def read(hf: Mapping[str, Any]) -> BertConfig:
 FAMILY = Family(
     classes={"distilbert": "DistilBert"},
     read=read,
-    make=Bert,
+    build=Bert,
     prefix="distilbert",
-    encoder=EMBEDDINGS
-    | {f"layers/{{i}}/{a}": f"transformer.layer.{{i}}.{b}" for a, b in LAYER.items()},
+    encoder_names=EMBEDDINGS
+    | {
+        f"layers/{{i}}/{ours}": f"transformer.layer.{{i}}.{theirs}"
+        for ours, theirs in LAYER.items()
+    },
     heads={
         "Model": {},
         "ForSequenceClassification": POOLED,
@@ -69,7 +72,7 @@ FAMILY = Family(
             "word_bias": "vocab_projector.bias",
         },
     },
-    parts=("pre_classifier.", "classifier.", "qa_outputs.", "vocab_"),
+    head_prefixes=("pre_classifier.", "classifier.", "qa_outputs.", "vocab_"),
     tied={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
     untied={"decoder/embedding": "vocab_projector.weight"},
 )

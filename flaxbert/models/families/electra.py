@@ -1,7 +1,7 @@
-"""ELECTRA: BERT's encoder, trained to tell replaced tokens. Clark et al. 2020, arXiv:2003.10555.
+"""ELECTRA: BERT's encoder, trained to detect replaced tokens. Clark et al. 2020, arXiv:2003.10555.
 
-The small models' embeddings are narrower than the encoder and projected to its width; so are a
-generator's, which is a masked language model. Classifiers have a GELU where BERT's have tanh.
+The embeddings of small models, and of generators (masked language models), are narrower than the
+encoder and projected to its width. Classifiers have a GELU where BERT's have tanh.
 """
 
 from collections.abc import Mapping
@@ -9,25 +9,27 @@ from typing import Any
 
 from flaxbert.errors import WeightsError
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, plain_encoder, take
+from flaxbert.models.families.base import Family, config_from_hf, reject_unsupported
 from flaxbert.models.families.bert import CLASSIFIER, ENCODER
 
 SUMMARY = {"summary_type": "first", "summary_activation": "gelu", "summary_use_proj": True}
-"""Keys of config.json: how published checkpoints sum up a sequence."""
+"""Keys of config.json that describe the pooler, with the values of all published checkpoints."""
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration.
+    """Return the configuration in a parsed config.json.
 
     Raises:
-      WeightsError: for another summary of a sequence, by which choices are scored.
+      WeightsError: for another pooler, which the multiple-choice head would need.
     """
-    plain_encoder(hf)
+    reject_unsupported(hf)
     for key, value in SUMMARY.items():
         if hf.get(key, value) != value:
-            raise WeightsError(f"config.json: {key} is {hf[key]!r}; flaxbert has {value!r} alone.")
+            raise WeightsError(
+                f"config.json: {key} is {hf[key]!r}; flaxbert only supports {value!r}."
+            )
     width = hf.get("embedding_size", 128)  # transformers' default
-    return take(
+    return config_from_hf(
         hf,
         BertConfig,
         {},
@@ -41,9 +43,9 @@ def read(hf: Mapping[str, Any]) -> BertConfig:
 FAMILY = Family(
     classes={"electra": "Electra"},
     read=read,
-    make=Bert,
+    build=Bert,
     prefix="electra",
-    encoder=ENCODER | {"embeddings/project": "embeddings_project"},
+    encoder_names=ENCODER | {"embeddings/project": "embeddings_project"},
     heads={
         "Model": {},
         "ForSequenceClassification": {
@@ -63,7 +65,7 @@ FAMILY = Family(
             "classifier": "discriminator_predictions.dense_prediction",
         },
     },
-    parts=(
+    head_prefixes=(
         "classifier.",
         "sequence_summary.",
         "qa_outputs.",

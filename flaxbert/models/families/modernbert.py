@@ -1,10 +1,10 @@
-"""ModernBERT's names and sizes; the architecture: models/modernbert.py."""
+"""ModernBERT: names and constants. The architecture is in models/modernbert.py."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.errors import WeightsError
-from flaxbert.models.families.base import Family, take
+from flaxbert.models.families.base import Family, config_from_hf
 from flaxbert.models.families.bert import CLASSIFIER
 from flaxbert.models.modernbert import ModernBert, ModernBertConfig
 
@@ -22,24 +22,24 @@ TOKENS = CLASSIFIER | {"transform/dense": "head.dense", "transform/norm": "head.
 
 
 def read(hf: Mapping[str, Any]) -> ModernBertConfig:
-    """A parsed config.json, of transformers 4 or 5 -> configuration.
+    """Return the configuration in a parsed config.json of transformers 4 or 5.
 
     Raises:
       WeightsError: for scaled rotary positions.
     """
-    every = hf.get("global_attn_every_n_layers", 3)
-    kinds = hf.get("layer_types") or [
-        "sliding_attention" if index % every else "full_attention"
+    period = hf.get("global_attn_every_n_layers", 3)
+    layer_types = hf.get("layer_types") or [
+        "sliding_attention" if index % period else "full_attention"
         for index in range(hf.get("num_hidden_layers", 0))
     ]
     thetas = {}
-    for ours, kind in (("global", "full_attention"), ("local", "sliding_attention")):
-        rope = (hf.get("rope_parameters") or {}).get(kind) or {}
+    for reach, layer_type in (("global", "full_attention"), ("local", "sliding_attention")):
+        rope = (hf.get("rope_parameters") or {}).get(layer_type) or {}
         if rope.get("rope_type", "default") != "default" or hf.get("rope_scaling"):
             raise WeightsError("config.json: scaled rotary positions are not supported.")
-        theta = rope.get("rope_theta", hf.get(f"{ours}_rope_theta"))
+        theta = rope.get("rope_theta", hf.get(f"{reach}_rope_theta"))
         if theta is not None:
-            thetas[f"{ours}_rope_theta"] = float(theta)
+            thetas[f"{reach}_rope_theta"] = float(theta)
     # transformers' defaults
     defaults = {
         "norm_eps": 1e-5,
@@ -58,12 +58,12 @@ def read(hf: Mapping[str, Any]) -> ModernBertConfig:
         "decoder_bias": "word_bias",
     }
     full = defaults | dict(hf)
-    config = take(
+    config = config_from_hf(
         full,
         ModernBertConfig,
         names,
         **thetas,
-        layer_types=tuple(kinds),
+        layer_types=tuple(layer_types),
         pooler_norm=True,
         transform_tokens=True,
         word_act=full["classifier_activation"],
@@ -80,9 +80,9 @@ def read(hf: Mapping[str, Any]) -> ModernBertConfig:
 FAMILY = Family(
     classes={"modernbert": "ModernBert"},
     read=read,
-    make=ModernBert,
+    build=ModernBert,
     prefix="model",
-    encoder={
+    encoder_names={
         "embeddings/word": "embeddings.tok_embeddings",
         "embeddings/norm": "embeddings.norm",
         **{f"layers/{{i}}/{ours}": f"layers.{{i}}.{theirs}" for ours, theirs in LAYER.items()},
@@ -100,7 +100,7 @@ FAMILY = Family(
             "word_bias": "decoder.bias",
         },
     },
-    parts=("head.", "classifier.", "decoder."),
+    head_prefixes=("head.", "classifier.", "decoder."),
     tied={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
     untied={"decoder/embedding": "decoder.weight"},
 )

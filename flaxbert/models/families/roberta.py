@@ -1,8 +1,8 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau et al. 2020, arXiv:1911.02116).
 
-BERT's encoder, trained longer without next sentence prediction. Two rows of the position table
-before a text's first are the padding's, and there is one token type. Its classifier has a layer of
-its own instead of BERT's pooler, with dropout before it.
+BERT's encoder, trained longer and without next-sentence prediction. Position 0 is row 2 of the
+position table, because rows 0 and 1 are reserved for padding. There is one token type. The
+classifier has its own hidden layer instead of BERT's pooler, with dropout before it.
 """
 
 from collections.abc import Mapping
@@ -10,36 +10,36 @@ from typing import Any
 
 from flaxbert.errors import WeightsError
 from flaxbert.models.bert import Bert, BertConfig
-from flaxbert.models.families.base import Family, plain_encoder, take
+from flaxbert.models.families.base import Family, config_from_hf, reject_unsupported
 from flaxbert.models.families.bert import CLASSIFIER, ENCODER
 
 POOLER = {"pooler/dense": "roberta.pooler.dense"}
 
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
-    """A parsed config.json -> configuration; positions begin behind the padding's.
+    """Return the configuration in a parsed config.json; positions start after the padding's row.
 
     Raises:
-      WeightsError: without a number of the padding token.
+      WeightsError: if the id of the padding token is missing.
     """
-    plain_encoder(hf)
+    reject_unsupported(hf)
     padding = hf.get("pad_token_id", 1)
     if not isinstance(padding, int):
         raise WeightsError(
-            f"config.json: pad_token_id is {padding!r}; positions are counted from it, so it has "
-            "to be the padding token's number, which is 1 in all published checkpoints."
+            f"config.json: pad_token_id is {padding!r}; positions are counted from it, so it must "
+            "be the id of the padding token, which is 1 in all published checkpoints."
         )
-    return take(
-        hf, BertConfig, {}, first_position=padding + 1, pooler_dropout=True, word_act="gelu"
+    return config_from_hf(
+        hf, BertConfig, {}, position_offset=padding + 1, pooler_dropout=True, word_act="gelu"
     )
 
 
 FAMILY = Family(
     classes={"roberta": "Roberta", "xlm-roberta": "XLMRoberta"},
     read=read,
-    make=Bert,
+    build=Bert,
     prefix="roberta",
-    encoder=ENCODER,
+    encoder_names=ENCODER,
     heads={
         "Model": POOLER,
         "ForSequenceClassification": {
@@ -55,7 +55,7 @@ FAMILY = Family(
             "word_bias": "lm_head.bias",
         },
     },
-    parts=("roberta.pooler.", "classifier.", "qa_outputs.", "lm_head."),
+    head_prefixes=("roberta.pooler.", "classifier.", "qa_outputs.", "lm_head."),
     tied={
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",

@@ -1,5 +1,6 @@
 """TensorBoard scalars."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,34 +11,38 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 
 class TensorBoardTracker:
-    """TensorBoard's scalars, written by the caller.
+    """A TensorBoard log of scalars, written in the caller's thread.
 
-    tensorboardX's own SummaryWriter writes in a thread. A full disk ends that thread, and whoever
-    gives it the next scalar waits for good.
+    tensorboardX's own SummaryWriter writes in another thread. A full disk ends that thread, and
+    the next call with a scalar would block forever.
     """
 
     FLUSH_SECONDS = 30.0
 
-    def __init__(self, directory: Path, *, first: int):
-        """Open a new file; what files before it say of step `first` and later is hidden."""
+    def __init__(self, directory: Path, *, first_step: int):
+        """Open a new file; TensorBoard hides what earlier files have from `first_step` on."""
         directory.mkdir(parents=True, exist_ok=True)
         self._events = EventsWriter(str(directory / "events"))
         start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(wall_time=time.time(), step=first, session_log=start))
-        self.flush()
+        self._events.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+        self.sync()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a point to the curve of each metric."""
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a point to the curve of each metric that is finite."""
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        ]
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
         self._events.write_event(event)
-        if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
-            self.flush()
+        if time.monotonic() - self._last_flush > self.FLUSH_SECONDS:
+            self.sync()
 
-    def flush(self) -> None:
-        """Let readers see what there is."""
+    def sync(self) -> None:
+        """Flush, so that readers see every point."""
         self._events.flush()
-        self._flushed = time.monotonic()
+        self._last_flush = time.monotonic()
 
     def close(self) -> None:
         """Flush and close."""

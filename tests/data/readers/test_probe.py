@@ -52,10 +52,10 @@ def answered(tokenizer: Any, context: str, answer: str, **lengths: int) -> list[
     example = Question("q", "who?", context, ((answer, context.index(answer)),), None, "x.json:1")
     features = task.featurize([example], tokenizer, labeled=True)
     texts = []
-    for window, first in enumerate(features.starts[:-1]):
-        start, end = (int(features.positions[side][window]) for side in ("start", "end"))
+    for window, first in enumerate(features.sequence_start[:-1]):
+        start, end = (int(features.token_indices[side][window]) for side in ("start", "end"))
         if start > 0:
-            begin, stop = (features.tokens[f"char_{side}"] for side in ("start", "end"))
+            begin, stop = (features.per_token[f"char_{side}"] for side in ("start", "end"))
             record = task._record(example, (0.0, begin[first + start], stop[first + end]), 0.0)
             assert context[record["start"] : record["end"]] == record["answer"]
             texts.append(record["answer"])

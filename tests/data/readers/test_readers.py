@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from toy import logged
 
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import readers
@@ -711,7 +712,7 @@ def test_malformed_lines_are_skipped_and_counted_when_asked(
 ) -> None:
     (tmp_path / "a.conll").write_text(BROKEN)
     with caplog.at_level("INFO", "flaxbert"):
-        table = pattern(tmp_path, name, on_bad_row="skip")
+        table = logged(pattern(tmp_path, name, on_bad_row="skip"))
     assert [row.values["tokens"] for row in table.rows] == [["Paris"], ["Good"]]
     (message,) = caplog.messages
     for part in (f"{tmp_path}/a.conll: 2 malformed lines skipped", "a.conll:2: columns: 1"):
@@ -735,7 +736,7 @@ def test_malformed_records_of_other_formats_are_skipped_too(
 ) -> None:
     (tmp_path / name).write_text(content)
     with caplog.at_level("INFO", "flaxbert"):
-        table = pattern(tmp_path, name, on_bad_row="skip")
+        table = logged(pattern(tmp_path, name, on_bad_row="skip"))
     assert [row.values for row in table.rows] == [
         {"text": "fine", "label": "good"},
         {"text": "last", "label": "bad"},

@@ -1,0 +1,200 @@
+"""Evaluation: run a model over a data set, decode its outputs, score them."""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from flaxbert.errors import DivergedError, Preempted
+from flaxbert.metrics.chance import worse_than_chance
+from flaxbert.pipeline.datasets import Dataset
+from flaxbert.pipeline.loader import AHEAD, Loader
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
+from flaxbert.runtime import memory, multihost
+from flaxbert.runtime.compilation import compile_buckets
+from flaxbert.runtime.preemption import Preemption
+from flaxbert.runtime.progress import Progress
+from flaxbert.tasks.base import Task, score_with_slices
+from flaxbert.types import Losses, Metrics, Params, Prediction, TaskOutputs, WeightedSum
+
+log = logging.getLogger("flaxbert")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation."""
+
+    predictions: list[Prediction]
+    """In the order of the examples. Without labels only the first host has them."""
+    metrics: Metrics
+
+
+class Evaluator:
+    """One data set, evaluated as often as needed with one compiled program per bucket size."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        data: Dataset,
+        *,
+        step: PredictStep | None = None,
+        quiet: bool = False,
+    ):
+        """Create an evaluator.
+
+        Args:
+          pipeline: task and model.
+          data: what is evaluated.
+          step: a forward step that was compiled elsewhere, or compiles when it is called.
+          quiet: show no progress, and build each batch when it is needed.
+        """
+        self._pipeline, self.data, self._quiet = pipeline, data, quiet
+        self._loader = Loader(data.batches, pipeline.mesh, ahead=0 if quiet else AHEAD)
+        self._step = step
+        self._warned = False
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics that `run` may give, without `perf/...`.
+
+        Some depend on the data: without answerable questions there is no F1 of these.
+        """
+        task = self._pipeline.task
+        names = list(task.score([], []))
+        slices = sorted({e.slice for e in self.data.examples if e.slice is not None})
+        losses = mean_losses({name: WeightedSum(0.0, 0.0) for name in task.loss_names})
+        return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether lower values of a metric are better; a slice's are as the whole's."""
+        task, name = self._pipeline.task, metric.partition("/")[0]
+        return name in ("loss", *task.loss_names, *task.lower_is_better)
+
+    def compile(self, params: Params) -> None:
+        """Compile for every bucket size now; otherwise `run` does it."""
+        pipeline, batches = self._pipeline, self.data.batches
+        step = make_predict_step(
+            pipeline.model, pipeline.task, pipeline.mesh, labeled=self.data.labeled
+        )
+        with memory.explain_exhaustion(
+            "compiling an evaluation", memory.EVALUATION, batches.largest_shape
+        ):
+            self._step = compile_buckets(step, params, batches.bucket_sizes, self._loader.empty)
+
+    def run(
+        self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
+    ) -> Evaluation:
+        """Predict, decode, and score where there are labels.
+
+        Args:
+          params: on the devices.
+          task: with fitted thresholds; by default the pipeline's.
+          preemption: asked before each batch.
+
+        Returns:
+          The predictions, and the metrics: the task's, `loss`, each slice's (`accuracy/en`), and
+          under `perf/` those that depend on the clock.
+
+        Raises:
+          Preempted: if a signal came.
+          DivergedError: for outputs that are not finite.
+        """
+        if self._step is None:
+            self.compile(params)
+        task, data = task or self._pipeline.task, self.data
+        start = time.perf_counter()
+        outputs, losses = self._forward(params, preemption or Preemption())
+        # Every host needs the scores, since thresholds and the best weights follow from them;
+        # without labels the predictions are only written.
+        predictions: list[Prediction] = []
+        if data.labeled or multihost.is_lead_host():
+            predictions = task.decode(data.examples, data.batches.features, outputs)
+        metrics: Metrics = {}
+        if data.labeled:
+            metrics = score_with_slices(task, data.examples, predictions) | mean_losses(losses)
+            self._warn_if_worse_than_chance(task, predictions)
+        seconds = time.perf_counter() - start
+        metrics["perf/eval_seconds"] = seconds
+        metrics["perf/eval_examples_per_s"] = len(data.examples) / seconds
+        return Evaluation(predictions, metrics)
+
+    def outputs(self, params: Params) -> TaskOutputs:
+        """Return what predictions are made of, for every feature in the features' order."""
+        if self._step is None:
+            self.compile(params)
+        outputs, _ = self._forward(params, Preemption())
+        return outputs
+
+    def _forward(self, params: Params, preemption: Preemption) -> tuple[TaskOutputs, Losses]:
+        """Return the outputs for every feature, and the losses' sums."""
+        step, batches = self._step, self.data.batches
+        assert step is not None
+        bar = Progress(
+            "evaluate",
+            len(batches.features.lengths),
+            active=multihost.is_lead_host() and not self._quiet,
+        )
+        outputs, losses = TaskOutputs(), dict[str, WeightedSum]()
+        in_flight: list[tuple[int, StepOutputs]] = []
+
+        def collect(number: int, pending: StepOutputs) -> None:
+            received = jax.tree.map(np.asarray, pending)
+            rows = batches.padded_rows(number)
+            self._require_finite(rows, received.finite)
+            batches.unpack(rows, received.outputs, outputs)
+            for name, sums in received.losses.items():
+                part = WeightedSum(float(sums.total), float(sums.weight))
+                losses[name] = losses[name] + part if name in losses else part
+            bar.advance(sum(map(len, rows)))
+
+        with (
+            memory.explain_exhaustion("evaluating", memory.EVALUATION, batches.largest_shape),
+            contextlib.closing(bar),
+            self._loader as loader,
+        ):
+            for number in range(batches.steps_per_epoch):
+                if preemption.requested():
+                    raise Preempted("stopped while evaluating; the same command continues")
+                in_flight.append((number, step(params, loader.batch(number))))
+                if len(in_flight) > 1:  # the device works on one while the host stores another
+                    collect(*in_flight.pop(0))
+            for item in in_flight:
+                collect(*item)
+        return outputs, losses
+
+    def _require_finite(self, rows: Sequence[list[int]], finite: np.ndarray) -> None:
+        for row, row_is_finite in zip(rows, finite, strict=True):
+            if row and not row_is_finite:
+                raise DivergedError(
+                    f"{self.data.origin(row[0])}: the model's outputs for it, or for a text in the "
+                    "same row, are not finite, so they predict nothing. Try model.dtype=float32. "
+                    "If the weights themselves have grown too large, train again with a lower "
+                    "optim.learning_rate."
+                )
+
+    def _warn_if_worse_than_chance(self, task: Task, predictions: Sequence[Prediction]) -> None:
+        """Warn, once, if one label per text is wrong so often that labels must be mixed up."""
+        labels = [prediction.get("label") for prediction in predictions]
+        names = task.labels
+        if self._warned or not multihost.is_lead_host() or not set(labels) <= set(names):
+            return
+        numbers = {name: number for number, name in enumerate(names)}
+        targets = [example.label for example in self.data.examples]
+        warning = worse_than_chance(targets, [numbers[str(label)] for label in labels], names)
+        if warning:
+            self._warned = True
+            log.warning(f"evaluation: {warning}")
+
+
+def mean_losses(losses: Losses) -> Metrics:
+    """Return each loss's mean, and `loss`, their sum; the sums must be on the host.
+
+    Without any loss there is no mean either.
+    """
+    means = {name: float(sums.mean) for name, sums in losses.items()}
+    return {"loss": sum(means.values())} | means if means else {}

@@ -1,0 +1,122 @@
+"""The loader: builds the batches of this host and places them on its devices, ahead of need.
+
+A background thread builds the next batches while the device computes. What it builds is a pure
+function of the step, so the order never depends on the thread.
+"""
+
+import contextlib
+import queue
+import threading
+from types import TracebackType
+from typing import Self
+
+from flaxbert.data.batching import Batches
+from flaxbert.runtime import sharding
+from flaxbert.types import Batch
+
+AHEAD = 2
+"""Batches that are built before they are needed. Each holds device memory."""
+
+POLL_SECONDS = 0.1
+"""Time after which a thread with a full queue looks whether it should end."""
+
+
+class Loader:
+    """The batches of a data set, on the devices, by step number.
+
+    Use it as a context manager, or call `close`: both end the background thread.
+    """
+
+    def __init__(self, batches: Batches, mesh: sharding.Mesh, *, ahead: int = AHEAD):
+        """Create a loader; it builds nothing before the first batch is asked for.
+
+        Args:
+          batches: of the data set.
+          mesh: the devices.
+          ahead: batches to build in advance; 0 builds each one when it is asked for.
+        """
+        self.batches, self._mesh, self._ahead = batches, mesh, ahead
+        self._prefetch: _Prefetch | None = None
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of step number `step` (from 0), placed on the devices.
+
+        Consecutive steps are built in advance; any other step may be asked for at any time.
+
+        Raises:
+          Exception: whatever building the batch raised in the background thread.
+        """
+        if not self._ahead or step >= self.batches.steps:
+            return self._make(step)
+        if self._prefetch is None or self._prefetch.step != step:
+            self.close()
+            self._prefetch = _Prefetch(self, step, self._ahead)
+        return self._prefetch.take()
+
+    def empty(self, rows: int) -> Batch:
+        """Return a batch of `rows` empty rows, to compile a step for their number."""
+        return self._place([[] for _ in range(rows)], 0)
+
+    def close(self) -> None:
+        """End the background thread."""
+        if self._prefetch is not None:
+            self._prefetch.close()
+            self._prefetch = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _make(self, step: int) -> Batch:
+        return self._place(self.batches.padded_rows(step), step)
+
+    def _place(self, rows: list[list[int]], step: int) -> Batch:
+        local = [rows[row] for row in sharding.local_rows(len(rows), self._mesh)]
+        built = self.batches.build(local, step)
+        placed: Batch = sharding.make_global_batch(built, len(rows), self._mesh)
+        return placed
+
+
+class _Prefetch:
+    """A thread that makes the batches of consecutive steps, at most `ahead` before their turn."""
+
+    def __init__(self, loader: Loader, step: int, ahead: int):
+        self.step = step
+        """The step that `take` returns next."""
+        self._loader, self._ended = loader, threading.Event()
+        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+        self._thread = threading.Thread(target=self._run, args=(step,), daemon=True)
+        self._thread.start()
+
+    def take(self) -> Batch:
+        result = self._queue.get()
+        if isinstance(result, BaseException):
+            self.close()
+            raise result
+        self.step += 1
+        return result
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self, step: int) -> None:
+        while step < self._loader.batches.steps and not self._ended.is_set():
+            try:
+                result: Batch | BaseException = self._loader._make(step)
+            except BaseException as error:  # raised where the batch is asked for
+                result = error
+            while not self._ended.is_set():
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(result, timeout=POLL_SECONDS)
+                    break
+            if isinstance(result, BaseException):
+                return
+            step += 1

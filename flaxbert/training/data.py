@@ -1,0 +1,157 @@
+"""The data sets of a run: tables read, split and tokenized."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from flaxbert.config import DataConfig, TrainConfig
+from flaxbert.data import checks
+from flaxbert.data.table import Reading, Table
+from flaxbert.errors import DataError, shortened
+from flaxbert.pipeline.datasets import Dataset, read_examples, read_table, split_for_thresholds
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.runtime import multihost
+from flaxbert.tasks.base import HasUnits, Task
+
+log = logging.getLogger("flaxbert")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A table with its examples, whose labels are as they stand in it."""
+
+    table: Table
+    examples: Reading[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """What a run reads."""
+
+    train: Source
+    eval: Source | None
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """{config key: commit} of those from the hub."""
+        tables = {"data.train": self.train.table}
+        tables |= {"data.eval": self.eval.table} if self.eval else {}
+        return {key: table.commit for key, table in tables.items() if table.commit}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The data sets of a run."""
+
+    train: Dataset
+    thresholds: Dataset | None
+    """Training examples held out to fit thresholds on (`data.threshold_split`)."""
+    eval: Dataset | None
+    counts: dict[str, float]
+    """Lines, rows and answers left out of each data set (`data.on_bad_row=skip`), and examples
+    that no prediction can be right on, for results.json."""
+
+    def fingerprints(self, task: Task) -> dict[str, str]:
+        """Return a hash of each data set, and the units of training unless they are the labels'.
+
+        A run that resumes compares them: a file may have changed under the same name, or another
+        version of the library may compute in other units.
+        """
+        parts = {"train": self.train, "eval": self.eval, "held out": self.thresholds}
+        units = {"units": task.units} if isinstance(task, HasUnits) and task.units else {}
+        return {name: data.fingerprint(task.labels) for name, data in parts.items() if data} | units
+
+
+def read_sources(task_name: str, data: DataConfig, options: Any) -> Sources:
+    """Read `data.train` and, if it is set, `data.eval`.
+
+    Args:
+      task_name: reads the records into examples.
+      data: names the sources.
+      options: the task's; None for its defaults.
+
+    Raises:
+      DataError, HubError: for a source that cannot be read.
+    """
+
+    def read(key: str) -> Source:
+        table = read_table(data, key)
+        return Source(table, read_examples(task_name, table, data, options, labeled=True))
+
+    return Sources(read("train"), read("eval") if data.eval else None)
+
+
+def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> TrainingData:
+    """Make the data sets of a run: every mistake in the data shows before weights are read.
+
+    Args:
+      pipeline: task and tokenizer.
+      sources: what was read.
+      train: batch sizes, epochs and seed.
+
+    Raises:
+      DataError: for malformed examples, or if there is nothing to learn from.
+      ConfigError: for a `data.threshold_split` that the task or the data do not allow.
+    """
+    task, share, source = pipeline.task, pipeline.data.threshold_split, sources.train
+    examples = task.resolve(source.examples)
+    checks.log_issues(examples.issues)
+    kept, held_out = split_for_thresholds(examples, task, share=share, seed=train.seed)
+    training = pipeline.tokenize(
+        kept,
+        source.table.source,
+        batch_size=train.batch_size,
+        labeled=True,
+        malformed=source.table.malformed + examples.malformed,
+        seed=train.seed,
+        epochs=train.epochs,
+        accumulation_steps=train.accumulation_steps,
+    )
+    features = training.batches.features
+    if reason := task.nothing_to_learn(features, training.batches.resample):
+        raise DataError(f"{source.table.source}: nothing to learn from: {reason}.")
+    thresholds = None
+    if held_out:
+        name = f"{source.table.source}, held out"
+        thresholds = pipeline.tokenize(
+            held_out, name, batch_size=train.eval_batch_size, labeled=True
+        )
+    malformed = training.malformed + (thresholds.malformed if thresholds else 0)
+    counts = {"data/train/malformed": float(malformed)} | features.counts("train")
+    evaluated = None
+    if sources.eval is not None:
+        evaluated = tokenize_for_evaluation(pipeline, sources.eval, train.eval_batch_size)
+        counts["data/eval/malformed"] = float(evaluated.malformed)
+        counts |= evaluated.batches.features.counts("eval")
+    _warn_about_data(task, examples, evaluated.examples if evaluated else ())
+    return TrainingData(training, thresholds, evaluated, counts)
+
+
+def tokenize_for_evaluation(pipeline: Pipeline, source: Source, batch_size: int) -> Dataset:
+    """Make a data set of labeled examples, in their order."""
+    examples = pipeline.task.resolve(source.examples)
+    checks.log_issues(examples.issues)
+    return pipeline.tokenize(
+        examples,
+        source.table.source,
+        batch_size=batch_size,
+        labeled=True,
+        malformed=source.table.malformed + examples.malformed,
+    )
+
+
+def _warn_about_data(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
+    """Log the labels, and warn about examples that look wrong; `flaxbert lint` reports them all."""
+    if not multihost.is_lead_host():
+        return
+    names = task.labels
+    if counts := checks.label_counts(train, names):
+        shown = shortened([f"{name} {counts[name]}" for name in names])
+        log.info(f"labels of {len(train)} training examples: {', '.join(shown)}")
+    issues = [
+        *checks.check_examples([*train, *evaluated]),
+        *checks.compare_splits(train, evaluated, names),
+    ]
+    for line in checks.summarize(issues, "flaxbert lint --config=..."):
+        log.warning(line)

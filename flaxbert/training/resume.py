@@ -1,0 +1,153 @@
+"""Resuming: what an earlier process left in a workdir, and whether a run may continue from it."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flaxbert.config import ModelConfig
+from flaxbert.errors import HubError, WeightsError
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.pretrained import mapping
+from flaxbert.pretrained.source import SKELETON, resolve
+from flaxbert.runtime.checkpoint import Checkpoints, Metadata
+from flaxbert.runtime.workdir import (
+    changed_commits,
+    read_commits,
+    require_not_finished,
+    require_unchanged,
+    resume_fields,
+    with_defaults,
+)
+from flaxbert.types import Params
+
+log = logging.getLogger("flaxbert")
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """The state of a workdir before a process trains in it."""
+
+    workdir: Path
+    checkpoints: Checkpoints
+    step: int | None
+    """The step of the newest intact checkpoint; None for a new run."""
+    metadata: Metadata | None
+    """That checkpoint's; None for a new run."""
+    force: bool
+    """Whether the run may continue with another configuration or other data."""
+
+    @classmethod
+    def open(
+        cls, workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any], *, force: bool
+    ) -> "SavedRun":
+        """Look for a checkpoint, and check that the run has the configuration that it began with.
+
+        Args:
+          workdir: locked.
+          config: of this process, {dotted key: value}.
+          defaults: the same of a default configuration, for keys that an older version lacks.
+          force: continue though the configuration has changed.
+
+        Raises:
+          ConfigError: for a configuration that differs.
+          WorkdirError: if the run has finished and its checkpoints are gone, or all are corrupt.
+        """
+        checkpoints = Checkpoints(workdir / "checkpoints")
+        step = checkpoints.latest_step()
+        if step is None:
+            require_not_finished(workdir, force=force)
+            return cls(workdir, checkpoints, None, None, force)
+        metadata = checkpoints.metadata(step)
+        before, now = with_defaults(metadata.config, defaults), resume_fields(config)
+        require_unchanged("configuration", before, now, workdir, force=force)
+        return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
+
+    def init(self, model: ModelConfig) -> str:
+        """Return where config and tokenizer come from: `model.init`, or the workdir's copy.
+
+        A run that resumes has its weights in the checkpoint, so it can continue if the pre-trained
+        model is gone.
+        """
+        if self.step is None:
+            return model.init
+        try:
+            resolve(model.init, model.revision)
+        except (HubError, WeightsError) as error:
+            copy = self.workdir / SKELETON
+            if not copy.is_dir():
+                raise
+            log.warning(f"{error} Continuing with the copy of config and tokenizer in {copy}.")
+            return str(copy)
+        return model.init
+
+    def commits(self, pipeline: Pipeline, commits: Mapping[str, str]) -> dict[str, str]:
+        """Return {config key: commit} of the model and of data sets from the hub, for config.json.
+
+        Args:
+          pipeline: the model's commit.
+          commits: the data sets'.
+        """
+        now = ({"model.init": pipeline.commit} if pipeline.commit else {}) | dict(commits)
+        before = read_commits(self.workdir / "config.json")
+        if self.step is not None:
+            for line in changed_commits(before, now):
+                log.warning(line)
+        # The copy does not know where it comes from.
+        copied = pipeline.directory == self.workdir / SKELETON
+        return before | now if copied else now
+
+    def begin(
+        self,
+        thresholds: dict[str, Any],
+        data: dict[str, str],
+        config: Mapping[str, Any],
+        digest: str,
+    ) -> Metadata:
+        """Return the metadata of a new run.
+
+        Args:
+          thresholds: the task's, before any is fitted.
+          data: fingerprints of the data sets.
+          config: {dotted key: value}.
+          digest: of the pre-trained encoder.
+        """
+        fields = resume_fields(config)
+        return Metadata(thresholds, False, data, fields, best=None, weights=digest)
+
+    def resume(self, data: dict[str, str], pipeline: Pipeline, init: str, seed: int) -> Metadata:
+        """Check that data and pre-trained weights are those that the run began with.
+
+        Args:
+          data: fingerprints of the data sets.
+          pipeline: reads the weights.
+          init: `model.init`; if the pipeline uses the workdir's copy, there are no weights.
+          seed: of the run.
+
+        Returns:
+          The metadata to continue with.
+
+        Raises:
+          ConfigError: for data or weights that differ, unless the run is forced to continue.
+        """
+        metadata = self.metadata
+        assert metadata is not None
+        require_unchanged("data", metadata.data, data, self.workdir, force=self.force)
+        if metadata.weights and pipeline.directory != self.workdir / SKELETON:
+            with contextlib.suppress(WeightsError):  # weights may be gone: the run has its own
+                params, _ = pipeline.read_params(seed=seed)
+                require_unchanged(
+                    "pre-trained model",
+                    {init: metadata.weights},
+                    {init: encoder_digest(params)},
+                    self.workdir,
+                    force=self.force,
+                )
+        return dataclasses.replace(metadata, data=data)
+
+
+def encoder_digest(params: Params) -> str:
+    """Return a hash of the encoder's parameters."""
+    return mapping.digests(params)["encoder"]

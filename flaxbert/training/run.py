@@ -1,0 +1,281 @@
+"""What a run reports and saves while it trains."""
+
+import contextlib
+import dataclasses
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import jax
+
+from flaxbert.config import TrainConfig
+from flaxbert.errors import ConfigError, Preempted
+from flaxbert.pipeline.datasets import Dataset
+from flaxbert.pipeline.evaluator import Evaluation, Evaluator, mean_losses
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.runtime import multihost
+from flaxbert.runtime.checkpoint import BestParams, Metadata
+from flaxbert.runtime.preemption import Preemption
+from flaxbert.runtime.progress import Clock, Progress, note, summary
+from flaxbert.runtime.trackers import open_trackers
+from flaxbert.tasks.base import HasThresholds, Task
+from flaxbert.training.data import TrainingData
+from flaxbert.training.monitors import FiniteGuard, LearningMonitor
+from flaxbert.training.optim import Schedule
+from flaxbert.training.plan import Plan
+from flaxbert.training.resume import SavedRun
+from flaxbert.training.state import StepSums, TrainState
+from flaxbert.types import Params
+
+log = logging.getLogger("flaxbert")
+
+CLOCK_STEPS = 10
+"""Steps between checks of the clock for `train.save_minutes`, which all hosts make together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluators:
+    """The evaluation of a run: thresholds are fitted first, if the task has any."""
+
+    task: Task
+    eval: Evaluator | None
+    """Of `data.eval`."""
+    thresholds: Evaluator | None
+    """Of the examples that thresholds are fitted on (`data.threshold_split`)."""
+
+    keep_best: str | None = None
+    """The metric that selects the parameters to export (`train.keep_best`)."""
+
+    @classmethod
+    def make(cls, pipeline: Pipeline, data: TrainingData, keep_best: str | None) -> "Evaluators":
+        """Make the evaluators of a run's data sets.
+
+        Raises:
+          ConfigError: if `keep_best` names a metric that no evaluation gives.
+        """
+        evaluated, thresholds = (
+            Evaluator(pipeline, part) if part else None for part in (data.eval, data.thresholds)
+        )
+        if evaluated is None:
+            return cls(pipeline.task, None, thresholds)
+        if keep_best and keep_best not in evaluated.metric_names:
+            known = ", ".join(evaluated.metric_names)
+            raise ConfigError(f"train.keep_best={keep_best!r}: the evaluation gives {known}")
+        return cls(pipeline.task, evaluated, thresholds, keep_best)
+
+    def compile(self, params: Params) -> None:
+        """Compile the programs of both."""
+        for evaluator in (self.eval, self.thresholds):
+            if evaluator is not None:
+                evaluator.compile(params)
+
+    def run(self, params: Params, preemption: Preemption) -> tuple[Task, Evaluation | None]:
+        """Fit thresholds, then evaluate with them.
+
+        Returns:
+          The task with its thresholds, and the evaluation; None without `data.eval`.
+
+        Raises:
+          Preempted: if a signal came.
+        """
+        task: Any = self.task
+        if self.thresholds is not None and isinstance(task, HasThresholds):
+            predictions = self.thresholds.run(params, preemption=preemption).predictions
+            task = task.calibrate(self.thresholds.data.examples, predictions)
+        if self.eval is None:
+            return task, None
+        return task, self.eval.run(params, task, preemption=preemption)
+
+    def open_best(self, directory: Path, metadata: Metadata) -> BestParams | None:
+        """Open the parameters with the best value of `keep_best`; None without that metric."""
+        if not self.keep_best or self.eval is None:
+            return None
+        better_is: Literal["lower", "higher"] = (
+            "lower" if self.eval.lower_is_better(self.keep_best) else "higher"
+        )
+        return BestParams(directory, self.keep_best, metadata.best, better_is=better_is)
+
+
+class Run:
+    """Metric lines, evaluations and checkpoints of a run, and the monitors that read them.
+
+    A context manager: on exit everything that was begun is written to its end.
+
+    Attributes:
+      task: with the thresholds fitted last.
+      evaluation: of the parameters after the last step; None if these were not evaluated.
+      checkpoints: receive the state.
+      clock: measures the training speed.
+      evaluated: whether the evaluation after the last step is complete.
+    """
+
+    def __init__(
+        self,
+        saved: SavedRun,
+        metadata: Metadata,
+        state: TrainState,
+        plan: Plan,
+        schedule: Schedule,
+        data: Dataset,
+        evaluators: Evaluators,
+        config: TrainConfig,
+    ):
+        """Open the files of a run, cut back to the step of its state.
+
+        Args:
+          saved: the workdir and its checkpoints.
+          metadata: of the checkpoint that the run resumes from, or of a new run.
+          state: what it begins or resumes with.
+          plan: says what is due.
+          schedule: the learning rate by step, from 0.
+          data: what it trains on, to name the examples of a step.
+          evaluators: of the run.
+          config: the section `train`.
+        """
+        step, active = int(state.step), multihost.is_lead_host()
+        if saved.step is not None:
+            left = f"learning rate {float(schedule(step)):.2g}"
+            left = left if step < plan.stop_step else "nothing left to train"
+            log.info(f"resuming {saved.workdir} after step {step} of {plan.stop_step}: {left}")
+        self._metadata, self._plan, self._schedule = metadata, plan, schedule
+        self._evaluators, self._save_minutes = evaluators, config.save_minutes
+        self.checkpoints = saved.checkpoints
+        self._best = evaluators.open_best(saved.workdir / "best", metadata)
+        # If the best parameters are asked for only now, the saved evaluation does not count.
+        self.evaluated = metadata.evaluated and (self._best is None or self._best.best is not None)
+        self.task: Task = evaluators.task
+        self.evaluation: Evaluation | None = None
+        # The sums of a resumed line hold steps that another process took.
+        inside = step % plan.log_every
+        self.clock = Clock(_sizes(jax.device_get(state.sums)) if inside else {})
+        self._trackers = open_trackers(
+            saved.workdir, step=step, evaluated=self.evaluated, active=active
+        )
+        self._bar = Progress("train", plan.stop_step, done=step, active=active)
+        self._guard = FiniteGuard(
+            skipped=int(state.skipped),
+            max_skipped=config.max_nonfinite_steps,
+            learning_rate=lambda step: float(schedule(step - 1)),
+            origins=lambda step: data.origins(step - 1),
+        )
+        self._monitor = LearningMonitor(
+            first_loss=self._trackers.first_loss,
+            after=plan.learning_by,
+            labels=len(self.task.labels),
+            active=active,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.closing(self._trackers), contextlib.closing(self._bar):
+            pass
+
+    @property
+    def last_logged_step(self) -> int:
+        """The step of the last line about training when the run was opened."""
+        return self._trackers.last_logged_step
+
+    def add(self, step: int, skipped: Any) -> None:
+        """Count a step that the device has been given; its result is checked a few steps later.
+
+        Raises:
+          DivergedError: see `FiniteGuard`.
+        """
+        self.evaluation = None  # not of these parameters
+        self._guard.add(step, skipped)
+
+    def advance(self) -> None:
+        """Move the progress bar."""
+        self._bar.advance()
+
+    def log(self, step: int, sums: StepSums) -> None:
+        """Log the means over the steps since the last line."""
+        self._guard.drain()
+        host: StepSums = jax.tree.map(float, jax.device_get(sums))
+        steps = max(1.0, float(host.steps))
+        line = mean_losses(host.losses)
+        line["grad_norm"] = float(host.grad_norm) / steps
+        line["lowest_grad_norm"] = float(host.first_layer_grad_norm) / steps
+        line["learning_rate"] = float(self._schedule(step - 1))
+        line["epoch"] = self._plan.epoch(step)
+        self._monitor.check_line(step, line)
+        line |= self.clock.lap(_sizes(host))
+        self._trackers.log(step, line)
+        self._bar.note = note(line)
+
+    def evaluate(self, step: int, params: Params, preemption: Preemption) -> bool:
+        """Evaluate and log; return False if a signal interrupted the evaluation."""
+        self._guard.drain()
+        self.clock.pause()
+        try:
+            self.task, self.evaluation = self._evaluators.run(params, preemption)
+        except Preempted:
+            return False
+        self.clock.resume()
+        thresholds = thresholds_of(self.task)
+        self._metadata = dataclasses.replace(self._metadata, thresholds=thresholds)
+        if self.evaluation is not None:
+            metrics = self.evaluation.metrics
+            self._trackers.log(step, {eval_name(name): value for name, value in metrics.items()})
+            log.info(f"step {step}: {summary(metrics)}")
+            self._monitor.check_predictions(step, self.evaluation.predictions)
+            if self._best is not None:
+                self._best.maybe_save(params, step, metrics)
+        return True
+
+    def save_due(self, step: int) -> bool:
+        """Return whether a checkpoint is due by the clock (`train.save_minutes`)."""
+        return step % CLOCK_STEPS == 0 and self.checkpoints.save_due(self._save_minutes)
+
+    def save(self, step: int, state: TrainState, *, evaluated: bool) -> None:
+        """Save the state after `step`, once it is known to be finite."""
+        self._guard.drain()
+        best = self._best.best if self._best is not None else None
+        self._metadata = dataclasses.replace(self._metadata, evaluated=evaluated, best=best)
+        self._trackers.sync()  # a checkpoint's step has all its lines, even if the machine is lost
+        self.checkpoints.save(state, step, self._metadata)
+
+    def final(
+        self, state: TrainState, preemption: Preemption
+    ) -> tuple[Params, Task, Evaluation | None, int | None]:
+        """Return the parameters to export, with the task and the evaluation that belong to them.
+
+        Returns:
+          The parameters; the task with its thresholds; the evaluation, None without `data.eval`;
+          the step of the best parameters, None without `train.keep_best`.
+
+        Raises:
+          Preempted: if a signal came in an evaluation.
+        """
+        params, evaluation, best_step = state.params, self.evaluation, None
+        if self._best is not None:
+            best_step, params = self._best.restore(params)
+            self._best.close()
+            evaluation = evaluation if best_step == int(state.step) else None
+        if evaluation is not None:
+            return params, self.task, evaluation, best_step
+        # The run had already ended, or other parameters than the last are the best.
+        task, evaluation = self._evaluators.run(params, preemption)
+        return params, task, evaluation, best_step
+
+
+def _sizes(sums: StepSums) -> dict[str, Any]:
+    return {"examples": sums.examples, "tokens": sums.tokens, "steps": sums.steps}
+
+
+def eval_name(name: str) -> str:
+    """Return the name in metrics.jsonl of an evaluation's metric; `perf/` stays in front."""
+    return name if name.startswith("perf/") else f"eval/{name}"
+
+
+def thresholds_of(task: Task) -> dict[str, Any]:
+    """Return a task's thresholds, of JSON's types; empty for a task without any."""
+    return task.stored_thresholds if isinstance(task, HasThresholds) else {}
