@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from flaxbert.config import OptimConfig
+from flaxbert.data.batching import to_batch
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
-from flaxbert.training import state
 from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import state_shapes
 from flaxbert.training.step import make_train_step
 
 H100 = Path(__file__).parent / "golden/h100_target.txtpb"
@@ -69,9 +70,9 @@ def compiled_step(
     mesh = sharding.make_mesh(devices)
     model = Model.create(read_config(config, dtype="bfloat16"), task.make_head)
     optimizer, _ = make_optimizer(OptimConfig(), 100)
-    now = state.shapes(model.shapes, optimizer, mesh, task.loss_names)
-    step = make_train_step(
-        model, task, optimizer, now, mesh, accumulation_steps=1, seed=0, log_every=10
+    state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
+    train_step = make_train_step(
+        model, task, optimizer, state, mesh, accumulation_steps=1, seed=0, log_every=10
     )
 
     def array(size: int, dtype: Any = jnp.int32) -> Any:
@@ -79,8 +80,8 @@ def compiled_step(
 
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
-    batch.weight = array(segments, jnp.float32)
-    program: str = step.lower(now, batch).compile().as_text()
+    batch["weight"] = array(segments, jnp.float32)
+    program: str = train_step.lower(state, to_batch(batch)).compile().as_text()
     return program
 
 

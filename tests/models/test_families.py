@@ -84,7 +84,7 @@ def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> 
     config = json.loads(str(held["config"]))
     assert model.architecture == config["architectures"][0]
     batch = batch_of(model, config)
-    mask = batch.extra["attention_mask"]
+    mask = batch["attention_mask"]
 
     def total(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
         found = run(model, params, batch)

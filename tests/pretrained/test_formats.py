@@ -14,10 +14,10 @@ from conftest import ROOT
 from safetensors.numpy import load_file, save_file
 
 import flaxbert
-from flaxbert.config import Config, DataConfig, ModelConfig
+from flaxbert.config import DataConfig, ModelConfig
 from flaxbert.errors import UserError, WeightsError
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.formats import read_config
 from flaxbert.tasks import TASKS
@@ -238,10 +238,8 @@ def opened(directory: Path, **changes: object) -> tuple[Params, Params]:
     options = TASKS["pretraining"].options_type(next_sentence=False)
     model = ModelConfig(init=str(directory), **changes)  # type: ignore[arg-type]
     data = DataConfig(max_length=16, overlap=4)
-    setup = prepare(
-        Config(task="pretraining", model=model, data=data, options=options), str(directory), None
-    )
-    flat = mapping.flatten(setup.load_params())
+    pipeline = Pipeline.build("pretraining", model, data, options)
+    flat = mapping.flatten(pipeline.load_params())
     return flat, load_file(directory / "model.safetensors")
 
 
@@ -289,17 +287,16 @@ def test_added_tokens_get_the_mean_embedding(checkpoint: Path, tmp_path: Path) -
 def test_resizing_is_logged_and_exported(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = Config(
-        task="classification",
-        model=ModelConfig(init=str(checkpoint), max_position_embeddings=100),
-        data=DataConfig(max_length=90, overlap=4),
-        options=TASKS["classification"].options_type(labels=("a", "b")),
+    pipeline = Pipeline.build(
+        "classification",
+        ModelConfig(init=str(checkpoint), max_position_embeddings=100),
+        DataConfig(max_length=90, overlap=4),
+        TASKS["classification"].options_type(labels=("a", "b")),
     )
-    setup = prepare(config, str(checkpoint), None)
     with caplog.at_level("INFO", "flaxbert"):
-        params = setup.load_params()
+        params = pipeline.load_params()
     assert "resized, as configured: bert.embeddings.position_embeddings.weight" in caplog.text
-    setup.export(params, tmp_path / "export")
+    pipeline.export(params, tmp_path / "export")
     again = load(tmp_path / "export")
     assert_same(again, mapping.flatten(jax.tree.map(np.asarray, params)))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tolerance import assert_close
 
-from flaxbert.config import Config, DataConfig, ModelConfig
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.config import DataConfig, ModelConfig
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
 
 pytestmark = pytest.mark.slow
@@ -63,19 +63,18 @@ def test_export_gives_equal_logits_in_transformers(
     import transformers
 
     task, options, class_name, names = HEADS[head]
-    config = Config(
-        task=task,
-        model=ModelConfig(init=str(checkpoint)),
-        data=DataConfig(max_length=32, overlap=8),
-        options=TASKS[task].options_type(**options),
+    pipeline = Pipeline.build(
+        task,
+        ModelConfig(init=str(checkpoint)),
+        DataConfig(max_length=32, overlap=8),
+        TASKS[task].options_type(**options),
     )
-    setup = prepare(config, str(checkpoint), None)
-    params = setup.load_params()
+    params = pipeline.load_params()
     # A new head is initialized close to zero, where all logits are about equal.
-    chance = np.random.default_rng(0)
-    spread = jax.tree.map(lambda x: chance.normal(x, 0.5).astype(np.float32), params["head"])
+    rng = np.random.default_rng(0)
+    spread = jax.tree.map(lambda x: rng.normal(x, 0.5).astype(np.float32), params["head"])
     params = params | {"head": spread}
-    setup.export(params, tmp_path / "export")
+    pipeline.export(params, tmp_path / "export")
 
     theirs, report = getattr(transformers, class_name).from_pretrained(
         tmp_path / "export", output_loading_info=True
@@ -90,8 +89,8 @@ def test_export_gives_equal_logits_in_transformers(
         inputs = {name: x[None] for name, x in inputs.items()}
     with torch.no_grad():
         outputs = theirs.eval()(**inputs)
-    ours = setup.model(params, dict(batch))
-    real = batch.extra["attention_mask"] == 1
+    ours = pipeline.model(params, dict(batch))
+    real = batch["attention_mask"] == 1
     assert not real.all()
     for name, other in names.items():
         a, b = np.asarray(ours[name]), outputs[other].numpy()

@@ -15,7 +15,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import flaxbert
-from flaxbert.config import Config, DataConfig, ModelConfig
+from flaxbert.config import DataConfig, ModelConfig
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.families import FAMILIES, read_config
@@ -28,7 +28,7 @@ from flaxbert.models.heads import (
     SpanHead,
 )
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.source import resolve
 from flaxbert.tasks import TASKS
@@ -392,11 +392,11 @@ def test_classifier_of_other_labels_is_replaced_only_with_reinit_head(
 # --- another task's output layer ---------------------------------------------------------------
 
 
-def setup_of(directory: Path, task: str, *, labels: bool = True) -> Pipeline:
+def make_pipeline(directory: Path, task: str, *, labels: bool = True) -> Pipeline:
     options = TASKS[task].options_type(**({"labels": ("a", "b", "c")} if labels else {}))
     data = DataConfig(max_length=32, overlap=8)
     model = ModelConfig(init=str(directory))
-    return prepare(Config(task=task, model=model, data=data, options=options), str(directory), None)
+    return Pipeline.build(task, model, data, options)
 
 
 def test_output_layer_of_another_task_is_replaced_and_not_evaluated(
@@ -404,11 +404,11 @@ def test_output_layer_of_another_task_is_replaced_and_not_evaluated(
 ) -> None:
     # Names and shapes are those of a layer that scores tokens.
     directory = edited(stored["classes"], tmp_path / "texts", lambda tensors: None)
-    setup = setup_of(directory, "token_classification")
+    pipeline = make_pipeline(directory, "token_classification")
     with pytest.raises(WeightsError, match=r"BertForSequenceClassification, whose .*=token_class"):
-        setup.load_params(trained=True)
+        pipeline.load_params(trained=True)
     with caplog.at_level("INFO", "flaxbert"):
-        params = setup.load_params()
+        params = pipeline.load_params()
     assert "the output layer of BertForSequenceClassification is another task's" in caplog.text
     assert "initialized from the seed: classifier.bias, classifier.weight" in caplog.text
     assert not params["head"]["classifier"]["bias"].any()
@@ -419,7 +419,7 @@ def test_output_layer_of_the_same_task_is_loaded(
     named: list[str] | None, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = configured(stored["classes"], tmp_path / "texts", architectures=named)
-    params = setup_of(directory, "classification").load_params(trained=True)
+    params = make_pipeline(directory, "classification").load_params(trained=True)
     tensors = load_file(directory / "model.safetensors")
     assert np.array_equal(params["head"]["classifier"]["bias"], tensors["classifier.bias"])
 
@@ -441,10 +441,10 @@ def test_problem_type_of_another_task_is_not_evaluated(
 ) -> None:
     directory = configured(stored["classes"], tmp_path / "texts", problem_type=problem)
     if use is None:
-        setup_of(directory, task)
+        make_pipeline(directory, task)
     else:
         with pytest.raises(WeightsError, match=rf"{problem}.*use --config\.task={use}\."):
-            setup_of(directory, task, labels=task != "regression")
+            make_pipeline(directory, task, labels=task != "regression")
 
 
 # --- pre-training: the decoder is the word-embedding table -------------------------------------
@@ -592,16 +592,15 @@ def test_pre_training_export_loads_completely(
 ) -> None:
     source = stored["pretraining"]
     task = TASKS["pretraining"]
-    config = Config(
-        task="pretraining",
-        model=ModelConfig(init=str(source)),
-        data=DataConfig(max_length=32, overlap=8),
-        options=task.options_type(next_sentence=next_sentence),
+    pipeline = Pipeline.build(
+        "pretraining",
+        ModelConfig(init=str(source)),
+        DataConfig(max_length=32, overlap=8),
+        task.options_type(next_sentence=next_sentence),
     )
-    setup = prepare(config, str(source), None)
-    params = setup.load_params()
-    setup.export(params, tmp_path / "export")
-    again, report = mapping.load(setup.model, tmp_path / "export", seed=1)
+    params = pipeline.load_params()
+    pipeline.export(params, tmp_path / "export")
+    again, report = mapping.load(pipeline.model, tmp_path / "export", seed=1)
     assert report.fresh == report.unused == ()
     assert_equal(params, again)
     # And with the head that config.json names.

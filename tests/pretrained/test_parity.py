@@ -26,7 +26,8 @@ from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.models.families import read_config
 from flaxbert.models.heads import MakeHead, PoolerHead, SpanHead
-from flaxbert.models.model import Model
+from flaxbert.models.model import Model, as_batch
+from flaxbert.pipeline.loader import Loader
 from flaxbert.pretrained import formats, mapping
 from flaxbert.runtime import sharding
 from flaxbert.tasks.base import Task
@@ -35,10 +36,10 @@ from flaxbert.tasks.multiple_choice import MultipleChoice
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.token_classification import TokenClassification
-from flaxbert.training import state
 from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import init_state
 from flaxbert.training.step import make_loss, make_train_step
-from flaxbert.types import Params
+from flaxbert.types import Batch, Params
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -203,9 +204,9 @@ def test_head_equals_transformers(
     make_head, names = HEADS[head]
     model, params = load(golden_of(head), make_head)
     module = nnx.merge(model.graphdef, params)
-    cls_position = {"cls_position": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
+    batch = as_batch(ids(ladder))
     words = (module.encoder.embeddings.word,) if module.head.uses_word_embeddings else ()
-    outputs = module.head(jnp.asarray(ladder["layer_1"]), cls_position, None, *words)
+    outputs = module.head(jnp.asarray(ladder["layer_1"]), batch, None, *words)
     assert_equal_outputs(outputs, names, ladder)
 
 
@@ -234,9 +235,7 @@ def test_logits_at_masked_positions_equal_transformers(
     assert_close(found[masked], ladder["mlm_logits"][masked])
 
 
-def labelled_batch(
-    g: Mapping[str, np.ndarray], task: str = "classification"
-) -> dict[str, jax.Array]:
+def labeled_batch(g: Mapping[str, np.ndarray], task: str = "classification") -> Batch:
     """Return the golden sequences with the labels of a task, one in each row."""
     batch = {
         "input_ids": g["input_ids"],
@@ -250,12 +249,12 @@ def labelled_batch(
     elif task == "multiple_choice":
         sizes = np.bincount(g["question"])
         batch |= {"group": g["question"][:, None], "right": g["right"][:, None]}
-        batch.weight /= sizes[g["question"]][:, None]
+        batch["weight"] /= sizes[g["question"]][:, None]
     elif task in ("pretraining", "masked_lm"):
         batch |= {"masked": g["masked"], "label": g["word"], "follows": g["follows"][:, None]}
     else:
         batch |= {name: g[name][:, None] for name in ("label", "start", "end")}
-    return jax.tree.map(jnp.asarray, batch)
+    return as_batch(batch)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ def test_gradients_equal_pytorch(
     def mean(params: Params, batch: Any) -> jax.Array:
         return loss(params, batch, None)[0]
 
-    flat = mapping.flatten(jax.jit(jax.grad(mean))(params, labelled_batch(ladder, task)))
+    flat = mapping.flatten(jax.jit(jax.grad(mean))(params, labeled_batch(ladder, task)))
     ours = {
         name: flat[path].T if path.endswith("kernel") else flat[path]
         for path, name in mapping.hf_names(model).items()
@@ -337,15 +336,15 @@ def test_training_losses_equal_pytorch(
         eps=1e-8,
     )
     optimizer, _ = make_optimizer(config, total_steps=STEPS)
-    now = state.create(jax.tree.map(np.asarray, params), optimizer, mesh)
-    step = make_train_step(
-        model, TASKS[task], optimizer, now, mesh, accumulation_steps=1, seed=0, log_every=1
+    state = init_state(jax.tree.map(np.asarray, params), optimizer, mesh)
+    train_step = make_train_step(
+        model, TASKS[task], optimizer, state, mesh, accumulation_steps=1, seed=0, log_every=1
     )
     losses = []
-    for number in range(STEPS):
-        rows = batches.padded_rows(number)
-        now, sums = step(now, sharding.make_global_batch(rows, batches.build, mesh))
-        losses.append(float(sums["loss"] / sums["loss/weight"]))
+    with Loader(batches, mesh) as loader:
+        for step in range(STEPS):
+            state, report = train_step(state, loader.batch(step))
+            losses.append(float(report.sums.losses["loss"].mean))
     assert_close(np.array(losses), examples[f"{task}_losses"], 1e-4)
 
 
@@ -389,7 +388,7 @@ def test_remat_draws_the_same_dropout(
     remat: str, dropout_gradients: Callable[..., Any], ladder: dict[str, np.ndarray]
 ) -> None:
     """Gradients are equal for equal keys, and differ for another key, so dropout is on."""
-    batch = labelled_batch(ladder)
+    batch = labeled_batch(ladder)
     plain = dropout_gradients(batch, remat="none", seed=7)
     assert_grads_close(dropout_gradients(batch, remat=remat, seed=7), plain)
     with pytest.raises(AssertionError, match="off by"):
@@ -412,9 +411,10 @@ def test_padding_row_is_finite_and_changes_no_other_row(
 def test_padding_row_gives_finite_gradients(
     dropout_gradients: Callable[..., Any], ladder: dict[str, np.ndarray]
 ) -> None:
-    batch = labelled_batch(ladder)
-    batch.segment_ids = batch.segment_ids.at[1].set(0)
-    batch.weight = batch.weight.at[1].set(0.0)
+    batch = labeled_batch(ladder)
+    batch = dataclasses.replace(
+        batch, segment_ids=batch.segment_ids.at[1].set(0), weight=batch.weight.at[1].set(0.0)
+    )
     gradients = dropout_gradients(batch, remat="none", seed=7)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
 
@@ -429,7 +429,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "no prefix": lambda name: name.removeprefix("bert."),
     "gamma and beta": lambda name: re.sub(
         r"LayerNorm\.(weight|bias)$",
-        lambda found: "LayerNorm.gamma" if found[1] == "weight" else "LayerNorm.beta",
+        lambda match: "LayerNorm.gamma" if match[1] == "weight" else "LayerNorm.beta",
         name,
     ),
 }

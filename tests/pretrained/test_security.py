@@ -21,6 +21,8 @@ FORBIDDEN = {"eval", "exec", "compile", "__import__", "pickle.load", "pickle.loa
              "pickle.Unpickler", "marshal.loads", "shelve.open", "yaml.load", "os.system",
              "shutil.unpack_archive", "joblib.load", "np.load"}  # fmt: skip
 METHODS = {"extractall", "extract"}
+# The configuration file, which --config names, is Python by design: these lines run it.
+ALLOWED = {("commands/config_file.py", "compile"), ("commands/config_file.py", "exec")}
 
 
 def test_no_source_executes_code_from_a_file():
@@ -29,7 +31,8 @@ def test_no_source_executes_code_from_a_file():
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
-            assert name not in FORBIDDEN, f"{file}:{node.lineno}"
+            is_config = (str(file.relative_to(PACKAGE)), name) in ALLOWED
+            assert name not in FORBIDDEN or is_config, f"{file}:{node.lineno}"
             assert name.rpartition(".")[2] not in METHODS, f"{file}:{node.lineno}"
             for keyword in node.keywords:
                 value = ast.unparse(keyword.value)
