@@ -104,7 +104,7 @@ def make_train_step(
 ) -> TrainStep:
     """Return the jitted step `(state, batch) -> (state, report)`; the old state is donated.
 
-    A step whose loss or gradient is not finite changes nothing but `step` and `skipped`.
+    A step that is not finite changes nothing but `step` and `skipped`.
 
     Args:
       model: encoder and head.
@@ -117,9 +117,8 @@ def make_train_step(
       seed: of dropout; the key of a micro-batch is a pure function of (seed, step, its index).
       log_every: steps that a line of metrics.jsonl sums up.
     """
-    compute_gradients = make_gradients(
-        make_loss(model, task), accumulation_steps, sharding.data_parallelism(mesh)
-    )
+    loss, shards = make_loss(model, task), sharding.data_parallelism(mesh)
+    compute_gradients = make_gradients(loss, accumulation_steps, shards)
     update = optax.with_extra_args_support(optimizer).update  # any may be given the step
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:

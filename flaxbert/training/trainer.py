@@ -99,11 +99,11 @@ def train(
         commits = saved.commits(pipeline, sources.commits)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
-        compiled = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
+        train_step, seconds = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
         run = Run(saved, metadata, state, plan, schedule, data.train, evaluators, config.train)
-        state = fit(state, plan, compiled.train_step, loader, run, preemption)
+        state = fit(state, plan, train_step, loader, run, preemption)
         card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
-        return _finish(workdir, pipeline, data, run, state, compiled.seconds, card, preemption)
+        return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
 
 
 def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None:
@@ -198,12 +198,6 @@ def _write_config(
                 pipeline.export(None, workdir / SKELETON)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Compiled:
-    train_step: TrainStep
-    seconds: float
-
-
 def _compile(
     config: TrainConfig,
     pipeline: Pipeline,
@@ -211,8 +205,8 @@ def _compile(
     state: TrainState,
     loader: Loader,
     evaluators: Evaluators,
-) -> _Compiled:
-    """Compile the train step and the evaluations for every bucket size."""
+) -> tuple[TrainStep, float]:
+    """Return the compiled train step and the seconds it took, with the evaluations."""
     start = time.perf_counter()
     step = make_train_step(
         pipeline.model,
@@ -235,7 +229,7 @@ def _compile(
         f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
         f"{batches.row_length} tokens, {batches.bucket_sizes} a step, {seconds:.0f} s"
     )
-    return _Compiled(train_step, seconds)
+    return train_step, seconds
 
 
 def _finish(
