@@ -1,8 +1,10 @@
 """Tiny data sets on disk, made of the tiny checkpoint's words."""
 
+import dataclasses
+import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,46 @@ from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.data.checks import log_issues
 from flaxbert.pipeline.datasets import Dataset, read_examples, read_table
 from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.runtime import checkpoint
 from flaxbert.tasks import TASKS
 from flaxbert.training.data import TrainingData, read_sources, tokenize
+from flaxbert.types import Batch, WeightedSum
 
 
 def logged(items: Any) -> Any:
     """Log the issues of a table or of examples, as a run does, and return these."""
     log_issues(items.issues)
     return items
+
+
+def make_batch(**arrays: Any) -> Batch:
+    """A batch of these arrays; fields that are not given are None."""
+    names = [field.name for field in dataclasses.fields(Batch) if field.name != "extra"]
+    extra = {name: value for name, value in arrays.items() if name not in names}
+    return Batch(**{name: arrays.get(name) for name in names}, extra=extra)
+
+
+def arrays_of(batch: Batch) -> dict[str, Any]:
+    """The arrays of a batch by name."""
+    names = [field.name for field in dataclasses.fields(batch) if field.name != "extra"]
+    values = {name: getattr(batch, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None} | batch.extra
+
+
+def parts_of(loss: WeightedSum) -> tuple[Any, Any]:
+    """The sum of a loss and that of its weights."""
+    return loss.total, loss.weight
+
+
+def edit_metadata(workdir: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change the metadata of the latest checkpoint, with a valid checksum."""
+    latest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    metadata, checksums = latest / checkpoint.METADATA, latest / checkpoint.CHECKSUMS
+    content = json.loads(metadata.read_text())
+    edit(content)
+    metadata.write_text(json.dumps(content))
+    digest = hashlib.sha256(metadata.read_bytes()).hexdigest()
+    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {metadata.name: digest}))
 
 
 def build_pipeline(config: Config, init: str | None = None) -> Pipeline:

@@ -10,25 +10,25 @@ from flaxbert.data.table import Record, parsed, shown
 from flaxbert.errors import DataError
 
 Answer = tuple[str, int]
-"""Text, and its first character in the context."""
+"""The text, and the place of its first character in the context."""
 
 NEAR = 500
-"""Characters around an answer's place where its like is looked for: time grows by their square."""
+"""Characters around an answer's place that are searched for a similar text, in quadratic time."""
 
 
 def read_answers(
     row: Record, *, unanswerable: bool, on_bad_row: str = "error"
 ) -> tuple[tuple[Answer, ...], list[str]]:
-    """All reference answers of a question, and what is wrong with those that were skipped.
+    """Return all reference answers of a question, and what is wrong with those that were skipped.
 
     Args:
-      row: with `context` and `answers`.
+      row: a record with `context` and `answers`.
       unanswerable: whether there may be none.
-      on_bad_row: whether an answer that does not stand at its place is an "error", or left out
-        ("skip") where the question has others; machine-translated sets have such answers.
+      on_bad_row: "error" raises for an answer that is not at its place; "skip" leaves it out if the
+        question has others. Machine-translated data sets have such answers.
 
     Raises:
-      DataError: for another form, no answer where one is needed, or a malformed one.
+      DataError: for another form, a malformed answer, or none where one is needed.
     """
     context = row.text("context")
     pairs = _pairs(row)
@@ -37,19 +37,21 @@ def read_answers(
             f"{row.origin}: no answer. For SQuAD v2.0, where some questions have none, set "
             "--config.options.unanswerable=true; else remove the row."
         )
-    faults = [_fault(text, start, context) for text, start in pairs]
-    good: Any = tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
-    if len(good) < len(pairs) and (on_bad_row != "skip" or not good):
-        fault = next(fault for fault in faults if fault is not None)
+    problems = [_problem(text, start, context) for text, start in pairs]
+    valid: Any = tuple(
+        pair for pair, problem in zip(pairs, problems, strict=True) if problem is None
+    )
+    if len(valid) < len(pairs) and (on_bad_row != "skip" or not valid):
+        problem = next(problem for problem in problems if problem is not None)
         raise DataError(
-            f"{row.origin}: {fault} Fix it, or leave such answers out with "
+            f"{row.origin}: {problem} Fix it, or leave such answers out with "
             "--config.data.on_bad_row=skip."
         )
-    return good, [f"{row.origin}: {fault}" for fault in faults if fault is not None]
+    return valid, [f"{row.origin}: {problem}" for problem in problems if problem is not None]
 
 
 def _pairs(row: Record) -> tuple[tuple[object, object], ...]:
-    """Texts and places as a row has them; none where `is_impossible` says so and no text is there.
+    """Return texts and places as they stand; none if `is_impossible` is true and no text is given.
 
     Raises:
       DataError: for another form.
@@ -82,13 +84,13 @@ def _pairs(row: Record) -> tuple[tuple[object, object], ...]:
 
 
 def _impossible(row: Record) -> bool | None:
-    """What a row's `is_impossible` says; None if it says nothing."""
+    """Return the value of `is_impossible`; None if it is absent or has another value."""
     value = str(row.values.get("is_impossible")).strip().lower()
     return {"true": True, "1": True, "false": False, "0": False}.get(value)
 
 
 def _whole(start: object) -> object:
-    """A place that is written as a text or, by pandas, with a fraction, as an integer."""
+    """Convert a place that is a text or, written by pandas, a float, to an integer."""
     if isinstance(start, str) and start.strip().isdecimal() and len(start) < 20:
         return int(start)
     return int(start) if isinstance(start, float) and start.is_integer() else start
@@ -98,15 +100,15 @@ def check_questions(rows: Iterable[Record], *, unanswerable: bool) -> Iterator[I
     """Report duplicate question ids, and `is_impossible` flags that contradict the answers.
 
     Args:
-      rows: with `id`, by which predictions are told apart.
-      unanswerable: whether answers are read, and `is_impossible` means something.
+      rows: records with `id`, which identifies predictions.
+      unanswerable: whether `is_impossible` is read.
     """
     first: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         name, answers = str(row.values.get("id")), row.values.get("answers")
         if "id" in row.values and name in first:
             what = f"question {number} has the id {shown(name)}, as has question {first[name]}"
-            yield Issue("id twice", row.origin, f"{what}; predictions go by it")
+            yield Issue("id twice", row.origin, f"{what}; it identifies predictions")
         first.setdefault(name, str(number))
         impossible = _impossible(row)
         if unanswerable and impossible is not None and answers is not None:
@@ -128,25 +130,27 @@ def _has_answer(row: Record) -> bool | None:
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 )
-"""Letters of scripts without blanks between words: Thai, Lao, Burmese, Khmer, kana, Chinese."""
+"""Matches letters of scripts without blanks between words: Thai, Lao, Burmese, Khmer, kana,
+Chinese.
+"""
 
 
 def unspaced(answers: Sequence[Sequence[Answer]], origins: Sequence[str]) -> Iterator[Issue]:
-    """Whether F1, which counts words between blanks, says little about these questions' answers."""
+    """Report answers in scripts without blanks, for which the official F1 is hardly meaningful."""
     texts = [(pairs[0][0], origin) for pairs, origin in zip(answers, origins, strict=True) if pairs]
-    found = [(text, origin) for text, origin in texts if UNSPACED.search(text)]
-    if found and RARE * len(found) >= len(texts):
-        text, origin = found[0]
+    affected = [(text, origin) for text, origin in texts if UNSPACED.search(text)]
+    if affected and RARE * len(affected) >= len(texts):
+        text, origin = affected[0]
         what = (
-            f"{len(found)} of {len(texts)} answers are in a script without blanks between words, "
-            f"such as {shown(text)}. Exact match and F1 are the official script's, which compares "
-            "words between blanks: one character more is a wrong answer with F1 0"
+            f"{len(affected)} of {len(texts)} answers are in a script without blanks between "
+            f"words, such as {shown(text)}. Exact match and F1 are the official script's, which "
+            "compares words between blanks: an answer with one more character has F1 0"
         )
         yield Issue("words without blanks", origin, what)
 
 
-def _fault(text: object, start: object, context: str) -> str | None:
-    """What is wrong with an answer."""
+def _problem(text: object, start: object, context: str) -> str | None:
+    """Return what is wrong with an answer; None for a valid one."""
     if (
         not (isinstance(text, str) and text)
         or not isinstance(start, int)
@@ -165,10 +169,10 @@ def _fault(text: object, start: object, context: str) -> str | None:
 
 
 def _nearest(text: str, start: int, context: str) -> str:
-    """Where an answer stands that is not where it should be, or what is most like it."""
+    """Describe where a misplaced answer is in the context, or the text that is most similar."""
     places = [match.start() for match in re.finditer(re.escape(text), context)]
     if places:
-        return f"it stands at {min(places, key=lambda place: abs(place - start))}"
+        return f"it is at {min(places, key=lambda place: abs(place - start))}"
     begin = max(0, min(start, len(context)) - NEAR)
     near = context[begin : begin + 2 * NEAR]
     matcher = difflib.SequenceMatcher(None, near, text[:NEAR], autojunk=False)

@@ -1,4 +1,4 @@
-"""What is found wrong or doubtful in data: by readers, by tasks, and by comparing examples."""
+"""Issues in data: malformed records, doubtful examples, and duplicates between data sets."""
 
 import collections
 import dataclasses
@@ -13,26 +13,25 @@ from typing import Any
 log = logging.getLogger("flaxbert")
 
 MALFORMED = "malformed"
-"""The kind of what cannot be used: an error, or left out and counted (`data.on_bad_row=skip`)."""
+"""The kind of records that cannot be used: an error, or skipped and counted (`data.on_bad_row`)."""
 
 UNUSABLE = "unusable"
-"""The kind of what stops a run even then: a file that cannot be decoded, a column that is absent.
-"""
+"""The kind of issues that stop a run even then, such as a file that cannot be decoded."""
 
 READ_AS = "read as"
-"""The kind of what is no mistake: how a file is read that is not as its name says."""
+"""The kind of notes about how a file is read that differs from its name."""
 
 RARE = 20
-"""One in so many rows: columns that fewer have, or lack, are no part of the form of the data."""
+"""Report a set of columns that fewer than 1 in this many rows have."""
 
 
 def _high(encoding: str, least: int, most: int) -> str:
-    """Characters for the inside of a pattern: some bytes in an encoding."""
+    """Return some bytes, decoded, for a character class of a pattern."""
     texts = (bytes([byte]).decode(encoding, "ignore") for byte in range(least, most + 1))
     return re.escape("".join(texts))
 
 
-# Bytes of UTF-8 that are read in another encoding: a first one, and those behind it.
+# Continuation bytes of UTF-8, decoded in another encoding.
 _MORE = "[\x80-\xbf" + _high("cp1252", 0x80, 0xBF) + "]"
 _MORE_1251 = "[" + _high("cp1251", 0x80, 0xBF) + "]"
 
@@ -44,41 +43,41 @@ MISREAD = {
     "UTF-8 was read as cp1251": re.compile(f"(?:[\u0420\u0421]{_MORE_1251}){{2}}|\u0432\u0402"),
     "Cyrillic (cp1251) was read as latin-1": re.compile("(?<![a-zA-Z])[\xc0-\xff][\xe0-\xff]{4}"),
 }
-"""What texts look like that were read in another encoding than they were written in: accented
-letters, typographic quotes, Cyrillic, Chinese or Japanese, and emoji."""
+"""Matches texts that were read in the wrong encoding: accented letters, typographic quotes,
+Cyrillic, Chinese or Japanese, and emoji."""
 
 CONTROL = re.compile("[\x80-\x9f]")
-"""What cp1252 gives where it is read as latin-1: its quotes and dashes."""
+"""Matches quotes and dashes of cp1252 that were read as latin-1."""
 
 SENTINELS = {
     *("nan", "null", "none", "nil", "na", "n/a", "#n/a", "<na>", "-1", "-", "?"),
     *("unknown", "undefined", "missing", "empty", "tbd", "todo"),
 }
-"""What stands where a value is missing, in lower case."""
+"""Spellings of a missing value, in lower case."""
 
 FEW_EXAMPLES = 3
-"""A label with fewer is hardly learned."""
+"""A label with fewer examples is hardly learned."""
 
 MANY_NUMBERS = 10
-"""Different numbers that are classes without a doubt."""
+"""Up to this many different numbers are taken for classes."""
 
 LONG_SENTENCE = 1000
-"""Words: sentences this long are files whose blank lines are missing, or whole documents."""
+"""Words of a sentence: longer ones are files without blank lines, or whole documents."""
 
 LONG_TEXT = 1_000_000
-"""Characters: a text this long is a file read as one, or a line end that is missing."""
+"""Characters of a text: longer ones are whole files, or a line end is missing."""
 
 SHOWN = 60
-"""Characters of a text that a finding quotes."""
+"""Characters of a text that an issue quotes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Issue:
-    """One thing at one place."""
+    """One thing that is wrong or doubtful, and its place."""
 
     kind: str
     place: str
-    """file:line, or as near to it as the format allows; "" if the text begins with it."""
+    """file:line, or as close as the format allows; "" if the text begins with it."""
     text: str
     group: tuple[str, str] | None = dataclasses.field(default=None, compare=False)
     """The source, and how the log counts issues like this one: ("train.tsv", "malformed rows
@@ -152,11 +151,11 @@ class Example:
 
 
 def check_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Issue]:
-    """What a text file shows before it is read.
+    """Report byte-order marks and mixed line ends of a text file.
 
     Args:
-      path: of the file.
-      encoding: Python's codec.
+      path: the path of the file.
+      encoding: a codec of Python.
       quoted: whether cells in quotes may hold line breaks.
     """
     content = path.read_bytes()
@@ -178,21 +177,21 @@ def check_file(path: Path, encoding: str, *, quoted: bool) -> Iterator[Issue]:
 
 
 def check_columns(rows: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[Issue]:
-    """Rows, as (origin, values), with columns that few have, or without some that most have."""
+    """Report rows, given as (origin, values), that have other columns than most rows."""
     sets = collections.Counter(frozenset(values) for _, values in rows)
     common = sets.most_common(1)[0][0] if sets else frozenset()
     for origin, values in rows:
-        own = frozenset(values)
-        # As many as have it by design, such as SQuAD v2.0's plausible answers, are left alone.
-        if own != common and (sets[own] == 1 or sets[own] * RARE < len(rows)):
-            missing, extra = sorted(common - own), sorted(own - common)
+        columns = frozenset(values)
+        # Frequent sets exist by design, such as SQuAD v2.0's plausible answers.
+        if columns != common and (sets[columns] == 1 or sets[columns] * RARE < len(rows)):
+            missing, extra = sorted(common - columns), sorted(columns - common)
             parts = [f"lacks {missing}"] if missing else []
-            parts += [f"has {extra} besides"] if extra else []
+            parts += [f"has the extra {extra}"] if extra else []
             yield Issue("other columns", origin, f"{' and '.join(parts)}, unlike most rows")
 
 
 def check_examples(examples: Iterable[Example]) -> Iterator[Issue]:
-    """What single examples show."""
+    """Report what is doubtful in single examples."""
     for example in examples:
         if (words := example.word_count) > LONG_SENTENCE:
             what = f"a sentence of {words:,} words: are blank lines missing?"
@@ -207,12 +206,14 @@ def check_examples(examples: Iterable[Example]) -> Iterator[Issue]:
                 at = text.index("\0")
                 yield Issue("NUL", example.origin, f"a NUL at character {at}; tokenizers drop it")
             if "\ufffd" in text:
-                what = f"U+FFFD at character {text.index(chr(0xFFFD))} stands for a letter lost"
+                what = (
+                    f"U+FFFD at character {text.index(chr(0xFFFD))} replaces a letter that was lost"
+                )
                 yield Issue("wrong encoding", example.origin, f"{what} in reading an older file")
             if not text.isascii() and (misread := _misread(text)):
                 yield Issue("wrong encoding", example.origin, f"{misread} before it was saved")
-            elif not text.isascii() and (found := CONTROL.search(text)):
-                what = f"{found[0]!r} at character {found.start()}: cp1252 was read as latin-1"
+            elif not text.isascii() and (match := CONTROL.search(text)):
+                what = f"{match[0]!r} at character {match.start()}: cp1252 was read as latin-1"
                 yield Issue("wrong encoding", example.origin, f"{what} before it was saved")
             if "\ufeff" in text:
                 what = f"at character {text.index(chr(0xFEFF))}: were files joined?"
@@ -220,7 +221,7 @@ def check_examples(examples: Iterable[Example]) -> Iterator[Issue]:
 
 
 def _misread(text: str) -> str | None:
-    """Where a text was read in another encoding than it was written in, and what happened."""
+    """Return where a text was decoded wrongly, and how; None if it was not."""
     for what, pattern in MISREAD.items():
         if match := pattern.search(text):
             return f"{match[0]!r} at character {match.start()}: {what}"
@@ -230,12 +231,12 @@ def _misread(text: str) -> str | None:
 def compare_splits(
     train: Sequence[Example], evaluated: Sequence[Example], names: Sequence[str] = ()
 ) -> Iterator[Issue]:
-    """What shows where examples are compared: duplicates, contradictions, leaks, labels alone.
+    """Compare examples: report duplicates, contradictions, leaks, and doubtful labels.
 
     Args:
-      train: examples of training.
-      evaluated: those of evaluation.
-      names: of labels that are numbers.
+      train: the training examples.
+      evaluated: the examples of evaluation.
+      names: the names of labels that are numbers.
     """
     yield from _duplicates(train)
     yield from _duplicates(evaluated)
@@ -245,16 +246,16 @@ def compare_splits(
     types = {name.removeprefix("B-").removeprefix("I-") for name in known}
     for name in names if known else ():
         if name not in known and name.removeprefix("B-").removeprefix("I-") not in types:
-            what = f"{name!r} is in no training example, so it cannot be learnt"
+            what = f"{name!r} is in no training example, so it cannot be learned"
             yield Issue("label without example", "labels", what)
     for name, origin in _first_places(evaluated, names).items() if known else ():
         if name not in known:
-            what = f"label {name!r} is in no training example, so it cannot be learnt"
+            what = f"label {name!r} is in no training example, so it cannot be learned"
             yield Issue("unseen label", origin, what)
-    spelt: dict[str, str] = {}
+    spelling: dict[str, str] = {}
     for name, origin in known.items():
         same = "".join(filter(str.isprintable, name)).strip().casefold()
-        if (other := spelt.setdefault(same, name)) != name:
+        if (other := spelling.setdefault(same, name)) != name:
             what = f"label {name!r} next to {other!r}: is it one, spelled in two ways?"
             yield Issue("labels alike", origin, what)
 
@@ -273,7 +274,7 @@ def _duplicates(examples: Iterable[Example]) -> Iterator[Issue]:
 
 
 def _leaks(train: Iterable[Example], evaluated: Iterable[Example]) -> Iterator[Issue]:
-    """Examples that are in both; once each, contexts of questions that are not."""
+    """Report examples that are in both data sets, and, once each, contexts that are."""
     first: dict[tuple[str, ...], Example] = {}
     contexts: dict[str, str] = {}
     for example in train:
@@ -290,7 +291,7 @@ def _leaks(train: Iterable[Example], evaluated: Iterable[Example]) -> Iterator[I
 
 
 def _first_places(examples: Iterable[Example], names: Sequence[str]) -> dict[str, str]:
-    """Names of the labels that examples have, and where each comes first."""
+    """Return the names of the labels that examples have, and where each occurs first."""
     first: dict[int | str, str] = {}
     for example in examples:
         for label in example.labels:
@@ -312,7 +313,7 @@ def label_counts(examples: Iterable[Example], names: Sequence[str]) -> collectio
 def _doubtful_labels(
     train: Sequence[Example], names: Sequence[str], first: Mapping[str, str]
 ) -> Iterator[Issue]:
-    """Labels that may be none: missing values, single mistakes, numbers to be predicted."""
+    """Report labels that may be missing values, single mistakes, or numbers to predict."""
     counts = label_counts(train, names)
     for name, count in counts.items():
         if name.strip().casefold() in SENTINELS:
@@ -346,11 +347,11 @@ def _quoted(example: Example) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
-def summarize(findings: Iterable[Issue], command: str) -> Iterator[str]:
-    """A line for each kind: how often, and the first place."""
+def summarize(issues: Iterable[Issue], command: str) -> Iterator[str]:
+    """Yield a line for each kind of issue: its first place, and how many more there are."""
     kinds: dict[str, list[Issue]] = collections.defaultdict(list)
-    for finding in findings:
-        kinds[finding.kind].append(finding)
-    for kind, found in kinds.items():
-        rest = f" (and {len(found) - 1} more; {command} lists all)" if len(found) > 1 else ""
-        yield f"{kind}: {found[0]}{rest}"
+    for issue in issues:
+        kinds[issue.kind].append(issue)
+    for kind, members in kinds.items():
+        rest = f" (and {len(members) - 1} more; {command} lists all)" if len(members) > 1 else ""
+        yield f"{kind}: {members[0]}{rest}"

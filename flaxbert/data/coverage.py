@@ -1,4 +1,4 @@
-"""Parts of texts that a tokenizer loses: unknown words, characters that it drops."""
+"""Parts of texts that a tokenizer loses: unknown words, and characters that it drops."""
 
 import collections
 import dataclasses
@@ -11,29 +11,29 @@ import numpy as np
 from flaxbert.data.features import Features
 
 SERIOUS = 0.1
-"""Share of [UNK] tokens from which a vocabulary does not fit."""
+"""Share of [UNK] tokens above which a vocabulary does not fit the texts."""
 
 SHOWN = 10
-"""Characters that a message names."""
+"""Number of characters that a message names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """How much of a data set's texts is [UNK]."""
+    """The unknown tokens of a data set's texts."""
 
     token: str
     share: float
-    """Of all tokens but special ones."""
+    """The share of all tokens but special tokens."""
     lost: list[int]
-    """Examples with a text that is nothing else."""
+    """Examples with a text that consists of unknown tokens alone."""
 
     @property
     def serious(self) -> bool:
-        """Whether the vocabulary does not fit the texts: some words are unknown to most."""
+        """Whether the vocabulary does not fit the texts. Every vocabulary lacks some words."""
         return self.share > SERIOUS
 
     def describe(self, examples: Sequence[Any]) -> str:
-        """Return a line for people about the examples of a data set."""
+        """Return a line for the log about the examples of a data set."""
         line = f"{self.share:.1%} of the tokens are {self.token}"
         if self.lost:
             first = examples[self.lost[0]].origin
@@ -47,27 +47,27 @@ class Unknown:
 
 
 def unknown(features: Features, tokenizer: Any) -> Unknown:
-    """Return the share of [UNK] tokens, and the examples with a text of nothing else."""
+    """Return the share of [UNK] tokens, and the examples with a text of unknown tokens alone."""
     unk, ids = tokenizer.unk_token_id, features.per_token["input_ids"]
     if unk is None or not len(ids):
         return Unknown("", 0.0, [])
     special = np.isin(ids, [number for number in tokenizer.all_special_ids if number != unk])
     begins = np.zeros(len(ids), bool)
     begins[features.sequence_start[:-1]] = True
-    text = np.cumsum(special | begins)  # special tokens part a sequence into its texts
+    text = np.cumsum(special | begins)  # special tokens divide a sequence into its texts
     count = int(text[-1]) + 1
     words = np.bincount(text[~special], minlength=count)
-    strange = np.bincount(text[~special & (ids == unk)], minlength=count)
-    owner = np.repeat(features.example_index, features.lengths)
-    lost = owner[~special & (words == strange)[text]]
-    share = float(strange.sum() / max(1, words.sum()))
+    unknown_count = np.bincount(text[~special & (ids == unk)], minlength=count)
+    example_index = np.repeat(features.example_index, features.lengths)
+    lost = example_index[~special & (words == unknown_count)[text]]
+    share = float(unknown_count.sum() / max(1, words.sum()))
     return Unknown(tokenizer.unk_token, share, np.unique(lost).tolist())
 
 
 def vanishing(texts: Iterable[str], tokenizer: Any) -> dict[str, int]:
     """Return the characters that get no token, and how often each occurs.
 
-    Blanks are not counted, nor what `findings.in_examples` reports as damage.
+    Blanks are not counted, nor characters that `checks.check_examples` reports as damage.
     """
     counts = collections.Counter[str]()
     for text in texts:
@@ -84,9 +84,9 @@ def vanishing(texts: Iterable[str], tokenizer: Any) -> dict[str, int]:
 
 
 def merged(texts: Iterable[str], tokenizer: Any) -> dict[str, str]:
-    """Return words of the texts that become another word of theirs: "schön" that is "schon".
+    """Return words that the tokenizer reads as other words of the texts: "schön" as "schon".
 
-    Capital letters aside.
+    Upper and lower case are not distinguished.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
     if normalizer is None:
@@ -107,14 +107,14 @@ def merged(texts: Iterable[str], tokenizer: Any) -> dict[str, str]:
 
 
 def pairs(words: dict[str, str]) -> str:
-    """Return the words that `merged` found, for a message."""
+    """Format the result of `merged` for a message."""
     shown = [f"{word!r} as {other!r}" for word, other in list(words.items())[:SHOWN]]
     more = len(words) - SHOWN
     return ", ".join([*shown, *([f"{more} more words"] if more > 0 else [])])
 
 
 def named(characters: dict[str, int]) -> str:
-    """Return characters for a message, most frequent first."""
+    """Format characters for a message, most frequent first."""
     shown = [f"U+{ord(c):04X} ({n} times)" for c, n in list(characters.items())[:SHOWN]]
     more = len(characters) - SHOWN
     return ", ".join([*shown, *([f"{more} more characters"] if more > 0 else [])])

@@ -23,24 +23,28 @@ log = logging.getLogger("flaxbert")
 
 CLOSING, OPENING = "\"'”’»)\\]", "\"'“‘«(\\[¿¡—-"
 SENTENCE_END = re.compile(rf"[.!?…][{CLOSING}]*(\s+)(?=[{OPENING}]*([^\W\d_]))")
-"""With the spaces behind it, and the letter that follows: no sentence begins with a small one."""
+"""Matches the end of a sentence, the spaces after it, and the letter that begins the next one.
+
+A sentence does not begin with a lower-case letter; `split_sentences` checks that.
+"""
 
 SHORT = 0.1
-"""Share of sequences made shorter than they might be, so that training sees all lengths."""
+"""Share of sequences that are shortened, so that training sees all lengths."""
 
 LEAST_FOLLOWING = 0.3
-"""Share of second texts that follow, below which there is little to tell: half is the aim."""
+"""Least share of second texts that follow the first: with fewer there is little to learn. The aim
+is half."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """The tokens of a document, without special ones."""
+    """The tokens of a document, without special tokens."""
 
     ids: list[int]
     kinds: list[int]
-    """Of each token; see masking.py."""
+    """The kind of each token; see masking.py."""
     ends: list[int]
-    """Of its sentences: each is the tokens from the end before it to its own."""
+    """The end of each sentence, which begins where the previous one ends."""
 
 
 class Span(NamedTuple):
@@ -52,7 +56,7 @@ class Span(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """[CLS] first [SEP] second [SEP]; `follows` is what next sentence prediction has to tell."""
+    """[CLS] first [SEP] second [SEP]; `follows` is the target of next sentence prediction."""
 
     first: Span
     second: Span | None
@@ -60,7 +64,7 @@ class Pair(NamedTuple):
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences of a paragraph; its line breaks count as spaces."""
+    """Split a paragraph into sentences; line breaks count as spaces."""
     text = " ".join(text.split())
     parts, start = [], 0
     for match in SENTENCE_END.finditer(text):
@@ -72,7 +76,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def sentence_ends(lengths: Sequence[int], longest: int) -> list[int]:
-    """Ends of sentences of the given lengths, of which those over `longest` tokens are divided."""
+    """Return where sentences of these lengths end; those over `longest` tokens are divided."""
     ends, total = [], 0
     for length in lengths:
         ends += [total + end for end in range(longest, length, longest)]
@@ -107,14 +111,14 @@ def tokenize(
 def make_pairs(
     documents: Sequence[Document], *, room: int, seed: int, next_sentence: bool
 ) -> Iterator[Pair]:
-    """Sequences that cover every token of every document once as first or following text.
+    """Yield sequences in which every token occurs once as part of a first or a following text.
 
     Args:
       documents: with sentences of at most half of `room` tokens.
-      room: most tokens of a sequence, without special ones.
-      seed: of lengths, of where a sequence is parted, and of texts that do not follow.
-      next_sentence: part sequences in two. Half of the second texts (more where a sequence is one
-        sentence) come from another document, and the text that would have followed is used again.
+      room: the maximum number of tokens in a sequence, without special tokens.
+      seed: for lengths, for where sequences are divided, and for texts that do not follow.
+      next_sentence: divide sequences in two. Half of the second texts (more where a sequence is
+        one sentence) come from another document; the text that would have followed is used again.
 
     Raises:
       ValueError: for next sentences with fewer than two documents that have text.
@@ -122,11 +126,11 @@ def make_pairs(
     filled = [number for number, document in enumerate(documents) if document.ends]
     if next_sentence and len(filled) < 2:
         raise ValueError("texts that do not follow need a second document")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for rank, number in enumerate(filled):
         ends, sentence = documents[number].ends, 0
         while sentence < len(ends):
-            target = room if chance.random() >= SHORT else 2 + int(chance.random() * (room - 1))
+            target = room if rng.random() >= SHORT else 2 + int(rng.random() * (room - 1))
             start = ends[sentence - 1] if sentence else 0
             stop = sentence + 1
             while stop < len(ends) and ends[stop] - start <= target:
@@ -136,13 +140,13 @@ def make_pairs(
                 sentence = stop
                 continue
             alone = stop - sentence == 1
-            cut = stop if alone else sentence + 1 + int(chance.random() * (stop - sentence - 1))
+            cut = stop if alone else sentence + 1 + int(rng.random() * (stop - sentence - 1))
             first = Span(number, start, ends[cut - 1])
-            if alone or chance.random() < 0.5:
-                place = int(chance.random() * (len(filled) - 1))  # among the others
+            if alone or rng.random() < 0.5:
+                place = int(rng.random() * (len(filled) - 1))  # among the other documents
                 other = filled[place + (place >= rank)]
                 used = first.end - start
-                second = _some_text(documents[other], other, target - used, room - used, chance)
+                second = _some_text(documents[other], other, target - used, room - used, rng)
                 yield Pair(first, second, follows=False)
                 sentence = cut
             else:
@@ -151,15 +155,15 @@ def make_pairs(
 
 
 def check_following(pairs: Sequence[Pair], origin: str) -> None:
-    """Tell the share of second texts that follow.
+    """Log the share of second texts that follow the first.
 
     Raises:
-      DataError: naming `origin`, where the share is too low to learn from: a document of one
-        sentence has no text that follows.
+      DataError: if the share is too low to learn from, because most documents have one sentence;
+        the message names `origin`.
     """
     share = sum(pair.follows for pair in pairs) / len(pairs)
     log.info(f"{share:.0%} of {len(pairs)} second texts follow the first")
-    # Of a few pairs few may follow by chance: up to two standard deviations are taken for it.
+    # With few pairs the share may be low by chance: two standard deviations are allowed.
     chance = 2 * math.sqrt(LEAST_FOLLOWING * (1 - LEAST_FOLLOWING) / len(pairs))
     if share < LEAST_FOLLOWING - chance:
         raise DataError(
@@ -170,15 +174,13 @@ def check_following(pairs: Sequence[Pair], origin: str) -> None:
         )
 
 
-def _some_text(
-    document: Document, number: int, target: int, room: int, chance: random.Random
-) -> Span:
-    """A sentence from anywhere, with those behind it up to `target` tokens.
+def _some_text(document: Document, number: int, target: int, room: int, rng: random.Random) -> Span:
+    """Return a random sentence and those after it, up to `target` tokens.
 
-    No longer than texts that follow: the length would tell them apart. It is a copy, so a sentence
-    of more than `room` tokens may be cut.
+    It is no longer than texts that follow, or the length would give it away. Because it is a copy,
+    a sentence of more than `room` tokens may be cut.
     """
-    sentence = int(chance.random() * len(document.ends))
+    sentence = int(rng.random() * len(document.ends))
     start = document.ends[sentence - 1] if sentence else 0
     fitting = bisect.bisect_right(document.ends, start + target)  # a book has many sentences
     return Span(number, start, min(document.ends[max(sentence, fitting - 1)], start + room))

@@ -1,4 +1,4 @@
-"""Masked words: which places a masked language model has to guess, and what stands there instead.
+"""Masked words: which tokens a masked language model has to predict, and what replaces them.
 
 BERT paper, section 3.1 and appendix A.1; `create_masked_lm_predictions` of google-research/bert.
 """
@@ -19,34 +19,34 @@ def mask(
     mask_id: int,
     vocab_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose places and replace them: 80 % by [MASK], 10 % by a random token, 10 % stay.
+    """Choose tokens and replace them: 80 % by [MASK], 10 % by a random token, 10 % stay.
 
     Args:
       input_ids: [length].
       kinds: [length], SPECIAL, START or CONTINUATION.
-      draws: [3, length] uniform numbers: of the choice, of the kind of replacement, of the token.
-      rate: share of all tokens that is chosen, but at least one.
+      draws: [3, length] uniform numbers for the choice, the kind of replacement, and the token.
+      rate: share of all tokens that are chosen; at least one is.
       whole_words: choose words, with all their pieces, rather than single pieces.
-      mask_id: of [MASK].
-      vocab_size: tokens to draw from.
+      mask_id: the id of [MASK].
+      vocab_size: number of tokens to draw from.
 
     Returns:
-      The new ids [length] and the chosen places, 0 or 1 [length]. None is chosen where every token
-      is special, or every word has more pieces than are wanted.
+      The new ids [length], and 1 at the chosen tokens, else 0 [length]. None is chosen if every
+      token is special, or if every word has more pieces than are to be chosen.
     """
-    # The rest of a word, where a text begins inside one, counts as a word.
+    # Where a text begins inside a word, the rest of the word counts as a word.
     after_special = np.concatenate([[True], kinds[:-1] == SPECIAL])
     starts = (kinds == START) | ((kinds == CONTINUATION) & after_special)
     units = np.cumsum(starts) if whole_words else np.arange(1, len(kinds) + 1)
     units = np.where(kinds == SPECIAL, 0, units)
     names, first, sizes = np.unique(units, return_index=True, return_counts=True)
-    wanted = max(1, round(rate * len(input_ids)))
+    quota = max(1, round(rate * len(input_ids)))
     chosen, count = [], 0
     for unit in np.argsort(draws[0][first], kind="stable"):
         if names[unit] == 0:
             continue
-        # A word with more pieces than are left is passed over, as in the original.
-        if count + sizes[unit] <= wanted:
+        # A word with more pieces than remain is skipped, as in the original.
+        if count + sizes[unit] <= quota:
             chosen.append(names[unit])
             count += sizes[unit]
     masked = np.isin(units, chosen) & (units > 0)

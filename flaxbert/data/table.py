@@ -1,4 +1,4 @@
-"""Rows of a source, whatever it is: what tasks make examples of."""
+"""The records of a data source, and what a task reads from them."""
 
 import ast
 import collections
@@ -18,16 +18,16 @@ U = TypeVar("U")
 
 ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|None|True|False"""
 PRINTED = re.compile(rf"\s*(?:{ITEM})?(?:(?:\s*,\s*|\s+)(?:{ITEM}))*\s*,?\s*")
-"""The inside of a list as Python or numpy prints it: the latter without commas."""
+"""Matches the inside of a list as Python or NumPy (without commas) prints it."""
 
 
 LIST = re.compile(
     r"\s*(\[.*\]|\{\s*['\"].*['\")]\s*\}|\(.*\)|[a-zA-Z.]+\(\s*([\[({].*)?\))\s*", re.DOTALL
 )
-"""What a printed list looks like, a set of texts, a tuple, or a call such as array([...])."""
+"""Matches a printed list, set of texts, tuple, or call such as array([...])."""
 
 CALL = re.compile(r"(?:np\.|numpy\.)?(?:array|str_|bool_|u?int\d+|float\d+)|set|frozenset")
-"""Functions by which Python and NumPy print their types."""
+"""Matches the functions that printed values of Python and NumPy call."""
 
 
 def unprinted(value: Any) -> Any:
@@ -50,7 +50,7 @@ def unprinted(value: Any) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """Return the value that a text writes: JSON, or what Python or NumPy prints.
+    """Parse a text that is JSON, or a value printed by Python or NumPy.
 
     Raises:
       ValueError, SyntaxError, RecursionError, MemoryError, TypeError: for anything else.
@@ -59,7 +59,7 @@ def parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            warnings.simplefilter("ignore")  # about unknown escapes
             return ast.literal_eval(_Plain().visit(ast.parse(text.strip(), mode="eval")))
 
 
@@ -76,31 +76,31 @@ class _Plain(ast.NodeTransformer):
 
 
 def shown(value: Any) -> str:
-    """A value for a message: behind a quote that is missing, the rest of a file is one."""
+    """Return a value for a message, shortened: without a closing quote it may be half a file."""
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One record, and where it stands for messages (`train.tsv:17`)."""
+    """One record, and its place for messages, such as train.tsv:17."""
 
     values: dict[str, Any]
     origin: str
     lines: Sequence[int] = ()
-    """Of the words of a column file, whose rows are sentences."""
+    """The lines of the words, in a column file, whose records are sentences."""
 
     def place(self, word: int) -> str:
-        """Where a word of a sentence is: its own line in a column file."""
+        """Return the place of a word: in a column file it has a line of its own."""
         if self.lines:
             return f"{self.origin.rpartition(':')[0]}:{self.lines[word]}"
         return self.origin
 
     def text(self, column: str) -> str:
-        """The value of a column that must be text.
+        """Return the value of a column that must be text.
 
         Raises:
-          DataError: if it is anything else, such as a null.
+          DataError: for anything else, such as a null.
         """
         value = self.values.get(column)
         if not isinstance(value, str):
@@ -108,51 +108,56 @@ class Record:
         return value
 
     def slice(self, column: str | None) -> str | None:
-        """The value of the `data.slices` column, if one is named.
+        """Return the value of the `data.slices` column, if one is named.
 
-        A column with a value for each word (.conll) stands for the sentence where all are equal.
+        In a column with a value for each word (.conll), all values of a sentence must be equal.
 
         Raises:
-          DataError: where they are not.
+          DataError: if they differ.
         """
         value = self.values.get(column) if column else None
         if isinstance(value, list):
-            if any(each != value[0] for each in value):
-                several = sorted({str(each) for each in value})
+            if any(item != value[0] for item in value):
+                several = sorted({str(item) for item in value})
                 raise DataError(f"{self.origin}: {column} has several values: {shown(several)}")
             value = value[0] if value else None
         return None if value is None else str(value)
 
 
 MOST, MOST_LABELS, FEW = 0.5, 0.05, 3
-"""Largest shares of lines or rows that `data.on_bad_row=skip` leaves out, in all and for labels
-that are unknown or missing; and how many it leaves out whatever their share. One label that is
-unknown in more rows is a class, however rare it is."""
+"""Largest shares of lines or rows that `data.on_bad_row=skip` leaves out, in all and because of
+unknown or missing labels; and a number that it leaves out whatever the share. One unknown label in
+more rows than that is a class, however rare it is."""
 
 MISSING = "a missing label"
-"""The cause of the rows without a label, which are no class."""
+"""The cause that rows without a label share."""
 
 
-def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> None:
-    """Refuse mistakes that are no single ones: to leave them out would change what is learned.
+def refuse_systematic(errors: Sequence[DataError], total: int, what: str) -> None:
+    """Refuse to skip systematic mistakes: that would change what the model learns.
+
+    Args:
+      errors: the errors of all malformed lines or rows.
+      total: the number of lines or rows.
+      what: "lines" or "rows".
 
     Raises:
-      DataError: the first, with their number.
+      DataError: the first error, with the number of similar ones.
     """
-    causes = collections.Counter(fault.cause for fault in faults if fault.cause)
+    causes = collections.Counter(error.cause for error in errors if error.cause)
     label, count = max(
         ((cause, count) for cause, count in causes.items() if cause != MISSING),
         key=lambda pair: pair[1],
         default=("", 0),
     )
     if count > FEW:
-        alike = [fault for fault in faults if fault.cause == label]
+        alike = [error for error in errors if error.cause == label]
         why = f" for one cause, {label}"
     elif causes.total() > max(FEW, MOST_LABELS * total):
-        alike = [fault for fault in faults if fault.cause]
+        alike = [error for error in errors if error.cause]
         why = " for unknown or missing labels"
-    elif len(faults) > max(FEW, MOST * total):
-        alike, why = list(faults), ""
+    elif len(errors) > max(FEW, MOST * total):
+        alike, why = list(errors), ""
     else:
         return
     raise DataError(
@@ -162,7 +167,7 @@ def refuse_systematic(faults: Sequence[DataError], total: int, what: str) -> Non
 
 
 RecordOrIssue = Iterator[Record | DataError | Issue]
-"""What a reader yields: a record, what is wrong with a malformed line, or how a file is read."""
+"""Yields of a reader: records, errors of malformed lines, and issues about how a file is read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,18 +194,18 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Names of all rows' values, in the order of their first rows."""
+        """The names of all columns, in the order of their first rows."""
         return list(dict.fromkeys(name for row in self.rows for name in row.values))
 
     def require(self, columns: Mapping[str, str], *, slices: str | None = None) -> None:
         """Check that columns exist; rows that lack one are for `make` of `read` to refuse.
 
         Args:
-          columns: {column: the config key that names it; "" if its name is fixed}.
-          slices: a further column, that of data.slices.
+          columns: {column: the config key for its name; "" if the name is fixed}.
+          slices: the column of data.slices, if any.
 
         Raises:
-          DataError: naming what is absent, what is there and the key to set.
+          DataError: with the absent column, the existing ones, and the key to set.
         """
         if not self.rows:
             raise DataError(f"{self.source}: holds no rows.")
@@ -213,7 +218,7 @@ class Table:
                 )
 
     def _advice(self, column: str, key: str, columns: Mapping[str, str]) -> str:
-        """How to fix that there is no such column."""
+        """Return how to fix that there is no such column."""
         known = self.columns
         if names := self._names_of_columns(columns):
             return (
@@ -223,7 +228,7 @@ class Table:
         alike = [name for name in known if name.strip().casefold() == column.strip().casefold()]
         if alike and key:
             return f"Did you mean {alike[0]!r}? --config.{key}={alike[0]}"
-        if known == ["text", "file"]:  # of sources._read_txt
+        if known == ["text", "file"]:  # from readers/text.py
             return (
                 "A .txt file is read as prose, for pre-training; a table is read with "
                 "--config.data.format=tsv (or csv), words and tags with --config.data.format=conll."
@@ -235,9 +240,9 @@ class Table:
         )
 
     def _names_of_columns(self, columns: Mapping[str, str]) -> list[str] | None:
-        """Names for a file without a header; None if its first line may well be one.
+        """Return names for a file without a header; None if its first line may be one.
 
-        A name that is among the values of its column, or a number above numbers, is none.
+        It is not a header if a name is among the values of its column, or a number above numbers.
         """
         known, needed = self.columns, list(columns)
         values = {name: [row.values.get(name) for row in self.rows] for name in known}

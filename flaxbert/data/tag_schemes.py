@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
-"""Letters of each scheme: B begins, I and M are inside, E and L end, S and U are alone."""
+"""Prefixes of each scheme: B begins an entity, I and M continue, E and L end, S and U are alone."""
 
 
 FIRST, LAST = "BSU", "ELSU"  # letters that always begin an entity; that always end one
@@ -18,24 +18,24 @@ BEHIND = re.compile(r"(.+)[-_]([bimelsu])", re.DOTALL | re.IGNORECASE)
 """A prefix in lower case, with an underscore, or behind: b-per, B_PER, PER-B."""
 
 OUTSIDE = {"0", "o", "_", "-", "other", "out", "outside", "none", "null"}
-"""What is written for O, in lower case."""
+"""Other spellings of O, in lower case."""
 
 SYMBOLS = ("0", "_")
-"""Those of them that are no words, and so hardly the name of a class."""
+"""Spellings of O that are not words, and so unlikely to be the name of a class."""
 
 FREQUENT = 0.1
-"""Share of all tags that the only one without prefix has where it stands for O."""
+"""Share of all tags from which the only tag without a prefix is read as O."""
 
 
 def respelled(tags: Mapping[str, int]) -> dict[str, str]:
-    """Tags that mark entities but are not spelled B-TYPE and O, and how they are read.
+    """Return how tags that are not spelled B-TYPE and O are read: {tag: usual spelling}.
 
     * O written otherwise: `0`, `_`, `OTHER`, or the only tag without a prefix, if it is frequent.
       Where no tag has a prefix, `0` or `_` is O if it is the most frequent tag.
-    * Prefixes in lower case, with an underscore, or behind the type, if all are.
+    * Prefixes in lower case, with an underscore, or after the type, if all are.
 
     Args:
-      tags: of a file, with their numbers.
+      tags: the tags of a file and how often each occurs.
     """
     named = [tag for tag in tags if tag != "O"]
     plain = [tag for tag in named if not AHEAD.fullmatch(tag)]
@@ -57,45 +57,45 @@ def respelled(tags: Mapping[str, int]) -> dict[str, str]:
         outside = plain
     if not prefixed:
         outside = [tag for tag in SYMBOLS if _is_outside_types(tag, tags)]
-    found = dict.fromkeys(outside, "O")
-    rest = [tag for tag in named if tag not in found]
-    if rest and not any(map(TYPED.fullmatch, rest)) and ("O" in tags or found):
+    spelling = dict.fromkeys(outside, "O")
+    rest = [tag for tag in named if tag not in spelling]
+    if rest and not any(map(TYPED.fullmatch, rest)) and ("O" in tags or spelling):
         ahead, behind = ([form.fullmatch(tag) for tag in rest] for form in (AHEAD, BEHIND))
         if all(ahead):
-            found |= {
+            spelling |= {
                 tag: f"{m[1].upper()}-{m[2]}" for tag, m in zip(rest, ahead, strict=True) if m
             }
         elif all(behind) and any(m[2] in "bB" for m in behind if m):
-            found |= {
+            spelling |= {
                 tag: f"{m[2].upper()}-{m[1]}" for tag, m in zip(rest, behind, strict=True) if m
             }
-    return found
+    return spelling
 
 
 def _is_outside_types(tag: str, tags: Mapping[str, int]) -> bool:
-    """Whether a tag stands for O among types alone: it is more frequent than each of them."""
+    """Return whether a tag means O among types without prefixes: it is more frequent than each."""
     types = tags.keys() - {tag}
     return tag in tags and is_io({*types, "O"}) and all(tags[t] < tags[tag] for t in types - {"O"})
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
-    """Which scheme a file's tags follow.
+    """Return the scheme of a file's tags.
 
-    * "IO": types alone beside O (see `is_io`).
+    * "IO": types without prefixes, and O (see `is_io`).
     * "plain": at least half of the tags other than O have no prefix: parts of speech, say. If
       fewer have none, these are mistakes (see `odd_tags`).
     * "BIOES": any tag has a prefix of BIOES, of BILOU (L for E, U for S) or of BMES (M for I).
     * "BIO" (IOB2): entities start with B-.
-    * "IOB1": entities start with I-, and with B- only right behind one of the same type.
+    * "IOB1": entities start with I-, and with B- only right after one of the same type.
 
-    The last two differ in entities that are not right behind one of their type, and what most of
-    these start with decides: so a file without B- is IOB1, and a BIO file may have a few that
-    start with I- (see `to_bio`). A tie, or a file without entities, is BIO.
+    The last two differ in entities that are not right after one of their type: the prefix that most
+    of these start with decides. So a file without B- is IOB1, and a BIO file may have a few
+    entities that start with I- (see `to_bio`). A tie, or a file without entities, is BIO.
 
-    Tags may do without a type if all do: B, I and O alone.
+    Tags may have no type if none has one: B, I and O.
 
     Args:
-      sequences: the tags of every sentence of the file, as `respelled` has them.
+      sequences: the tags of every sentence of the file, in the spelling that `respelled` returns.
     """
     tags: collections.Counter[str] = collections.Counter()
     begin = inside = 0
@@ -115,16 +115,16 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
 
 
 def odd_tags(tags: Collection[str]) -> set[str]:
-    """Tags that have no prefix, where others have one."""
+    """Return the tags without a prefix among tags that have one."""
     if set(tags) - {"O"} <= set(PREFIXES["BIOES"]):  # without types
         return set()
     return {tag for tag in tags if tag != "O" and not TYPED.fullmatch(tag)}
 
 
 def is_io(tags: Collection[str]) -> bool:
-    """Whether tags are types alone beside O, so that a run of one type is an entity.
+    """Return whether tags are O and types without prefixes, so that a run of a type is an entity.
 
-    Sets of parts of speech have no O, save some whose tags are all of one letter.
+    Parts of speech have no O, except in a few sets whose tags are single letters.
     """
     types = set(tags) - {"O"}
     alone = not any(map(TYPED.fullmatch, types))
@@ -132,13 +132,13 @@ def is_io(tags: Collection[str]) -> bool:
 
 
 def both_tags(types: Sequence[str]) -> list[str]:
-    """B- and I- of each type, in the types' order; O stays as it is."""
-    pairs = [[each] if each == "O" else [f"B-{each}", f"I-{each}"] for each in types]
+    """Return B- and I- of each type, in the types' order; O is kept."""
+    pairs = [[name] if name == "O" else [f"B-{name}", f"I-{name}"] for name in types]
     return list(itertools.chain.from_iterable(pairs))
 
 
 def _starts(tags: Sequence[str], prefix: str) -> int:
-    """Number of entities that start with this prefix and are not right behind their own type."""
+    """Count the entities that start with this prefix and are not right after one of their type."""
     return sum(
         tag[:1] == prefix and (before == "O" or before[1:] != tag[1:])
         for before, tag in itertools.pairwise(["O", *tags])
@@ -146,15 +146,15 @@ def _starts(tags: Sequence[str], prefix: str) -> int:
 
 
 CONTINUES = {"BIO": "I", "IOB1": "B", "BIOES": "IMEL"}
-"""Letters that in each scheme stand only right behind a tag of the same type."""
+"""Prefixes that each scheme allows only right after a tag of the same type."""
 
 
 def misplaced(tags: Sequence[str], scheme: str) -> list[int]:
-    """Places of tags that their scheme does not allow behind the tag before them.
+    """Return the places of tags that their scheme does not allow after the tag before them.
 
     The place of the sentence's end is the number of its tags: in BIOES an entity ends before it.
     """
-    found = []
+    places = []
     before = None  # type of the entity that may go on here
     for place, tag in enumerate([*tags, "O"]):
         if tag != "O" and tag[:1] in CONTINUES.get(scheme, ""):
@@ -162,26 +162,26 @@ def misplaced(tags: Sequence[str], scheme: str) -> list[int]:
         else:
             wrong = scheme == "BIOES" and before is not None
         if wrong:
-            found.append(place)
+            places.append(place)
         ended = tag == "O" or (scheme == "BIOES" and tag[:1] in LAST)
         before = None if ended else tag[1:]
-    return found
+    return places
 
 
 def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
-    """The same entities in IOB2: each starts with B- and goes on with I-.
+    """Return the same entities in IOB2: each starts with B- and continues with I-.
 
     Broken sequences are read as the CoNLL-2000 script conlleval reads them: a tag that should
-    continue an entity, but has none of its type before it, starts one. Thus a stray I- in a BIO
-    file becomes B-, no entity of the file is lost, and strict and lenient scoring agree on what
-    the gold entities are. `misplaced` finds such tags.
+    continue an entity, but does not follow one of its type, starts one. Thus a stray I- in a BIO
+    file becomes B-, no entity is lost, and strict and lenient scoring agree on the gold entities.
+    `misplaced` finds such tags.
 
     Args:
-      tags: of one sentence.
+      tags: the tags of one sentence.
       scheme: as `detect_scheme` returns it; "plain" tags are returned as they are.
 
     Raises:
-      ValueError: for a tag that is not of the scheme.
+      ValueError: for a tag that does not belong to the scheme.
     """
     if scheme == "plain":
         return list(tags)
@@ -196,7 +196,7 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
             continue
         prefix, type_ = tag[:1], tag[1:]
         if prefix not in PREFIXES[scheme] or not (type_ == "" or TYPED.fullmatch(tag)):
-            raise ValueError(f"tag {tag!r} is not of the scheme {scheme}")
+            raise ValueError(f"tag {tag!r} does not belong to the scheme {scheme}")
         starts = prefix in FIRST or type_ != open_type
         result.append(("B" if starts else "I") + type_)
         open_type = None if prefix in LAST else type_

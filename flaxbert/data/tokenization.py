@@ -1,4 +1,4 @@
-"""Tokenizers: the one that belongs to the checkpoint, through Hugging Face transformers."""
+"""The tokenizer of a checkpoint, loaded by Hugging Face transformers."""
 
 import json
 import unicodedata
@@ -9,24 +9,24 @@ from flaxbert.data.readers import probe
 from flaxbert.errors import WeightsError
 
 Tokenizer = Any
-"""A fast tokenizer of transformers (`PreTrainedTokenizerFast`); imported late, it is slow to."""
+"""A fast tokenizer of transformers (`PreTrainedTokenizerFast`), which is slow to import."""
 
 
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-"""Of tokenizers: any; BERT's WordPiece, RoBERTa's BPE, ALBERT's and XLM-R's SentencePiece."""
+"""Files of a tokenizer: any kind, WordPiece (BERT), BPE (RoBERTa), SentencePiece (ALBERT)."""
 
 
 def has_tokenizer(directory: Path) -> bool:
-    """Whether a checkpoint comes with a tokenizer."""
+    """Return whether a checkpoint comes with a tokenizer."""
     return any((directory / file).is_file() for file in FILES)
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Load a checkpoint's tokenizer, with any truncation and padding stored in it reset.
 
-    Such settings (sentence-transformers stores "128 tokens, padded") would cut every text in
-    silence; the task decides both. And "[SEP]" or "[MASK]" written in a text is text. Where there
-    is a tokenizer.json, texts get the tokens of that file.
+    Such settings (sentence-transformers stores "128 tokens, padded") would silently truncate every
+    text; the task decides both. "[SEP]" or "[MASK]" written in a text is text. A tokenizer.json, if
+    there is one, decides the tokens.
 
     Raises:
       WeightsError: without tokenizer files, or for a tokenizer that `probe.check` refuses.
@@ -34,7 +34,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     from transformers import AutoTokenizer, BertTokenizerFast
 
     if not has_tokenizer(directory):
-        raise WeightsError(f"{directory}: no tokenizer ({' or '.join(FILES)}) beside the weights.")
+        raise WeightsError(f"{directory}: no tokenizer ({' or '.join(FILES)}) next to the weights.")
     try:
         if any((directory / file).is_file() for file in ("config.json", "tokenizer.json")):
             tokenizer = AutoTokenizer.from_pretrained(
@@ -48,7 +48,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise WeightsError(f"{directory}: the tokenizer cannot be read ({error}).") from error
     if not tokenizer.is_fast:
         raise WeightsError(f"{directory}: no fast tokenizer (tokenizer.json), so no offsets.")
-    # Its warning of long texts is for those who feed them to a model uncut.
+    # The warning about long texts is for callers that do not truncate.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     _split_special_tokens(tokenizer)
     reset(tokenizer)
@@ -63,15 +63,15 @@ SETTINGS = {
     "tokenize_chinese_chars": "handle_chinese_chars",
     "add_prefix_space": "add_prefix_space",
 }
-"""Keys of tokenizer_config.json that change a step of tokenizer.json, and their names there."""
+"""Keys of tokenizer_config.json that change a step of tokenizer.json: {key: name in that step}."""
 
 
 def _as_stored(tokenizer: Tokenizer, directory: Path) -> Tokenizer:
-    """Return a tokenizer that gives the tokens of tokenizer.json, where there is that file.
+    """Return a tokenizer whose tokens are those of tokenizer.json, if there is that file.
 
-    Most classes of transformers 5 take only the vocabulary from it and rebuild the rest by their
-    own defaults: a cased tokenizer.json becomes uncased, other steps vanish. What
-    tokenizer_config.json says of `SETTINGS` is kept.
+    Most classes of transformers 5 take only the vocabulary from it and rebuild the rest with their
+    own defaults: a cased tokenizer.json becomes uncased, other steps are lost. `SETTINGS` in
+    tokenizer_config.json still apply.
     """
     from tokenizers import Tokenizer as Backend
     from transformers import PreTrainedTokenizerFast
@@ -107,9 +107,9 @@ def _as_stored(tokenizer: Tokenizer, directory: Path) -> Tokenizer:
 
 
 def _name_token_types(tokenizer: Tokenizer, directory: Path) -> None:
-    """Let what is exported give token types to a model that has them.
+    """Make the exported tokenizer return token types for a model that has them.
 
-    Of transformers 5's classes ALBERT's does not, and pairs would be one text.
+    In transformers 5 ALBERT's class does not, and a pair would look like one text.
     """
     file, names = directory / "config.json", tokenizer.model_input_names
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -119,7 +119,7 @@ def _name_token_types(tokenizer: Tokenizer, directory: Path) -> None:
 
 
 def _case(directory: Path) -> dict[str, bool]:
-    """Whether to lower case and to strip accents, where only the words of a vocabulary say so."""
+    """Return whether to lower-case and to strip accents, as the words of a vocabulary show."""
     if (directory / "tokenizer.json").is_file() or not (directory / "vocab.txt").is_file():
         return {}
     file = directory / "tokenizer_config.json"
@@ -141,15 +141,15 @@ def _case(directory: Path) -> dict[str, bool]:
 
 
 def id_count(tokenizer: Tokenizer) -> int:
-    """Return the number of rows that a tokenizer needs in the table of embeddings.
+    """Return the number of rows that a tokenizer needs in the embedding table.
 
-    It is the highest id + 1: more than the number of tokens where ids are left out.
+    It is the highest id + 1, which exceeds the number of tokens where ids are unused.
     """
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def doubled_word(directory: Path) -> str:
-    """Return the first word that vocab.txt holds twice, with its lines; "" if there is none."""
+    """Return the first duplicate word of vocab.txt, with its lines; "" if there is none."""
     file = directory / "vocab.txt"
     lines: dict[str, int] = {}
     words = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
@@ -160,25 +160,25 @@ def doubled_word(directory: Path) -> str:
 
 
 def needs_blank(tokenizer: Tokenizer) -> bool:
-    """Return whether a text needs a blank before it to get the tokens that it has in a longer text.
+    """Return whether a text needs a leading blank to get the tokens that it has in a longer text.
 
-    Byte-level BPE (RoBERTa, ModernBERT) knows a word's beginning by the blank before it.
+    Byte-level BPE (RoBERTa, ModernBERT) marks a word's beginning by the blank before it.
     """
     backend = tokenizer.backend_tokenizer
-    alone, behind, longer = (
+    alone, after_blank, longer = (
         backend.encode(text, add_special_tokens=False).ids for text in ("a", " a", "a a")
     )
-    return bool(longer != alone + alone and longer == alone + behind)
+    return bool(longer != alone + alone and longer == alone + after_blank)
 
 
 def expect_words(tokenizer: Tokenizer) -> None:
-    """Prepare a tokenizer for texts that are split into words already.
+    """Prepare a tokenizer for texts that are already split into words.
 
-    Byte-level BPE (RoBERTa, ModernBERT) knows a word's beginning by the space before it, which
-    words alone do not have: it has to put one there. WordPiece and SentencePiece need nothing.
+    Byte-level BPE (RoBERTa, ModernBERT) marks a word's beginning by the space before it, which a
+    single word lacks: the tokenizer has to add one. WordPiece and SentencePiece need no change.
 
     Raises:
-      WeightsError: if words, even with a space, are other tokens than in a text.
+      WeightsError: if single words, even with a space, have other tokens than in a text.
     """
     from tokenizers import normalizers, pre_tokenizers
 
@@ -187,22 +187,22 @@ def expect_words(tokenizer: Tokenizer) -> None:
     if state.get("type") == "ByteLevel" and not state["add_prefix_space"]:
         regex = state.get("use_regex", True)
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=regex)
-        # What is saved is one or the other, by the tokenizer's class.
+        # Which of the two is saved depends on the tokenizer's class.
         tokenizer.init_kwargs["add_prefix_space"] = True
         tokenizer.add_prefix_space = True
-    elif not _knows_words(tokenizer):
-        # A ByteLevel behind other steps would put a space before each of their pieces.
-        own = [backend.normalizer] if backend.normalizer else []
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend(" "), *own])
-    if not _knows_words(tokenizer):
+    elif not _keeps_words(tokenizer):
+        # A ByteLevel after other steps would add a space before each of their pieces.
+        steps = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(" "), *steps])
+    if not _keeps_words(tokenizer):
         raise WeightsError(
             f"{tokenizer.name_or_path}: the tokenizer joins words of a text, so that a list of "
             "words has other tokens; token_classification needs one that keeps them apart."
         )
 
 
-def _knows_words(tokenizer: Tokenizer) -> bool:
-    """Whether a word is the same tokens alone as behind another in a text."""
+def _keeps_words(tokenizer: Tokenizer) -> bool:
+    """Return whether a word has the same tokens alone and after another word."""
     alone, text = (
         tokenizer(words, is_split_into_words=not isinstance(words, str), add_special_tokens=False)
         for words in (["a", "a"], "a a")
@@ -211,15 +211,15 @@ def _knows_words(tokenizer: Tokenizer) -> bool:
 
 
 def _split_special_tokens(tokenizer: Tokenizer) -> None:
-    """Take special tokens written in a text for text.
+    """Treat special tokens that are written in a text as text.
 
-    Unless the checkpoint has more than those with a role, such as "[E1]" around an entity: they
-    are meant to be written there.
+    Checkpoints with further special tokens, such as "[E1]" around an entity, are left unchanged:
+    these are meant to be written in texts.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    own = special - set(tokenizer.special_tokens_map.values())
-    if not own and not tokenizer.split_special_tokens:
-        # What is named here is saved with its present value. False is the default anyway.
+    further = special - set(tokenizer.special_tokens_map.values())
+    if not further and not tokenizer.split_special_tokens:
+        # A key in init_kwargs is saved with its present value; False is the default anyway.
         tokenizer.init_kwargs.pop("split_special_tokens", None)
         tokenizer.split_special_tokens = True
 
@@ -240,7 +240,7 @@ def mask_id(tokenizer: Tokenizer) -> int:
 
 
 def reset(tokenizer: Tokenizer) -> None:
-    """Take out truncation and padding, which each call leaves behind in the tokenizer."""
+    """Remove truncation and padding, which every call stores in the tokenizer."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.truncation_side = tokenizer.padding_side = "right"
@@ -250,7 +250,7 @@ def reset(tokenizer: Tokenizer) -> None:
 
 
 def save(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write a tokenizer so that transformers 4.55 and 5 both read it with the same tokens."""
+    """Save a tokenizer so that transformers 4.55 and 5 read it and return the same tokens."""
     reset(tokenizer)
     tokenizer.save_pretrained(directory)
     file = directory / "tokenizer_config.json"

@@ -1,4 +1,4 @@
-"""Windows: a text that is too long becomes several sequences that overlap."""
+"""Windows: a text that is too long becomes several overlapping sequences."""
 
 import itertools
 import logging
@@ -13,13 +13,13 @@ from flaxbert.errors import ConfigError
 log = logging.getLogger("flaxbert")
 
 SPECIAL_TOKENS = 3
-"""[CLS] first text [SEP] windowed text [SEP]; a single text needs one less."""
+"""[CLS] first text [SEP] windowed text [SEP]; a single text needs one token less."""
 
 JOINERS = "\u200c\u200d"
-"""Format characters that shape the letters beside them, so they are part of a word."""
+"""Format characters that shape the letters next to them, so they are part of a word."""
 
 NOWHERE = (-1, -1)
-"""The span of a window that counts in no loss: before the window."""
+"""The span of a window that counts in no loss: it lies before the window."""
 
 
 def check(max_length: int, overlap: int) -> None:
@@ -66,39 +66,42 @@ def too_long(
 
 
 def offsets(encoded: Any) -> tuple[list[list[int]], list[list[int]]]:
-    """First character of each token of the second text in each window, and the one behind it.
+    """Return the first character of each token of the second text, by window, and the one after it.
 
-    -1 at tokens of the first text and special ones.
+    Both are -1 at special tokens and tokens of the first text.
     """
     starts: list[list[int]] = []
     ends: list[list[int]] = []
     for window, pairs in enumerate(encoded["offset_mapping"]):
         inside = [sequence == 1 for sequence in encoded.sequence_ids(window)]
-        starts.append([o[0] if here else -1 for o, here in zip(pairs, inside, strict=True)])
-        ends.append([o[1] if here else -1 for o, here in zip(pairs, inside, strict=True)])
+        starts.append([o[0] if second else -1 for o, second in zip(pairs, inside, strict=True)])
+        ends.append([o[1] if second else -1 for o, second in zip(pairs, inside, strict=True)])
     return starts, ends
 
 
 def extend_ends(
-    texts: Sequence[str], owner: Sequence[int], starts: list[list[int]], ends: list[list[int]]
+    texts: Sequence[str],
+    example_index: Sequence[int],
+    starts: list[list[int]],
+    ends: list[list[int]],
 ) -> list[list[int]]:
     """Move the end of each token past the marks that belong to its last letter.
 
-    An uncased tokenizer drops combining marks, and its offsets leave out those behind a token's
-    last letter: the answer would lose them. Other characters that a tokenizer drops, such as
-    private-use ones, belong to no token.
+    An uncased tokenizer drops combining marks, and its offsets leave out those after a token's last
+    letter: the answer would lose them. Other characters that a tokenizer drops, such as private-use
+    characters, belong to no token.
 
     Args:
-      texts: the windowed ones.
-      owner: the text of each window, ascending.
-      starts: first character of each token in each window; below 0 for those of no text.
-      ends: the character behind it.
+      texts: the texts that are divided into windows.
+      example_index: the text of each window, ascending.
+      starts: first character of each token in each window; below 0 at tokens of no text.
+      ends: the character after it.
     """
     moved = []
-    for number, group in itertools.groupby(range(len(owner)), owner.__getitem__):
-        own, text = list(group), texts[number]
-        taken = set().union(*(starts[window] for window in own))
-        moved += [[_extend(text, end, taken) for end in ends[window]] for window in own]
+    for number, group in itertools.groupby(range(len(example_index)), example_index.__getitem__):
+        windows, text = list(group), texts[number]
+        taken = set().union(*(starts[window] for window in windows))
+        moved += [[_extend(text, end, taken) for end in ends[window]] for window in windows]
     return moved
 
 
@@ -119,12 +122,12 @@ def _joins(char: str) -> bool:
 
 
 def _blank(char: str) -> bool:
-    """White space, or as invisible: zero-width spaces, control characters, marks of direction."""
+    """Return whether a character is invisible: white space, zero-width or a control character."""
     return char.isspace() or (unicodedata.category(char) in ("Cc", "Cf") and char not in JOINERS)
 
 
 def trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the span without the blanks at its ends, which byte-level tokens may begin with."""
+    """Return the span without the blanks at its ends; byte-level tokens may begin with one."""
     while start < end and _blank(text[start]):
         start += 1
     while start < end and _blank(text[end - 1]):
@@ -135,10 +138,15 @@ def trim(text: str, start: int, end: int) -> tuple[int, int]:
 def span(
     answer: tuple[str, int], starts: list[int], ends: list[int], dropped: Set[int] = frozenset()
 ) -> tuple[int, int]:
-    """First and last token that hold some of the answer, less the blanks at both its ends.
+    """Return the first and the last token that hold a part of the answer, without outer blanks.
 
-    (0, 0), [CLS], if it is not all inside the window. Ends are those of `extend_ends`; `dropped`
-    are characters that no token of any window holds, which count as blanks.
+    It is (0, 0), [CLS], if the answer is not completely inside the window.
+
+    Args:
+      answer: the text, and the place of its first character.
+      starts: first character of each token of the window.
+      ends: as `extend_ends` returns them.
+      dropped: places of characters that no token of any window holds; they count as blanks.
     """
     text, begin = answer
     visible = [begin + n for n, char in enumerate(text) if not _blank(char)]
@@ -175,60 +183,61 @@ def _dropped(answer: tuple[str, int], starts: list[list[int]], ends: list[list[i
 
 def gold_spans(
     answers: Sequence[tuple[tuple[str, int] | None, str]],
-    owner: Sequence[int],
+    example_index: Sequence[int],
     starts: list[list[int]],
     ends: list[list[int]],
 ) -> dict[str, list[int]]:
-    """First and last token, `start` and `end`, of what each window is trained on: see `span`.
+    """Return the target of each window: the first and the last token of the answer (see `span`).
 
-    Without an answer it is (0, 0). An answer that is whole in no window gives all of them
-    `NOWHERE`, and is told: (0, 0) would teach that there is none.
+    Without an answer the target is (0, 0). If no window contains the complete answer, all have
+    `NOWHERE`, and that is logged: (0, 0) would teach that there is no answer.
 
     Args:
-      answers: of each text, with its origin.
-      owner: the text of each window, ascending.
+      answers: the answer to each question, with the question's origin.
+      example_index: the text of each window, ascending.
       starts: first character of each token in each window.
-      ends: those of `extend_ends`.
+      ends: as `extend_ends` returns them.
     """
     spans = []
-    for text, group in itertools.groupby(range(len(owner)), owner.__getitem__):
+    for text, group in itertools.groupby(range(len(example_index)), example_index.__getitem__):
         windows, (answer, _) = list(group), answers[text]
         if answer is None:
             spans += [(0, 0)] * len(windows)
             continue
         spans += _spans(answer, [starts[w] for w in windows], [ends[w] for w in windows])
-    whole = {text for text, found in zip(owner, spans, strict=True) if found != (0, 0)}
+    whole = {text for text, place in zip(example_index, spans, strict=True) if place != (0, 0)}
     lost = {n: origin for n, (answer, origin) in enumerate(answers) if answer and n not in whole}
     if lost:
         log.info(
-            f"{len(lost)} answers are whole in no window, the first that of "
+            f"{len(lost)} answers are complete in no window, the first that of "
             f"{next(iter(lost.values()))}; their questions count in no loss. Raise "
             "data.max_length or data.overlap."
         )
-    spans = [NOWHERE if text in lost else each for text, each in zip(owner, spans, strict=True)]
+    pairs = zip(example_index, spans, strict=True)
+    spans = [NOWHERE if text in lost else place for text, place in pairs]
     return {"start": [first for first, _ in spans], "end": [last for _, last in spans]}
 
 
 def out_of_reach(
     answers: Sequence[tuple[Sequence[tuple[str, int]], str]],
-    owner: Sequence[int],
+    example_index: Sequence[int],
     starts: list[list[int]],
     ends: list[list[int]],
     longest: int,
 ) -> dict[str, dict[int, str]]:
-    """Questions that no prediction can answer, by the reason, with what the linter says of each.
+    """Return the questions that no prediction can answer: {reason: {question: details}}.
 
-    That answers are too long is logged too.
+    Answers that are too long are logged too.
 
     Args:
-      answers: all reference answers of each text, with its origin.
-      owner: the text of each window, ascending.
+      answers: all reference answers to each question, with its origin.
+      example_index: the text of each window, ascending.
       starts: first character of each token in each window.
-      ends: those of `extend_ends`.
-      longest: tokens that a predicted answer may have (`options.max_answer_length`).
+      ends: as `extend_ends` returns them.
+      longest: the most tokens of a predicted answer (`options.max_answer_length`).
     """
-    least: dict[int, float] = {}  # text -> tokens of its shortest answer, inf if none is whole
-    for text, group in itertools.groupby(range(len(owner)), owner.__getitem__):
+    least: dict[int, float] = {}  # text -> tokens of its shortest answer; inf if none is complete
+    for text, group in itertools.groupby(range(len(example_index)), example_index.__getitem__):
         windows = list(group)
         here = [starts[w] for w in windows], [ends[w] for w in windows]
         for first, last in itertools.chain(*(_spans(a, *here) for a in answers[text][0])):
@@ -239,9 +248,9 @@ def out_of_reach(
     sizes = sorted(size for size in least.values() if size != math.inf)
     long = {text: size for text, size in least.items() if longest < size < math.inf}
     what = f"no window contains a complete answer ({len(nowhere)} of {share} questions)"
-    found = {"answer in no window": dict.fromkeys(nowhere, what)}
+    issues = {"answer in no window": dict.fromkeys(nowhere, what)}
     most = [int(sizes[math.ceil(part * len(sizes)) - 1]) for part in (0.99, 1.0) if sizes]
-    found["answer too long"] = {
+    issues["answer too long"] = {
         text: f"the answer has {size:.0f} tokens, more than options.max_answer_length={longest} "
         f"({len(long)} of {share}); 99 % have at most {most[0]}, the longest has {most[1]}"
         for text, size in long.items()
@@ -253,21 +262,23 @@ def out_of_reach(
             f"them. 99 % of the answers have at most {most[0]} tokens, the longest has {most[1]}: "
             f"set --config.options.max_answer_length={most[1]}."
         )
-    return found
+    return issues
 
 
-def max_context(owner: Sequence[int], starts: list[list[int]], overlap: int) -> list[list[int]]:
+def max_context(
+    example_index: Sequence[int], starts: list[list[int]], overlap: int
+) -> list[list[int]]:
     """Mark each context token in the window that shows most around it (google-research/bert).
 
-    Every token of the context counts once for decoding: in the window where the smaller of its
-    left and right context is largest, plus 0.01 of the window's length; the first of equals.
+    Every token of the context counts once for decoding: in the window where the smaller of its left
+    and right context, plus 0.01 of the window's length, is largest (the first of equals).
     """
     marks = [[0] * len(window) for window in starts]
     best: dict[int, tuple[float, int, int]] = {}  # token of the context -> (score, window, place)
     begin = 0
     for window, tokens in enumerate(starts):
         places = [place for place, start in enumerate(tokens) if start >= 0]
-        if window == 0 or owner[window] != owner[window - 1]:
+        if window == 0 or example_index[window] != example_index[window - 1]:
             begin, best = 0, {}
         for i, place in enumerate(places):
             score = min(i, len(places) - 1 - i) + 0.01 * len(places)

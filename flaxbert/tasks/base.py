@@ -51,7 +51,6 @@ class Task:
     """`problem_type` of config.json, by which tasks with the same output layer are told apart."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
-
     head_type: ClassVar[str] = ""
     """The output layer, as it ends Hugging Face class names; "" if it cannot predict for texts."""
 
@@ -95,7 +94,18 @@ class Task:
           ConfigError: for options that do not fit each other or the training data.
         """
         options.check(data)
-        return cls(data, options)
+        return cls(data, options, cls.choose_labels(data, options, train, hf_config))
+
+    @classmethod
+    def choose_labels(
+        cls,
+        data: DataConfig,
+        options: Any,
+        train: Reading[Any] | None,
+        hf_config: Mapping[str, Any],
+    ) -> tuple[str, ...]:
+        """Return the names of the class labels, by default none; see `create`."""
+        return ()
 
     def resolve(self, examples: Reading[Any]) -> Reading[Any]:
         """Turn the labels of examples that were read as `labeled` into what `loss` takes.

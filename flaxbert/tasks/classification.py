@@ -11,18 +11,18 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from flaxbert.config import DataConfig, option
-from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Table
 from flaxbert.errors import ConfigError
 from flaxbert.metrics import classification as metrics
-from flaxbert.models.heads import Outputs
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
-from flaxbert.tasks.losses import cross_entropy, pool, weighted_sum
-from flaxbert.tasks.texts import TextExample, TextTask
-from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
+from flaxbert.tasks.losses import cross_entropy
+from flaxbert.tasks.text_task import TextTask
+from flaxbert.tasks.texts import TextExample
+from flaxbert.types import Metrics, Prediction
 
 
 @dataclasses.dataclass
@@ -60,6 +60,28 @@ class Classification(TextTask):
         return super().read(table, data, options, labeled=labeled)
 
     @classmethod
+    def choose_labels(
+        cls,
+        data: DataConfig,
+        options: ClassificationOptions,
+        train: Reading[TextExample] | None,
+        hf_config: Mapping[str, Any],
+    ) -> names.Labels:
+        """Return the labels of the options, the data set, the checkpoint or the training data."""
+        if train is None:
+            return names.resolve(options.labels, None, None, hf_config)
+        known = train.label_names.get(options.label)
+        seen = set[str]()
+        if not options.labels and known is None:
+            stored = names.checkpoint_labels(hf_config)
+            given = [names.single(example.label, stored) for example in train]
+            if data.on_bad_row == "skip":  # rows whose labels `resolve` refuses name no class
+                given = [label for label in given if isinstance(label, str | int)]
+            # NaN, which a Parquet file may hold for a null, differs from itself.
+            seen = {str(label) for label in given if label not in (None, "") and label == label}
+        return names.resolve(options.labels, known, seen, hf_config)
+
+    @classmethod
     def create(
         cls,
         data: DataConfig,
@@ -68,41 +90,31 @@ class Classification(TextTask):
         hf_config: Mapping[str, Any],
     ) -> Self:
         """Choose labels and class weights."""
-        options.check(data)
-        seen: set[str] | None = None if train is None else set()
-        known = None if train is None else train.label_names.get(options.label)
-        if train is not None and not options.labels and known is None:
-            stored = names.checkpoint_labels(hf_config)
-            given = [names.single(example.label, stored) for example in train]
-            if data.on_bad_row == "skip":  # rows whose labels `resolve` refuses name no class
-                given = [label for label in given if isinstance(label, str | int)]
-            # NaN, which a Parquet file may hold for a null, differs from itself.
-            seen = {str(label) for label in given if label not in (None, "") and label == label}
-        labels = names.resolve(options.labels, known, seen, hf_config)
-        if options.positive is not None and options.positive not in labels:
-            raise ConfigError(f"options.positive={options.positive!r}: one of {', '.join(labels)}")
-        if options.positive is not None and len(labels) != 2:
+        task = super().create(data, options, train, hf_config)
+        labels, positive = task.labels, options.positive
+        if positive is not None and positive not in labels:
+            raise ConfigError(f"options.positive={positive!r}: one of {', '.join(labels)}")
+        if positive is not None and len(labels) != 2:
             raise ConfigError("options.positive is for two labels; with more there is f1_macro")
         weights = tuple(options.class_weights)
         if weights and (len(weights) != len(labels) or min(weights) < 0 or not any(weights)):
             raise ConfigError(
                 f"options.class_weights={weights!r}: a number from 0 for each of {list(labels)}"
             )
-        if weights and options.balanced_class_weights:
-            raise ConfigError(
-                "options.class_weights and options.balanced_class_weights: one or the other"
-            )
-        task = cls(data, options, labels, weights)
-        if not options.balanced_class_weights:
-            return task
-        if train is None:
-            stored_weights = hf_config.get("flaxbert", {}).get("class_weights", ())
-            return dataclasses.replace(task, class_weights=tuple(stored_weights))
-        given = [example.label for example in task._indexed(train)]
-        counts = np.bincount(given, minlength=len(labels))
-        # scikit-learn's "balanced": examples / (classes * examples of the class).
-        balanced = counts.sum() / (len(labels) * np.maximum(counts, 1))
-        return dataclasses.replace(task, class_weights=tuple(balanced.tolist()))
+        if options.balanced_class_weights:
+            if weights:
+                raise ConfigError(
+                    "options.class_weights and options.balanced_class_weights: one or the other"
+                )
+            stored = hf_config.get("flaxbert", {}).get("class_weights", ())
+            weights = tuple(stored) if train is None else task._balanced(train)
+        return dataclasses.replace(task, class_weights=weights)
+
+    def _balanced(self, train: Reading[TextExample]) -> tuple[float, ...]:
+        """Return the "balanced" weights of scikit-learn: examples / (classes * class examples)."""
+        given = [example.label for example in self._indexed(train)]
+        counts = np.bincount(given, minlength=len(self.labels))
+        return tuple((counts.sum() / (len(self.labels) * np.maximum(counts, 1))).tolist())
 
     def resolve(self, examples: Reading[TextExample]) -> Reading[TextExample]:
         """Turn labels into their indices."""
@@ -123,32 +135,23 @@ class Classification(TextTask):
             self.data.on_bad_row,
         )
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Cross-entropy: logits [R, K, C] against label [R, K]; a class weight counts as copies."""
-        losses = cross_entropy(pool(outputs["logits"], batch), batch.label)
-        weight = batch.weight
-        if self.class_weights:
-            weight *= jnp.asarray(self.class_weights, jnp.float32)[batch.label]
-        return {"loss": weighted_sum(losses, weight)}
+    def losses(self, logits: Array, label: Array) -> Array:
+        """Return the cross-entropy."""
+        return cross_entropy(logits, label)
 
-    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """Class probabilities [R, K, C]."""
-        probability = jax.nn.softmax(pool(outputs["logits"], batch))
-        return TaskOutputs(per_sequence={"probability": probability})
+    def label_weight(self, label: Array) -> Array | None:
+        """Return the class weight: an example counts as that many copies."""
+        weights = self.class_weights
+        return jnp.asarray(weights, jnp.float32)[label] if weights else None
 
-    def decode(
-        self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
-    ) -> list[Prediction]:
-        """The most probable label, and every label's probability."""
-        probabilities = features.per_feature(predictions.per_sequence["probability"])
-        return [
-            {
-                **example.record(),
-                "label": self.labels[int(np.argmax(row))],
-                "probability": {name: float(p) for name, p in zip(self.labels, row, strict=True)},
-            }
-            for example, row in zip(examples, probabilities, strict=True)
-        ]
+    def activation(self, logits: Array) -> Array:
+        """Return class probabilities [R, K, C]."""
+        return jax.nn.softmax(logits)
+
+    def answer(self, output: np.ndarray) -> Prediction:
+        """Return the most probable label, and every label's probability."""
+        probability = {name: float(p) for name, p in zip(self.labels, output, strict=True)}
+        return {"label": self.labels[int(np.argmax(output))], "probability": probability}
 
     def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
         """Accuracy with its 95 % interval, macro F1, Matthews; with two labels `f1` too."""
@@ -166,25 +169,15 @@ class Classification(TextTask):
         return result
 
     def hf_config(self) -> dict[str, Any]:
-        """Label maps, as transformers' pipelines read them."""
-        own = (
-            {"class_weights": list(self.class_weights)}
-            if self.options.balanced_class_weights
-            else {}
-        )
-        return {
-            **names.hf_label_maps(self.labels),
-            "problem_type": "single_label_classification",
-            **({"flaxbert": own} if own else {}),
-        }
+        """Return label maps, and the class weights if they come from the data."""
+        balanced = {"flaxbert": {"class_weights": list(self.class_weights)}}
+        return super().hf_config() | (balanced if self.options.balanced_class_weights else {})
 
     def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
-        gold = "" if example.label is None else self.labels[example.label]
-        sure = max(record["probability"].values())
+        """Return the text, its label, and the predicted label with its probability."""
         return {
             "text": example.text,
-            "label": gold,
+            "label": "" if example.label is None else self.labels[example.label],
             "predicted": record["label"],
-            "probability": f"{sure:.2f}",
+            "probability": f"{max(record['probability'].values()):.2f}",
         }

@@ -13,19 +13,20 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from flaxbert.config import DataConfig, option
-from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, Table
 from flaxbert.errors import ConfigError
 from flaxbert.metrics import multi_label as metrics
-from flaxbert.models.heads import MakeHead, Outputs, SequenceClassificationHead
+from flaxbert.models.heads import MakeHead, SequenceClassificationHead
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import label_sets
 from flaxbert.tasks.label_sets import LabelCell, LabelSetOptions
-from flaxbert.tasks.losses import binary_cross_entropy, pool, weighted_sum
-from flaxbert.tasks.texts import TextExample, TextTask
-from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
+from flaxbert.tasks.losses import binary_cross_entropy
+from flaxbert.tasks.text_task import TextTask
+from flaxbert.tasks.texts import TextExample
+from flaxbert.types import Metrics, Prediction
 
 
 @dataclasses.dataclass
@@ -117,33 +118,21 @@ class MultiLabel(TextTask):
             config, count, rngs, bias_init=self.start
         )
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Binary cross-entropy: logits and label [R, K, C], mean over C."""
-        losses = binary_cross_entropy(pool(outputs["logits"], batch), batch.label)
-        return {"loss": weighted_sum(jnp.mean(losses, axis=-1), batch.weight)}
+    def losses(self, logits: Array, label: Array) -> Array:
+        """Return the binary cross-entropy, the mean over labels."""
+        return jnp.mean(binary_cross_entropy(logits, label), axis=-1)
 
-    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """Probability of each label [R, K, C]."""
-        probability = jax.nn.sigmoid(pool(outputs["logits"], batch))
-        return TaskOutputs(per_sequence={"probability": probability})
+    def activation(self, logits: Array) -> Array:
+        """Return the probability of each label [R, K, C]."""
+        return jax.nn.sigmoid(logits)
 
-    def decode(
-        self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
-    ) -> list[Prediction]:
-        """The labels that reach their thresholds, and every label's probability."""
-        probabilities = features.per_feature(predictions.per_sequence["probability"])
-        return [
-            {
-                **example.record(),
-                "labels": [
-                    name
-                    for name, p, least in zip(self.labels, row, self.thresholds, strict=True)
-                    if float(p) >= least  # numpy would round the threshold
-                ],
-                "probability": {name: float(p) for name, p in zip(self.labels, row, strict=True)},
-            }
-            for example, row in zip(examples, probabilities, strict=True)
-        ]
+    def answer(self, output: np.ndarray) -> Prediction:
+        """Return the labels that reach their thresholds, and every label's probability."""
+        probability = {name: float(p) for name, p in zip(self.labels, output, strict=True)}
+        thresholds = zip(self.labels, self.thresholds, strict=True)
+        # Compared as Python's floats: numpy would round the threshold.
+        labels = [name for name, least in thresholds if probability[name] >= least]
+        return {"labels": labels, "probability": probability}
 
     def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
         """Micro and macro F1, micro precision and recall, and the share of sets that are right."""
@@ -173,12 +162,8 @@ class MultiLabel(TextTask):
         return {"thresholds": dict(zip(self.labels, self.thresholds, strict=True))}
 
     def hf_config(self) -> dict[str, Any]:
-        """Label maps, as transformers' pipelines read them, and our thresholds."""
-        return {
-            **names.hf_label_maps(self.labels),
-            "problem_type": "multi_label_classification",
-            "flaxbert": self.stored_thresholds,
-        }
+        """Return label maps, and the thresholds."""
+        return super().hf_config() | {"flaxbert": self.stored_thresholds}
 
     def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
         """A line of the table of predictions."""
@@ -188,10 +173,10 @@ class MultiLabel(TextTask):
 
 
 def _log_odds(given: Sequence[Sequence[Any]], labels: int) -> float:
-    """Log-odds that a text has a label, the mean over labels (Lin et al. 2017, section 3.3).
+    """Return the log-odds that a text has a label, averaged (Lin et al. 2017, section 3.3).
 
-    From 0 the first hundred steps would only lower all logits together; where labels are many and
-    rare that saturates the pooler, and no gradient reaches the encoder any more.
+    From 0, the first hundred steps would only lower all logits together. With many rare labels that
+    saturates the pooler, and no gradient reaches the encoder any more.
     """
-    found, places = sum(len(set(map(str, values))) for values in given), len(given) * labels
-    return math.log(found / (places - found)) if 0 < found < places else 0.0
+    count, places = sum(len(set(map(str, values))) for values in given), len(given) * labels
+    return math.log(count / (places - count)) if 0 < count < places else 0.0

@@ -95,14 +95,10 @@ class QuestionAnswering(Task):
         `char_end` are a context token's place in the text (-1 elsewhere), and `max_context` marks
         the window that sees most of the token's surroundings.
         """
-        too_long = windows.too_long(
-            [example.question for example in examples],
-            "the question",
-            tokenizer,
-            max_length=self.data.max_length,
-            overlap=self.data.overlap,
-        )
-        dropped = refuse_too_long(examples, too_long, self.data.on_bad_row)
+        questions, data = [example.question for example in examples], self.data
+        lengths = {"max_length": data.max_length, "overlap": data.overlap}
+        too_long = windows.too_long(questions, "the question", tokenizer, **lengths)
+        dropped = refuse_too_long(examples, too_long, data.on_bad_row)
         examples = [example for i, example in enumerate(examples) if i not in dropped]
         encoded = tokenizer(
             [example.question for example in examples],
@@ -114,22 +110,19 @@ class QuestionAnswering(Task):
             return_offsets_mapping=True,
             return_token_type_ids=True,
         )
-        owner = encoded["overflow_to_sample_mapping"]
+        example_index = encoded["overflow_to_sample_mapping"]
         starts, ends = windows.offsets(encoded)
-        ends = windows.extend_ends([each.context for each in examples], owner, starts, ends)
-        golds = [(each.answers[0] if each.answers else None, each.origin) for each in examples]
-        limit, every = self.options.max_answer_length, [(e.answers, e.origin) for e in examples]
+        ends = windows.extend_ends([e.context for e in examples], example_index, starts, ends)
+        firsts = [(e.answers[0] if e.answers else None, e.origin) for e in examples]
+        every, limit = [(e.answers, e.origin) for e in examples], self.options.max_answer_length
+        places = example_index, starts, ends
         return Features.build(
-            {
-                "input_ids": encoded["input_ids"],
-                "token_type_ids": encoded["token_type_ids"],
-                "char_start": starts,
-                "char_end": ends,
-                "max_context": windows.max_context(owner, starts, self.data.overlap),
-            },
-            example_index=owner,
-            token_indices=windows.gold_spans(golds, owner, starts, ends) if labeled else {},
-            unreachable=windows.out_of_reach(every, owner, starts, ends, limit) if labeled else {},
+            {name: encoded[name] for name in ("input_ids", "token_type_ids")}
+            | {"char_start": starts, "char_end": ends}
+            | {"max_context": windows.max_context(example_index, starts, data.overlap)},
+            example_index=example_index,
+            token_indices=windows.gold_spans(firsts, *places) if labeled else {},
+            unreachable=windows.out_of_reach(every, *places, limit) if labeled else {},
             dropped=dropped,
         )
 
@@ -171,14 +164,11 @@ class QuestionAnswering(Task):
         best: list[tuple[float, int, int]] = [(-np.inf, 0, 0)] * len(examples)
         null = np.full(len(examples), np.inf)
         for window, example in enumerate(features.example_index):
-            found = {name: values[window] for name, values in predictions.per_sequence.items()}
-            score, first, last = spans.best_span(found, self.options.max_answer_length)
-            null[example] = min(null[example], found["null_score"])
+            scores = {name: values[window] for name, values in predictions.per_sequence.items()}
+            score, first, last = spans.best_span(scores, self.options.max_answer_length)
+            null[example] = min(null[example], scores["null_score"])
             if score > best[example][0]:
-                begin = features.sequence_start[window]
-                start = int(features.per_token["char_start"][begin + first])
-                end = int(features.per_token["char_end"][begin + last])
-                best[example] = (score, start, end)
+                best[example] = (score, *spans.characters(features, window, first, last))
         return [
             self._record(example, span, float(odds))
             for example, span, odds in zip(examples, best, null, strict=True)
@@ -229,31 +219,16 @@ class QuestionAnswering(Task):
         best = [{key: prediction[key] for key in keys} for prediction in predictions]
         if top_k == 1:
             return best
-        ranked: list[dict[tuple[int, int], float]] = [{} for _ in examples]
-        for window, example in enumerate(features.example_index):
-            candidates = {name: values[window] for name, values in outputs.per_sequence.items()}
-            # Windows overlap, and spans that differ in blanks are equal: the best of them counts.
-            for score, first, last in spans.best_spans(
-                candidates, self.options.max_answer_length, top_k + self.options.n_best
-            ):
-                place = self._characters(examples[example], features, window, first, last)
-                ranked[example][place] = max(score, ranked[example].get(place, -np.inf))
-        for prediction, example, scores in zip(best, examples, ranked, strict=True):
+        contexts = [example.context for example in examples]
+        longest, count = self.options.max_answer_length, top_k + self.options.n_best
+        ranked = spans.ranked(contexts, features, outputs, longest=longest, count=count)
+        for prediction, context, scores in zip(best, contexts, ranked, strict=True):
             order = sorted(scores, key=lambda place: -scores[place])[:top_k]
             prediction["answers"] = [
-                {"score": scores[a, b], "start": a, "end": b, "answer": example.context[a:b]}
+                {"score": scores[a, b], "start": a, "end": b, "answer": context[a:b]}
                 for a, b in order
             ]
         return best
-
-    def _characters(
-        self, example: QuestionExample, features: Features, window: int, first: int, last: int
-    ) -> tuple[int, int]:
-        """Return the characters of the context, start and end, that tokens of a window cover."""
-        begin = features.sequence_start[window]
-        start = int(features.per_token["char_start"][begin + first])
-        end = int(features.per_token["char_end"][begin + last])
-        return windows.trim(example.context, start, end)
 
     def score(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Metrics:
         """Exact match and F1, 0 to 100, of the official script for the data set's version."""
@@ -281,8 +256,8 @@ class QuestionAnswering(Task):
         references = [[text for text, _ in example.answers] for example in examples]
         raw, odds = [r["span"] for r in records], [r["null_odds"] for r in records]
         scores = squad.question_scores_v2(squad.f1_v2, raw, references)
-        _, found = squad.best_threshold(scores, [bool(golds) for golds in references], odds)
-        return dataclasses.replace(self, null_threshold=found)
+        _, threshold = squad.best_threshold(scores, [bool(golds) for golds in references], odds)
+        return dataclasses.replace(self, null_threshold=threshold)
 
     @property
     def stored_thresholds(self) -> dict[str, Any]:

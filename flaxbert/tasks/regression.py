@@ -13,17 +13,16 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from flaxbert.config import DataConfig, option
-from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, shown
 from flaxbert.errors import DataError
 from flaxbert.metrics import regression as metrics
-from flaxbert.models.heads import Outputs
 from flaxbert.tasks import texts
-from flaxbert.tasks.losses import pool, weighted_sum
-from flaxbert.tasks.texts import TextExample, TextTask
-from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutputs
+from flaxbert.tasks.text_task import TextTask
+from flaxbert.tasks.texts import TextExample
+from flaxbert.types import Metrics, Params, Prediction
 
 log = logging.getLogger("flaxbert")
 
@@ -47,6 +46,7 @@ class Regression(TextTask):
     options_type: ClassVar[type] = RegressionOptions
     lower_is_better: ClassVar[Sequence[str]] = ("squared_error",)
     problem_type: ClassVar[str | None] = "regression"
+    activation_name: ClassVar[str] = "value"
 
     mean: float = 0.0
     scale: float = 1.0
@@ -97,28 +97,21 @@ class Regression(TextTask):
         return number
 
     @property
-    def output_count(self) -> int:
-        """One number."""
-        return 1
+    def output_names(self) -> Sequence[str]:
+        """One output, by the name that transformers gives it."""
+        return ("LABEL_0",)
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Squared error: logits [R, K, 1] against label [R, K], as standardized."""
-        label = (batch.label - self.mean) / self.scale
-        error = pool(outputs["logits"], batch)[..., 0] - label
-        return {"loss": weighted_sum(jnp.square(error), batch.weight)}
+    def losses(self, logits: Array, label: Array) -> Array:
+        """Return the squared error of the standardized numbers."""
+        return jnp.square(logits[..., 0] - (label - self.mean) / self.scale)
 
-    def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """The number, [R, K]."""
-        value = pool(outputs["logits"], batch)[..., 0] * self.scale + self.mean
-        return TaskOutputs(per_sequence={"value": value})
+    def activation(self, logits: Array) -> Array:
+        """Return the number, [R, K]."""
+        return logits[..., 0] * self.scale + self.mean
 
-    def decode(
-        self, examples: Sequence[TextExample], features: Features, predictions: TaskOutputs
-    ) -> list[Prediction]:
-        """The number."""
-        values = features.per_feature(predictions.per_sequence["value"])
-        pairs = zip(examples, values, strict=True)
-        return [{**example.record(), "value": float(value)} for example, value in pairs]
+    def answer(self, output: np.ndarray) -> Prediction:
+        """Return the number."""
+        return {"value": float(output)}
 
     def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
         """Pearson and Spearman correlation, and the mean squared error."""
@@ -127,11 +120,10 @@ class Regression(TextTask):
         )
 
     def hf_config(self) -> dict[str, Any]:
-        """As transformers marks a regression."""
-        result: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}
-        return result | (
-            {"flaxbert": {"mean": self.mean, "scale": self.scale}} if self.units else {}
-        )
+        """Return the fields by which transformers recognizes a regression, and our scale."""
+        fields = {"id2label": {"0": "LABEL_0"}, "problem_type": self.problem_type}
+        scale = {"flaxbert": {"mean": self.mean, "scale": self.scale}}
+        return fields | (scale if self.units else {})
 
     @property
     def units(self) -> str:

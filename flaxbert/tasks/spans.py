@@ -1,9 +1,15 @@
 """Spans of tokens: candidates chosen on the device, answers put together on the host."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jax import Array
 from jax import numpy as jnp
 from jax.lax import top_k
+
+from flaxbert.data.features import Features
+from flaxbert.data.windows import trim
+from flaxbert.types import TaskOutputs
 
 IMPOSSIBLE = -1e30
 """Below every real score: marks candidates that are none."""
@@ -70,3 +76,34 @@ def _scores(found: Candidates, longest: int) -> tuple[np.ndarray, np.ndarray, np
     valid = (length >= 1) & (length <= longest)
     valid &= (start > IMPOSSIBLE)[:, None] & (end > IMPOSSIBLE)[None, :]
     return starts, ends, np.where(valid, start[:, None] + end[None, :], -np.inf)
+
+
+def characters(features: Features, window: int, first: int, last: int) -> tuple[int, int]:
+    """Return the characters of the context, start and end, that tokens of a window cover."""
+    begin = features.sequence_start[window]
+    start = int(features.per_token["char_start"][begin + first])
+    end = int(features.per_token["char_end"][begin + last])
+    return start, end
+
+
+def ranked(
+    contexts: Sequence[str], features: Features, outputs: TaskOutputs, *, longest: int, count: int
+) -> list[dict[tuple[int, int], float]]:
+    """Return the spans of each context with their scores: {(start, end): score}, in characters.
+
+    Windows overlap, and spans that differ only in blanks are equal: the best score counts.
+
+    Args:
+      contexts: one per example.
+      features: windows of the contexts.
+      outputs: candidates of each window.
+      longest: the most tokens of a span.
+      count: the number of spans of each window.
+    """
+    scores: list[dict[tuple[int, int], float]] = [{} for _ in contexts]
+    for window, example in enumerate(features.example_index):
+        candidates = {name: values[window] for name, values in outputs.per_sequence.items()}
+        for score, first, last in best_spans(candidates, longest, count):
+            place = trim(contexts[example], *characters(features, window, first, last))
+            scores[example][place] = max(score, scores[example].get(place, -np.inf))
+    return scores

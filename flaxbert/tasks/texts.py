@@ -1,18 +1,17 @@
-"""What tasks on whole texts share: columns, examples, and texts longer than the model."""
+"""The base of tasks on whole texts: columns, examples, and texts longer than the model."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
-from flaxbert.data.table import Reading, Record, Table, shown
+from flaxbert.data.table import Reading, Record, Table
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError, DataError
-from flaxbert.models.heads import MakeHead, SequenceClassificationHead
-from flaxbert.tasks.base import Task, TaskOptions, refuse_too_long
+from flaxbert.errors import ConfigError
+from flaxbert.tasks.base import TaskOptions, refuse_too_long
 
 LONG = ("head", "head_tail", "windows")
 
@@ -53,7 +52,7 @@ class TextOptions(TaskOptions):
 
 @dataclasses.dataclass(frozen=True)
 class TextExample(Example):
-    """One text or pair; what `label` holds is the task's affair, None if unlabeled."""
+    """One text or pair; the task decides what `label` holds. It is None if unlabeled."""
 
     text: str
     pair: str | None
@@ -63,18 +62,18 @@ class TextExample(Example):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Its texts."""
+        """The text, or both texts."""
         return (self.text,) if self.pair is None else (self.text, self.pair)
 
     @property
     def target(self) -> Hashable:
-        """Its label, as the task reads it: an index, flags or a number."""
+        """The label, as the task resolves it: an index, flags or a number."""
         label: Hashable = self.label
         return label
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Numbers of its labels."""
+        """The indices of the labels."""
         if isinstance(self.label, tuple):
             return tuple(number for number, flag in enumerate(self.label) if flag)
         return (self.label,) if isinstance(self.label, int) else ()
@@ -92,7 +91,7 @@ def require(table: Table, options: TextOptions, data: DataConfig, *, labeled: bo
     """Check that all columns exist.
 
     Raises:
-      DataError: naming what is absent, and the key to set.
+      DataError: with the absent column, and the key to set.
     """
     columns = {options.text: "options.text"}
     if options.pair is not None:
@@ -132,7 +131,7 @@ def featurize(
     *,
     labeled: bool,
 ) -> Features:
-    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; labels become the slot `label`.
+    """Tokenize [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; `label` is a value per sequence.
 
     The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
     """
@@ -156,7 +155,7 @@ def featurize(
 
 
 Encoded = tuple[dict[str, list[list[int]]], list[int], list[int]]
-"""Token arrays by sequence, each sequence's example, the examples that were cut."""
+"""Token arrays by sequence, the example of each sequence, the examples that were truncated."""
 
 
 def _texts(examples: Sequence[TextExample]) -> tuple[list[str], list[str | None] | None]:
@@ -187,7 +186,7 @@ def _head_and_tail(
     for words in encoded:
         kept = words[:head] + words[head - room :] if len(words) > room else words
         ids.append([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])
-    tokens = {"input_ids": ids, "token_type_ids": [[0] * len(each) for each in ids]}
+    tokens = {"input_ids": ids, "token_type_ids": [[0] * len(row) for row in ids]}
     return tokens, list(range(len(examples))), cut
 
 
@@ -204,59 +203,3 @@ def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataCo
     )
     tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
     return tokens, list(encoded["overflow_to_sample_mapping"]), []
-
-
-@dataclasses.dataclass(frozen=True)
-class TextTask(Task):
-    """Base of tasks on a text or a pair of texts: the pooler and a dense layer over [CLS]."""
-
-    options_type: ClassVar[type] = TextOptions
-    head_type: ClassVar[str] = "ForSequenceClassification"
-
-    @property
-    def output_count(self) -> int:
-        """The width of the dense layer."""
-        return len(self.labels)
-
-    @classmethod
-    def read_label(cls, record: Record, options: Any) -> Any:
-        """Return the label of a record; by default the value of its column as it stands.
-
-        Raises:
-          DataError: for a label that is malformed.
-        """
-        return record.values.get(options.label)
-
-    @classmethod
-    def read(
-        cls, table: Table, data: DataConfig, options: Any, *, labeled: bool
-    ) -> Reading[TextExample]:
-        """Read texts and labels."""
-        options.check(data)
-        label = (lambda record: cls.read_label(record, options)) if labeled else None
-        return read(table, options, data, label)
-
-    def record_of(self, item: Any, origin: str) -> dict[str, Any]:
-        """Return a text, or a pair of texts, as a record."""
-        options = self.options
-        if isinstance(item, str) and options.pair is None:
-            return {options.text: item}
-        pair = isinstance(item, list | tuple) and [type(text) for text in item] == [str, str]
-        if pair and options.pair is not None:
-            return {options.text: item[0], options.pair: item[1]}
-        if isinstance(item, Mapping):
-            return dict(item)
-        form = "a text" if options.pair is None else "(first text, second text)"
-        raise DataError(f"{origin}: {shown(item)}; expected {form}, or a dict with the columns.")
-
-    def featurize(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, *, labeled: bool
-    ) -> Features:
-        """Return a sequence for each text or pair, or its windows (`options.long_texts`)."""
-        return featurize(examples, tokenizer, self.options, self.data, labeled=labeled)
-
-    @property
-    def make_head(self) -> MakeHead:
-        """Return the function that builds the pooler and the dense layer."""
-        count = self.output_count
-        return lambda config, rngs: SequenceClassificationHead(config, count, rngs)

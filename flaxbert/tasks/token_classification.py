@@ -7,11 +7,9 @@ has one tag for every word, whatever the length.
 """
 
 import dataclasses
-import itertools
 import logging
-import re
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +17,8 @@ import numpy as np
 from flaxbert.config import DataConfig, option
 from flaxbert.data import tag_schemes, windows
 from flaxbert.data.batching import Resample
-from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
-from flaxbert.data.table import Reading, Record, Table, shown
+from flaxbert.data.table import Reading, Table, shown
 from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
 from flaxbert.metrics import entities
@@ -29,7 +26,15 @@ from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
-from flaxbert.tasks.tags import TaggedWords, read_tags, read_words, require_words
+from flaxbert.tasks.sentences import (
+    TEXT,
+    SentenceExample,
+    entities_of,
+    labeled_sentence,
+    unlabeled_sentence,
+    words_of,
+)
+from flaxbert.tasks.tags import read_tags, require_words
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 log = logging.getLogger("flaxbert")
@@ -46,38 +51,6 @@ class TokenClassificationOptions(TaskOptions):
     def check(self, data: DataConfig) -> None:
         """Check that windows can advance."""
         windows.check(data.max_length, data.overlap)
-
-
-@dataclasses.dataclass(frozen=True)
-class SentenceExample(Example):
-    """The words of a sentence; `tags` has one a word, None if unlabeled."""
-
-    tokens: tuple[str, ...]
-    tags: tuple[str, ...] | None
-    slice: str | None
-    origin: str
-    text: str | None = None
-    """The sentence as one text, if it was given so."""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The sentence."""
-        return (" ".join(self.tokens),)
-
-    @property
-    def target(self) -> Hashable:
-        """Its tags."""
-        return self.tags
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Its tags too."""
-        return self.tags or ()
-
-    @property
-    def word_count(self) -> int:
-        """The number of its words."""
-        return len(self.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,24 +73,23 @@ class TokenClassification(Task):
         slices = data.slices if labeled else None
         require_words(table, {options.tokens: "options.tokens"}, slices=slices)
         if not labeled:
-            return table.read(lambda row: _unlabeled(row, options.tokens), data.on_bad_row)
+            return table.read(lambda row: unlabeled_sentence(row, options.tokens), data.on_bad_row)
         tagged, scheme = read_tags(
             table, options.tokens, options.tags, options.labels, data.on_bad_row
         )
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
-        return tagged.map(lambda item: _labeled(item, data.slices), data.on_bad_row)
+        return tagged.map(lambda item: labeled_sentence(item, data.slices), data.on_bad_row)
 
     @classmethod
-    def create(
+    def choose_labels(
         cls,
         data: DataConfig,
         options: TokenClassificationOptions,
         train: Reading[SentenceExample] | None,
         hf_config: Mapping[str, Any],
-    ) -> Self:
-        """Choose the tags. Entity tags are in IOB2, B- and I- of each type."""
-        options.check(data)
+    ) -> names.Labels:
+        """Return the tags. Entity tags are in IOB2, B- and I- of each type."""
         types_alone = tag_schemes.is_io(options.labels)
         given = tag_schemes.both_tags(options.labels) if types_alone else options.labels
         seen = None
@@ -125,7 +97,7 @@ class TokenClassification(Task):
             seen = {tag for example in train for tag in example.tags or ()}
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
-        return cls(data, options, names.resolve(given, None, seen, hf_config))
+        return names.resolve(given, None, seen, hf_config)
 
     def resolve(self, examples: Reading[SentenceExample]) -> Reading[SentenceExample]:
         """Replace tags that are indices by their names.
@@ -187,11 +159,7 @@ class TokenClassification(Task):
                     labels[-1][place] = self.labels.index(tags[word])
         lost = sum(len(example.tokens) for example in examples) - len(seen)
         if lost:
-            inside = (
-                ", or inside the entity around them"
-                if tag_schemes.mark_entities(self.labels)
-                else ""
-            )
+            inside = ", or inside the entity around them" if self._entities else ""
             log.info(
                 f"{lost} words without any visible character are tagged {self._outside}{inside}"
             )
@@ -256,11 +224,7 @@ class TokenClassification(Task):
         found = entities.score([record["tags"] for record in records], gold)
         if not examples:
             found = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
-        return (
-            found
-            if tag_schemes.mark_entities(self.labels)
-            else {"accuracy": found["token_accuracy"]}
-        )
+        return found if self._entities else {"accuracy": found["token_accuracy"]}
 
     def record_of(self, item: Any, origin: str) -> dict[str, Any]:
         """Return a sentence, split into words and marks, or a list of words as a record."""
@@ -290,7 +254,7 @@ class TokenClassification(Task):
         if not self._entities:
             return predictions
         return [
-            prediction | {"entities": _entities_of(example, prediction["tags"])}
+            prediction | {"entities": entities_of(example, prediction["tags"])}
             for example, prediction in zip(examples, predictions, strict=True)
         ]
 
@@ -311,40 +275,3 @@ class TokenClassification(Task):
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
-
-
-TEXT = "_text"
-"""The column of a sentence that a program gave as one text."""
-
-WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
-"""A word, with hyphens and apostrophes inside, or a single mark."""
-
-
-def words_of(text: str) -> list[tuple[str, int, int]]:
-    """Split a text into words and marks: (word, first character, the character after it)."""
-    return [(match[0], match.start(), match.end()) for match in WORD.finditer(text)]
-
-
-def _entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str, Any]]:
-    if example.text is None:
-        text = " ".join(example.tokens)
-        ends = list(itertools.accumulate(len(word) + 1 for word in example.tokens))
-        places = [(end - 1 - len(w), end - 1) for w, end in zip(example.tokens, ends, strict=True)]
-    else:
-        text = example.text
-        places = [(start, end) for _, start, end in words_of(text)]
-    entities_found = [
-        (span.type, places[span.first][0], places[span.last][1])
-        for span in entities.spans(tags, strict=False)
-    ]
-    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in entities_found]
-
-
-def _unlabeled(row: Record, column: str) -> SentenceExample:
-    words = tuple(read_words(row, column))
-    return SentenceExample(words, None, None, row.origin, row.values.get(TEXT))
-
-
-def _labeled(tagged: TaggedWords, slices: str | None) -> SentenceExample:
-    words, tags, record = tuple(tagged.words), tuple(tagged.tags), tagged.record
-    return SentenceExample(words, tags, record.slice(slices), record.origin)

@@ -291,7 +291,7 @@ def test_labels_without_a_training_example_are_reported(checkpoint, tmp_path):
     (issue,) = issues_in(
         checkpoint, tmp_path, "classification", {"train": ("tsv", TSV)}, labels=labels
     )
-    assert str(issue) == "labels: 'fine' is in no training example, so it cannot be learnt"
+    assert str(issue) == "labels: 'fine' is in no training example, so it cannot be learned"
 
 
 def questions(*changes: dict) -> str:
@@ -311,7 +311,7 @@ def test_contradicting_ids_and_is_impossible_flags_are_reported(checkpoint, tmp_
     contents = {"train": ("json", content)}
     issues = issues_in(checkpoint, tmp_path, "question_answering", contents, unanswerable=True)
     assert [str(issue).partition(".json: ")[2] for issue in issues if issue.kind == "id twice"] == [
-        "question q1: question 2 has the id 'q1', as has question 1; predictions go by it"
+        "question q1: question 2 has the id 'q1', as has question 1; it identifies predictions"
     ]
     assert [str(issue).partition(".json: ")[2] for issue in issues if "imp" in issue.kind] == [
         "question q3: is_impossible is True, but there is an answer, which counts",

@@ -72,7 +72,7 @@ def test_places_and_answers_are_read_as_tools_write_them(answers: Any) -> None:
 
 
 def test_a_place_that_is_text_is_checked_against_the_context() -> None:
-    with pytest.raises(DataError, match="'Bob' is not at character 1; it stands at 8"):
+    with pytest.raises(DataError, match="'Bob' is not at character 1; it is at 8"):
         read_answers(row({"text": ["Bob"], "answer_start": ["1"]}), unanswerable=False)
     for start in ("eight", "-1", "8.5", 8.5):
         with pytest.raises(DataError, match="answer 'Bob' at"):
@@ -126,13 +126,13 @@ def test_scripts_without_blanks_are_reported_once(text: str) -> None:
     answers = [((text, 0),), ((text, 3),), (("Bob", 8),), ()]
     (found,) = unspaced(answers, ["a:1", "a:2", "a:3", "a:4"])
     assert str(found).startswith("a:1: 2 of 3 answers are in a script without blanks between")
-    assert "one character more is a wrong answer with F1 0" in found.text
+    assert "an answer with one more character has F1 0" in found.text
     assert not list(unspaced([(("서울 시", 0),), (("Łódź", 0),)], ["a:1", "a:2"]))
     assert not list(unspaced([answers[0], *[answers[2]] * 20], ["a:1"] * 21))  # a name in passing
 
 
 def test_an_answer_elsewhere_is_told_where() -> None:
-    with pytest.raises(DataError, match="'Bob' is not at character 1; it stands at 8"):
+    with pytest.raises(DataError, match="'Bob' is not at character 1; it is at 8"):
         read_answers(row({"text": ["Bob"], "answer_start": [1]}), unanswerable=False)
 
 

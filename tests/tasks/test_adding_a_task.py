@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 from conftest import ROOT
-from toy import FILLERS, write_lines
+from toy import FILLERS, make_batch, write_lines
 
 import flaxbert
 from flaxbert.commands import args
@@ -61,6 +61,12 @@ def test_the_guide_has_a_new_task_its_entry_and_its_config(added: str) -> None:
     there = (ROOT / ENTRY).read_text(encoding="utf-8").splitlines()
     assert all(line[1:] in there for line in context)
     assert f'"{added}"' not in "\n".join(there)
+
+
+def test_a_new_task_costs_at_most_sixty_lines() -> None:
+    lines = [line for line in BLOCKS[TASK_FILE].splitlines() if line.strip()]
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 100
 
 
 # --- a run -------------------------------------------------------------------------------------
@@ -143,11 +149,11 @@ def rows(*stars: Any) -> Table:
 def test_its_loss_by_hand(added: str) -> None:
     # Three stars: above 1 and above 2, not above 3 or 4. The second slot is empty.
     logits = jnp.array([[[1.0, 2.0, 3.0, -1.0], [9.0, 9.0, 9.0, 9.0]]])
-    batch = {"label": jnp.array([[3, 0]]), "weight": jnp.array([[1.0, 0.0]])}
-    ((total, weight),) = create(added).loss({"logits": logits}, batch).values()
+    batch = make_batch(label=jnp.array([[3, 0]]), weight=jnp.array([[1.0, 0.0]]))
+    (loss,) = create(added).loss({"logits": logits}, batch).values()
     expected = sum(math.log1p(math.exp(x)) for x in (-1.0, -2.0, 3.0, -1.0))
-    assert float(total) == pytest.approx(expected)
-    assert weight == 1
+    assert float(loss.total) == pytest.approx(expected)
+    assert loss.weight == 1
 
 
 def test_its_scores_by_hand(added: str) -> None:

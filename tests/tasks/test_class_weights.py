@@ -8,11 +8,13 @@ import jax
 import numpy as np
 import pytest
 from tolerance import assert_close
+from toy import make_batch, parts_of
 
 from flaxbert.config import DataConfig
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks.classification import Classification, ClassificationOptions
+from flaxbert.types import Batch
 
 
 def table(labels: Sequence[Any], names: list[str] | None = None) -> Table:
@@ -31,16 +33,16 @@ def create(
 
 
 def sums(task: Classification, logits: np.ndarray, batch: Any) -> Any:
-    return jax.jit(task.loss)({"logits": logits}, batch)["loss"]
+    return parts_of(jax.jit(task.loss)({"logits": logits}, batch)["loss"])
 
 
-def random_batch(seed: int, *, classes: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def random_batch(seed: int, *, classes: int) -> tuple[np.ndarray, Batch]:
     """Logits [4, 3, C], and a batch with empty slots."""
     chance = np.random.default_rng(seed)
     logits = chance.normal(scale=2, size=(4, 3, classes)).astype(np.float32)
     label = chance.integers(0, classes, (4, 3))
     weight = (chance.random((4, 3)) < 0.7).astype(np.float32)
-    return logits, {"label": label, "weight": weight}
+    return logits, make_batch(label=label, weight=weight)
 
 
 def cross_entropy(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -66,8 +68,8 @@ def test_a_weight_of_two_is_two_copies_of_the_example() -> None:
     options = ClassificationOptions(labels=("a", "b"))
     weighted = create(None, ClassificationOptions(labels=("a", "b"), class_weights=(1, 2)))
     logits = np.array([[[0.5, -1.0], [2.0, 1.5]]], np.float32)
-    once = {"label": np.array([[0, 1]]), "weight": np.ones((1, 2), np.float32)}
-    copied = {"label": np.array([[0, 1, 1]]), "weight": np.ones((1, 3), np.float32)}
+    once = make_batch(label=np.array([[0, 1]]), weight=np.ones((1, 2), np.float32))
+    copied = make_batch(label=np.array([[0, 1, 1]]), weight=np.ones((1, 3), np.float32))
     ours = sums(weighted, logits, once)
     theirs = sums(create(None, options), logits[:, [0, 1, 1]], copied)
     assert_close(ours, theirs)
@@ -83,7 +85,7 @@ def test_without_class_weights_every_example_counts_once() -> None:
 def test_a_class_of_weight_zero_is_left_out_even_where_its_loss_is_infinite() -> None:
     task = create(None, ClassificationOptions(labels=("a", "b"), class_weights=(0, 1)))
     logits = np.array([[[-np.inf, 0.0], [1.0, 1.0]]], np.float32)
-    batch = {"label": np.array([[0, 1]]), "weight": np.ones((1, 2), np.float32)}
+    batch = make_batch(label=np.array([[0, 1]]), weight=np.ones((1, 2), np.float32))
     value, weight = sums(task, logits, batch)
     assert_close(value, np.log(2))
     assert weight == 1
@@ -91,11 +93,11 @@ def test_a_class_of_weight_zero_is_left_out_even_where_its_loss_is_infinite() ->
 
 def test_a_text_of_several_windows_has_its_class_weight_once() -> None:
     task = create(None, ClassificationOptions(labels=("a", "b"), class_weights=(1, 4)))
-    batch = {
-        "label": np.array([[1, 0], [1, 0]]),
-        "weight": np.array([[0.5, 1], [0.5, 0]], np.float32),
-        "group": np.array([[1, 0], [1, 0]], np.int32),
-    }
+    batch = make_batch(
+        label=np.array([[1, 0], [1, 0]]),
+        weight=np.array([[0.5, 1], [0.5, 0]], np.float32),
+        group=np.array([[1, 0], [1, 0]], np.int32),
+    )
     logits = np.array([[[1.0, 0.0], [0.5, -0.5]], [[2.0, -1.0], [9.0, 9.0]]], np.float32)
     value, weight = sums(task, logits, batch)
     texts = cross_entropy(np.array([[1.5, -0.5], [0.5, -0.5]]), np.array([1, 0]))

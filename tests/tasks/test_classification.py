@@ -444,7 +444,7 @@ def test_of_a_pair_the_longer_text_is_cut(tokenizer: Any) -> None:
 def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
     task = create(table(["good", "bad"]))
     examples = task.examples(table(["?"]), labeled=False)
-    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
 
 
 # --- decoding and scores -----------------------------------------------------------------------

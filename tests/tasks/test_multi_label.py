@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from tolerance import assert_close
-from toy import logged
+from toy import logged, make_batch, parts_of
 
 from flaxbert.config import DataConfig
 from flaxbert.data.features import Features
@@ -351,7 +351,7 @@ def test_features_carry_a_flag_for_each_label_at_each_window(tokenizer: Any) -> 
     features = task.featurize(examples, tokenizer, labeled=True)
     assert features.feature_index.tolist() == [0, 0, 1]
     assert features.per_sequence["label"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
-    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
 
 
 # --- loss --------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_the_head_has_a_score_for_each_label() -> None:
 @jax.jit
 def loss_and_gradient(logits: jax.Array, batch: Any) -> Any:
     def loss(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return three().loss({"logits": logits}, batch)["loss"]
+        return parts_of(three().loss({"logits": logits}, batch)["loss"])
 
     return jax.value_and_grad(loss, has_aux=True)(logits)
 
@@ -397,7 +397,7 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_each_text() -> None:
     weight = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
     probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
     losses = -np.log(np.where(labels == 1, probability, 1 - probability)).mean(-1)
-    (value, total), gradient = loss_and_gradient(logits, {"label": labels, "weight": weight})
+    (value, total), gradient = loss_and_gradient(logits, make_batch(label=labels, weight=weight))
     assert_close(value, (losses * weight).sum())
     assert_close(total, 3)
     assert_close(gradient, (probability - labels) / 3 * weight[..., None])
@@ -405,7 +405,7 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_each_text() -> None:
 
 def test_extreme_logits_have_a_finite_loss_and_gradient() -> None:
     logits = np.array([[[1e4, -1e4, 1e4]]], np.float32)
-    batch = {"label": np.array([[[1, 0, 0]]]), "weight": np.ones((1, 1), np.float32)}
+    batch = make_batch(label=np.array([[[1, 0, 0]]]), weight=np.ones((1, 1), np.float32))
     (value, _), gradient = loss_and_gradient(logits, batch)
     assert_close(value, 1e4 / 3)  # two are right and sure, the third is as wrong as can be
     assert_close(gradient, np.array([[[0, 0, 1 / 3]]]))
@@ -413,8 +413,8 @@ def test_extreme_logits_have_a_finite_loss_and_gradient() -> None:
 
 def test_probabilities_are_of_the_pooled_logits() -> None:
     logits = np.array([[[2.0, -1.0, 0.0]], [[0.0, -3.0, 0.0]]], np.float32)
-    batch = {"weight": np.full((2, 1), 0.5, np.float32), "group": np.zeros((2, 1), np.int32)}
-    found = jax.jit(three().predict)({"logits": logits}, batch)["slots"]["probability"]
+    batch = make_batch(weight=np.full((2, 1), 0.5, np.float32), group=np.zeros((2, 1), np.int32))
+    found = jax.jit(three().predict)({"logits": logits}, batch).per_sequence["probability"]
     row = [1 / (1 + math.exp(-x)) for x in (1, -2, 0)]
     assert_close(found, np.array([[row], [row]]))
 

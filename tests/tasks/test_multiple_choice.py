@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tolerance import assert_close
+from toy import parts_of
 
 from flaxbert.config import DataConfig
 from flaxbert.data.batching import Batch, Batches
@@ -259,7 +260,7 @@ def test_questions_that_are_cut_are_counted_once(tokenizer: Any) -> None:
 def test_unlabelled_features_carry_nothing_right(tokenizer: Any) -> None:
     task = create()
     examples = task.examples(table(plain()), labeled=False)
-    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
 
 
 # --- loss --------------------------------------------------------------------------------------
@@ -322,7 +323,7 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 @jax.jit
 def loss_and_gradient(scores: jax.Array, batch: Any) -> Any:
     def loss(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return create().loss({"logits": scores[..., None]}, batch)["loss"]
+        return parts_of(create().loss({"logits": scores[..., None]}, batch)["loss"])
 
     return jax.value_and_grad(loss, has_aux=True)(scores)
 
@@ -445,7 +446,7 @@ def test_probabilities_add_up_to_one_for_each_question() -> None:
     batch, groups = batch_of(COUNTS)
     scores = np.random.default_rng(0).normal(size=batch.weight.shape).astype(np.float32)
     predicted = jax.jit(create().predict)({"logits": scores[..., None]}, batch)
-    found = np.asarray(predicted["slots"]["probability"])
+    found = np.asarray(predicted.per_sequence["probability"])
     for group in groups:
         expected = np.exp(log_softmax(at(scores, group)))
         assert_close(at(found, group), expected)

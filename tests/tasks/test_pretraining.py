@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from conftest import SIZES
 from flax import nnx
+from toy import arrays_of, make_batch, parts_of
 
-from flaxbert.config import Config, DataConfig
+from flaxbert.config import DataConfig
 from flaxbert.data import readers
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
@@ -28,7 +29,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.pretraining import DocumentExample, PreTraining, PreTrainingOptions
-from flaxbert.types import TaskOutputs
+from flaxbert.types import Batch, TaskOutputs
 
 
 def create(max_length: int = 24, slices: str | None = None, **options: Any) -> PreTraining:
@@ -58,8 +59,18 @@ BOOKS = [
 ]
 
 
-def encode(tokenizer: Any, books: list[DocumentExample] = BOOKS, **options: Any) -> Features:
-    return create(**options).featurize(books, tokenizer, labeled=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskedFeatures(Features):
+    """Features with the function that masks them."""
+
+    resample: Any = None
+
+
+def encode(tokenizer: Any, books: list[DocumentExample] = BOOKS, **options: Any) -> MaskedFeatures:
+    task = create(**options)
+    features = task.featurize(books, tokenizer, labeled=True)
+    fields = {field.name: getattr(features, field.name) for field in dataclasses.fields(Features)}
+    return MaskedFeatures(**fields, resample=task.resampler(tokenizer))
 
 
 def sequences(features: Features) -> list[dict[str, list[int]]]:
@@ -307,9 +318,10 @@ def test_features_are_a_pure_function_of_the_seed(tokenizer: Any) -> None:
 # --- masks -------------------------------------------------------------------------------------
 
 
-def make_batches(features: Features, **changes: Any) -> Batches:
-    settings = {"batch_size": 7, "row_length": 48, "segments": 4, "shards": 2, "steps": 30}
-    return Batches(features, **({"seed": 0} | settings | changes))
+def make_batches(features: MaskedFeatures, **changes: Any) -> Batches:
+    settings = {"batch_size": 7, "row_length": 48, "segments": 4, "steps": 30, "seed": 0}
+    settings |= {"data_parallelism": 2} | changes
+    return Batches(features, resample=features.resample, **settings)
 
 
 def drawn(batches: Batches, epoch: int) -> dict[int, dict[str, list[int]]]:
@@ -318,10 +330,10 @@ def drawn(batches: Batches, epoch: int) -> dict[int, dict[str, list[int]]]:
     first = epoch * batches.steps_per_epoch
     for step in range(first, first + batches.steps_per_epoch):
         rows = batches.padded_rows(step)
-        batch = batches.build(rows, step)
+        batch = arrays_of(batches.build(rows, step))
         for r, row in enumerate(rows):
             for k, sequence in enumerate(row, start=1):
-                here = batch.segment_ids[r] == k
+                here = batch["segment_ids"][r] == k
                 names = batches.features.per_token
                 found[sequence] = {name: batch[name][r, here].tolist() for name in names}
     assert found.keys() == set(range(len(batches.features)))
@@ -360,7 +372,7 @@ def test_masks_do_not_depend_on_the_order_or_the_layout(tokenizer: Any) -> None:
         {"seed": 5},
         {"segments": 1},
         {"batch_size": 3, "row_length": 30},
-        {"parts": 2},
+        {"microbatches": 2},
     ):
         other = make_batches(features, **changes)
         assert [drawn(other, epoch) for epoch in range(2)] == expected
@@ -388,11 +400,13 @@ def test_every_host_draws_the_masks_of_its_rows_as_in_the_whole(tokenizer: Any) 
     steps = {0, 1, batches.steps_per_epoch, 2 * batches.steps_per_epoch + 1}
     for step in steps:
         rows = batches.padded_rows(step)
-        whole = batches.build(rows, step)
+        whole = arrays_of(batches.build(rows, step))
         assert whole["masked"].any()
         for cuts in itertools.combinations(range(1, len(rows)), 2):
             edges = [0, *cuts, len(rows)]
-            parts = [batches.build(rows[a:b], step) for a, b in itertools.pairwise(edges)]
+            parts = [
+                arrays_of(batches.build(rows[a:b], step)) for a, b in itertools.pairwise(edges)
+            ]
             for name, values in whole.items():
                 assert np.array_equal(np.concatenate([part[name] for part in parts]), values)
 
@@ -456,10 +470,10 @@ def test_no_way_to_fill_a_row_masks_more_places_than_are_scored(rate: float) -> 
         count_of[length] = int(chosen.sum())
     for length in (8, 13, 32, 33, 47, 64):
         for segments in sorted({1, 2, 5, length // 8, length // 3}):
-            batch = {
-                "masked": jax.ShapeDtypeStruct((2, length), jnp.int32),
-                "cls_position": jax.ShapeDtypeStruct((2, segments), jnp.int32),
-            }
+            batch = make_batch(
+                masked=jax.ShapeDtypeStruct((2, length), jnp.int32),
+                cls_position=jax.ShapeDtypeStruct((2, segments), jnp.int32),
+            )
             hidden = jax.ShapeDtypeStruct((2, length, CONFIG.hidden_size), jnp.float32)
             rows, most = jax.eval_shape(run, hidden, batch)["masked_positions"].shape
             assert rows == 2
@@ -492,7 +506,7 @@ def test_every_masked_place_of_packed_rows_is_scored_once(
 ROWS_OF, LENGTH, SLOTS, PLACES, VOCABULARY = 3, 12, 3, 7, 11
 
 
-def some_outputs(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def some_outputs(seed: int) -> tuple[dict[str, np.ndarray], Batch]:
     """Random scores at some places in any order, and a batch; the last row is empty."""
     chance = np.random.default_rng(seed)
     segment_ids = np.array(
@@ -502,13 +516,13 @@ def some_outputs(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
     masked = np.zeros((ROWS_OF, LENGTH), np.int32)
     for row, each in enumerate(places):
         masked[row, each[:5]] = segment_ids[row, each[:5]] > 0
-    batch = {
-        "segment_ids": segment_ids,
-        "masked": masked,
-        "label": chance.integers(0, VOCABULARY, (ROWS_OF, LENGTH)),
-        "follows": chance.integers(0, 2, (ROWS_OF, SLOTS)),
-        "weight": np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], np.float32),
-    }
+    batch = make_batch(
+        segment_ids=segment_ids,
+        masked=masked,
+        label=chance.integers(0, VOCABULARY, (ROWS_OF, LENGTH)),
+        follows=chance.integers(0, 2, (ROWS_OF, SLOTS)),
+        weight=np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], np.float32),
+    )
     outputs = {
         "masked_positions": places,
         "mlm_logits": chance.normal(0, 3, (ROWS_OF, PLACES, VOCABULARY)).astype(np.float32),
@@ -523,7 +537,7 @@ def negative_log(logits: np.ndarray, label: int) -> float:
 
 
 def by_hand(
-    outputs: dict[str, np.ndarray], batch: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray], batch: Batch
 ) -> dict[tuple[int, int], dict[str, float]]:
     """What is to be known of each sequence, one place after the other."""
     found = {}
@@ -551,11 +565,11 @@ def test_losses_are_the_sums_of_all_places_and_sequences(seed: int, next_sentenc
         del outputs["nsp_logits"]
     found = create(next_sentence=next_sentence).loss(jax.tree.map(jnp.asarray, outputs), batch)
     assert tuple(found) == create(next_sentence=next_sentence).loss_names
-    loss, weight = found["mlm_loss"]
+    loss, weight = parts_of(found["mlm_loss"])
     assert float(loss) == pytest.approx(sum(each["mlm_loss"] for each in expected), rel=1e-5)
     assert weight == sum(each["masked"] for each in expected) == batch.extra["masked"].sum() > 0
     if next_sentence:
-        loss, weight = found["nsp_loss"]
+        loss, weight = parts_of(found["nsp_loss"])
         assert float(loss) == pytest.approx(sum(each["nsp_loss"] for each in expected), rel=1e-5)
         assert weight == 5
 
@@ -565,8 +579,8 @@ def test_weights_of_the_losses_do_not_depend_on_the_outputs() -> None:
     wild = {name: np.zeros_like(value) for name, value in outputs.items()}
     wild["masked_positions"] = outputs["masked_positions"]
     before, after = (create().loss(jax.tree.map(jnp.asarray, o), batch) for o in (outputs, wild))
-    assert [float(weight) for _, weight in before.values()] == [
-        float(weight) for _, weight in after.values()
+    assert [float(loss.weight) for loss in before.values()] == [
+        float(loss.weight) for loss in after.values()
     ]
 
 
@@ -574,14 +588,16 @@ def test_weights_of_the_losses_do_not_depend_on_the_outputs() -> None:
 def test_predictions_are_the_sums_of_each_sequence(seed: int) -> None:
     outputs, batch = some_outputs(seed)
     found = create().predict(jax.tree.map(jnp.asarray, outputs), batch)
-    assert found["tokens"] == {}
-    assert found["slots"].keys() == {"masked", "right", "mlm_loss", "next_right"}
+    assert found.per_token == {}
+    assert found.per_sequence.keys() == {"masked", "right", "mlm_loss", "next_right"}
     for (row, slot), sums in by_hand(outputs, batch).items():
-        for name, values in found["slots"].items():
+        for name, values in found.per_sequence.items():
             assert values.shape == (ROWS_OF, SLOTS)
             assert float(values[row, slot]) == pytest.approx(sums[name], rel=1e-5), name
     del outputs["nsp_logits"]
-    slots = create(next_sentence=False).predict(jax.tree.map(jnp.asarray, outputs), batch)["slots"]
+    slots = (
+        create(next_sentence=False).predict(jax.tree.map(jnp.asarray, outputs), batch).per_sequence
+    )
     assert "next_right" not in slots
 
 
@@ -663,7 +679,8 @@ def test_a_warning_says_what_albert_s_second_output_is_trained_for(
 ) -> None:
     report = types.SimpleNamespace(fresh=(), describe=lambda: "all loaded")
     monkeypatch.setattr(mapping, "load", lambda *_, **__: ({}, report))
-    config, model = Config(task="pretraining"), types.SimpleNamespace(kind=kind)
+    model = types.SimpleNamespace(head_type=kind)
     hf_config = {"model_type": family, "vocab_size": 30, "embedding_size": 8, **SIZES}
-    Pipeline(config, Path(), hf_config, None, create(), model, None).load_params()
+    task = create()
+    Pipeline("pretraining", task, None, model, None, task.data, Path(), hf_config).load_params()
     assert ("order of two texts" in caplog.text) is warned

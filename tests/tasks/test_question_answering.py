@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import kinds
 import numpy as np
 import pytest
+from toy import parts_of
 
 from flaxbert.config import DataConfig
 from flaxbert.data import readers
@@ -245,8 +246,8 @@ def losses_of(
             for number, scores in enumerate(logits.values()):
                 chance = np.random.default_rng([window, number])
                 scores[r, here] = chance.normal(size=here.sum())
-    arrays = {name: jnp.asarray(array) for name, array in (logits | batch).items()}
-    loss, weight = task.loss(arrays, arrays)["loss"]
+    outputs = {name: jnp.asarray(array) for name, array in logits.items()}
+    loss, weight = parts_of(task.loss(outputs, jax.tree.map(jnp.asarray, batch))["loss"])
     return float(loss), float(weight)
 
 
@@ -261,7 +262,7 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
     with caplog.at_level(logging.INFO, "flaxbert"):
         features = task.featurize(examples, tokenizer, labeled=True)
     assert caplog.messages == [
-        "1 answers are whole in no window, the first that of squad.json: question q7; their "
+        "1 answers are complete in no window, the first that of squad.json: question q7; their "
         "questions count in no loss. Raise data.max_length or data.overlap."
     ]
     lost = features.example_index == 1
@@ -335,8 +336,9 @@ def predictions_of(
             for name, scores in zip(logits, (starts, ends), strict=True):
                 for place, value in scores[window].items():
                     logits[name][r, batch.cls_position[r, k] + place] = value
-    arrays = {name: jnp.asarray(array) for name, array in (logits | batch).items()}
-    found = jax.device_get(task.predict(arrays, arrays))["slots"]
+    outputs = {name: jnp.asarray(array) for name, array in logits.items()}
+    predicted = task.predict(outputs, jax.tree.map(jnp.asarray, batch))
+    found = jax.device_get(predicted).per_sequence
     where = {window: (r, k) for r, row_ in enumerate(rows) for k, window in enumerate(row_)}
     order = tuple(np.array([where[window] for window in range(len(features))]).T)
     return TaskOutputs({name: values[order] for name, values in found.items()}, {})
@@ -537,7 +539,7 @@ def test_slices_get_metrics_of_their_own() -> None:
     [
         (
             {"answers": {"text": ["Paris"], "answer_start": [30]}},
-            ["answer 'Paris' is not at character 30", f"it stands at {CONTEXT.find('Paris')}"],
+            ["answer 'Paris' is not at character 30", f"it is at {CONTEXT.find('Paris')}"],
         ),
         (
             {"answers": {"text": ["Berlin"], "answer_start": [0]}},

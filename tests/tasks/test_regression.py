@@ -13,9 +13,8 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_workdir import edit_metadata
 from tolerance import assert_close
-from toy import make_config, write_lines
+from toy import edit_metadata, make_batch, make_config, parts_of, write_lines
 
 import flaxbert
 from flaxbert.commands import convert
@@ -26,7 +25,7 @@ from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import regression as metrics
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import checkpoint
 from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.regression import Regression, RegressionOptions
@@ -104,9 +103,12 @@ def test_features_of_a_pair_carry_the_number_as_a_fraction(tokenizer: Any) -> No
     features = task.featurize(examples, tokenizer, labeled=True)
     assert features.per_sequence["label"].tolist() == [1.0, 2.5]
     assert features.per_sequence["label"].dtype == np.float32  # even where all are whole
-    assert task.featurize(examples[:1], tokenizer, labeled=True).slots["label"].dtype == np.float32
+    assert (
+        task.featurize(examples[:1], tokenizer, labeled=True).per_sequence["label"].dtype
+        == np.float32
+    )
     assert features.lengths.tolist() == [5, 6]
-    assert task.featurize(examples, tokenizer, labeled=False).slots == {}
+    assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
 
 
 # --- loss and predictions ----------------------------------------------------------------------
@@ -121,11 +123,11 @@ def test_the_head_gives_one_number() -> None:
 
 def test_the_loss_is_the_squared_error_of_filled_slots() -> None:
     outputs = {"logits": np.array([[[1.0], [4.0], [100.0]], [[-1.0], [5.0], [5.0]]], np.float32)}
-    batch = {
-        "label": np.array([[3.0, 4.5, 0.0], [-2.0, 0.0, 0.0]], np.float32),
-        "weight": np.array([[1, 1, 0], [1, 0, 0]], np.float32),
-    }
-    value, weight = jax.jit(create().loss)(outputs, batch)["loss"]
+    batch = make_batch(
+        label=np.array([[3.0, 4.5, 0.0], [-2.0, 0.0, 0.0]], np.float32),
+        weight=np.array([[1, 1, 0], [1, 0, 0]], np.float32),
+    )
+    value, weight = parts_of(jax.jit(create().loss)(outputs, batch)["loss"])
     assert value == 4 + 0.25 + 1
     assert weight == 3
 
@@ -133,14 +135,14 @@ def test_the_loss_is_the_squared_error_of_filled_slots() -> None:
 def test_windows_are_averaged_before_the_error_is_squared() -> None:
     # Two windows of one text: (1 + 4) / 2 against 3 is 0.25; one by one it would be 4 and 1.
     outputs = {"logits": np.array([[[1.0]], [[4.0]]], np.float32)}
-    batch = {
-        "label": np.full((2, 1), 3.0, np.float32),
-        "weight": np.full((2, 1), 0.5, np.float32),
-        "group": np.zeros((2, 1), np.int32),
-    }
-    value, weight = jax.jit(create().loss)(outputs, batch)["loss"]
+    batch = make_batch(
+        label=np.full((2, 1), 3.0, np.float32),
+        weight=np.full((2, 1), 0.5, np.float32),
+        group=np.zeros((2, 1), np.int32),
+    )
+    value, weight = parts_of(jax.jit(create().loss)(outputs, batch)["loss"])
     assert (value, weight) == (0.25, 1)
-    predicted = jax.jit(create().predict)(outputs, batch)["slots"]["value"]
+    predicted = jax.jit(create().predict)(outputs, batch).per_sequence["value"]
     assert_close(predicted, np.full((2, 1), 2.5))
 
 
@@ -216,10 +218,10 @@ def test_malformed_rows_do_not_count_in_the_mean() -> None:
 def test_the_loss_is_standardized_and_the_prediction_is_not() -> None:
     task = on(YEARS)
     outputs = {"logits": np.array([[[0.0], [1.0]]], np.float32)}
-    batch = {"label": np.array([[1950.0, 1950.0]], np.float32), "weight": np.ones((1, 2))}
-    value, weight = jax.jit(task.loss)(outputs, batch)["loss"]
+    batch = make_batch(label=np.array([[1950.0, 1950.0]], np.float32), weight=np.ones((1, 2)))
+    value, weight = parts_of(jax.jit(task.loss)(outputs, batch)["loss"])
     assert (value, weight) == (pytest.approx(1), 2)
-    predicted = jax.jit(task.predict)(outputs, batch)["slots"]["value"]
+    predicted = jax.jit(task.predict)(outputs, batch).per_sequence["value"]
     assert_close(predicted, np.array([[1950, 1950 + task.scale]], np.float32))
 
 
@@ -250,6 +252,11 @@ def years(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Co
     return config, directory / "run"
 
 
+def exported(config: Config, workdir: Path) -> Pipeline:
+    init = str(workdir / "export")
+    return Pipeline.build(config.task, config.model, config.data, config.options, init=init)
+
+
 def test_years_are_predicted_and_the_export_gives_years(
     years: tuple[Config, Path], tokenizer: Any
 ) -> None:
@@ -265,8 +272,7 @@ def test_years_are_predicted_and_the_export_gives_years(
         record["value"], abs=0.05
     )
     # So does evaluation, with the loss of the run.
-    setup = prepare(config, str(workdir / "export"), None)
-    loaded = setup.load_params(trained=True)
+    loaded = exported(config, workdir).load_params(trained=True)
     before = checkpoint.read_newest(workdir / "checkpoints")[2]
     stored = before["params/head/classifier/kernel"]
     assert np.abs(loaded["head"]["classifier"]["kernel"] - stored).max() < 1e-5
@@ -285,9 +291,9 @@ def test_a_run_of_a_version_that_did_not_standardize_is_not_continued_in_other_u
 def test_years_are_not_rounded_where_parameters_are_bfloat16(years: tuple[Config, Path]) -> None:
     config, workdir = copy.deepcopy(years[0]), years[1]
     config.model.param_dtype = "bfloat16"
-    setup = prepare(config, str(workdir / "export"), None)
-    params = setup.load_params(trained=True)
-    dtypes = jax.tree.map(lambda shape: shape.dtype, setup.model.shapes)
+    pipeline = exported(config, workdir)
+    params = pipeline.load_params(trained=True)
+    dtypes = jax.tree.map(lambda shape: shape.dtype, pipeline.model.shapes)
     assert jax.tree.map(lambda array: array.dtype, params) == dtypes
     stored = checkpoint.read_newest(workdir / "checkpoints")[2]["params/head/classifier/bias"]
     bias = params["head"]["classifier"]["bias"].astype(np.float32)

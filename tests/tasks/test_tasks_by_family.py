@@ -13,11 +13,11 @@ from conftest import vocabulary
 
 from flaxbert.commands.modes import evaluate
 from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import prepare
-from flaxbert.pipeline.predictor import Evaluator
+from flaxbert.pipeline.evaluator import Evaluator
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
-from flaxbert.training.trainer import run
+from flaxbert.training.trainer import train
 
 FAMILIES = ("roberta", "distilbert", "electra", "albert", "modernbert", "modernbert_mean")
 MODEL_TYPES = {"modernbert_mean": "modernbert"}
@@ -105,16 +105,20 @@ def test_a_task_runs_with_a_family(
         config.options = TASKS[task].options_type(next_sentence=False)
     if task == "classification":
         config.options = TASKS[task].options_type(long_texts="windows")
-    results = run(config, tmp_path / "run").results
+    results = train(config, tmp_path / "run").results
     assert results["step"] == 2
 
     # A finished run's export is evaluated alike, by another layout of rows.
     config.data = dataclasses.replace(config.data, packing=False)
-    setup = prepare(config, str(tmp_path / "run"), None)
-    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=True)
-    found = evaluator.run(
-        sharding.shard_params(setup.load_params(trained=True), setup.mesh)
-    ).metrics
+    pipeline = Pipeline.build(
+        config.task, config.model, config.data, config.options, init=str(tmp_path / "run")
+    )
+    table = read_table(config.data, "eval")
+    examples = pipeline.task.examples(table, labeled=True)
+    size = config.train.eval_batch_size
+    data = pipeline.tokenize(examples, table.source, batch_size=size, labeled=True)
+    params = sharding.shard_params(pipeline.load_params(trained=True), pipeline.mesh)
+    found = Evaluator(pipeline, data).run(params).metrics
     for name, value in found.items():
         if not name.startswith("perf/"):
             tolerance = 1e-5 if "loss" in name or name == "perplexity" else 1e-4

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import logged
+from toy import logged, parts_of
 
 from flaxbert.config import DataConfig
 from flaxbert.data import readers
@@ -106,9 +107,9 @@ def run(
     for sequence, part in enumerate(parts):
         noise[here[sequence]] = logits[part]
     outputs = {"logits": jnp.asarray(noise, jnp.float32)}
-    placed = {name: jnp.asarray(values) for name, values in batch.items()}
-    total, weight = task.loss(outputs, placed)["loss"]
-    tags = np.asarray(task.predict(outputs, placed)["tokens"]["tag"])
+    placed = jax.tree.map(jnp.asarray, batch)
+    total, weight = parts_of(task.loss(outputs, placed)["loss"])
+    tags = np.asarray(task.predict(outputs, placed).per_token["tag"])
     flat = np.concatenate([tags[here[sequence]] for sequence in range(len(parts))])
     return (float(total), float(weight)), TaskOutputs({}, {"tag": flat})
 
@@ -523,7 +524,7 @@ def test_prediction_needs_no_tags(tokenizer: Any) -> None:
     task = create(slices="column2")
     examples = task.examples(rows, labeled=False)
     assert list(examples) == [SentenceExample(("paris", "is"), None, None, "x.conll:1")]
-    assert "label" not in task.featurize(examples, tokenizer, labeled=False).tokens
+    assert "label" not in task.featurize(examples, tokenizer, labeled=False).per_token
 
 
 # --- first pieces ------------------------------------------------------------------------------
@@ -557,7 +558,7 @@ def test_other_pieces_take_no_part(tokenizer: Any) -> None:
         features.per_token["label"][place] = chance.integers(5)
     (same, _), changed = run(task, features, logits)
     assert same == pytest.approx(total, rel=1e-6)
-    assert not np.array_equal(changed.tokens["tag"], predictions.per_token["tag"])
+    assert not np.array_equal(changed.per_token["tag"], predictions.per_token["tag"])
     decoded = [task.decode(examples, features, each) for each in (predictions, changed)]
     assert decoded[0] == decoded[1]
 

@@ -1,10 +1,10 @@
-"""Sources: local files and Hugging Face data sets, all read into the same rows.
+"""Readers of local files and of Hugging Face data sets, which all return a `Table`.
 
-A local file is recognized by its ending (see ENDINGS), or `data.format` names its form. A .json may
-be a list of objects or a SQuAD file as published, a .txt is plain text, a row a paragraph. A
-pattern such as `books/*.txt` is all files that it matches, in order. Anything else is a hub data
-set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation`, `...@train[:100]` or
-`...#v1.1`, a branch, tag or commit.
+The ending of a local file gives its format (see ENDINGS), unless `data.format` does. A .json may be
+a list of objects or a published SQuAD file; a .txt is plain text, and each paragraph is a record. A
+pattern such as `books/*.txt` stands for all matching files, in order. Anything else is a hub data
+set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or
+`ID@train[:100]`. A revision is a branch, tag or commit, such as `ID#v1.1`.
 """
 
 import collections
@@ -37,12 +37,12 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
 
     Args:
       spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT][#REVISION]`.
-      data: how files are written (`format`, `columns`, `separator`, `quoting`, `encoding`), and
+      data: the format of files (`format`, `columns`, `separator`, `quoting`, `encoding`), and
         whether malformed lines are an error (`on_bad_row`).
-      split: of a hub data set whose specification names none.
+      split: the split of a hub data set whose specification names none.
 
     Raises:
-      DataError: if the file is absent, malformed or of an unknown kind; the message has file:line.
+      DataError: if a file is absent, malformed or of an unknown format; the message has file:line.
       HubError: if the data set cannot be fetched.
     """
     if glob.has_magic(spec) and not Path(spec).exists():
@@ -51,7 +51,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
             all_rows = [row for table in tables for row in table.rows]
             issues = tuple(issue for table in tables for issue in table.issues)
             return Table(spec, all_rows, _same_names(tables), issues)
-        if "@" not in spec:  # else brackets may be a part of a hub's split: ID@train[:100]
+        if "@" not in spec:  # else the brackets may belong to a hub split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
     if not path.exists():
@@ -90,10 +90,10 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
 
 
 def form_of(path: Path, data: DataConfig) -> tuple[str, Issue | None]:
-    """The form of a local file, one of FORMATS, and a finding if its content decides.
+    """Return the format of a local file, one of FORMATS, and an issue if its content decides.
 
     Raises:
-      DataError: for an archive; if neither `data.format`, the ending nor the content says it.
+      DataError: for an archive; if neither `data.format`, the ending nor the content shows it.
     """
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -119,11 +119,13 @@ def form_of(path: Path, data: DataConfig) -> tuple[str, Issue | None]:
 
 
 HEAD = 100_000
-"""Bytes of a file by which its form is found out."""
+"""Bytes of a file by which its format is detected."""
 
 
 def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) -> str | None:
-    """The form that the first bytes of a file show; of a `named` table whether it is one."""
+    """Return the format that the first bytes show; for a file `named` as a table only whether it is
+    CoNLL.
+    """
     if head.startswith(b"PAR1") and not named:
         return "parquet"
     lines = head.decode(codec(data.encoding), "replace").split("\n")
@@ -146,7 +148,7 @@ def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) 
 
 
 def _is_conll(lines: Sequence[str]) -> bool:
-    """Whether lines are CoNLL-U, or columns of words and tags of entities; with blank lines."""
+    """Return whether lines are CoNLL-U, or columns of words and entity tags, with blank lines."""
     words = [line.split("\t" if "\t" in line else None) for line in lines if line.strip()]
     words = [cells for cells in words if not cells[0].startswith(("#", conll.DOCUMENT))]
     blank = any(not line.strip() for line in lines[:-1])
@@ -162,7 +164,7 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 
 def files(spec: str) -> list[Path]:
-    """The local files that a specification stands for, those of a pattern in order."""
+    """Return the local files of a specification; those of a pattern in order."""
     path = Path(spec).expanduser()
     if path.exists() or not glob.has_magic(spec):
         return [path]
@@ -170,13 +172,17 @@ def files(spec: str) -> list[Path]:
 
 
 def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
-    """The label names of several files of one source."""
+    """Return the label names of several files of one source.
+
+    Raises:
+      DataError: if they differ.
+    """
     names: dict[str, list[str]] = {}
     for table in tables:
-        for column, own in table.label_names.items():
-            if names.setdefault(column, own) != own:
+        for column, labels in table.label_names.items():
+            if names.setdefault(column, labels) != labels:
                 raise DataError(
-                    f"{table.source}: the integers of {column} stand for {own}, but for "
+                    f"{table.source}: the integers of {column} stand for {labels}, but for "
                     f"{names[column]} in files before it; write the names in place of integers."
                 )
     return names
@@ -191,10 +197,10 @@ def _read_tsv(path: Path, data: DataConfig) -> RecordOrIssue:
 
 
 def _read_conll(path: Path, data: DataConfig) -> RecordOrIssue:
-    sentences, faults = conll.sentences(path, columns=data.columns, encoding=codec(data.encoding))
-    yield from faults
-    for each in sentences:
-        yield Record(each.values(), f"{path}:{each.lines[0]}", each.lines)
+    sentences, problems = conll.sentences(path, columns=data.columns, encoding=codec(data.encoding))
+    yield from problems
+    for sentence in sentences:
+        yield Record(sentence.values(), f"{path}:{sentence.lines[0]}", sentence.lines)
 
 
 READERS: dict[str, Callable[[Path, DataConfig], RecordOrIssue]] = {
@@ -221,7 +227,7 @@ ENDINGS = {
     ".iob2": "conll",
     ".txt": "txt",
 }
-"""Endings of file names, and the form that they stand for."""
+"""The formats that endings of file names stand for."""
 
 
 def _read_hub(spec: str, split: str) -> Table:

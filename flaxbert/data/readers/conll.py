@@ -33,10 +33,10 @@ class Sentence:
     columns: dict[str, list[str]]
     """The further columns by name; `tags` is not among them in an unlabeled file."""
     lines: list[int]
-    """Of each token, counted from 1."""
+    """The line of each token, counted from 1."""
 
     def values(self) -> dict[str, list[str]]:
-        """The sentence as a row's values: `tokens`, `tags`, and further columns by their names."""
+        """Return the values of a record: `tokens`, `tags`, and further columns by their names."""
         return {"tokens": self.tokens} | self.columns
 
 
@@ -49,30 +49,30 @@ def sentences(
       one, else by runs of spaces. Other white space, such as U+00A0 or U+0085, is part of a token.
     * A line of nothing but white space ends a sentence, as does a line that begins with the word
       -DOCSTART-, which is dropped.
-    * Most lines that do not begin with "# " decide the number of columns for the whole file. A
-      line with another number, without a token or without a tag is malformed.
-    * A line that begins with "# " is a comment where a sentence would start and the number of
-      columns is another: a token "#" has a tag after it. So is one that begins with "# id ", as
-      MultiCoNER's, which may have as many columns; one whose last word is not like the file's
-      tags (see `_is_tag`), which is reported; and in a file with tabs, any without a tab. "#begin
-      document" and "#end document" are comments anywhere.
+    * The number of columns is that of most lines that do not begin with "# ". A line with another
+      number, without a token or without a tag is malformed.
+    * A line that begins with "# " is a comment if it stands where a sentence would start and has
+      another number of columns: a token "#" has a tag after it. Also comments are lines that begin
+      with "# id ", as in MultiCoNER, which may have as many columns; lines whose last word is not
+      like the file's tags (see `_is_tag`), which is reported; and, in a file with tabs, lines
+      without a tab. "#begin document" and "#end document" are comments anywhere.
     * A first column that numbers the words, from 0 or 1 in each sentence or through the file, is
       left out. Ten columns with it are CoNLL-U's: words in its FORM, tags in its UPOS; lines of
       several words ("1-2") or none ("1.1") are left out.
 
-    A malformed line is left out, not its sentence. Most such lines in published corpora hold a
-    token that cannot be seen, and nothing is missed; a sentence dropped would take its other
-    entities out of the score. Where the line did hold a word, its sentence becomes one shorter, so
-    the lines are returned for the caller to refuse or to tell.
+    A malformed line is left out, not its sentence. Most such lines in published corpora hold an
+    invisible token, so nothing is lost; dropping the sentence would remove its other entities from
+    the score. If the line did hold a word, its sentence becomes one word shorter, so such lines are
+    returned for the caller to refuse or to report.
 
     Args:
       path: a text file.
-      columns: their names, of which "word" is the token and "tag" the tags; () if not given.
-      encoding: Python's codec.
+      columns: their names, of which "word" is the token and "tag" its tag; () if not given.
+      encoding: a codec of Python.
 
     Returns:
-      The sentences; what is wrong with each malformed line, and how the columns are read if not as
-      words first and tags last.
+      The sentences; and what is wrong with each malformed line, and how the columns are read if not
+      as words first and tags last.
 
     Raises:
       UnicodeDecodeError: if the file is of another encoding.
@@ -82,40 +82,40 @@ def sentences(
     ended = path.read_bytes().decode(encoding).split("\n")
     lines = [line.removesuffix("\r") for line in ended]
     tabs, first = _form(lines)
-    records, faults = _records(lines, tabs, first, path)
+    records, problems = _records(lines, tabs, first, path)
     layout = _layout(records, first, columns, path)
-    if layout.remark:
-        faults.append(Issue(READ_AS, str(path), layout.remark))
-    found: list[Sentence] = []
+    if layout.note:
+        problems.append(Issue(READ_AS, str(path), layout.note))
+    sentences: list[Sentence] = []
     for record in records:
         sentence = Sentence([], {name: [] for name in layout.names if name != WORD}, [])
         for number, cells in record:
             if layout.conllu and not cells[0].isdecimal():
                 continue
-            fault = _empty(dict(zip(layout.names, cells, strict=True)))
-            if fault:
-                faults.append(_refused(path, number, fault, tabs, lines[number - 1]))
+            problem = _empty_cell(dict(zip(layout.names, cells, strict=True)))
+            if problem:
+                problems.append(_error(path, number, problem, tabs, lines[number - 1]))
                 continue
             for name, cell in zip(layout.names, cells, strict=True):
                 (sentence.tokens if name == WORD else sentence.columns[name]).append(cell)
             sentence.lines.append(number)
         sentence.columns.pop("", None)
         if sentence.tokens:
-            found.append(sentence)
-    return found, faults
+            sentences.append(sentence)
+    return sentences, problems
 
 
 Record = list[tuple[int, list[str]]]
-"""The lines of a sentence: their numbers and their cells."""
+"""The lines of a sentence: (number, cells)."""
 
 
 def _records(
     lines: Sequence[str], tabs: bool, first: tuple[int, int], path: Path
 ) -> tuple[list[Record], list[DataError | Issue]]:
-    """Sentences as lines of cells, as many in each, and what is wrong with other lines."""
+    """Return sentences as lines of equally many cells, and what is wrong with other lines."""
     records: list[Record] = []
-    faults: list[DataError | Issue] = []
-    # Inside a sentence no line is a comment; one that follows a comment may be one.
+    problems: list[DataError | Issue] = []
+    # A line inside a sentence is not a comment; one that follows a comment may be.
     known = {
         cells[-1]
         for before, line in itertools.pairwise(["", *lines])
@@ -138,9 +138,9 @@ def _records(
         if two and known and not _is_tag(cells[-1], known):
             comments.append(number)
             continue
-        fault = _fault(line, cells, first)
-        if fault:
-            faults.append(_refused(path, number, fault, tabs, line))
+        problem = _line_problem(line, cells, first)
+        if problem:
+            problems.append(_error(path, number, problem, tabs, line))
             continue
         if not inside:
             records.append([])
@@ -152,14 +152,14 @@ def _records(
             f"{shown(lines[comments[0] - 1])}, whose last word is not like the file's tags; if "
             "'#' is a word there, separate the columns with tabs"
         )
-        faults.append(Issue(READ_AS, f"{path}:{comments[0]}", what))
-    return records, faults
+        problems.append(Issue(READ_AS, f"{path}:{comments[0]}", what))
+    return records, problems
 
 
 def _is_tag(word: str, known: Collection[str]) -> bool:
-    """Whether the last word of a line that begins with "# " is a tag, given those of other lines.
+    """Return whether the last word of a line that begins with "# " is a tag, as in other lines.
 
-    Some are seen only after "#", such as SYM of few sentences: they look like the others.
+    Some tags occur only after "#", such as SYM in few sentences: they look like the others.
     """
     if word in known or word in ("#", "O"):
         return True
@@ -168,9 +168,9 @@ def _is_tag(word: str, known: Collection[str]) -> bool:
     return word.isupper() and all(tag == tag.upper() for tag in known)
 
 
-def _refused(path: Path, number: int, fault: str, tabs: bool, line: str) -> DataError:
+def _error(path: Path, number: int, problem: str, tabs: bool, line: str) -> DataError:
     separated = f"columns are separated by {'tabs' if tabs else 'spaces'} here"
-    return DataError(f"{path}:{number}: {fault} ({separated}): {shown(line)}.")
+    return DataError(f"{path}:{number}: {problem} ({separated}): {shown(line)}.")
 
 
 def _ends_sentence(line: str) -> bool:
@@ -178,10 +178,10 @@ def _ends_sentence(line: str) -> bool:
 
 
 MARK = re.compile("#(begin|end) document")
-"""What stands between the documents of CoNLL-2012."""
+"""Matches the lines between the documents of CoNLL-2012."""
 
 WORD, TAG = "tokens", "tags"
-"""Names of a row's values."""
+"""Names of a record's values."""
 
 CONLLU = ("", WORD, "lemma", TAG, "xpos", "feats", "head", "deprel", "deps", "misc")
 NUMBERED = re.compile(r"\d+([-.]\d+)?")
@@ -189,17 +189,17 @@ NUMBERED = re.compile(r"\d+([-.]\d+)?")
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What the columns of a file are: their names, "" for one that is left out."""
+    """The names of a file's columns; "" for a column that is left out."""
 
     names: Sequence[str]
-    remark: str = ""
+    note: str = ""
     conllu: bool = False
 
 
 def _layout(
     records: Sequence[Record], first: tuple[int, int], columns: Sequence[str], path: Path
 ) -> Layout:
-    """The columns of a file: those named, else by their content.
+    """Return the columns of a file: those that are named, or what their content shows.
 
     Raises:
       DataError: for names that do not fit; for a first column of tags, or of one value a sentence.
@@ -222,26 +222,26 @@ def _layout(
     places = [[cells[0] for _, cells in record] for record in records]
     if width == len(CONLLU) and all(NUMBERED.fullmatch(cell) for cells in places for cell in cells):
         left_out = sum(not cell.isdecimal() for cells in places for cell in cells)
-        remark = "CoNLL-U: the words are the column FORM, the tags UPOS"
-        remark += f"; {left_out} lines of several words or none are left out" if left_out else ""
-        return Layout(CONLLU, f"{remark} (others: --config.data.columns)", conllu=True)
+        note = "CoNLL-U: the words are the column FORM, the tags UPOS"
+        note += f"; {left_out} lines of several words or none are left out" if left_out else ""
+        return Layout(CONLLU, f"{note} (others: --config.data.columns)", conllu=True)
     named = (WORD, *(f"column{n}" for n in range(2, width)), TAG)[:width]
-    behind = [cells[-1] for record in records for _, cells in record]
-    words = len(behind) >= SURE or len(set(behind)) == len(behind)  # of two columns: no tags
+    last = [cells[-1] for record in records for _, cells in record]
+    words = len(last) >= SURE or len(set(last)) == len(last)  # of two columns: not tags
     if _counts(places) and (width > 2 or words):
-        remark = "the first column numbers the words and is left out"
+        note = "the first column numbers the words and is left out"
         named = ("", *(WORD, *(f"column{n}" for n in range(3, width)), TAG)[: width - 1])
-        return Layout(named, f"{remark} (if it is not so: --config.data.columns)")
+        return Layout(named, f"{note} (if it does not: --config.data.columns)")
     if width > 1:
         _check_order(records, places, first, path)
     return Layout(named)
 
 
 MOST = 0.9
-"""Share of the sentences, or the words, by which a column is known."""
+"""Share of the sentences, or the words, that identify a column."""
 
 SURE = 10
-"""Words a file needs before its first column is taken for numbers, or for no words."""
+"""Words that a file needs before its first column is judged to be numbers, or not words."""
 
 
 def _usual(width: int) -> list[str]:
@@ -249,7 +249,7 @@ def _usual(width: int) -> list[str]:
 
 
 def _counts(places: Sequence[Sequence[str]]) -> bool:
-    """Whether cells count the words: in each sentence from 0 or 1, or through the file."""
+    """Return whether cells number the words: in each sentence from 0 or 1, or through the file."""
     if not all(cell.isdecimal() and len(cell) < 10 for cells in places for cell in cells):
         return False
     numbers = [list(map(int, cells)) for cells in places]
@@ -264,10 +264,10 @@ def _counts(places: Sequence[Sequence[str]]) -> bool:
 def _check_order(
     records: Sequence[Record], places: Sequence[Sequence[str]], first: tuple[int, int], path: Path
 ) -> None:
-    """Refuse files whose first column holds no words, as its content shows.
+    """Refuse files whose first column does not hold words.
 
     Raises:
-      DataError: naming `data.columns`.
+      DataError: with the value to give `data.columns`.
     """
     number, width = first
     tags = {cell for cells in places for cell in cells}
@@ -299,9 +299,9 @@ def _check_order(
 
 
 def _form(lines: Sequence[str]) -> tuple[bool, tuple[int, int]]:
-    """Whether tabs part columns, the first line of the form that most lines have, its columns."""
-    numbered = [each for each in enumerate(lines, start=1) if not _ends_sentence(each[1])]
-    tokens = [each for each in numbered if not each[1].startswith("# ")] or numbered[:1]
+    """Return whether tabs separate columns; the first regular line, and its number of columns."""
+    numbered = [(n, line) for n, line in enumerate(lines, 1) if not _ends_sentence(line)]
+    tokens = [(n, line) for n, line in numbered if not line.startswith("# ")] or numbered[:1]
     tabs = bool(tokens) and 2 * sum("\t" in line for _, line in tokens) >= len(tokens)
     widths = [len(_cells(line, tabs)) for _, line in tokens]
     if not widths:
@@ -316,20 +316,20 @@ def _cells(line: str, tabs: bool) -> list[str]:
     return [cell for cell in line.split(" ") if cell]
 
 
-def _fault(line: str, cells: list[str], first: tuple[int, int]) -> str | None:
-    """What is wrong with a line, and what was expected."""
+def _line_problem(line: str, cells: list[str], first: tuple[int, int]) -> str | None:
+    """Return what is wrong with a line, and what was expected; None for a valid line."""
     number, width = first
-    if "\r" in line:  # the line ends of old Macs: the whole file would be one token
+    if "\r" in line:  # line ends of old Macs: the whole file would be one token
         return LONE_RETURN
     if len(cells) != width:
         return f"columns: {len(cells)}; expected {width}, as in line {number}"
-    if any("\t" in cell for cell in cells):  # of a file of spaces: both columns would be the token
+    if any("\t" in cell for cell in cells):  # with spaces, both columns would be the token
         return "a tab; expected spaces alone, as in most lines"
     return None
 
 
-def _empty(cells: Mapping[str, str]) -> str | None:
-    """What is wrong with a line that lacks its word or its tag."""
+def _empty_cell(cells: Mapping[str, str]) -> str | None:
+    """Return what is wrong with a line without a word or a tag; None for other lines."""
     if not cells[WORD].strip():
         return "the token is empty; expected text in its column"
     if not cells.get(TAG, WORD).strip():

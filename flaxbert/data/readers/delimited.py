@@ -1,7 +1,7 @@
 """Tables of delimited text: comma- and tab-separated files, and those with other separators.
 
-How a file is written is detected where that is certain, and a finding says what was done; elsewhere
-`data.separator`, `data.quoting` and `data.columns` say it.
+The format of a file is detected where that is certain, and an issue reports it; otherwise
+`data.separator`, `data.quoting` and `data.columns` give it.
 """
 
 import collections
@@ -21,29 +21,30 @@ from flaxbert.data.table import Record, RecordOrIssue, shown
 from flaxbert.errors import DataError, shortened
 
 LARGEST_CELL = 2**31 - 1
-"""Characters: csv's own limit is 131,072, fewer than a long document has; this is the highest."""
+"""Characters of a cell. csv's default limit is 131,072, less than a long document; this is the
+highest."""
 
 SAMPLE = 200
-"""Records by which the separator is chosen."""
+"""Number of records by which the separator is chosen."""
 
 Cells = list[str] | str
 """The cells of a record, or what is wrong with it."""
 
 Records = Iterator[tuple[int, Cells]]
-"""The line that each record begins in, and its cells."""
+"""The line where each record begins, and its cells."""
 
 NAMES = {separator: name for name, separator in SEPARATORS.items() if name.isalpha()}
 UNNAMED = re.compile(r"|Unnamed: \d+")
-"""What stands for the name of a column without one; the latter if pandas has read it once."""
+"""Matches the name of a column without a name; the second form is what pandas writes."""
 
 
 DRAWN = re.compile(r"((?:[^\n]*\n){0,2}?)(?=[^\n]*--)(?=[^\n]*[|+])[-:|+ ]+\r?(?:\n|\Z)")
-"""A line of dashes among the first three, as in tables of Markdown and of databases' consoles."""
+"""Matches a line of dashes among the first three, as in tables of Markdown and of databases."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How a file is written."""
+    """The separator and the quoting of a file."""
 
     separator: str
     quoting: str
@@ -52,7 +53,7 @@ class Dialect:
     """Whether a space follows each separator."""
 
     def records(self, text: str, path: Path) -> Records:
-        """Records of a file's text.
+        """Split a file's text into records.
 
         Raises:
           DataError: for a quote that is not closed, or closed within a cell.
@@ -72,12 +73,12 @@ class Dialect:
         return [-1 if isinstance(cells, str) else len(cells) for cells in records]
 
     def fits(self, text: str, path: Path, width: int) -> bool:
-        """Whether most of the first records have as many columns, two or more.
+        """Return whether most of the first records have the same number of columns, two or more.
 
         Args:
-          text: of the file.
-          path: of the file.
-          width: the number of columns; 0: that of the first record.
+          text: the content of the file.
+          path: its path.
+          width: the number of columns; 0 for that of the first record.
         """
         widths = self.widths(text, path)
         width = width or (widths[0] if widths else 0)
@@ -88,8 +89,8 @@ def form_of(text: str, path: Path, data: DataConfig) -> str | None:
     """Return csv or tsv if the first lines of a file are a table, else None.
 
     Args:
-      text: of the file, as far as its last line is whole.
-      path: of the file.
+      text: the beginning of the file, up to the end of a line.
+      path: its path.
       data: `columns`, `separator` and `quoting`.
     """
     separator = _separator(text, path, data, "\t")
@@ -106,7 +107,7 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
     Args:
       path: a text file.
       data: `columns` of a file without a header, `separator`, `quoting` and `encoding`.
-      usual: the separator, as the file's name says it.
+      usual: the separator that the file's name stands for.
     """
     # Not read_text, which takes a lone \r for the end of a line.
     text = path.read_bytes().decode(codec(data.encoding))
@@ -151,12 +152,13 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
 
 
 def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
-    """Return the separator that is set; else the one that gives all records as many columns.
+    """Return the configured separator, or the one that gives all records as many columns.
 
-    Where there is none, records are malformed: the usual one, unless another alone fits most.
+    If none does, some records are malformed: then it is the usual one, unless exactly one other
+    fits most records.
 
     Raises:
-      DataError: if there are several.
+      DataError: if several do.
     """
     if data.separator is not None:
         return SEPARATORS.get(data.separator, data.separator)
@@ -172,13 +174,17 @@ def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
         return any(len(n) == 1 and max(n) > 1 and max(n) == (width or max(n)) for n in counts)
 
     def fits_most(separator: str) -> bool:
-        return any(each.fits(text, path, width) for each in dialects(separator, ["yes", "no"]))
+        return any(
+            dialect.fits(text, path, width) for dialect in dialects(separator, ["yes", "no"])
+        )
 
-    if usual == "\t" and fits_all(usual, ["no", "yes", "escaped"]):  # no text has one in every row
+    if usual == "\t" and fits_all(
+        usual, ["no", "yes", "escaped"]
+    ):  # no text has a tab in every row
         return usual
     present = [separator for separator in NAMES if separator in text]
     matches = [separator for separator in present if fits_all(separator, ["yes", "escaped"])]
-    # Quotes may be text, but not between commas.
+    # Quotes may be text, except where commas separate the columns.
     matches = matches or [mark for mark in present if mark != "," and fits_all(mark, ["no"])]
     if len(matches) > 1:
         named = [NAMES[separator] for separator in matches]
@@ -196,7 +202,7 @@ def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
 
 
 def _quoting(text: str, path: Path, data: DataConfig, separator: str) -> str:
-    """How cells are quoted: with other separators than tabs in quotes where they need it."""
+    """Return how cells are quoted; with other separators than tabs, quotes are the default."""
     if data.quoting != "auto":
         return data.quoting
     if separator == "\t":
@@ -211,28 +217,28 @@ def _quoting(text: str, path: Path, data: DataConfig, separator: str) -> str:
 
 
 def _is_spaced(text: str, separator: str) -> bool:
-    """Whether a space follows each separator of the first line."""
+    """Return whether a space follows each separator of the first line."""
     cells = text.lstrip("\r\n").partition("\n")[0].split(separator)
     return len(cells) > 1 and all(cell[:1] == " " and cell.strip() for cell in cells[1:])
 
 
 def _consistent(text: str, dialect: Dialect, path: Path) -> bool:
-    """Whether all records have as many columns."""
+    """Return whether all records have the same number of columns."""
     try:
         cells = [cells for _, cells in dialect.records(text, path) if cells]
     except DataError:
         return False
-    return len({len(each) if isinstance(each, list) else -1 for each in cells}) == 1
+    return len({len(row) if isinstance(row, list) else -1 for row in cells}) == 1
 
 
 def _is_quoted(text: str, separator: str, quoting: str, *, named: bool) -> bool:
-    """Whether quotes enclose cells: each cell is whole in quotes or has none, and some need them.
+    """Return whether quotes enclose cells: each is fully quoted or not at all, and some need it.
 
-    In files whose quotes are characters, such as GLUE's, some stand within cells or alone.
+    In files whose quotes are text, such as GLUE's, some occur within cells or unpaired.
 
     Args:
-      text: of the file.
-      separator: of the columns.
+      text: the content of the file.
+      separator: separates the columns.
       quoting: how quotes within quotes are written, "yes" or "escaped".
       named: whether the first line names the columns.
     """
@@ -240,14 +246,14 @@ def _is_quoted(text: str, separator: str, quoting: str, *, named: bool) -> bool:
     if not records or len({len(cells) for cells in records[1:]} | {len(records[-1])}) > 1:
         return False
     width = len(records[-1])
-    # R names no column for the numbers of its rows.
+    # R writes no name above the numbers of its rows.
     if len(records[0]) not in ((width, width - 1) if named else (width,)):
         return False
     if named and all(quoted for quoted, _ in records[0]):
         return True
     lines = [line.count(separator) for line in text.split("\n") if line.strip("\r")]
     special = ['\\"' if quoting == "escaped" else '""']
-    if len(set(lines)) > 1:  # else a quote in one line may only happen to close that in another
+    if len(set(lines)) > 1:  # else a quote in one line may close one in another by chance
         special += [separator, "\n"]
     inside = [value for cells in records for quoted, value in cells if quoted]
     if any(mark in value for value in inside for mark in special):
@@ -263,7 +269,7 @@ def _is_quoted(text: str, separator: str, quoting: str, *, named: bool) -> bool:
 
 
 def _cells(text: str, separator: str, quoting: str) -> list[list[tuple[bool, str]]] | None:
-    """Return each record's cells, whether in quotes and their content; None if a quote is stray."""
+    """Return the cells of each record as (quoted, content); None if a quote is unpaired."""
     content = {"yes": r'[^"]*(?:""[^"]*)*', "escaped": r'[^"\\]*(?:\\.[^"\\]*)*'}[quoting]
     mark = re.escape(separator)
     cell = re.compile(rf'(?:"({content})"\r?|([^"{mark}\n]*))({mark}|\n|\Z)', re.DOTALL)
@@ -282,17 +288,17 @@ def _cells(text: str, separator: str, quoting: str) -> list[list[tuple[bool, str
 
 
 BLANK = ([(False, "")], [(False, "\r")])
-"""Cells of an empty line."""
+"""The cells of an empty line."""
 
 
 def _enclosed(text: str) -> tuple[int, int]:
-    """Return how many cells between tabs stand in double quotes, and the line of the first."""
+    """Count the cells between tabs that double quotes enclose; return the line of the first too."""
     matches = list(re.finditer(r'(?:^|\t)"[^\t\n]*"(?=\t|\r?$)', text, re.MULTILINE))
     return len(matches), text.count("\n", 0, matches[0].end()) + 1 if matches else 0
 
 
 def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Records:
-    csv.field_size_limit(LARGEST_CELL)  # csv keeps it for the process, not for a reader
+    csv.field_size_limit(LARGEST_CELL)  # csv stores it for the process, not for a reader
     escaped = dialect.quoting == "escaped"
     reader = csv.reader(
         lines,
@@ -303,13 +309,13 @@ def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Recor
         skipinitialspace=dialect.spaced,
     )
     while True:
-        begin = reader.line_num + 1  # a record of several lines is found by its first
+        begin = reader.line_num + 1  # a record of several lines is named by its first
         try:
             yield begin, next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            if "new-line" not in str(error):  # a quote: the lines behind it may be cells
+            if "new-line" not in str(error):  # a quote: the lines after it may be cells
                 raise DataError(
                     f"{path}:{begin}: {error}: a cell begins with a double quote, but does not end "
                     'with one. Write quotes within quotes twice (""). If they are written \\", set '
@@ -319,7 +325,7 @@ def _quoted_records(lines: Iterator[str], dialect: Dialect, path: Path) -> Recor
 
 
 def _raw_records(lines: Iterator[str], separator: str) -> Records:
-    """GLUE's form: a quote is just a character."""
+    """Split lines in GLUE's form, where a quote is an ordinary character."""
     for number, ended in enumerate(lines, start=1):
         line = ended.removesuffix("\n").removesuffix("\r")
         cells = line.split(separator) if line else []
@@ -328,15 +334,15 @@ def _raw_records(lines: Iterator[str], separator: str) -> Records:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Names of the columns; "" for those that have none, which are left out."""
+    """The names of the columns; "" for columns without a name, which are left out."""
 
     names: list[str]
     source: str = "the first line names"
     index: bool = False
-    """Whether rows begin with a number that no name is for, as R writes them."""
+    """Whether rows begin with a number that has no name, as R writes them."""
 
     def cells(self, cells: list[str]) -> list[str]:
-        """Cells of a row, one a name if it is well formed."""
+        """Return the cells of a row, as many as names if the row is valid."""
         cells = cells[1:] if self.index else cells
         missing = self.names[len(cells) :]
         return cells if any(missing) else [*cells, *missing]
@@ -377,7 +383,7 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> R
     for number, (begin, cells) in enumerate(itertools.chain(sample, records)):
         origin = f"{path}:{begin}"
         if not cells:
-            # In one column an empty text, or the rows behind it would shift; not at the end.
+            # With one column, a blank line before the end is an empty text: later rows would shift.
             blank += [Record({name: ""}, origin) for name in header.names if len(header.names) == 1]
             continue
         yield from blank
@@ -408,9 +414,9 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> R
 
 
 def _only_in_first(sample: Sequence[Cells], width: int) -> dict[int, str]:
-    """Return cells of the first row that may be names: {column: cell}.
+    """Return cells of the first row that may be names of columns: {column: cell}.
 
-    They are in columns whose values recur, but do not recur themselves, and are no numbers.
+    The values of such a column recur, but its first cell does not, and is not a number.
     """
     whole = [cells for cells in sample if isinstance(cells, list) and len(cells) == width]
     if not whole or whole[0] is not sample[0]:
@@ -427,7 +433,7 @@ def _only_in_first(sample: Sequence[Cells], width: int) -> dict[int, str]:
 
 
 def _leading(sample: Sequence[tuple[int, Cells]]) -> int:
-    """How many records before the header are blank, or comments unlike most records."""
+    """Count the records before the header that are blank, or comments unlike most records."""
     widths = collections.Counter(len(cells) for _, cells in sample if isinstance(cells, list))
     usual = max(widths, key=lambda width: widths[width], default=0)
     for number, (_, cells) in enumerate(sample):
@@ -437,7 +443,7 @@ def _leading(sample: Sequence[tuple[int, Cells]]) -> int:
 
 
 def _header(first: list[str], sample: Sequence[Cells]) -> Header:
-    """Read names of columns; rows may have one cell more, a number in front or nothing behind."""
+    """Read the names of columns; rows may have one more cell: a number first, or an empty last."""
     names = ["" if UNNAMED.fullmatch(name.strip()) else name.strip() for name in first]
     rows = [cells for cells in sample if cells]
     if rows and all(isinstance(cells, list) and len(cells) == len(names) + 1 for cells in rows):
@@ -449,13 +455,13 @@ def _header(first: list[str], sample: Sequence[Cells]) -> Header:
 
 
 def _counts(cells: Sequence[str]) -> bool:
-    """Whether cells are numbers that follow one another."""
+    """Return whether cells are consecutive numbers."""
     start = int(cells[0]) if cells[0].isdecimal() else 0
     return list(cells) == [str(start + number) for number in range(len(cells))]
 
 
 def _numbered(header: Header, sample: Sequence[tuple[int, Cells]], nameless: list[int]) -> bool:
-    """Whether the columns without a name are an index alone."""
+    """Return whether the columns without a name hold only an index."""
     rows = [header.cells(cells) for _, cells in sample if isinstance(cells, list) and cells]
     rows = [cells for cells in rows if len(cells) == len(header.names)]
     return all(_counts([cells[column] for cells in rows]) for column in nameless if rows)
@@ -471,5 +477,5 @@ def _other_width(width: int, header: Header, dialect: Dialect) -> str:
         )
     if width > len(names):
         separators = f"{NAMES.get(dialect.separator, 'separator')}s"
-        return f"{problem} A cell that holds {separators} must stand in double quotes."
+        return f"{problem} A cell that holds {separators} must be in double quotes."
     return problem

@@ -1,14 +1,14 @@
-"""Encodings of text files: reading in the one that is set, and what an undecodable file may be."""
+"""Encodings of text files, and guesses at the encoding of a file that cannot be decoded."""
 
 import codecs
 import re
 import unicodedata
 
 LIKELY = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "latin1")
-"""What files that are not UTF-8 are written in, most often; latin-1 decodes any bytes."""
+"""The most frequent encodings of files that are not UTF-8; latin-1 decodes any bytes."""
 
 SHOWN = 4
-"""Readings of a line that a message shows."""
+"""Number of readings of a line that a message shows."""
 
 AROUND = 30
 """Bytes of a line that a message shows, before and after the first that is wrong."""
@@ -17,28 +17,28 @@ ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive, such as an Excel workbook; unpack it, or save the sheet as CSV",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
 }
-"""First bytes of files that no reader can use."""
+"""First bytes of files that no reader supports."""
 
 FORMATS = ARCHIVES | {b"PAR1": "Parquet; set --config.data.format=parquet"}
-"""First bytes of files that are no text."""
+"""First bytes of files that are not text."""
 
 MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """Byte order marks."""
 
 
 def codec(encoding: str) -> str:
-    """Python's codec for `data.encoding`: in UTF-8 a byte order mark is no text."""
+    """Return Python's codec for `data.encoding`; in UTF-8 a byte order mark is not text."""
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 def undecodable(content: bytes, encoding: str) -> str:
-    """What is wrong with a file that is not in `encoding`: "LINE: what, and how to fix it"."""
+    """Describe why a file is not in `encoding`, as "LINE: what is wrong, and how to fix it"."""
     for begin, what in FORMATS.items():
         if content.startswith(begin):
             return f"1: not text but {what}"
     try:
         content.decode(codec(encoding))
-        place = 0  # it is the reader that decodes otherwise
+        place = 0  # only the reader's incremental decoder failed
     except UnicodeDecodeError as error:
         place = error.start
     line = content.count(b"\n", 0, place) + 1
@@ -64,14 +64,14 @@ def undecodable(content: bytes, encoding: str) -> str:
 
 
 def _few(content: bytes) -> bool:
-    """Whether most characters beyond ASCII are valid UTF-8."""
-    text = content.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 end up as these
+    """Return whether most characters beyond ASCII are valid UTF-8."""
+    text = content.decode("utf-8", "surrogateescape")  # invalid bytes become surrogates
     faults = sum("\udc80" <= char <= "\udcff" for char in text)
     return 2 * faults < sum(not char.isascii() for char in text)
 
 
 def _around(content: bytes, place: int) -> bytes:
-    """Part of a line around a place, cut between words where they are parted by ASCII."""
+    """Return part of a line around a place, cut between words where ASCII separates these."""
     begin = content.rfind(b"\n", 0, place) + 1
     end = content.find(b"\n", place)
     line = content[begin : len(content) if end < 0 else end].rstrip(b"\r")
@@ -86,7 +86,7 @@ def _around(content: bytes, place: int) -> bytes:
 
 
 def _reading(content: bytes, place: int, encoding: str) -> str | None:
-    """Part of a line in an encoding; None if the file is not written in it."""
+    """Return part of a line in an encoding; None if the file is in another one."""
     try:
         text = content.decode(encoding)
         part = _around(content, place).decode(encoding, "replace").strip()

@@ -17,43 +17,44 @@ from flaxbert.data.readers.encodings import codec
 from flaxbert.data.table import Record, RecordOrIssue, shown
 from flaxbert.errors import DataError, shortened
 
-DEEPEST = 50
-"""Lists or objects in one another: far more than data has, far fewer than Python can compare."""
+MAX_DEPTH = 50
+"""The deepest nesting of lists and objects: far more than data has, and far less than Python can
+compare."""
 
 
 def _object(value: Any, origin: str) -> Record | DataError:
     if not isinstance(value, dict):
         return DataError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
-    fault = _unfit(value)
-    return DataError(f"{origin}: {fault}.") if fault else Record(value, origin)
+    problem = _json_problem(value)
+    return DataError(f"{origin}: {problem}.") if problem else Record(value, origin)
 
 
-def _unfit(value: Any) -> str | None:
-    """What keeps a JSON value from being used, though it is valid."""
+def _json_problem(value: Any) -> str | None:
+    """Return what makes a valid JSON value unusable; None if nothing does."""
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         inner: list[Any] = []
-        for each in level:
-            if isinstance(each, Twice):
-                return f"the key {shown(each.key)} stands twice in one object; remove one"
-            if isinstance(each, dict):
-                inner += [*each, *each.values()]
-            elif isinstance(each, list):
-                inner += each
-            elif isinstance(each, str) and not each.isascii():
+        for item in level:
+            if isinstance(item, DuplicateKeyDict):
+                return f"the key {shown(item.key)} occurs twice in one object; remove one"
+            if isinstance(item, dict):
+                inner += [*item, *item.values()]
+            elif isinstance(item, list):
+                inner += item
+            elif isinstance(item, str) and not item.isascii():
                 try:
-                    each.encode()
+                    item.encode()
                 except UnicodeEncodeError as error:  # a text cut within an emoji, most often
-                    half = ascii(each[error.start])
+                    half = ascii(item[error.start])
                     return f"{half} is half of a character (a lone surrogate); remove it"
         if not inner:
             return None
         level = inner
-    return f"lists or objects in one another more than {DEEPEST} deep"
+    return f"lists or objects are nested more than {MAX_DEPTH} deep"
 
 
-class Twice(dict[str, Any]):
-    """A JSON object with a key twice: a dict keeps the last value, and drops the others unseen."""
+class DuplicateKeyDict(dict[str, Any]):
+    """A JSON object with a duplicate key, of which a plain dict would keep only the last value."""
 
     def __init__(self, values: dict[str, Any], key: str):
         super().__init__(values)
@@ -65,14 +66,15 @@ def _dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) == len(pairs):
         return values
     ((key, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
-    return Twice(values, key)
+    return DuplicateKeyDict(values, key)
 
 
 def _parse(text: str) -> Any:
-    """The value of a text in JSON.
+    """Parse a JSON text.
 
     Raises:
-      ValueError: if there is none, or none that Python can hold; of JSON's own kind in the first.
+      json.JSONDecodeError: for a text that is not JSON.
+      ValueError: for a value that Python cannot hold.
     """
     try:
         return json.loads(text, object_pairs_hook=_dict)
@@ -81,18 +83,18 @@ def _parse(text: str) -> Any:
     except ValueError:
         raise ValueError("a number of thousands of digits") from None
     except RecursionError:
-        raise ValueError("lists or objects in one another without end") from None
+        raise ValueError("lists or objects are nested too deep") from None
 
 
 def read_lines(path: Path, data: DataConfig) -> RecordOrIssue:
-    """Read JSON lines; a file that is one JSON document, in spite of its name, is read as one."""
+    """Read JSON lines; a file that is one JSON document is read as one, whatever its name."""
     with open(path, encoding=codec(data.encoding)) as file:
         first = next((line for line in file if line.strip()), "")
     if _lines(first, path, data) is None:
         text = path.read_text(encoding=codec(data.encoding))
         try:
             content = _parse(text)
-        except ValueError:  # each bad line is told
+        except ValueError:  # each bad line is reported below
             content = None
         if isinstance(content, list | dict):
             yield Issue(READ_AS, str(path), "one JSON document, not a JSON object a line")
@@ -102,7 +104,7 @@ def read_lines(path: Path, data: DataConfig) -> RecordOrIssue:
 
 
 def _lines(first: str, path: Path, data: DataConfig) -> dict[str, Any] | None:
-    """The first line's object if it can be one of many; None if it looks like a document's."""
+    """Return the object of the first line; None if that line belongs to one JSON document."""
     try:
         value = _parse(first)
     except ValueError:
@@ -112,7 +114,7 @@ def _lines(first: str, path: Path, data: DataConfig) -> dict[str, Any] | None:
 
 
 def _nested(items: Any) -> bool:
-    """Whether these are articles or paragraphs of SQuAD's form."""
+    """Return whether these are articles or paragraphs in SQuAD's form."""
     first = items[0] if isinstance(items, list) and items else None
     return isinstance(first, dict) and ("paragraphs" in first or {"qas", "context"} <= first.keys())
 
@@ -137,7 +139,7 @@ def _read_lines(path: Path, data: DataConfig) -> RecordOrIssue:
 
 
 def read_document(path: Path, data: DataConfig) -> RecordOrIssue:
-    """Read a JSON document; a file of JSON lines, in spite of its name, is read as such."""
+    """Read a JSON document; a file of JSON lines is read as such, whatever its name."""
     text = path.read_text(encoding=codec(data.encoding))
     try:
         content = _parse(text)
@@ -155,7 +157,7 @@ def read_document(path: Path, data: DataConfig) -> RecordOrIssue:
 
 
 def _first(text: str) -> Any:
-    """The value of a text's first line, None if it has none of its own."""
+    """Return the value of a text's first line; None if that line is not a value."""
     try:
         return _parse(text.lstrip().partition("\n")[0])
     except ValueError:
@@ -163,8 +165,8 @@ def _first(text: str) -> Any:
 
 
 def _document(path: Path, content: Any) -> RecordOrIssue:
-    if isinstance(content, Twice):
-        raise DataError(f"{path}: {_unfit(content)}.")
+    if isinstance(content, DuplicateKeyDict):
+        raise DataError(f"{path}: {_json_problem(content)}.")
     published = isinstance(content, dict) and isinstance(content.get("data"), list)
     items, place = content, ""
     if isinstance(content, dict):
@@ -210,10 +212,10 @@ def _is_objects(value: Any) -> bool:
 
 
 def _by_key(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of {key: row}, as pandas writes with orient="index"; [] if it is none.
+    """Return the rows of {key: row}, which pandas writes with orient="index"; [] for other objects.
 
-    Columns by name look the same if each is {row's key: cell}; these keys are mostly numbers. Else
-    a table has more rows than columns. A key that is no number is kept as the row's id.
+    Columns look the same if each is {row's key: cell}, but the keys of rows are mostly numbers.
+    Otherwise a table has more rows than columns. A key that is not a number becomes the row's id.
     """
     rows = list(content.values())
     if not rows or not all(isinstance(row, dict) for row in rows):
@@ -226,12 +228,12 @@ def _by_key(content: dict[str, Any]) -> list[dict[str, Any]]:
             return []
     if all(map(str.isdecimal, content)):
         return rows
-    # One with a key twice stays what it is, to be refused.
-    return [r if isinstance(r, Twice) else {"id": key} | r for key, r in content.items()]
+    # An object with a duplicate key is kept as it is: it is refused later.
+    return [r if isinstance(r, DuplicateKeyDict) else {"id": key} | r for key, r in content.items()]
 
 
 def _columns(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a table that is written by columns, as pandas does; [] if it is none."""
+    """Return the rows of a table that pandas wrote by columns; [] for other objects."""
     names, cells = content.get("columns"), content.get("data")
     if isinstance(names, list) and isinstance(cells, list):  # orient="split"
         alike = all(isinstance(row, list) and len(row) == len(names) for row in cells)
@@ -256,10 +258,10 @@ def _refuse_label_studio(path: Path, items: Sequence[Any]) -> None:
 
 
 def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> RecordOrIssue:
-    """SQuAD's nesting (article > paragraph > question) in the hub's flat form.
+    """Flatten SQuAD's nesting (article > paragraph > question) into the hub's form.
 
     Args:
-      origin: of the file, or its line.
+      origin: the file, or its line.
       items: articles or paragraphs with their places.
     """
     place = items[0][0]
@@ -268,10 +270,10 @@ def _questions(origin: str, items: Sequence[tuple[str, Any]]) -> RecordOrIssue:
         for place, item in items:
             paragraphs = [(place, item)]
             if article:
-                inner = as_list(_once(item)["paragraphs"])
-                paragraphs = [(f"{place}.paragraphs[{n}]", each) for n, each in enumerate(inner)]
+                inner = as_list(_reject_duplicates(item)["paragraphs"])
+                paragraphs = [(f"{place}.paragraphs[{n}]", part) for n, part in enumerate(inner)]
             for place, paragraph in paragraphs:
-                for q, question in enumerate(as_list(_once(paragraph)["qas"])):
+                for q, question in enumerate(as_list(_reject_duplicates(paragraph)["qas"])):
                     yield _question(origin, f"{place}.qas[{q}]", paragraph, question)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{origin}{place}: not in SQuAD's form ({shown(error)}).") from None
@@ -281,15 +283,15 @@ def _question(
     origin: str, place: str, paragraph: dict[str, Any], question: Any
 ) -> Record | DataError:
     try:
-        _once(question)
+        _reject_duplicates(question)
         values = {"question": question["question"], "context": paragraph["context"]}
         if key := next((key for key in ("id", "qid") if key in question), None):
             values = {"id": question[key]} | values
-        # Answers that are absent are not the same as none: [] says that there is none.
+        # Absent answers differ from []: an empty list says that the question has no answer.
         if "detected_answers" in question:
             values["answers"] = _detected(question["detected_answers"], paragraph["context"])
         elif isinstance(answers := question.get("answers"), list):
-            pairs = [_once(answer) for answer in answers]
+            pairs = [_reject_duplicates(answer) for answer in answers]
             values["answers"] = {
                 "text": [answer["text"] for answer in pairs],
                 "answer_start": [answer["answer_start"] for answer in pairs],
@@ -299,13 +301,14 @@ def _question(
         extra = {key: value for key, value in question.items() if key not in values}
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         return DataError(f"{origin}{place}: not in SQuAD's form ({shown(error)}).")
-    name = place if "id" not in values or _unfit(values["id"]) else f"question {values['id']}"
+    usable = "id" in values and not _json_problem(values["id"])
+    name = f"question {values['id']}" if usable else place
     return _object(values | extra, f"{origin}{name}")
 
 
 def _detected(answers: Any, context: str) -> dict[str, Any]:
-    """Answers of MRQA, which have the first and the last character of each of their places."""
-    spans = [as_list(_once(answer)["char_spans"])[0] for answer in as_list(answers)]
+    """Convert the answers of MRQA, whose spans include their last character."""
+    spans = [as_list(_reject_duplicates(answer)["char_spans"])[0] for answer in as_list(answers)]
     return {
         "text": [context[first : last + 1] for first, last in spans],
         "answer_start": [first for first, _ in spans],
@@ -319,7 +322,7 @@ def as_list(value: Any) -> list[Any]:
     return value
 
 
-def _once(value: Any) -> Any:
-    if isinstance(value, Twice):
-        raise TypeError(_unfit(value))
+def _reject_duplicates(value: Any) -> Any:
+    if isinstance(value, DuplicateKeyDict):
+        raise TypeError(_json_problem(value))
     return value

@@ -18,7 +18,7 @@ def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
 
     try:
         return get(path)
-    # Besides Arrow's own: text that is not UTF-8, and times beyond Python's years.
+    # ValueError and OverflowError: text that is not UTF-8, and times beyond Python's years.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
@@ -28,7 +28,7 @@ def _read_parquet(path: Path, data: DataConfig) -> RecordOrIssue:
     import pyarrow.parquet
 
     def records(path: Path) -> list[dict[str, Any]]:
-        # Few files have checksums; a changed byte is seen in those that do.
+        # Few files have checksums, but in those a changed byte is detected.
         table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
         return table.to_pylist()
 
@@ -37,7 +37,7 @@ def _read_parquet(path: Path, data: DataConfig) -> RecordOrIssue:
 
 
 def _parquet_names(path: Path) -> dict[str, list[str]]:
-    """The names behind integer labels, which the library `datasets` writes into a file's schema."""
+    """Return the names behind integer labels, which `datasets` writes into a file's schema."""
     import pyarrow.parquet
 
     schema = _from_parquet(path, pyarrow.parquet.read_schema)
@@ -64,6 +64,6 @@ def _class_labels(written: bytes | None) -> dict[str, list[str]]:
         for column, feature in inner.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
-    if not all(own and all(isinstance(name, str) for name in own) for own in names.values()):
-        raise ValueError("names that are no texts")
+    if not all(labels and all(isinstance(n, str) for n in labels) for labels in names.values()):
+        raise ValueError("label names must be texts")
     return names

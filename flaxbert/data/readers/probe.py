@@ -1,8 +1,8 @@
-"""What a loaded tokenizer is tried on, before any text depends on it.
+"""Checks of a loaded tokenizer, before any text depends on it.
 
-Checkpoints come with tokenizers saved by all kinds of tools. A tokenizer without [CLS], with
-offsets one letter off or with windows that leave text out trains without any error, on the wrong
-tokens.
+Checkpoints come with tokenizers saved by all kinds of tools. Training with a tokenizer that adds no
+[CLS], whose offsets are one letter off or whose windows leave text out raises no error: the model
+just trains on the wrong tokens.
 """
 
 import json
@@ -37,7 +37,7 @@ def check(tokenizer: Any, directory: Path) -> None:
     """Check special tokens, offsets and windows; repair offsets that are trimmed twice.
 
     Raises:
-      WeightsError: naming the fault.
+      WeightsError: for a tokenizer that cannot be used.
     """
     _check_ends(tokenizer, directory)
     if _misplaced(tokenizer):
@@ -52,13 +52,13 @@ def check(tokenizer: Any, directory: Path) -> None:
 
 
 def _check_ends(tokenizer: Any, directory: Path) -> None:
-    """Check that a text is between [CLS] and [SEP], by whatever names."""
+    """Check that a text is enclosed in [CLS] and [SEP], whatever their names."""
     single, pair = tokenizer(WORDS).encodings[0], tokenizer(WORDS, WORDS).encodings[0]
     for encoding in (single, pair):
         ends = encoding.sequence_ids[0], encoding.sequence_ids[-1]
         if not encoding.ids or ends != (None, None):
             raise WeightsError(
-                f"{directory}: the tokenizer adds no special token before or behind a text, such "
+                f"{directory}: the tokenizer adds no special token before or after a text, such "
                 "as [CLS] and [SEP]; every task reads the first. Its tokenizer.json needs a "
                 "post_processor that adds them, as the model was trained with."
             )
@@ -93,7 +93,7 @@ def _misplaced(tokenizer: Any) -> tuple[str, str] | None:
     for word in WORDS.split():
         places = range(start, start + len(word))
         held = "".join(WORDS[place] for place in places if place in covered)
-        # Letters that the vocabulary lacks, without a token for the unknown, are no fault here.
+        # Letters that the vocabulary lacks may have no token at all; that is not checked here.
         known = all(backend.encode(char, add_special_tokens=False).ids for char in word)
         if known and held != word:
             return word, held
@@ -102,16 +102,16 @@ def _misplaced(tokenizer: Any) -> tuple[str, str] | None:
 
 
 def _keep_blanks(tokenizer: Any) -> None:
-    """Let offsets begin with blanks.
+    """Set trim_offsets to false, so that offsets may begin with blanks.
 
-    Byte-level tokenizers take one character off each word, for the blank before it. Where words
-    are split before, there is no blank, and it is the first letter.
+    Byte-level tokenizers trim one character of each word, for the blank before it. Where words are
+    split before, there is no blank, and the first letter is trimmed.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
 
     def untrimmed(part: Any) -> Any:
         if isinstance(part, list):
-            return [untrimmed(each) for each in part]
+            return [untrimmed(item) for item in part]
         if isinstance(part, dict):
             return {k: False if k == "trim_offsets" else untrimmed(v) for k, v in part.items()}
         return part
@@ -123,7 +123,7 @@ def _keep_blanks(tokenizer: Any) -> None:
 
 
 def _check_windows(tokenizer: Any, directory: Path) -> None:
-    """Check that the windows of a long text are that text, with the overlap asked for."""
+    """Check that the windows of a long text cover it, with the requested overlap."""
     text, overlap = " ".join([WORDS] * 8), 2
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]
     for first in ([], [WORDS]):
@@ -137,14 +137,14 @@ def _check_windows(tokenizer: Any, directory: Path) -> None:
         )
         joined: list[int] = []
         for number, encoding in enumerate(encoded.encodings):
-            own = zip(encoding.ids, encoding.sequence_ids, strict=True)
-            ids = [token for token, sequence in own if sequence == len(first)]
+            pairs = zip(encoding.ids, encoding.sequence_ids, strict=True)
+            ids = [token for token, sequence in pairs if sequence == len(first)]
             joined += ids[overlap if number else 0 :]
         if joined != whole:
             from tokenizers import __version__
 
             raise WeightsError(
                 f"{directory}: the windows of a long text do not cover it ({len(joined)} of "
-                f"{len(whole)} tokens): a fault of some releases of tokenizers, of which "
+                f"{len(whole)} tokens): a bug of some releases of tokenizers, of which "
                 f"{__version__} is installed. Install another: python -m pip install -U tokenizers"
             )

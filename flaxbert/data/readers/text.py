@@ -1,4 +1,4 @@
-"""Plain text: a paragraph a row."""
+"""Plain text: each paragraph is a record."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from flaxbert.data.table import Record, RecordOrIssue
 
 
 def _read_txt(path: Path, data: DataConfig) -> RecordOrIssue:
-    """Paragraphs: lines up to a blank one. The form BERT's own data has, and that of books."""
+    """Read paragraphs, which end at a blank line, as in BERT's own data and in books."""
     lines: list[str] = []
     start = 1
     with open(path, encoding=codec(data.encoding)) as file:

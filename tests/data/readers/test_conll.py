@@ -440,7 +440,7 @@ def test_every_scheme_has_its_cases() -> None:
 
 @pytest.mark.parametrize(("tag", "scheme"), [("E-PER", "BIO"), ("PER", "IOB1"), ("B-", "BIOES")])
 def test_a_tag_of_another_scheme_is_refused(tag: str, scheme: str) -> None:
-    with pytest.raises(ValueError, match=f"'{tag}' is not of the scheme {scheme}"):
+    with pytest.raises(ValueError, match=f"'{tag}' does not belong to the scheme {scheme}"):
         tag_schemes.to_bio(["O", tag], scheme)
 
 

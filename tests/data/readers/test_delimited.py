@@ -228,7 +228,7 @@ def test_separators_that_fit_alike_are_refused_with_the_option(tmp_path: Path) -
 
 def test_a_malformed_row_does_not_change_the_separator(tmp_path: Path) -> None:
     content = "label;text\n" + "ham;fine, good\n" * 9 + "ham;one;more\n"
-    with pytest.raises(DataError, match=r"a\.csv:11: 3 columns.* semicolons must stand"):
+    with pytest.raises(DataError, match=r"a\.csv:11: 3 columns.* semicolons must be"):
         read(tmp_path / "a.csv", content)
 
 
@@ -286,7 +286,7 @@ def test_a_separator_behind_every_row_is_no_column(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_longer_than_the_others_is_malformed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.csv:3: 3 columns.* commas must stand in double"):
+    with pytest.raises(DataError, match=r"a\.csv:3: 3 columns.* commas must be in double"):
         read(tmp_path / "a.csv", "label,text\nham,fine\nham,fine, good\n")
 
 

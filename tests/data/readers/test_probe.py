@@ -111,15 +111,15 @@ def test_a_tokenizer_without_special_tokens_around_a_text_is_refused(
     name: str, tmp_path: Path
 ) -> None:
     directory = edited(kinds.write_tokenizer(name, tmp_path), post_processor=None)
-    with pytest.raises(WeightsError, match="adds no special token before or behind a text"):
+    with pytest.raises(WeightsError, match="adds no special token before or after a text"):
         load_tokenizer(directory)
 
 
 @pytest.mark.parametrize(
     ("single", "pair", "message"),
     [
-        ("[CLS] $A", "[CLS] $A $B", "before or behind"),
-        ("$A [SEP]", "$A [SEP] $B [SEP]", "before or behind"),
+        ("[CLS] $A", "[CLS] $A $B", "before or after"),
+        ("$A [SEP]", "$A [SEP] $B [SEP]", "before or after"),
         ("[CLS] $A [SEP]", "[CLS] $A $B [SEP]", "between two texts"),
         ("[SEP] $A [CLS]", "[SEP] $A [CLS] $B [CLS]", "cls_token='\\[CLS\\]', but .* '\\[SEP\\]'"),
         ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:2 [SEP]:2", "token types up to 2"),

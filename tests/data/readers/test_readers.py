@@ -335,23 +335,23 @@ BAD = {
     "key twice": (
         "a.jsonl",
         '{}\n{"a": {"text": "x", "text": "y"}}\n',
-        ["a.jsonl:2: the key 'text' stands twice in one object; remove one"],
+        ["a.jsonl:2: the key 'text' occurs twice in one object; remove one"],
     ),
     "key twice in an item": (
         "a.json",
         '[{}, {"a": 1, "a": 1}]',
-        ["a.json: item 2: the key 'a' stands twice"],
+        ["a.json: item 2: the key 'a' occurs twice"],
     ),
     "key twice about all items": (
         "a.json",
         '{"data": [{}], "data": [{}, {}]}',
-        ["a.json: the key 'data' stands twice"],
+        ["a.json: the key 'data' occurs twice"],
     ),
     **{
         f"SQuAD {key} twice": (
             "a.json",
             squad_question().replace(f'"{key}":', f'"{key}": [], "{key}":', 2),
-            [f"a.json: {place}: not in SQuAD's form", f"the key '{key}' stands twice"],
+            [f"a.json: {place}: not in SQuAD's form", f"the key '{key}' occurs twice"],
         )
         for key, place in {
             "paragraphs": "data[0]",
@@ -361,7 +361,7 @@ BAD = {
         }.items()
     },
     "line without end": ("a.jsonl", "[" * 9999, ["a.jsonl:1: not valid JSON (lists or objects"]),
-    "deep line": ("a.jsonl", '{"a":' * 99 + "1" + "}" * 99, ["a.jsonl:1: lists or objects in one"]),
+    "deep line": ("a.jsonl", '{"a":' * 99 + "1" + "}" * 99, ["a.jsonl:1: lists or objects are"]),
     "file without end": ("a.json", "[" * 9999, ["a.json: cannot be read (lists or objects"]),
     "number of the line": ("a.jsonl", "1" * 9999, ["a.jsonl:1: not valid JSON (a number of"]),
     "number of the file": ("a.json", "1" * 9999, ["a.json: cannot be read (a number of"]),

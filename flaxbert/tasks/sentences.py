@@ -1,0 +1,84 @@
+"""Sentences: their words, and the entities that tags mark in them."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from flaxbert.data.checks import Example
+from flaxbert.data.table import Record
+from flaxbert.metrics import entities
+from flaxbert.tasks.tags import TaggedWords, read_words
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceExample(Example):
+    """The words of a sentence; `tags` has one for each word, None if unlabeled."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    slice: str | None
+    origin: str
+    text: str | None = None
+    """The sentence as one text, if a program gave it so."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The sentence."""
+        return (" ".join(self.tokens),)
+
+    @property
+    def target(self) -> Hashable:
+        """The tags."""
+        return self.tags
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.tags or ()
+
+    @property
+    def word_count(self) -> int:
+        """The number of words."""
+        return len(self.tokens)
+
+
+TEXT = "_text"
+"""The column of a sentence that a program gave as one text."""
+
+WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
+"""A word, with hyphens and apostrophes inside, or a single mark."""
+
+
+def words_of(text: str) -> list[tuple[str, int, int]]:
+    """Split a text into words and marks: (word, first character, the character after it)."""
+    return [(match[0], match.start(), match.end()) for match in WORD.finditer(text)]
+
+
+def entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the entities that tags mark: `type`, `text`, `start` and `end`, in characters."""
+    if example.text is None:
+        text = " ".join(example.tokens)
+        ends = list(itertools.accumulate(len(word) + 1 for word in example.tokens))
+        places = [(end - 1 - len(w), end - 1) for w, end in zip(example.tokens, ends, strict=True)]
+    else:
+        text = example.text
+        places = [(start, end) for _, start, end in words_of(text)]
+    entities_found = [
+        (span.type, places[span.first][0], places[span.last][1])
+        for span in entities.spans(tags, strict=False)
+    ]
+    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in entities_found]
+
+
+def unlabeled_sentence(row: Record, column: str) -> SentenceExample:
+    """Read a sentence without tags."""
+    words = tuple(read_words(row, column))
+    return SentenceExample(words, None, None, row.origin, row.values.get(TEXT))
+
+
+def labeled_sentence(tagged: TaggedWords, slices: str | None) -> SentenceExample:
+    """Make an example of words with their tags."""
+    words, tags, record = tuple(tagged.words), tuple(tagged.tags), tagged.record
+    return SentenceExample(words, tags, record.slice(slices), record.origin)
