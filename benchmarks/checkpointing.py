@@ -19,12 +19,13 @@ import numpy as np
 
 from flaxbert.commands import args
 from flaxbert.config import TrainConfig, validate
-from flaxbert.runtime import sharding
+from flaxbert.pipeline.loader import Loader
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
 from flaxbert.training import optim, state
-from flaxbert.training.plan import Plan
+from flaxbert.training.data import read_sources, tokenize
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
@@ -36,19 +37,20 @@ def main() -> None:
     config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
     config.data.eval = None
     validate(config, TASKS)
-    plan = Plan.make(config, config.model.init)
-    setup, batches = plan.setup, plan.batches
-    optimizer, _ = optim.make_optimizer(config.optim, plan.steps)
-    now = state.create(setup.load_params(), optimizer, setup.mesh, setup.task.loss_names)
+    sources = read_sources(config.task, config.data, config.options)
+    sections = config.task, config.model, config.data, config.options
+    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    batches = tokenize(pipeline, sources, config.train).train.batches
+    model, task, mesh = pipeline.model, pipeline.task, pipeline.mesh
+    loader = Loader(batches, mesh)
+    optimizer, _ = optim.make_optimizer(config.optim, batches.steps)
+    now = state.init_state(pipeline.load_params(), optimizer, mesh, task.loss_names)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(now))
 
-    def put(rows: list[list[int]]) -> dict[str, jax.Array]:
-        return sharding.make_global_batch(rows, batches.build, setup.mesh)
-
     step = compile_buckets(
-        make_train_step(setup.model, setup.task, optimizer, now, setup.mesh,
+        make_train_step(model, task, optimizer, now, mesh,
                         accumulation_steps=config.train.accumulation_steps, seed=0, log_every=10),
-        now, batches.bucket_sizes, lambda height: put([[]] * height),
+        now, batches.bucket_sizes, loader.empty,
     )  # fmt: skip
     directory = Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))
     checkpoints = Checkpoints(directory)
@@ -60,9 +62,9 @@ def main() -> None:
         saving = block % 2 == 1
         begun, used = time.perf_counter(), time.process_time()
         for number in range(STEPS):
-            now, sums = step(now, put(batches.padded_rows(taken % plan.steps)))
+            now, step_report = step(now, loader.batch(taken % batches.steps))
             taken += 1
-            jax.block_until_ready(sums)
+            jax.block_until_ready(step_report)
             if saving and number == 0:
                 start = time.perf_counter()
                 checkpoints.save(now, taken, METADATA)
@@ -72,6 +74,7 @@ def main() -> None:
             seconds[saving].append(time.perf_counter() - begun)
             busy[saving].append(time.process_time() - used)
     checkpoints.close()
+    loader.close()
     shutil.rmtree(directory)
     without, with_save = (float(np.median(seconds[kind])) for kind in (False, True))
     cpu = float(np.median(busy[True]) - np.median(busy[False]))

@@ -19,14 +19,14 @@ import jax
 import numpy as np
 
 from flaxbert.commands import args
-from flaxbert.config import validate
+from flaxbert.config import Config, validate
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.model import Model
-from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
+from flaxbert.pipeline.datasets import read_examples, read_table
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
 from flaxbert.training.step import make_loss
-from flaxbert.types import Params
+from flaxbert.types import Batch, Params
 
 TOKENS = 24_000
 GROUPS = ("word", "position", "token_type", "bias", "scale", "kernel", "head")
@@ -38,36 +38,40 @@ def main() -> None:
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")
-    raw = read_examples(config, table, labeled=True)
-    setup = prepare(config, config.model.init, raw)
-    examples = setup.task.resolve(raw)
+    sections = config.task, config.model, config.data, config.options
+    train = read_examples(config.task, table, config.data, config.options, labeled=True)
+    pipeline = Pipeline.build(*sections, train=train)
+    examples = pipeline.task.resolve(train)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform}, {device.device_kind}")
     failed = False
     batches = {}
     for tokens in (0, TOKENS):
-        batch = make_batch(setup, examples, table, tokens)
-        batches[f"{int((batch['segment_ids'] > 0).sum())} tokens"] = batch
+        batch = make_batch(pipeline, config, examples, table.source, tokens)
+        batches[f"{int((batch.segment_ids > 0).sum())} tokens"] = batch
     encoders: dict[str, tuple[Any, Params]] = {
-        f"{setup.model.config.model_type}, {config.model.init}": (
-            setup.hf_config,
-            setup.load_params(),
+        f"{pipeline.model.config.model_type}, {config.model.init}": (
+            pipeline.hf_config,
+            pipeline.load_params(),
         )
     }
     for name in FAMILIES:
-        if name not in ("xlm-roberta", setup.model.config.model_type):  # roberta by another name
-            hf_config = sized(name, setup.model.config)
-            model = Model.create(read_config(hf_config), setup.task.make_head)
+        if name not in (
+            "xlm-roberta",
+            pipeline.model.config.model_type,
+        ):  # the same encoder as roberta
+            hf_config = sized(name, pipeline.model.config)
+            model = Model.create(read_config(hf_config), pipeline.task.make_head)
             encoders[f"{name}, new weights"] = hf_config, model.init(0)
     for number, (encoder, (hf_config, params)) in enumerate(encoders.items()):
         for size, batch in list(batches.items())[number > 0 :]:
-            print(f"\n{encoder}: rows {batch['input_ids'].shape}, {size}")
-            failed |= not report(errors(setup, hf_config, params, batch))
+            print(f"\n{encoder}: rows {batch.input_ids.shape}, {size}")
+            failed |= not report(errors(pipeline, hf_config, params, batch))
     sys.exit(int(failed))
 
 
 def sized(name: str, like: Any) -> dict[str, Any]:
-    """The config.json of another family with the same sizes."""
+    """Return a config.json of another family with the same sizes."""
     sizes = {
         "vocab_size": like.vocab_size,
         "hidden_size": like.hidden_size,
@@ -88,25 +92,27 @@ def sized(name: str, like: Any) -> dict[str, Any]:
     return {"model_type": name, **{theirs.get(k, k): v for k, v in sizes.items()}, **narrow}
 
 
-def make_batch(setup: Pipeline, examples: Any, table: Any, tokens: int) -> dict[str, np.ndarray]:
-    """One step's arrays: `train.batch_size` features, or those that hold `tokens` tokens."""
-    size = setup.config.train.batch_size
+def make_batch(
+    pipeline: Pipeline, config: Config, examples: Any, source: str, tokens: int
+) -> Batch:
+    """Return the arrays of one step: `train.batch_size` features, or those with `tokens` tokens."""
+    size = config.train.batch_size
     if tokens:
-        _, features = setup.featurize(examples, table, labeled=True)
+        _, features = pipeline.featurize(examples, source, labeled=True)
         size = int(np.searchsorted(np.cumsum(features.sizes), tokens)) + 1
-    data = setup.dataset(examples, table, batch_size=size, labeled=True, training=True)
-    rows = dataclasses.replace(data.batches, steps=1, data_parallelism=1)
-    return rows.build(rows.padded_rows(0))
+    data = pipeline.tokenize(
+        examples, source, batch_size=size, labeled=True, seed=config.train.seed
+    )
+    batches = dataclasses.replace(data.batches, steps=1, data_parallelism=1)
+    return batches.build(batches.padded_rows(0))
 
 
-def errors(
-    setup: Pipeline, hf_config: Any, params: Params, batch: dict[str, np.ndarray]
-) -> dict[str, float]:
-    """Relative error of each tensor's gradient, by its path."""
+def errors(pipeline: Pipeline, hf_config: Any, params: Params, batch: Batch) -> dict[str, float]:
+    """Return the relative error of each tensor's gradient, by its path."""
     gradients = []
     for dtype in ("float32", "bfloat16"):
-        model = Model.create(read_config(hf_config, dtype=dtype), setup.task.make_head)
-        gradient = jax.jit(jax.grad(make_loss(model, setup.task), has_aux=True))
+        model = Model.create(read_config(hf_config, dtype=dtype), pipeline.task.make_head)
+        gradient = jax.jit(jax.grad(make_loss(model, pipeline.task), has_aux=True))
         with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
             gradients.append(jax.device_get(gradient(params, batch, None)[0]))
     exact, rounded = map(jax.tree_util.tree_leaves_with_path, gradients)
@@ -120,19 +126,19 @@ def errors(
     return result
 
 
-def report(found: dict[str, float]) -> bool:
-    """Print the worst of each group; whether every tensor's error is near the kernels'."""
+def report(tensor_errors: dict[str, float]) -> bool:
+    """Print the largest error of each group; return whether all are near those of kernels."""
     groups: dict[str, list[str]] = {group: [] for group in GROUPS}
-    for name in found:
+    for name in tensor_errors:
         parts = name.split("/")
         groups[next(g for g in GROUPS[::-1] if g in parts)].append(name)
-    kernels = max(found[name] for name in groups["kernel"])
+    kernels = max(tensor_errors[name] for name in groups["kernel"])
     for group, names in groups.items():
         if names:
-            worst = max(names, key=lambda name: found[name])
-            mark = "" if found[worst] <= 2 * kernels else "  <- more than twice a kernel's"
-            print(f"  {group:10} {found[worst]:.4f}  {worst}{mark}")
-    return max(found.values()) <= 2 * kernels
+            worst = max(names, key=lambda name: tensor_errors[name])
+            mark = "" if tensor_errors[worst] <= 2 * kernels else "  <- more than twice a kernel's"
+            print(f"  {group:10} {tensor_errors[worst]:.4f}  {worst}{mark}")
+    return max(tensor_errors.values()) <= 2 * kernels
 
 
 if __name__ == "__main__":

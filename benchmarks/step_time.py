@@ -12,8 +12,6 @@ A B A B, so that a noisy machine slows down both. The result is the ratio of the
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,10 +19,12 @@ import torch
 import transformers
 
 from flaxbert.commands import args
-from flaxbert.config import validate
-from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import Pipeline, prepare, read_examples
-from flaxbert.runtime import sharding
+from flaxbert.config import Config, validate
+from flaxbert.data.batching import Batches
+from flaxbert.data.features import Features
+from flaxbert.pipeline.datasets import read_examples, read_table
+from flaxbert.pipeline.loader import Loader
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
 from flaxbert.training import optim, state
@@ -39,12 +39,21 @@ def main() -> None:
     config = arguments.config
     validate(config, TASKS)
     table = read_table(config.data, "train")
-    raw = read_examples(config, table, labeled=True)
-    setup = prepare(config, config.model.init, raw)
-    examples, size = setup.task.resolve(raw), config.train.batch_size
-    batches = setup.dataset(examples, table, batch_size=size, labeled=True, training=True).batches
+    sections = config.task, config.model, config.data, config.options
+    train = read_examples(config.task, table, config.data, config.options, labeled=True)
+    pipeline = Pipeline.build(*sections, train=train)
+    batches = pipeline.tokenize(
+        pipeline.task.resolve(train),
+        table.source,
+        batch_size=config.train.batch_size,
+        labeled=True,
+        seed=config.train.seed,
+        epochs=config.train.epochs,
+        accumulation_steps=config.train.accumulation_steps,
+    ).batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
-    ours, theirs = flaxbert_step(setup, batches), torch_step(setup, batches.features)
+    ours = flaxbert_step(config, pipeline, batches)
+    theirs = torch_step(config, pipeline, batches.features)
     ours(0), theirs(members[0])  # compile, warm up
     times: dict[str, list[float]] = {"flaxbert": [], "torch": []}
     for block in range(BLOCKS):
@@ -65,57 +74,59 @@ def main() -> None:
     print(f"padded to the longest {1 - sum(lengths[m].sum() for m in members) / padded:.3f}")
 
 
-def flaxbert_step(setup: Pipeline, batches: Any) -> Callable[[int], None]:
-    """Our compiled step; waits for its result."""
-    optimizer, _ = optim.make_optimizer(setup.config.optim, 1000)
-    now = state.create(setup.load_params(), optimizer, setup.mesh)
-    train = setup.config.train
-
-    def put(rows: list[list[int]]) -> Any:
-        return sharding.make_global_batch(rows, batches.build, setup.mesh)
+def flaxbert_step(config: Config, pipeline: Pipeline, batches: Batches) -> Callable[[int], None]:
+    """Return a function that takes a compiled step and waits for its result."""
+    optimizer, _ = optim.make_optimizer(config.optim, 1000)
+    task, mesh = pipeline.task, pipeline.mesh
+    now = state.init_state(pipeline.load_params(), optimizer, mesh, task.loss_names)
+    # Built when asked for, as PyTorch's: the time of a step includes that of its batch.
+    loader = Loader(batches, mesh, ahead=0)
+    train = config.train
 
     step = compile_buckets(
         make_train_step(
-            setup.model,
-            setup.task,
+            pipeline.model,
+            task,
             optimizer,
             now,
-            setup.mesh,
+            mesh,
             accumulation_steps=train.accumulation_steps,
             seed=train.seed,
             log_every=train.log_every,
         ),
         now,
         batches.bucket_sizes,
-        lambda height: put([[]] * height),
+        loader.empty,
     )
     holder = [now]
 
     def run(number: int) -> None:
-        holder[0], sums = step(holder[0], put(batches.padded_rows(number)))
-        jax.block_until_ready(sums)
+        holder[0], report = step(holder[0], loader.batch(number))
+        jax.block_until_ready(report)
 
     return run
 
 
-def torch_step(setup: Pipeline, features: Any) -> Callable[[np.ndarray], None]:
-    """The same step in PyTorch."""
-    kind = getattr(transformers, setup.model.architecture)
-    labels = {"num_labels": len(setup.task.labels)} if hasattr(setup.task, "labels") else {}
+def torch_step(
+    config: Config, pipeline: Pipeline, features: Features
+) -> Callable[[np.ndarray], None]:
+    """Return a function that takes the same step in PyTorch."""
+    kind = getattr(transformers, pipeline.model.architecture)
+    labels = {"num_labels": len(pipeline.task.labels)} if pipeline.task.labels else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = kind.from_pretrained(Path(setup.directory), **labels).to(device).train()
+    model = kind.from_pretrained(pipeline.directory, **labels).to(device).train()
     decayed = [p for n, p in model.named_parameters() if n.endswith("weight") and "Norm" not in n]
     others = [
         p for n, p in model.named_parameters() if not (n.endswith("weight") and "Norm" not in n)
     ]
-    settings = setup.config.optim
+    settings = config.optim
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, eps=settings.eps)
     spans = "start" in features.token_indices
-    narrow = setup.config.model.dtype == "bfloat16"
+    narrow = config.model.dtype == "bfloat16"
 
     def run(members: np.ndarray) -> None:
         width = int(features.lengths[members].max())

@@ -14,6 +14,7 @@ from flaxbert.pipeline.datasets import Dataset, read_examples, read_table
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import checkpoint
 from flaxbert.tasks import TASKS
+from flaxbert.training.data import TrainingData, read_sources, tokenize
 from flaxbert.types import Batch, WeightedSum
 
 
@@ -59,6 +60,14 @@ def build_pipeline(config: Config, init: str | None = None) -> Pipeline:
     train = read_examples(config.task, table, config.data, config.options, labeled=True)
     sections = config.task, config.model, config.data, config.options
     return Pipeline.build(*sections, init=init, train=train)
+
+
+def prepare_training(config: Config) -> tuple[Pipeline, TrainingData]:
+    """Return the pipeline and the data sets of a training run."""
+    sources = read_sources(config.task, config.data, config.options)
+    sections = config.task, config.model, config.data, config.options
+    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    return pipeline, tokenize(pipeline, sources, config.train)
 
 
 def read_dataset(config: Config, pipeline: Pipeline, key: str, *, labeled: bool = True) -> Dataset:

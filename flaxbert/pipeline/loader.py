@@ -51,7 +51,11 @@ class Loader:
         if self._prefetch is None or self._prefetch.step != step:
             self.close()
             self._prefetch = _Prefetch(self, step, self._ahead)
-        return self._prefetch.take()
+        try:
+            return self._prefetch.take()
+        except BaseException:
+            self.close()  # the thread has ended: the next call starts another
+            raise
 
     def empty(self, rows: int) -> Batch:
         """Return a batch of `rows` empty rows, to compile a step for their number."""
@@ -98,7 +102,6 @@ class _Prefetch:
     def take(self) -> Batch:
         result = self._queue.get()
         if isinstance(result, BaseException):
-            self.close()
             raise result
         self.step += 1
         return result

@@ -88,8 +88,7 @@ class Predictor:
           inputs: one per prediction, in the task's form: a text; (text, second text);
             (question, context); a sentence, or the list of its words; or a dict with the columns of
             a data file.
-          top_k: alternatives to return: the best `top_k` answers of question answering, or labels
-            of classification.
+          top_k: the number of answers to return; only question answering has more than one.
 
         Returns:
           A dict for each input, of JSON's types; what it holds depends on the task:

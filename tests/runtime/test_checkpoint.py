@@ -26,7 +26,7 @@ def params(value: float) -> dict:
 
 def state_at(step: int) -> state.TrainState:
     mesh = sharding.make_mesh(jax.devices()[:1])
-    now = state.create(jax.tree.map(np.asarray, params(step)), optax.sgd(0.1), mesh)
+    now = state.init_state(jax.tree.map(np.asarray, params(step)), optax.sgd(0.1), mesh)
     return dataclasses.replace(now, step=jnp.asarray(step, jnp.int32))
 
 

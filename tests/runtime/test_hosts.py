@@ -257,13 +257,13 @@ def test_watching_host_ends_with_the_code_of_the_other_host(monkeypatch, capfd):
 SCRIPT = """
 import sys, time
 import flaxbert.run as run
-from flaxbert.pipeline import predictor
-from flaxbert.training import loop, plan, trainer
+from flaxbert.pipeline import evaluator
+from flaxbert.training import data, run as training_run, trainer
 from flaxbert.errors import ConfigError
 place, action = sys.argv.pop(1), sys.argv.pop(1)
 owner, name, calls = {
-    "reading": (plan, "read_table", 1), "compiling": (trainer, "_compile", 1),
-    "training": (loop.Loop, "_take_step", 3), "evaluating": (predictor, "predict", 1),
+    "reading": (data, "read_table", 1), "compiling": (trainer, "_compile", 1),
+    "training": (training_run.Run, "add", 3), "evaluating": (evaluator.Evaluator, "_forward", 1),
 }[place]
 original = getattr(owner, name)
 def disturbed(*args, **kwargs):

@@ -1,20 +1,15 @@
 """Exhausted device memory raises one error that names the options to change."""
 
-import importlib
-
 import jax
 import pytest
-from toy import make_config
+from toy import build_pipeline, make_config, read_dataset
 
 import flaxbert
 from flaxbert.errors import OutOfMemoryError, WorkdirError
-from flaxbert.pipeline import predictor
+from flaxbert.pipeline import evaluator
+from flaxbert.pipeline.evaluator import Evaluator
 from flaxbert.runtime import checkpoint, memory
-from flaxbert.training.plan import Plan
-
-train = importlib.import_module(
-    "flaxbert.training.trainer"
-)  # flaxbert.training.trainer is the function
+from flaxbert.training import trainer
 
 XLA = "RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\n" + "an allocation\n" * 100
 
@@ -26,7 +21,7 @@ def exhausted(*_):
 @pytest.fixture
 def config(one_layer, tmp_path, monkeypatch):
     # Nothing is compiled: each test sets the steps that it needs.
-    for module in (train, predictor):
+    for module in (trainer, evaluator):
         monkeypatch.setattr(module, "compile_buckets", lambda *_: None)
     return make_config("classification", one_layer, tmp_path, count=16)
 
@@ -34,9 +29,9 @@ def config(one_layer, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "step", "message"),
     [
-        (train, exhausted, r"compiling the training step in batches of up to 8 rows x 32 tokens"),
-        (train, lambda *_: exhausted, r"training in batches of up to 8 rows x 32 tokens"),
-        (predictor, exhausted, r"compiling an evaluation in batches of up to \d+ rows x 32 tokens"),
+        (trainer, exhausted, r"compiling the training step in batches of up to 8 rows x 32 tokens"),
+        (trainer, lambda *_: exhausted, r"training in batches of up to 8 rows x 32 tokens"),
+        (evaluator, exhausted, r"compiling an evaluation in batches of up to \d+ rows x 32 tokens"),
     ],
 )
 def test_error_in_a_run_names_the_batch_and_the_options(
@@ -49,20 +44,20 @@ def test_error_in_a_run_names_the_batch_and_the_options(
     assert "allocating 123 bytes" in text
     assert len(text.splitlines()) == 1
     options = ["train.eval_batch_size", "data.max_length"]
-    if module is train:
+    if module is trainer:
         options = ["train.accumulation_steps", "model.remat", "train.batch_size", "data.max_length"]
     assert all(option in text for option in options)
 
 
 def test_error_in_an_evaluation_names_eval_batch_size(config):
-    evaluator = Plan.make(config, config.model.init).evaluator
-    evaluator._step = exhausted
+    pipeline = build_pipeline(config)
+    evaluator = Evaluator(pipeline, read_dataset(config, pipeline, "eval"), step=exhausted)
     with pytest.raises(OutOfMemoryError, match=r"while evaluating.*train\.eval_batch_size"):
         evaluator.run(None)
 
 
 def test_error_in_placing_parameters_names_no_batch(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.state, "create", exhausted)
+    monkeypatch.setattr(trainer, "init_state", exhausted)
     with pytest.raises(OutOfMemoryError, match=r"placing parameters.*a smaller model") as raised:
         flaxbert.train(config, tmp_path / "run")
     assert "rows" not in str(raised.value)

@@ -20,7 +20,6 @@ from flaxbert.commands import convert, verify_resume
 from flaxbert.errors import Preempted, WeightsError, WorkdirError
 from flaxbert.runtime import checkpoint
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.training.trainer import run
 
 # While the signal arrives, the process is in C code that Python cannot interrupt.
 SCRIPT = """
@@ -138,7 +137,7 @@ SLOW = [(1, 1), (4, 3), (10, 6)]
 def test_resumed_run_is_bit_identical(finished, tmp_path, when, step):
     config, uninterrupted = finished
     with pytest.raises(Preempted, match=f"saved after step {step} of 6; the same command"):
-        run(config, tmp_path, preemption=StopAt(when))
+        flaxbert.train(config, tmp_path, preemption=StopAt(when))
     kept = checkpoint.Checkpoints(tmp_path / "checkpoints")
     assert kept.latest_step() == step
     assert not kept.metadata(step).evaluated
@@ -151,7 +150,7 @@ def test_signal_during_the_last_save_stops_before_the_export(finished, tmp_path)
     config, uninterrupted = finished
     checks = 6 + 2 * 4  # steps, and batches of two evaluations
     with pytest.raises(Preempted, match="saved after step 6 of 6"):
-        run(config, tmp_path, preemption=StopAt(checks + 1))
+        flaxbert.train(config, tmp_path, preemption=StopAt(checks + 1))
     assert not (tmp_path / "export").exists()
     flaxbert.train(config, tmp_path)
     assert list(verify_resume.differences(uninterrupted, tmp_path)) == []
@@ -191,7 +190,7 @@ def test_verify_resume_needs_a_number_of_kills(capsys):
 def test_latest_checkpoint_of_an_unfinished_run_is_converted(finished, tmp_path):
     config, uninterrupted = finished
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(8))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(8))
     with pytest.raises(WeightsError, match=r"not finished.*flaxbert convert"):
         flaxbert.from_pretrained(str(tmp_path / "run"))
     convert.convert(str(tmp_path / "run"), tmp_path / "model")
@@ -219,7 +218,7 @@ def test_outdated_export_of_a_resumed_run_is_reported(finished, tmp_path, caplog
     longer = copy.deepcopy(config)
     longer.train.max_steps = 8
     with pytest.raises(Preempted):
-        run(longer, tmp_path / "run", preemption=StopAt(1))
+        flaxbert.train(longer, tmp_path / "run", preemption=StopAt(1))
     flaxbert.from_pretrained(str(tmp_path / "run"))
     assert "its export is older than its checkpoint of step 7." in caplog.text
     convert.convert(str(tmp_path / "run"), tmp_path / "model")

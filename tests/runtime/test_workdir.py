@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,9 @@ from flaxbert.pretrained import mapping
 from flaxbert.runtime import checkpoint
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import BUCKET, changed_commits, lock, read_commits, write_config
-from flaxbert.training import loop
+from flaxbert.training import run
 from flaxbert.training.optim import linear_schedule
-from flaxbert.training.plan import doubtful_schedule
-from flaxbert.training.trainer import run
+from flaxbert.training.plan import Plan, schedule_warnings
 
 
 class StopAt(Preemption):
@@ -69,11 +69,11 @@ def test_changed_data_is_refused_unless_forced(finished, tmp_path, caplog):
     file.write_text("".join(lines))
     config.data.train = str(file)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(2))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(2))
     file.write_text("".join(reversed(lines)))
     with pytest.raises(ConfigError, match=r"another data:\n  train: .* there, .* now\n.*--force"):
         flaxbert.train(config, tmp_path / "run")
-    run(config, tmp_path / "run", force=True)
+    flaxbert.train(config, tmp_path / "run", force=True)
     assert "Continuing with the change (--force)" in caplog.text
 
 
@@ -83,10 +83,10 @@ def test_run_resumes_after_its_pretrained_model_is_gone(finished, tmp_path, capl
     shutil.copytree(config.model.init, model)
     config.model.init = str(model)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(2))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(2))
     shutil.rmtree(model)  # as if the hub did not answer
     flaxbert.train(config, tmp_path / "run")
-    assert "Going on with the copy of config and tokenizer" in caplog.text
+    assert "Continuing with the copy of config and tokenizer" in caplog.text
     assert list(verify_resume.differences(finished[1], tmp_path / "run")) == []
 
 
@@ -96,7 +96,7 @@ def test_missing_data_is_reported_and_the_run_resumes_when_it_is_back(finished, 
     shutil.copy(config.data.train, file)
     config.data.train = str(file)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(2))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(2))
     file.unlink()
     with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
         flaxbert.train(config, tmp_path / "run")
@@ -153,21 +153,21 @@ def test_changed_pretrained_weights_are_refused(finished, tmp_path, caplog):
     shutil.copytree(config.model.init, model)
     config.model.init = str(model)
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(2))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(2))
     shutil.rmtree(model)
     write_checkpoint(model, num_hidden_layers=1, seed=1)
     with pytest.raises(ConfigError, match="another pre-trained model") as raised:
         flaxbert.train(config, tmp_path / "run")
     assert str(model) in str(raised.value)
     (model / "model.safetensors").unlink()  # config and tokenizer are enough to resume
-    run(config, tmp_path / "run")
+    flaxbert.train(config, tmp_path / "run")
 
 
 def test_refused_run_keeps_its_corrupt_checkpoint(finished, tmp_path):
     config = copy.deepcopy(finished[0])
     config.train.save_every = 1
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(3))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(3))
     newest = tmp_path / "run" / "checkpoints" / "3"
     for file in newest.rglob("manifest.ocdbt"):
         file.write_bytes(b"")
@@ -181,7 +181,7 @@ def test_refused_run_keeps_its_corrupt_checkpoint(finished, tmp_path):
 def test_run_with_only_corrupt_checkpoints_does_not_start_over(finished, tmp_path):
     config = finished[0]
     with pytest.raises(Preempted):
-        run(config, tmp_path / "run", preemption=StopAt(2))
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(2))
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     for file in (tmp_path / "run" / "checkpoints").rglob("manifest.ocdbt"):
         file.write_bytes(b"")
@@ -228,7 +228,7 @@ def stopped(finished, tmp_path):
     """The workdir of the run, stopped after 2 steps."""
     workdir = tmp_path / "stopped"
     with pytest.raises(Preempted):
-        run(finished[0], workdir, preemption=StopAt(2))
+        flaxbert.train(finished[0], workdir, preemption=StopAt(2))
     return workdir
 
 
@@ -270,7 +270,7 @@ def test_refused_run_leaves_the_workdir_unchanged(finished, stopped, tmp_path):
     config = copy.deepcopy(finished[0])
     config.model.init = str(other)
     with pytest.raises(WorkdirError, match="do not fit this run's model") as raised:
-        run(config, stopped, force=True)
+        flaxbert.train(config, stopped, force=True)
     assert f"flaxbert convert {stopped} DIR, then" in str(raised.value)
     assert {p: p.read_bytes() for p in (stopped / ".model").iterdir()} == before
     flaxbert.train(finished[0], stopped)
@@ -282,7 +282,7 @@ def test_shortened_run_has_the_lines_of_a_short_run(finished, stopped):
     config.train.max_steps, config.train.eval_every, config.train.keep_best = 2, 4, "accuracy"
     with pytest.raises(ConfigError, match=r"train\.keep_best: None there, 'accuracy' now"):
         flaxbert.train(config, stopped)
-    results = run(config, stopped, force=True).results
+    results = flaxbert.train(config, stopped, force=True).results
     assert results["best_step"] == results["step"] == 2
     lines = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], "loss" in line) for line in lines] == [(1, True), (2, True), (2, False)]
@@ -304,7 +304,7 @@ def test_forced_epochs_have_the_learning_rate_of_the_longer_schedule(finished, t
     shutil.copytree(finished[1], workdir)
     config.train.epochs, config.train.max_steps = 2.0, 5
     caplog.set_level("INFO", "flaxbert")
-    run(config, workdir, force=True)
+    flaxbert.train(config, workdir, force=True)
     rate = float(linear_schedule(config.optim, 8)(4))
     assert rate > 0.5 * config.optim.learning_rate
     assert f"after step 4 of 5: learning rate {rate:.2g}" in caplog.text
@@ -324,12 +324,15 @@ def test_forced_epochs_have_the_learning_rate_of_the_longer_schedule(finished, t
         ({}, None),
     ],
 )
-def test_doubtful_schedule_is_reported(changes, warning):
+def test_mistaken_schedule_gives_a_warning(changes, warning, caplog):
     config = Config()
     for name, value in changes.items():
         section, key = name.split(".")
         setattr(getattr(config, section), key, value)
-    warnings = list(doubtful_schedule(config, 100))
+    batches = types.SimpleNamespace(steps=100, steps_per_epoch=34)
+    plan = Plan.make(config.train, config.optim, batches)
+    warnings = list(schedule_warnings(plan, config.train, config.optim))
+    assert [record.getMessage() for record in caplog.records] == warnings
     assert len(warnings) == (warning is not None)
     assert warning is None or warning in warnings[0]
 
@@ -381,7 +384,7 @@ def test_failed_export_is_one_error_and_the_old_one_stays(finished, tmp_path, mo
 def test_checkpoints_are_saved_every_save_minutes(finished, tmp_path, monkeypatch):
     config = copy.deepcopy(finished[0])
     config.train.save_minutes = 1e-9
-    monkeypatch.setattr(loop, "CLOCK_STEPS", 2)
+    monkeypatch.setattr(run, "CLOCK_STEPS", 2)
     saved = []
     save = checkpoint.Checkpoints.save
 

@@ -35,7 +35,7 @@ from flaxbert.training import trainer
 from flaxbert.training.state import TrainState
 from flaxbert.training.step import StepReport
 
-# --- which examples are held out ---------------------------------------------------------------
+# --- which examples are held out -----------------------------------------------------------------
 
 LABELS = MultiLabelOptions(labels=("joy", "love"))
 

@@ -1,4 +1,4 @@
-"""How rows, devices and parts of a step are laid out changes the speed, never the numbers."""
+"""The layout of rows, devices and micro-batches changes the speed and never the numbers."""
 
 import copy
 import dataclasses
@@ -9,18 +9,19 @@ import numpy as np
 import optax
 import pytest
 from tolerance import assert_close, assert_grads_close
-from toy import make_config
+from toy import build_pipeline, make_config, read_dataset
 
-from flaxbert.data.batching import Batch, Batches
+from flaxbert import Config
+from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.models.model import Model
-from flaxbert.pipeline import datasets
-from flaxbert.pipeline import pipeline as setups
-from flaxbert.pipeline.predictor import Evaluator
+from flaxbert.pipeline.evaluator import Evaluator
+from flaxbert.pipeline.loader import Loader
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
 from flaxbert.training import state, step
-from flaxbert.types import Params
+from flaxbert.types import Batch, Params
 
 LONG_TEXTS = "classification of long texts"
 BENCHES = (*TASKS, LONG_TEXTS)
@@ -33,18 +34,32 @@ keep_gradient = optax.chain(optax.trace(decay=0.0), optax.set_to_zero())
 class Bench:
     """A task with its model, weights and training features."""
 
-    setup: setups.Pipeline
+    config: Config
+    pipeline: Pipeline
     params: Params
     features: Features
 
     def batches(
-        self, *, segments: int = 4, row_length: int = 32, shards: int = 1, parts: int = 1
+        self,
+        *,
+        segments: int = 4,
+        row_length: int = 32,
+        data_parallelism: int = 1,
+        microbatches: int = 1,
     ) -> Batches:
-        return Batches(self.features, 24, row_length, segments, shards, steps=1, parts=parts)
+        return Batches(
+            self.features,
+            batch_size=24,
+            row_length=row_length,
+            segments=segments,
+            data_parallelism=data_parallelism,
+            steps=1,
+            microbatches=microbatches,
+        )
 
     @functools.cached_property
     def gradient(self):
-        loss = step.make_loss(self.setup.model, self.setup.task)
+        loss = step.make_loss(self.pipeline.model, self.pipeline.task)
         return jax.jit(jax.value_and_grad(lambda p, b: loss(p, b, None), has_aux=True))
 
 
@@ -58,15 +73,12 @@ def bench(request, one_layer, tmp_path_factory) -> Bench:
         config.options.long_texts, config.data.max_length, config.data.overlap = "windows", 12, 4
     if task == "pretraining":  # its sequences fill their room: two of them for a row
         config.data.max_length = 14
-    table = datasets.read_table(config.data, "train")
-    raw = setups.read_examples(config, table, labeled=True)
-    setup = setups.prepare(config, config.model.init, raw)
-    examples = setup.task.resolve(raw)
-    data = setup.dataset(examples, table, batch_size=24, labeled=True, training=False)
-    params = setup.load_params()
+    pipeline = build_pipeline(config)
+    data = read_dataset(config, pipeline, "train")
+    params = pipeline.load_params()
     # As in conftest: a new head's outputs barely depend on its input.
     params["head"] = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, params["head"])
-    return Bench(setup, params, data.batches.features)
+    return Bench(config, pipeline, params, data.batches.features)
 
 
 # A softmax ignores a bias that all its scores share: over places the span's, over choices that of
@@ -79,7 +91,7 @@ def assert_same(bench: Bench, ours, theirs) -> None:
     assert_close(ours[0], theirs[0])
     gradients = [jax.tree.map(np.asarray, gradient) for _, gradient in (ours, theirs)]
     for gradient in gradients:
-        if bench.setup.config.task in SHARED_BIAS:
+        if bench.config.task in SHARED_BIAS:
             bias = gradient["head"]["classifier"].pop("bias")
             assert np.max(np.abs(bias)) <= np.finfo(np.float32).eps
     assert_grads_close(*gradients)
@@ -91,48 +103,49 @@ def loss_and_gradient(bench: Bench, batch: Batch):
 
 
 @pytest.fixture(scope="module")
-def one_a_row(bench):
+def one_per_row(bench):
     batches = bench.batches(segments=1)
     return loss_and_gradient(bench, batches.build(batches.rows(0)))
 
 
-def test_packed_rows_give_the_loss_and_gradient_of_one_feature_a_row(bench, one_a_row):
+def test_packed_rows_give_the_loss_and_gradient_of_one_feature_per_row(bench, one_per_row):
     batches = bench.batches()
     rows = batches.rows(0)
     assert max(map(len, rows)) > 1
-    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_a_row)
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_per_row)
 
 
 # The encoder's own, whose positions restart with each segment, and the heads that look for places.
 @pytest.mark.parametrize(
     "bench",
     [
-        each if each in ("classification", "question_answering", "pretraining")
-        else pytest.param(each, marks=pytest.mark.slow)
-        for each in BENCHES
+        name if name in ("classification", "question_answering", "pretraining")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in BENCHES
     ],
     indirect=True,
 )  # fmt: skip
-def test_rows_may_be_longer_than_the_position_table(bench, one_a_row):
+def test_rows_longer_than_the_position_table_give_the_same_loss_and_gradient(bench, one_per_row):
     batches = bench.batches(segments=12, row_length=100)
     rows = batches.rows(0)
     ends = [sum(bench.features.lengths[row]) for row in rows]
-    assert max(ends) > bench.setup.model.config.max_position_embeddings
-    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_a_row)
+    assert max(ends) > bench.pipeline.model.config.max_position_embeddings
+    assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_per_row)
 
 
-def test_nothing_in_padding_counts(bench):
+def test_padding_changes_neither_loss_nor_gradient(bench):
     batches = bench.batches()
     rows = batches.rows(0)
     clean = batches.build([*rows, *[[]] * 3])
     dirty = copy.deepcopy(clean)
+    arrays = vars(dirty) | dirty.extra
     noise = np.random.default_rng(0)
-    empty = clean["segment_ids"] == 0
-    dirty["input_ids"][empty] = noise.integers(5, 60, empty.sum())
-    dirty["position_ids"][empty] = noise.integers(0, 60, empty.sum())
-    slots = clean["weight"] == 0
+    empty = clean.segment_ids == 0
+    arrays["input_ids"][empty] = noise.integers(5, 60, empty.sum())
+    arrays["position_ids"][empty] = noise.integers(0, 60, empty.sum())
+    slots = clean.weight == 0
     for name in [*bench.features.token_indices, *bench.features.per_sequence]:
-        dirty[name][slots] = 1
+        arrays[name][slots] = 1
     expected = loss_and_gradient(bench, clean)
     assert_same(bench, loss_and_gradient(bench, dirty), expected)
     # Nor do the empty rows themselves count: without them it is the same step.
@@ -142,25 +155,25 @@ def test_nothing_in_padding_counts(bench):
 trained = pytest.mark.parametrize(
     "bench",
     [
-        each if each == "question_answering" else pytest.param(each, marks=pytest.mark.slow)
-        for each in BENCHES
+        name if name == "question_answering" else pytest.param(name, marks=pytest.mark.slow)
+        for name in BENCHES
     ],
     indirect=True,
 )
 
 
 def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps: int = 1):
-    """(sums of two train steps, gradient of the second), both on the same rows.
+    """Return the sums of two train steps on the same rows, and the gradient of the second.
 
-    As many rows as 8 devices need, on one as well.
+    One device gets as many rows as eight.
     """
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    setup = bench.setup
-    model = Model.create(setup.model.config.with_dropout(dropout), setup.task.make_head)
-    start = state.create(bench.params, keep_gradient, mesh, setup.task.loss_names)
+    pipeline = bench.pipeline
+    model = Model.create(pipeline.model.config.with_dropout(dropout), pipeline.task.make_head)
+    start = state.init_state(bench.params, keep_gradient, mesh, pipeline.task.loss_names)
     run = step.make_train_step(
         model,
-        setup.task,
+        pipeline.task,
         keep_gradient,
         start,
         mesh,
@@ -169,10 +182,10 @@ def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps:
         log_every=1,
     )
     batches = bench.batches(data_parallelism=8, microbatches=accumulation_steps)
-    batch = sharding.make_global_batch(batches.padded_rows(0), batches.build, mesh)
+    batch = Loader(batches, mesh).batch(0)
     between, first = run(start, batch)
     after, second = run(between, batch)
-    return jax.device_get(((first, second), after.opt_state[0].trace))
+    return jax.device_get(((first.sums, second.sums), after.opt_state[0].trace))
 
 
 @pytest.fixture(scope="module")
@@ -181,20 +194,20 @@ def eight_devices(bench):
 
 
 @trained
-def test_a_step_on_one_device_equals_the_step_on_eight_dropout_included(bench, eight_devices):
+def test_step_on_one_device_equals_the_step_on_eight_with_dropout(bench, eight_devices):
     on_eight = two_steps(bench, devices=8, dropout=0.3)
     assert_same(bench, two_steps(bench, devices=1, dropout=0.3), on_eight)
-    # Dropout was on indeed, and each step has masks of its own.
+    # Dropout was on, with other masks in each step.
     (first, second), (without, _) = on_eight[0], eight_devices[0]
-    name = bench.setup.task.loss_names[0]
-    losses = sorted(float(sums[name]) for sums in (first, second, without))
+    name = bench.pipeline.task.loss_names[0]
+    losses = sorted(float(sums.losses[name].total) for sums in (first, second, without))
     assert min(losses[1] - losses[0], losses[2] - losses[1]) > 1e-3 * losses[0]
 
 
 @trained
-def test_a_step_computed_in_parts_equals_the_whole(bench, eight_devices):
-    in_parts = two_steps(bench, devices=8, dropout=0.0, accumulation_steps=4)
-    assert_same(bench, in_parts, eight_devices)
+def test_step_in_microbatches_equals_the_whole_step(bench, eight_devices):
+    in_microbatches = two_steps(bench, devices=8, dropout=0.0, accumulation_steps=4)
+    assert_same(bench, in_microbatches, eight_devices)
 
 
 # A batch of 32 holds all 26 features. By default both ends, and 7 without packing.
@@ -204,17 +217,17 @@ GRID = [(size, count, True) for size in (1, 7, 32) for count in (1, 8)]
 
 @pytest.mark.parametrize(
     ("batch_size", "devices", "packing"),
-    [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in GRID if each not in QUICK)],
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in GRID if case not in QUICK)],
 )
 def test_metrics_are_the_same_for_every_evaluation_batch_size_layout_and_device_count(
     bench, evaluated, batch_size, devices, packing
 ):
-    metrics, records = evaluated
-    assert len(records) == 26
+    metrics, predictions = evaluated
+    assert len(predictions) == 26
     other = evaluate(bench, batch_size, packing=packing, devices=devices)
     assert_close(numbers(other[0], MEANS), numbers(metrics, MEANS))
     assert rest(other[0], MEANS) == rest(metrics, MEANS)  # made of counts: equal
-    for mine, its in zip(records, other[1], strict=True):
+    for mine, its in zip(predictions, other[1], strict=True):
         assert_close(numbers(its, SCORES), numbers(mine, SCORES))
         assert rest(its, SCORES) == rest(mine, SCORES)
 
@@ -225,15 +238,14 @@ def evaluated(bench):
 
 
 def evaluate(bench: Bench, batch_size: int, *, packing: bool = True, devices: int = 8):
-    """(metrics, records)."""
-    config = copy.deepcopy(bench.setup.config)
+    """Return (metrics, predictions)."""
+    config = copy.deepcopy(bench.config)
     config.train.eval_batch_size, config.data.packing = batch_size, packing
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    setup = dataclasses.replace(bench.setup, config=config, mesh=mesh)
-    table = datasets.read_table(config.data, "eval")
-    evaluator = Evaluator.open(setup, table, labeled=True)
-    found = evaluator.run(sharding.shard_params(bench.params, mesh))
-    return found.metrics, found.records
+    pipeline = dataclasses.replace(bench.pipeline, data=config.data, mesh=mesh)
+    evaluator = Evaluator(pipeline, read_dataset(config, pipeline, "eval"))
+    evaluation = evaluator.run(sharding.shard_params(bench.params, mesh))
+    return evaluation.metrics, evaluation.predictions
 
 
 MEANS = ("loss", "mlm_loss", "nsp_loss", "perplexity", "pearson", "spearman", "squared_error")

@@ -1,4 +1,4 @@
-"""Whole runs on tiny data: what they write, that they learn, that they continue exactly."""
+"""Whole runs on tiny data: what they write, that they learn, and that they resume exactly."""
 
 import copy
 import json
@@ -10,16 +10,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from toy import make_config
+from toy import build_pipeline, make_config
 
 import flaxbert
 from flaxbert import run
 from flaxbert.data import batching
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
-from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import prepare, read_examples
-from flaxbert.pipeline.predictor import Evaluation, Evaluator
+from flaxbert.pipeline.evaluator import Evaluation, Evaluator
 from flaxbert.pretrained import formats
 from flaxbert.runtime import files
 from flaxbert.tasks import TASKS
@@ -32,7 +30,7 @@ def lines(workdir: Path) -> list[dict]:
 
 
 def reproducible(metrics: dict) -> dict:
-    """Without what depends on the clock."""
+    """Return the metrics that do not depend on the clock."""
     return {name: value for name, value in metrics.items() if not name.startswith("perf/")}
 
 
@@ -46,7 +44,7 @@ def exported(workdir: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def config(one_layer, tmp_path_factory):
-    """Sentiment: 8 steps an epoch, dropout on (the checkpoint's 0.1)."""
+    """Sentiment: 8 steps per epoch, with the checkpoint's dropout of 0.1."""
     directory = tmp_path_factory.mktemp("sentiment")
     config = make_config("classification", one_layer, directory, count=64, most_words=8)
     config.train.epochs = 5.0
@@ -59,11 +57,11 @@ def config(one_layer, tmp_path_factory):
 def finished(config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
     returned = flaxbert.train(config, workdir)
-    assert returned == read_results(workdir)
+    assert dict(returned) == returned.results == read_results(workdir)
     return workdir
 
 
-def test_a_run_learns(finished):
+def test_run_learns(finished):
     trained = [line for line in lines(finished) if "loss" in line]
     first, last = (np.mean([line["loss"] for line in part]) for part in (trained[:4], trained[-4:]))
     assert last < first / 2
@@ -71,7 +69,7 @@ def test_a_run_learns(finished):
     assert read_results(finished)["accuracy"] >= 0.75
 
 
-def test_a_run_writes_its_results(finished, config):
+def test_run_writes_its_results(finished, config):
     results = read_results(finished)
     for name in ("accuracy", "accuracy_low95", "accuracy_high95", "f1", "f1_macro", "matthews"):
         assert math.isfinite(results[name])
@@ -85,23 +83,23 @@ def test_a_run_writes_its_results(finished, config):
     assert len((finished / "eval_predictions.jsonl").read_text().splitlines()) == 64
 
 
-def test_metrics_has_a_line_for_each_log_and_each_evaluation(finished):
-    found = lines(finished)
-    assert [line["step"] for line in found] == sorted(line["step"] for line in found)
-    logs = [line for line in found if "loss" in line]
+def test_metrics_jsonl_has_a_line_for_each_log_and_each_evaluation(finished):
+    metrics = lines(finished)
+    assert [line["step"] for line in metrics] == sorted(line["step"] for line in metrics)
+    logs = [line for line in metrics if "loss" in line]
     assert [line["step"] for line in logs] == list(range(1, 41))
     for line in logs:
         assert set(reproducible(line)) == set(LINE)
         assert line["epoch"] == line["step"] / 8
     assert logs[0]["learning_rate"] == 0.0  # warm-up begins at 0
-    evaluations = [line for line in found if "eval/accuracy" in line]
+    evaluations = [line for line in metrics if "eval/accuracy" in line]
     assert [line["step"] for line in evaluations] == [8, 16, 24, 32, 40]
     last = {name.removeprefix("eval/"): value for name, value in evaluations[-1].items()}
     results = read_results(finished)
     assert all(results[name] == value for name, value in last.items())
 
 
-def test_the_export_gives_the_predictions_of_the_run(finished):
+def test_export_gives_the_predictions_of_the_run(finished):
     model, params = flaxbert.from_pretrained(str(finished / "export"))
     records = [
         json.loads(x) for x in (finished / "eval_predictions.jsonl").read_text().splitlines()
@@ -111,34 +109,32 @@ def test_the_export_gives_the_predictions_of_the_run(finished):
     logits = model(params, dict(encoded))["logits"][:, 0]
     labels = formats.read_json(finished / "export" / "config.json")["id2label"]
     for record, row in zip(records, np.asarray(jax.nn.softmax(logits)), strict=True):
-        found = {labels[str(i)]: float(p) for i, p in enumerate(row)}
-        assert found == pytest.approx(record["probability"], rel=1e-4, abs=1e-6)
+        probabilities = {labels[str(i)]: float(p) for i, p in enumerate(row)}
+        assert probabilities == pytest.approx(record["probability"], rel=1e-4, abs=1e-6)
 
 
-def test_the_exported_tokenizer_cuts_nothing(finished):
+def test_exported_tokenizer_does_not_truncate(finished):
     stored = json.loads((finished / "export" / "tokenizer.json").read_text())
     assert stored["truncation"] is None
     assert stored["padding"] is None
 
 
 @pytest.mark.parametrize("positions", [None, 128, 32])
-def test_the_exported_tokenizer_takes_as_many_tokens_as_the_model(config, tmp_path, positions):
+def test_exported_tokenizer_has_the_maximum_length_of_the_model(config, tmp_path, positions):
     config = copy.deepcopy(config)
     config.model.max_position_embeddings = positions
-    table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, read_examples(config, table, labeled=True))
-    setup.export(None, tmp_path / "export")
-    taken, table = (
+    build_pipeline(config).export(None, tmp_path / "export")
+    max_length, table = (
         formats.read_json(tmp_path / "export" / file)[key]
         for file, key in [
             ("tokenizer_config.json", "model_max_length"),
             ("config.json", "max_position_embeddings"),
         ]
     )
-    assert taken == table == (positions or 64)
+    assert max_length == table == (positions or 64)
 
 
-def test_a_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):
+def test_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(finished, workdir)
     flaxbert.train(config, workdir)
@@ -147,8 +143,8 @@ def test_a_rerun_of_a_finished_run_changes_nothing(finished, config, tmp_path):
         assert (workdir / name).read_bytes() == (finished / name).read_bytes(), name
 
 
-def test_a_run_that_saved_nothing_may_start_again_otherwise(config, tmp_path):
-    # Out of memory at the first step, say: the mend is a smaller batch.
+def test_run_without_a_checkpoint_may_start_again_with_another_configuration(config, tmp_path):
+    # For example out of memory at the first step, which a smaller batch fixes.
     files.write_json(tmp_path / "config.json", config.to_dict())
     (tmp_path / "checkpoints").mkdir()
     other = copy.deepcopy(config)
@@ -157,7 +153,7 @@ def test_a_run_that_saved_nothing_may_start_again_otherwise(config, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == other.to_dict()
 
 
-def test_another_configuration_on_a_workdir_is_refused_with_the_difference(finished, config):
+def test_changed_configuration_is_refused_with_the_difference(finished, config):
     other = copy.deepcopy(config)
     other.optim.learning_rate = 0.5
     before = (finished / "metrics.jsonl").read_bytes()
@@ -167,8 +163,8 @@ def test_another_configuration_on_a_workdir_is_refused_with_the_difference(finis
     assert json.loads((finished / "config.json").read_text()) == config.to_dict()
 
 
-def test_an_interrupted_run_continues_bit_for_bit(one_layer, tmp_path, monkeypatch):
-    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so short a run has one program
+def test_interrupted_run_resumes_bit_for_bit(one_layer, tmp_path, monkeypatch):
+    monkeypatch.setattr(batching, "MIN_TOKENS_SAVED", 0)  # otherwise so short a run has one program
     config = make_config("classification", one_layer, tmp_path, count=64)
     config.train.epochs = 3.0
     config.train.batch_size = 16  # steps of 8 rows and of 16: two programs
@@ -182,20 +178,20 @@ def test_an_interrupted_run_continues_bit_for_bit(one_layer, tmp_path, monkeypat
     flaxbert.train(config, stopped)
     assert [line["step"] for line in lines(stopped)] == [3, 4, 5, 5]
     # As if killed before the checkpoint of step 5 and in the middle of a line: step 3 is the last
-    # saved, so what comes after it is taken back.
+    # saved, so what comes after it is removed.
     shutil.copytree(stopped, killed)
     shutil.rmtree(killed / "checkpoints" / "5")
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
 
-    # A step that is reached already: the newest checkpoint is exported as it is.
-    taken = tmp_path / "taken"
-    shutil.copytree(killed, taken)
-    shutil.rmtree(taken / "export")
+    # A step that was already reached: the newest checkpoint is exported as it is.
+    reached = tmp_path / "reached"
+    shutil.copytree(killed, reached)
+    shutil.rmtree(reached / "export")
     config.train.max_steps = 1
-    assert flaxbert.train(config, taken)["step"] == 3
-    assert len(exported(taken)) == len(exported(stopped))
-    assert exported(taken) != exported(stopped)
+    assert flaxbert.train(config, reached)["step"] == 3
+    assert len(exported(reached)) == len(exported(stopped))
+    assert exported(reached) != exported(stopped)
 
     config.train.max_steps = 10
     for workdir in (stopped, killed):
@@ -210,7 +206,7 @@ def test_an_interrupted_run_continues_bit_for_bit(one_layer, tmp_path, monkeypat
     assert later == [line for line in expected if line["step"] > 5]
 
 
-def test_keep_best_restores_the_weights_that_scored_best(config, tmp_path, monkeypatch):
+def test_keep_best_exports_the_parameters_with_the_best_metric(config, tmp_path, monkeypatch):
     config = copy.deepcopy(config)
     config.train.max_steps, config.train.eval_every = 6, 1
     config.train.keep_best = "accuracy"
@@ -227,7 +223,7 @@ def test_keep_best_restores_the_weights_that_scored_best(config, tmp_path, monke
     assert results["step"] == 6
     _, kept = flaxbert.from_pretrained(str(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, kept, seen[2])
-    # The results are of those weights too: they are evaluated once more.
+    # These parameters are evaluated once more, for the results.
     jax.tree.map(np.testing.assert_array_equal, seen[-1], seen[2])
     assert results["accuracy"] == 0.5
 
@@ -248,11 +244,14 @@ def test_keep_best_restores_the_weights_that_scored_best(config, tmp_path, monke
         ("pretraining", "mlm_accuracy", False),
     ],
 )
-def test_keep_best_goes_by_the_whole_name_of_a_metric(task, metric, lower):
-    made = TASKS[task]
-    if task == "pretraining":  # its objectives depend on the options
-        made = made.create(flaxbert.DataConfig(), made.options_type(), None, {})
-    evaluator = Evaluator(types.SimpleNamespace(task=made), data=None)
+def test_keep_best_compares_by_the_whole_name_of_a_metric(task, metric, lower):
+    kind = TASKS[task]
+    labels = {"token_classification": ("O", "B-X"), "multi_label": ("a", "b")}.get(task)
+    labels = ("a", "b") if task == "classification" else labels
+    options = kind.options_type(**({"labels": labels} if labels else {}))
+    made = kind.create(flaxbert.DataConfig(), options, None, {})
+    pipeline = types.SimpleNamespace(task=made, mesh=None)
+    evaluator = Evaluator(pipeline, types.SimpleNamespace(batches=None))
     assert evaluator.lower_is_better(metric) is lower
 
 
@@ -265,7 +264,7 @@ def test_keep_best_with_an_unknown_metric_fails_before_training(config, tmp_path
 
 
 def config_file(directory: Path, task: str) -> str:
-    """A file for --config with nothing but the task; the rest comes from flags."""
+    """Write a file for --config that sets only the task, and return the flag."""
     path = directory / f"{task}.py"
     path.write_text(
         "from flaxbert import Config\nfrom flaxbert.tasks import TASKS\n\n"
@@ -300,13 +299,13 @@ def test_mode_eval_gives_the_results_of_the_training_run(
     assert (used["max_length"], used["eval"]) == (config.data.max_length, config.data.eval)
     out = capsys.readouterr().out
     assert "eval_results.json  eval_results_predictions.jsonl  eval_results_config.json" in out
-    found = reproducible(read_results(tmp_path / "run", "eval_results.json"))
-    assert found["data/eval/malformed"] == 0
+    evaluated = reproducible(read_results(tmp_path / "run", "eval_results.json"))
+    assert evaluated["data/eval/malformed"] == 0
     results = read_results(finished)
-    assert found == pytest.approx({name: results[name] for name in found}, rel=1e-5)
+    assert evaluated == pytest.approx({name: results[name] for name in evaluated}, rel=1e-5)
 
 
-def test_mode_predict_labels_texts_that_have_no_label(finished, sentiment_flags, tmp_path):
+def test_mode_predict_labels_texts_without_labels(finished, sentiment_flags, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "texts.tsv").write_text("text\nthe film was good\nthe food was awful\n")
     where = [f"--workdir={tmp_path / 'run'}", "--mode=predict"]
@@ -318,7 +317,7 @@ def test_mode_predict_labels_texts_that_have_no_label(finished, sentiment_flags,
     assert (used["max_length"], used["predict"]) == (32, str(tmp_path / "texts.tsv"))
 
 
-def test_mode_eval_of_a_model_without_trained_head_is_refused(
+def test_mode_eval_of_a_model_without_a_trained_head_is_refused(
     checkpoint, config, sentiment_flags, tmp_path, capsys
 ):
     flags = [
