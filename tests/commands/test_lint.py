@@ -17,8 +17,9 @@ from flaxbert.data.answers import read_answers
 from flaxbert.data.checks import MALFORMED, UNUSABLE
 from flaxbert.data.table import Record
 from flaxbert.errors import DataError
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS, classification, question_answering
-from flaxbert.training.plan import Plan
+from flaxbert.training.data import TrainingData, read_sources, tokenize
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,19 @@ def squad(*answers: tuple[str, int], question: str = "where is the king?", **mor
     entry = {"id": "q1", "question": question, "answers": given} | more
     paragraph = {"context": CONTEXT, "qas": [entry]}
     return json.dumps({"data": [{"title": "t", "paragraphs": [paragraph]}]})
+
+
+def training_data(made: Config) -> tuple[Pipeline, TrainingData]:
+    """Read, and tokenize, the data sets of a run as `train` does."""
+    sources = read_sources(made.task, made.data, made.options)
+    examples = sources.train.examples
+    pipeline = Pipeline.build(made.task, made.model, made.data, made.options, train=examples)
+    return pipeline, tokenize(pipeline, sources, made.train)
+
+
+def fingerprints(made: Config) -> dict[str, str]:
+    pipeline, data = training_data(made)
+    return data.fingerprints(pipeline.task)
 
 
 def config(checkpoint: Path, task: str, files: dict[str, Path], **options: object) -> Config:
@@ -105,7 +119,7 @@ CASES = {
                           "other columns", ":4: lacks ['id'], unlike most rows"),
     "jsonl, a key more": ("classification", "jsonl",
                           JSONL + '{"text": "a", "label": "bad", "x": 1}\n', "other columns",
-                          ":3: has ['x'] besides"),
+                          ":3: has the extra ['x'], unlike most rows"),
     # --- values
     "jsonl, null text": ("classification", "jsonl", JSONL + '{"text": null, "label": "bad"}\n',
                          MALFORMED, ":3: text is None; expected a text"),
@@ -222,9 +236,9 @@ CASES = {
     "question too long": ("question_answering", "json", squad(("paris", 16), question="who " * 60),
                           MALFORMED, "question q1: the question has 60 tokens; with data.max_leng"),
     "answer elsewhere": ("question_answering", "json", squad(("paris", 3)), MALFORMED,
-                         "'paris' is not at character 3; it stands at 16"),
+                         "'paris' is not at character 3; it is at 16"),
     "answer nearest": ("question_answering", "json", squad(("was in", 30)), MALFORMED,
-                       "it stands at 36"),
+                       "it is at 36"),
     "answer alike": ("question_answering", "json", squad(("Paris", 16)), MALFORMED,
                      "does not contain it, but 'aris' at 17"),
     "answer nowhere": ("question_answering", "json", squad(("rome", 16)), MALFORMED,
@@ -328,7 +342,7 @@ def test_all_questions_that_are_too_long_are_reported_with_truncated_texts(check
     ]  # fmt: skip
     made = config(checkpoint, "question_answering", {"train": tmp_path / "train.json"})
     with pytest.raises(DataError, match=r"train\.json: question q2: .* \(and 1 more\)"):
-        Plan.make(made, made.model.init)
+        training_data(made)
 
 
 def test_a_data_set_that_cannot_be_fetched_does_not_hide_issues_of_another(checkpoint, tmp_path):
@@ -382,10 +396,10 @@ def test_answers_longer_than_the_longest_prediction_are_reported_and_counted(
     assert issues[0].place.endswith("question q8")
     files = {"train": path, "eval": path}
     made = config(checkpoint, "question_answering", files, max_answer_length=8)
-    plan = Plan.make(made, made.model.init)
+    _, data = training_data(made)
     for key in ("train", "eval"):
-        assert plan.left_out[f"data/{key}/answer_too_long"] == 4
-        assert plan.left_out[f"data/{key}/answer_in_no_window"] == 0
+        assert data.counts[f"data/{key}/answer_too_long"] == 4
+        assert data.counts[f"data/{key}/answer_in_no_window"] == 0
     assert "4 of 12 gold answers are longer than options.max_answer_length=8 tokens" in caplog.text
     assert "the longest has 12: set --config.options.max_answer_length=12." in caplog.text
 
@@ -416,7 +430,7 @@ def test_data_without_anything_to_learn_stops_before_the_first_step(checkpoint, 
         options = {"next_sentence": False, "whole_words": True} if task == "pretraining" else {}
         made = config(checkpoint, task, {"train": path}, **options)
         with pytest.raises(DataError, match=f"nothing.{suffix}: nothing to learn from: {reason}"):
-            Plan.make(made, made.model.init)
+            training_data(made)
 
 
 @pytest.mark.parametrize(
@@ -586,11 +600,11 @@ def test_a_run_counts_skipped_rows_and_logs_one_warning_for_each_kind(checkpoint
     train.write_text("".join([*lines, "{\n", '{"text": null, "label": "positive"}\n', *lines]))
     held.write_text(held.read_text() + "{\n" + lines[0])
     with pytest.raises(DataError, match=r"train\.jsonl:17: not valid JSON"):
-        Plan.make(made, made.model.init)
+        training_data(made)
     made.data = dataclasses.replace(made.data, on_bad_row="skip")
     with caplog.at_level(logging.WARNING):
-        plan = Plan.make(made, made.model.init)
-    assert plan.left_out == {"data/train/malformed": 2, "data/eval/malformed": 1}
+        _, data = training_data(made)
+    assert data.counts == {"data/train/malformed": 2, "data/eval/malformed": 1}
     messages = [record.getMessage() for record in caplog.records]
     assert len([text for text in messages if text.startswith("duplicate: ")]) == 1
     assert len([text for text in messages if text.startswith("leak: ")]) == 1
@@ -604,19 +618,19 @@ def test_a_question_that_leaves_no_room_is_skipped_and_counted_if_asked(checkpoi
     document["data"][0]["paragraphs"][3]["qas"][0]["question"] = "who " * 60
     file.write_text(json.dumps(document))
     with pytest.raises(DataError, match=r"train\.json.*question q3"):
-        Plan.make(made, made.model.init)
+        training_data(made)
     made.data = dataclasses.replace(made.data, on_bad_row="skip")
-    plan = Plan.make(made, made.model.init)
-    assert plan.left_out["data/train/malformed"] == 1
-    assert len(plan.data.examples) == 15
+    _, data = training_data(made)
+    assert data.counts["data/train/malformed"] == 1
+    assert len(data.train.examples) == 15
 
 
 @pytest.mark.parametrize("change", ["label names", "reference answers"])
 def test_changed_data_with_equal_features_is_different_data(checkpoint, tmp_path, change):
     task = "classification" if change == "label names" else "question_answering"
     made = make_config(task, checkpoint, tmp_path, count=8)
-    before = Plan.make(made, made.model.init).fingerprints()
-    assert Plan.make(made, made.model.init).fingerprints() == before
+    before = fingerprints(made)
+    assert fingerprints(made) == before
     for file in (Path(made.data.train), Path(made.data.eval)):
         text = file.read_text().replace("negative", "bad").replace("positive", "good")
         if task == "question_answering":  # a second reference, of which features hold nothing
@@ -627,5 +641,5 @@ def test_changed_data_with_equal_features_is_different_data(checkpoint, tmp_path
                 paragraph["qas"][0]["answers"][1] = {"text": first, "answer_start": 0}
             text = json.dumps(document)
         file.write_text(text)
-    after = Plan.make(made, made.model.init).fingerprints()
+    after = fingerprints(made)
     assert {name for name in before if before[name] != after[name]} == {"train", "eval"}
