@@ -48,7 +48,7 @@ class Task:
     These are whole names: a metric `f1_error`, of entities of the type "error", is another one.
     """
     problem_type: ClassVar[str | None] = None
-    """`problem_type` of config.json, by which tasks with the same output layer are told apart."""
+    """`problem_type` of config.json, which distinguishes tasks with the same output layer."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
     head_type: ClassVar[str] = ""

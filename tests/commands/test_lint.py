@@ -17,6 +17,7 @@ from flaxbert.data.answers import read_answers
 from flaxbert.data.checks import MALFORMED, UNUSABLE
 from flaxbert.data.table import Record
 from flaxbert.errors import DataError
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS, classification, question_answering
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,19 @@ def squad(*answers: tuple[str, int], question: str = "where is the king?", **mor
     entry = {"id": "q1", "question": question, "answers": given} | more
     paragraph = {"context": CONTEXT, "qas": [entry]}
     return json.dumps({"data": [{"title": "t", "paragraphs": [paragraph]}]})
+
+
+def training_data(made: Config) -> tuple[Pipeline, TrainingData]:
+    """Read, and tokenize, the data sets of a run as `train` does."""
+    sources = read_sources(made.task, made.data, made.options)
+    examples = sources.train.examples
+    pipeline = Pipeline.build(made.task, made.model, made.data, made.options, train=examples)
+    return pipeline, tokenize(pipeline, sources, made.train)
+
+
+def fingerprints(made: Config) -> dict[str, str]:
+    pipeline, data = training_data(made)
+    return data.fingerprints(pipeline.task)
 
 
 def config(checkpoint: Path, task: str, files: dict[str, Path], **options: object) -> Config:
@@ -104,7 +118,7 @@ CASES = {
                           "other columns", ":4: lacks ['id'], unlike most rows"),
     "jsonl, a key more": ("classification", "jsonl",
                           JSONL + '{"text": "a", "label": "bad", "x": 1}\n', "other columns",
-                          ":3: has ['x'] besides"),
+                          ":3: has the extra ['x'], unlike most rows"),
     # --- values
     "jsonl, null text": ("classification", "jsonl", JSONL + '{"text": null, "label": "bad"}\n',
                          MALFORMED, ":3: text is None; expected a text"),
@@ -221,9 +235,9 @@ CASES = {
     "question too long": ("question_answering", "json", squad(("paris", 16), question="who " * 60),
                           MALFORMED, "question q1: the question has 60 tokens; with data.max_leng"),
     "answer elsewhere": ("question_answering", "json", squad(("paris", 3)), MALFORMED,
-                         "'paris' is not at character 3; it stands at 16"),
+                         "'paris' is not at character 3; it is at 16"),
     "answer nearest": ("question_answering", "json", squad(("was in", 30)), MALFORMED,
-                       "it stands at 36"),
+                       "it is at 36"),
     "answer alike": ("question_answering", "json", squad(("Paris", 16)), MALFORMED,
                      "does not contain it, but 'aris' at 17"),
     "answer nowhere": ("question_answering", "json", squad(("rome", 16)), MALFORMED,
