@@ -238,7 +238,7 @@ def test_a_stray_inside_tag_becomes_a_start_and_that_is_told(caplog: Any) -> Non
     assert [e.tags[-1] for e in examples if e.tags] == ["B-PER", "B-LOC"]
     assert caplog.messages == [
         "ner.jsonl: 2 tags that BIO does not allow where they stand, the first: ner.jsonl:1: "
-        "I-PER behind O (word 4, 'king'); it is read as the start of an entity"
+        "I-PER after O (word 4, 'king'); it is read as the start of an entity"
     ]
 
 
@@ -452,7 +452,7 @@ def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, c
     rows = columns(tmp_path, "# id 1 x\nold O\nking O\nking I-PER\n\nparis B-PER\n")
     with caplog.at_level(logging.INFO, "flaxbert"):
         logged(create(rows).examples(rows, labeled=True))
-    assert "ner.conll:4: I-PER behind O (word 3, 'king')" in caplog.text
+    assert "ner.conll:4: I-PER after O (word 3, 'king')" in caplog.text
 
 
 def test_a_last_column_with_one_value_is_no_tag(tmp_path: Path) -> None:
