@@ -10,8 +10,10 @@ from typing import Any
 
 from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.data.checks import log_issues
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import checkpoint
 from flaxbert.tasks import TASKS
+from flaxbert.training.data import TrainingData, read_sources, tokenize
 from flaxbert.types import Batch, WeightedSum
 
 
@@ -49,6 +51,14 @@ def edit_metadata(workdir: Path, edit: Callable[[dict[str, Any]], object]) -> No
     metadata.write_text(json.dumps(content))
     digest = hashlib.sha256(metadata.read_bytes()).hexdigest()
     checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {metadata.name: digest}))
+
+
+def load_data(config: Config) -> tuple[Pipeline, TrainingData]:
+    """Read and tokenize the data of a run, as training does."""
+    sources = read_sources(config.task, config.data, config.options)
+    sections = config.task, config.model, config.data, config.options
+    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    return pipeline, tokenize(pipeline, sources, config.train)
 
 
 LABELS = ("negative", "positive")

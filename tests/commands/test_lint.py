@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from toy import make_config
+from toy import load_data, make_config
 
 from flaxbert.commands import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
@@ -18,7 +18,6 @@ from flaxbert.data.checks import MALFORMED, UNUSABLE
 from flaxbert.data.table import Record
 from flaxbert.errors import DataError
 from flaxbert.tasks import TASKS, classification, question_answering
-from flaxbert.training.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -328,7 +327,7 @@ def test_all_questions_that_are_too_long_are_reported_with_truncated_texts(check
     ]  # fmt: skip
     made = config(checkpoint, "question_answering", {"train": tmp_path / "train.json"})
     with pytest.raises(DataError, match=r"train\.json: question q2: .* \(and 1 more\)"):
-        Plan.make(made, made.model.init)
+        load_data(made)
 
 
 def test_a_data_set_that_cannot_be_fetched_does_not_hide_issues_of_another(checkpoint, tmp_path):
@@ -382,10 +381,10 @@ def test_answers_longer_than_the_longest_prediction_are_reported_and_counted(
     assert issues[0].place.endswith("question q8")
     files = {"train": path, "eval": path}
     made = config(checkpoint, "question_answering", files, max_answer_length=8)
-    plan = Plan.make(made, made.model.init)
+    _, data = load_data(made)
     for key in ("train", "eval"):
-        assert plan.left_out[f"data/{key}/answer_too_long"] == 4
-        assert plan.left_out[f"data/{key}/answer_in_no_window"] == 0
+        assert data.counts[f"data/{key}/answer_too_long"] == 4
+        assert data.counts[f"data/{key}/answer_in_no_window"] == 0
     assert "4 of 12 gold answers are longer than options.max_answer_length=8 tokens" in caplog.text
     assert "the longest has 12: set --config.options.max_answer_length=12." in caplog.text
 
@@ -416,7 +415,7 @@ def test_data_without_anything_to_learn_stops_before_the_first_step(checkpoint, 
         options = {"next_sentence": False, "whole_words": True} if task == "pretraining" else {}
         made = config(checkpoint, task, {"train": path}, **options)
         with pytest.raises(DataError, match=f"nothing.{suffix}: nothing to learn from: {reason}"):
-            Plan.make(made, made.model.init)
+            load_data(made)
 
 
 @pytest.mark.parametrize(
@@ -586,11 +585,11 @@ def test_a_run_counts_skipped_rows_and_logs_one_warning_for_each_kind(checkpoint
     train.write_text("".join([*lines, "{\n", '{"text": null, "label": "positive"}\n', *lines]))
     held.write_text(held.read_text() + "{\n" + lines[0])
     with pytest.raises(DataError, match=r"train\.jsonl:17: not valid JSON"):
-        Plan.make(made, made.model.init)
+        load_data(made)
     made.data = dataclasses.replace(made.data, on_bad_row="skip")
     with caplog.at_level(logging.WARNING):
-        plan = Plan.make(made, made.model.init)
-    assert plan.left_out == {"data/train/malformed": 2, "data/eval/malformed": 1}
+        _, data = load_data(made)
+    assert data.counts == {"data/train/malformed": 2, "data/eval/malformed": 1}
     messages = [record.getMessage() for record in caplog.records]
     assert len([text for text in messages if text.startswith("duplicate: ")]) == 1
     assert len([text for text in messages if text.startswith("leak: ")]) == 1
@@ -604,19 +603,24 @@ def test_a_question_that_leaves_no_room_is_skipped_and_counted_if_asked(checkpoi
     document["data"][0]["paragraphs"][3]["qas"][0]["question"] = "who " * 60
     file.write_text(json.dumps(document))
     with pytest.raises(DataError, match=r"train\.json.*question q3"):
-        Plan.make(made, made.model.init)
+        load_data(made)
     made.data = dataclasses.replace(made.data, on_bad_row="skip")
-    plan = Plan.make(made, made.model.init)
-    assert plan.left_out["data/train/malformed"] == 1
-    assert len(plan.data.examples) == 15
+    _, data = load_data(made)
+    assert data.counts["data/train/malformed"] == 1
+    assert len(data.train.examples) == 15
+
+
+def fingerprints(made: Config) -> dict[str, str]:
+    pipeline, data = load_data(made)
+    return data.fingerprints(pipeline.task)
 
 
 @pytest.mark.parametrize("change", ["label names", "reference answers"])
 def test_changed_data_with_equal_features_is_different_data(checkpoint, tmp_path, change):
     task = "classification" if change == "label names" else "question_answering"
     made = make_config(task, checkpoint, tmp_path, count=8)
-    before = Plan.make(made, made.model.init).fingerprints()
-    assert Plan.make(made, made.model.init).fingerprints() == before
+    before = fingerprints(made)
+    assert fingerprints(made) == before
     for file in (Path(made.data.train), Path(made.data.eval)):
         text = file.read_text().replace("negative", "bad").replace("positive", "good")
         if task == "question_answering":  # a second reference, of which features hold nothing
@@ -627,5 +631,5 @@ def test_changed_data_with_equal_features_is_different_data(checkpoint, tmp_path
                 paragraph["qas"][0]["answers"][1] = {"text": first, "answer_start": 0}
             text = json.dumps(document)
         file.write_text(text)
-    after = Plan.make(made, made.model.init).fingerprints()
+    after = fingerprints(made)
     assert {name for name in before if before[name] != after[name]} == {"train", "eval"}
