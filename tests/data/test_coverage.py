@@ -52,7 +52,7 @@ def test_unknown_tokens_are_counted_by_text(overlap: int, tokenizer: Any) -> Non
     )
 
 
-def test_of_texts_without_tokens_none_is_unknown(tokenizer: Any) -> None:
+def test_texts_without_tokens_have_no_unknown_words(tokenizer: Any) -> None:
     example = QuestionExample("q", "", "\u200b", (), None, "x:1")
     task = QuestionAnswering.create(DataConfig(), QuestionOptions(), None, {})
     features = task.featurize([example], tokenizer, labeled=False)
