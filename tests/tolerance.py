@@ -1,4 +1,4 @@
-"""What "equal within t" means throughout the tests: max|a - b| <= t * max|b|, for each tensor."""
+"""Comparison within a tolerance t: max|a - b| <= t * max|b| for each tensor."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ import numpy as np
 OUTPUTS, GRADIENTS = 1e-5, 1e-4  # float32; see docs/architecture.md
 
 GRADIENT_FLOOR = 1e-4
-"""A gradient's scale is at least this share of the norm of all: the attention's key bias has a true
-gradient of zero, so what is computed for it is rounding alone."""
+"""The scale of a gradient is at least this share of the norm of all gradients: that of the key bias
+in attention is mathematically zero, so its computed value is only rounding."""
 
 
 def assert_close(ours: Any, theirs: Any, tol: float = OUTPUTS) -> None:
-    """An array, or all arrays of a tree; `theirs` sets the scale."""
+    """Compare an array, or all arrays of a tree; `theirs` sets the scale."""
     for name, a, b in _pairs(ours, theirs):
         _assert_within(name, a, b, tol, _largest(b))
 
 
 def assert_grads_close(ours: Any, theirs: Any, tol: float = GRADIENTS) -> None:
-    """All gradients of one loss, as a tree."""
+    """Compare all gradients of one loss, as a tree."""
     pairs = _pairs(ours, theirs)
     floor = GRADIENT_FLOOR * float(np.sqrt(sum(np.sum(b**2) for _, _, b in pairs)))
     for name, a, b in pairs:
@@ -27,7 +27,7 @@ def assert_grads_close(ours: Any, theirs: Any, tol: float = GRADIENTS) -> None:
 
 
 def _pairs(ours: Any, theirs: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(path, ours, theirs) in float64; equal in structure and shapes, for nothing may broadcast."""
+    """Return (path, ours, theirs) in float64; structures and shapes must be equal."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     pairs = []
     leaves = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True)
@@ -45,5 +45,5 @@ def _largest(x: np.ndarray) -> float:
 
 
 def _assert_within(name: str, a: np.ndarray, b: np.ndarray, tol: float, scale: float) -> None:
-    worst = _largest(a - b)  # NaN, if `a` has any, and so false below
+    worst = _largest(a - b)  # NaN if `a` has any, which fails below
     assert worst <= tol * scale, f"{name}: off by {worst:.2e}, {tol:g} of {scale:.3g} is allowed"

@@ -10,6 +10,7 @@ from typing import Any
 
 from flaxbert import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from flaxbert.data.checks import log_issues
+from flaxbert.pipeline.datasets import Dataset, read_examples, read_table
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import checkpoint
 from flaxbert.tasks import TASKS
@@ -59,6 +60,25 @@ def load_data(config: Config) -> tuple[Pipeline, TrainingData]:
     sections = config.task, config.model, config.data, config.options
     pipeline = Pipeline.build(*sections, train=sources.train.examples)
     return pipeline, tokenize(pipeline, sources, config.train)
+
+
+def build_pipeline(config: Config, init: str | None = None) -> Pipeline:
+    """Return the pipeline of a training run."""
+    table = read_table(config.data, "train")
+    train = read_examples(config.task, table, config.data, config.options, labeled=True)
+    sections = config.task, config.model, config.data, config.options
+    return Pipeline.build(*sections, init=init, train=train)
+
+
+def read_dataset(config: Config, pipeline: Pipeline, key: str, *, labeled: bool = True) -> Dataset:
+    """Return the examples of `data.train` or `data.eval` in their order, as evaluated."""
+    table = read_table(config.data, key)
+    examples = read_examples(config.task, table, config.data, config.options, labeled=labeled)
+    if labeled:
+        examples = logged(pipeline.task.resolve(examples))
+    return pipeline.tokenize(
+        examples, table.source, batch_size=config.train.eval_batch_size, labeled=labeled
+    )
 
 
 LABELS = ("negative", "positive")

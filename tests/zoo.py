@@ -1,6 +1,6 @@
-"""Small random models of every family and output layer: what goldens and live comparison share.
+"""Small random models of every family and output layer, for goldens and live comparisons.
 
-Weights follow from a tensor's name and shape, so a golden file holds none.
+Weights are a function of a tensor's name and shape, so golden files do not store them.
 """
 
 import zlib
@@ -61,7 +61,7 @@ HEADS = (
     "ForMultipleChoice",
 )
 
-# Name -> (how transformers' class names begin, arguments of its configuration, output layers).
+# {name: (prefix of the transformers class names, arguments of the configuration, output layers)}.
 MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "bert": ("Bert", SIZES, (*HEADS, "ForPreTraining", "ForNextSentencePrediction")),
     "bert_untied": ("Bert", SIZES | {"tie_word_embeddings": False}, ("ForMaskedLM",)),
@@ -79,13 +79,13 @@ TWO_OUTPUTS = ("ForQuestionAnswering", "ForNextSentencePrediction", "ForPreTrain
 
 
 def drawn(name: str, shape: tuple[int, ...], spread: float = 1.0) -> np.ndarray:
-    """A random array that follows from `name`."""
-    chance = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
-    return (spread * chance.standard_normal(shape)).astype(np.float32)
+    """Return a random array that is a function of `name`."""
+    rng = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
+    return (spread * rng.standard_normal(shape)).astype(np.float32)
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor of a model; LayerNorm's scales are about 1."""
+    """Return the tensor of a model; scales of LayerNorm are about 1."""
     if len(shape) > 1:
         return drawn(name, shape, 0.3)
     parts = name.lower().split(".")
@@ -93,29 +93,29 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def batch(types: int, padding: int) -> Arrays:
-    """`input_ids` `attention_mask` `token_type_ids` [R, T]; one row is shorter."""
+    """Return `input_ids`, `attention_mask` and `token_type_ids` [R, T]; one row is shorter."""
     mask = (np.arange(LENGTH) < np.array([[LENGTH], [LENGTH - 6]])).astype(np.int64)
     ids = np.abs(drawn("ids", (ROWS, LENGTH)) * 1000).astype(np.int64) % (WORDS - 5) + 5
-    kinds = (np.arange(LENGTH) > 8) * mask * (types > 1)
+    token_types = (np.arange(LENGTH) > 8) * mask * (types > 1)
     return {
         "input_ids": np.where(mask > 0, ids, padding),
         "attention_mask": mask,
-        "token_type_ids": kinds,
+        "token_type_ids": token_types,
     }
 
 
 def weighted(name: str, values: Any, mask: np.ndarray, library: Any) -> Any:
-    """A scalar to differentiate: outputs times fixed random numbers, padding left out."""
+    """Return a scalar to differentiate: the sum of outputs times fixed random numbers."""
     weights = drawn(f"weight of {name}", tuple(values.shape))
     if weights.shape[:2] == mask.shape:
         weights = weights * mask.reshape(*mask.shape, *[1] * (weights.ndim - 2)).astype(np.float32)
-    if name == "hidden_states":  # else a family's last LayerNorm would hide what is below
+    if name == "hidden_states":  # otherwise the gradients of a last LayerNorm would hide all others
         weights = weights / 10
     return (values * library(weights)).sum()
 
 
 def fingerprint(gradients: Arrays) -> Arrays:
-    """Of each tensor: Euclidean norm, and the dot product with a random array."""
+    """Return the Euclidean norm of each tensor, and its dot product with a random array."""
     return {
         name: np.array([np.linalg.norm(g), np.vdot(g, drawn(f"dot {name}", g.shape))], np.float32)
         for name, g in gradients.items()

@@ -200,16 +200,16 @@ def _read(flag: str, text: str, kind: Any) -> Any:
     Raises:
       ConfigError: if the text is no such value.
     """
-    optional = isinstance(kind, types.UnionType)
+    optional = types.NoneType in typing.get_args(kind)
     if optional:
         if text.lower() == "none":
             return None
-        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+        kind, *_ = (part for part in typing.get_args(kind) if part is not types.NoneType)
     if typing.get_origin(kind) is tuple:
         return _read_tuple(flag, text, typing.get_args(kind)[0])
     try:
         return BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         expected = EXPECTED.get(kind, str(kind)) + (", or none" if optional else "")
         raise ConfigError(f"{flag}: expected {expected}, not {text!r}.") from None
 

@@ -1,1 +1,1 @@
-"""Metrics: pure functions of labels and predictions, as their official scripts define them."""
+"""Metrics: pure functions of labels and predictions, defined as in their official scripts."""

@@ -1,4 +1,4 @@
-"""Whether predictions are worse than chance."""
+"""A check for predictions that are worse than chance."""
 
 import collections
 import math
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from flaxbert.errors import shortened
 
 DEVIATIONS = 5
-"""Standard deviations below chance that no accuracy is by accident."""
+"""An accuracy this many standard deviations below chance is not an accident."""
 
 
 def worse_than_chance(gold: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> str:
-    """Return a warning if labels are predicted wrong more often than by chance, else "".
+    """Return a warning if the accuracy is far below chance, else "".
 
-    Chance is how often predictions would be right if they were shuffled among the examples.
+    Chance is the expected accuracy of the same predictions, shuffled among the examples.
     """
     count = len(gold)
     truths, guesses = collections.Counter(gold), collections.Counter(predicted)
@@ -29,7 +29,7 @@ def worse_than_chance(gold: Sequence[int], predicted: Sequence[int], names: Sequ
     return (
         f"accuracy {hits / count:.3f} is far below chance ({chance:.3f} for these predictions): "
         f"{names[truth]!r} is predicted as {names[guess]!r} {times} of {truths[truth]} times. "
-        f"Are labels mapped to the wrong names? The output layer's order is {order}: compare it "
-        "with the data's integers and with how the model was trained, and set "
+        f"Are labels mapped to the wrong names? The output layer's order is {order}. Compare it "
+        "with the integers in the data and with the labels that the model was trained on, and set "
         "--config.options.labels in that order."
     )

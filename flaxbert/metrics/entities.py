@@ -1,25 +1,25 @@
 """Precision, recall and F1 of entities, from tags in IOB2 (B-PER, I-PER, O).
 
-An entity counts only as a whole: its type, first and last token must all agree. There are two
-readings of tags that break IOB2, and both are scored:
+A predicted entity is correct if its type, first and last token all agree. There are two readings of
+tags that violate IOB2, and both are scored:
 
-* conlleval's, by the script of the shared tasks (Tjong Kim Sang and Buchholz 2000, "Introduction
-  to the CoNLL-2000 Shared Task: Chunking"; Tjong Kim Sang and De Meulder 2003, "Introduction to
-  the CoNLL-2003 Shared Task", arXiv:cs/0306050): an I-PER that continues no PER starts one. It
-  is the default mode of the library seqeval, and what nearly all published figures are.
-* strict: an I-PER that continues no PER belongs to no entity. It is seqeval's mode="strict" with
-  scheme=IOB2.
+* conlleval, the script of the shared tasks (Tjong Kim Sang and Buchholz 2000, "Introduction to the
+  CoNLL-2000 Shared Task: Chunking"; Tjong Kim Sang and De Meulder 2003, "Introduction to the
+  CoNLL-2003 Shared Task", arXiv:cs/0306050): an I-PER that does not continue a PER starts one. This
+  is the default mode of the library seqeval, and the one of nearly all published results.
+* strict: an I-PER that does not continue a PER is outside all entities. This is seqeval's
+  mode="strict" with scheme=IOB2.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-UNTYPED = "entity"  # the type that bare B and I stand for
+UNTYPED = "entity"  # the type of bare B and I tags
 
 
 class Span(NamedTuple):
-    """An entity; `first` and `last` are places of tokens, both inside it."""
+    """An entity; `first` and `last` are the indices of its first and last token."""
 
     type: str
     first: int
@@ -27,43 +27,43 @@ class Span(NamedTuple):
 
 
 def spans(tags: Sequence[str], *, strict: bool) -> list[Span]:
-    """Entities of one sentence, in order.
+    """Return the entities of one sentence, in order.
 
     Args:
-      tags: in IOB2; what begins neither with B nor with I is outside.
-      strict: whether an I- that continues nothing is outside too, rather than a start.
+      tags: IOB2 tags; a tag that starts neither with B nor with I is outside.
+      strict: whether an I- that does not continue an entity is outside, or starts one.
     """
-    found: list[Span] = []
-    open_type = None  # of the entity that ends at the token before
-    for place, tag in enumerate(tags):
+    entities: list[Span] = []
+    open_type = None  # type of the entity that the previous token belongs to
+    for index, tag in enumerate(tags):
         prefix, _, name = tag.partition("-")
         type_ = name or UNTYPED
         if prefix == "I" and type_ == open_type:
-            found[-1] = found[-1]._replace(last=place)
+            entities[-1] = entities[-1]._replace(last=index)
         elif prefix == "B" or (prefix == "I" and not strict):
-            found.append(Span(type_, place, place))
+            entities.append(Span(type_, index, index))
             open_type = type_
         else:
             open_type = None
-    return found
+    return entities
 
 
 def score(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Entity and token scores over all sentences, 0 to 1; 0 where one is undefined.
+    """Return entity and token scores over all sentences, from 0 to 1; 0 if undefined.
 
     Args:
       predicted: tags of every sentence.
-      gold: the true tags, as many.
+      gold: the true tags of every sentence.
 
     Returns:
-      `precision`, `recall`, `f1`: over all entities together, conlleval's reading.
-      `strict_precision`, `strict_recall`, `strict_f1`: the same, read strictly.
-      `f1_macro`: mean F1 of the types that occur in either, conlleval's reading.
-      `precision_TYPE`, `recall_TYPE`, `f1_TYPE`: of each of these types.
+      `precision`, `recall`, `f1`: over all entities, as conlleval reads them.
+      `strict_precision`, `strict_recall`, `strict_f1`: over all entities, read strictly.
+      `f1_macro`: mean F1 of the types that occur in either, as conlleval reads them.
+      `precision_TYPE`, `recall_TYPE`, `f1_TYPE`: over the entities of one of these types.
       `token_accuracy`: share of equal tags, O included.
 
     Raises:
-      ValueError: if sentences, or the tags of one, differ in number.
+      ValueError: if the numbers of sentences, or of the tags of a sentence, differ.
     """
     if len(predicted) != len(gold):
         raise ValueError(f"{len(predicted)} predicted sentences, but {len(gold)} gold ones")
@@ -90,7 +90,7 @@ def score(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> 
 
 
 class Tally(NamedTuple):
-    """Numbers of entities by type."""
+    """Counts of entities by type."""
 
     hits: Counter[str]
     predicted: Counter[str]
@@ -103,8 +103,8 @@ def _tally(
     tally = Tally(Counter(), Counter(), Counter())
     for p, g in zip(predicted, gold, strict=True):
         marked, true = set(spans(p, strict=strict)), set(spans(g, strict=strict))
-        for counts, found in zip(tally, (marked & true, marked, true), strict=True):
-            counts.update(span.type for span in found)
+        for counts, entities in zip(tally, (marked & true, marked, true), strict=True):
+            counts.update(span.type for span in entities)
     return tally
 
 

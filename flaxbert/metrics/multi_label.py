@@ -1,18 +1,18 @@
-"""Metrics of examples with any number of labels. Names and definitions as in scikit-learn."""
+"""Metrics of multi-label classification, named and defined as in scikit-learn."""
 
 import numpy as np
 
 
 def score(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-    """Micro precision, recall and F1, macro F1, and subset accuracy; 0 where undefined.
+    """Return micro precision, recall and F1, macro F1, and subset accuracy; 0 if undefined.
 
     Args:
-      predicted: [N, C] booleans.
-      gold: [N, C] booleans.
+      predicted: booleans [X, C].
+      gold: booleans [X, C].
 
     Returns:
-      `f1_macro` is the mean over all C labels, `accuracy` the share of examples whose whole set of
-      labels is right.
+      `f1_macro` is the mean over all C labels. `accuracy` is the share of examples for which all
+      labels are right.
     """
     hits, marked, real = (predicted & gold).sum(0), predicted.sum(0), gold.sum(0)
     both = zip(hits, marked + real, strict=True)
@@ -30,22 +30,22 @@ def _share(part: float, whole: float) -> float:
 
 
 def best_thresholds(probabilities: np.ndarray, gold: np.ndarray) -> list[float]:
-    """For each label the threshold with the best F1, half-way between two probabilities.
+    """Return the threshold with the best F1 for each label, halfway between two probabilities.
 
     Args:
-      probabilities: [N, C].
-      gold: [N, C] booleans. A label that never occurs keeps 0.5.
+      probabilities: [X, C].
+      gold: booleans [X, C]. The threshold of a label that never occurs is 0.5.
     """
-    found = []
+    thresholds = []
     for p, real in zip(probabilities.T, gold.T, strict=True):
         order = np.argsort(-p, kind="stable")
         ranked, hits = p[order], np.cumsum(real[order])
         f1 = 2 * hits / (np.arange(1, len(p) + 1) + real.sum())
-        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # no threshold lies between equals
+        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # no threshold separates equal probabilities
         last = int(np.argmax(f1)) if len(p) else 0
         if not real.any():
-            found.append(0.5)
+            thresholds.append(0.5)
         else:
             below = ranked[last + 1] if last + 1 < len(p) else 0.0
-            found.append(float((ranked[last] + below) / 2))
-    return found
+            thresholds.append(float((ranked[last] + below) / 2))
+    return thresholds

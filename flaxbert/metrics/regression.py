@@ -1,4 +1,4 @@
-"""Metrics of predicted numbers."""
+"""Metrics of regression."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ import scipy.stats
 
 
 def score(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, float]:
-    """Pearson and Spearman correlation (ties share their mean rank) and mean squared error.
+    """Return Pearson and Spearman correlation (ties get their mean rank) and mean squared error.
 
-    Correlations are 0 where undefined: fewer than two examples, or a side that is constant.
+    An undefined correlation is 0: of fewer than two examples, or of constant numbers.
     """
     p, g = np.asarray(predicted, np.float64), np.asarray(gold, np.float64)
     result = {"pearson": 0.0, "spearman": 0.0}
     if len(p) > 1 and np.ptp(p) > 0 and np.ptp(g) > 0:
-        with warnings.catch_warnings():  # nearly constant input: the figure says it by itself
+        with warnings.catch_warnings():  # nearly constant input shows in the value itself
             warnings.simplefilter("ignore", scipy.stats.NearConstantInputWarning)
             result = {
                 "pearson": float(scipy.stats.pearsonr(p, g).statistic),

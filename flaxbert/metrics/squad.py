@@ -1,14 +1,14 @@
-"""Exact match and F1 of SQuAD, as its official scripts define them.
+"""Exact match and F1 of SQuAD, defined as in its official scripts.
 
-Version 1.1, every question answerable (`evaluate-v1.1.py`): Rajpurkar, Zhang, Lopyrev and Liang,
+Version 1.1, all questions answerable (`evaluate-v1.1.py`): Rajpurkar, Zhang, Lopyrev and Liang,
 "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), arXiv:1606.05250, section 6.1.
 
-Version 2.0, some without answer (`evaluate-v2.0.py`): Rajpurkar, Jia and Liang, "Know What You
-Don't Know: Unanswerable Questions for SQuAD" (2018), arXiv:1806.03822. Names ending in `_v2` are of
-this version alone; normalisation and exact match are the same in both.
+Version 2.0, where some are not (`evaluate-v2.0.py`): Rajpurkar, Jia and Liang, "Know What You Don't
+Know: Unanswerable Questions for SQuAD" (2018), arXiv:1806.03822. Names ending in `_v2` belong to
+this version only; normalization and exact match are the same in both.
 
-Words are what stands between blanks. In scripts that write none (Chinese, Japanese, Thai) an answer
-is one word, so F1 is 0 or 1; MLQA and CMRC count characters there, which is another metric.
+Words are separated by white space. In scripts without it (Chinese, Japanese, Thai), an answer is
+one word, so F1 is 0 or 1. MLQA and CMRC count characters there, which is a different metric.
 """
 
 import collections
@@ -22,18 +22,18 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(text: str) -> str:
-    """Lower-case, drop ASCII punctuation, then English articles, then extra white space."""
+    """Convert to lower case; remove ASCII punctuation, English articles and extra white space."""
     text = text.lower().translate(PUNCTUATION)
     return " ".join(ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1 if both are equal once normalised, else 0."""
+    """Return 1 if both are equal after normalization, else 0."""
     return float(normalize(prediction) == normalize(reference))
 
 
 def f1(prediction: str, reference: str) -> float:
-    """F1 over the two bags of normalised words; 0 if they share none, even if both are empty."""
+    """Return F1 over the bags of normalized words; 0 if they share none, even if both are empty."""
     predicted, gold = normalize(prediction).split(), normalize(reference).split()
     common = sum((collections.Counter(predicted) & collections.Counter(gold)).values())
     if common == 0:
@@ -43,25 +43,25 @@ def f1(prediction: str, reference: str) -> float:
 
 
 def best(metric: Callable[[str, str], float], prediction: str, references: Sequence[str]) -> float:
-    """The best score against any of the references."""
+    """Return the best score against any of the references."""
     return max(metric(prediction, reference) for reference in references)
 
 
 def score(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Mean over all questions, in percent.
+    """Return the means over all questions, in percent.
 
     Args:
-      predictions: one answer a question ("" where there is none: it scores as wrong).
-      references: one or more acceptable answers a question.
+      predictions: one answer for each question; "" (no answer) counts as wrong.
+      references: one or more acceptable answers for each question.
 
     Returns:
       `exact_match` and `f1`, 0 to 100.
 
     Raises:
-      ValueError: for a question without any reference, or lists of different lengths.
+      ValueError: for a question without references, or lists of different lengths.
     """
     if not all(references):
-        raise ValueError("SQuAD v1.1 scores answerable questions: every one needs a reference")
+        raise ValueError("SQuAD v1.1 scores answerable questions: each needs a reference")
     pairs = list(zip(predictions, references, strict=True))
     count = max(1, len(pairs))
     return {
@@ -71,12 +71,12 @@ def score(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> di
 
 
 def f1_v2(prediction: str, reference: str) -> float:
-    """`f1`, but 1 where both sides are empty once normalised: no answer was wanted, none given."""
+    """Return `f1`, but 1 if both sides are empty after normalization: correctly no answer."""
     return f1(prediction, reference) if normalize(reference) else exact_match(prediction, reference)
 
 
 def acceptable(references: Sequence[str]) -> Sequence[str]:
-    """The references that v2.0 compares with: those not empty once normalised, else only ""."""
+    """Return the references that are not empty after normalization, or only "" if all are."""
     return [reference for reference in references if normalize(reference)] or [""]
 
 
@@ -85,7 +85,10 @@ def question_scores_v2(
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
 ) -> list[float]:
-    """0 to 1 for each question, before any threshold; `metric` is `exact_match` or `f1_v2`."""
+    """Return the score of each question, 0 to 1, before any threshold.
+
+    `metric` is `exact_match` or `f1_v2`.
+    """
     pairs = zip(predictions, references, strict=True)
     return [best(metric, prediction, acceptable(golds)) for prediction, golds in pairs]
 
@@ -97,31 +100,31 @@ def score_v2(
     *,
     threshold: float = 1.0,
 ) -> dict[str, float]:
-    """Means over all questions, over the answerable and over the unanswerable, in percent.
+    """Return means over all, over answerable and over unanswerable questions, in percent.
 
     Args:
-      predictions: one answer a question, "" for none.
+      predictions: one answer for each question, "" for none.
       references: the acceptable answers of each question; an empty list marks it unanswerable.
-      null_scores: how sure the model is that there is no answer, a probability or any other number;
-        0 throughout if absent, as in the official script.
-      threshold: a question whose null score is greater counts as answered by "". The official 1
-        leaves every answer standing if null scores are probabilities; `math.inf` always does.
+      null_scores: how sure the model is that there is no answer, as probabilities or on any other
+        scale; None means 0 for all, as in the official script.
+      threshold: the answer to a question with a greater null score counts as "". The official value
+        1 keeps all answers if null scores are probabilities; `math.inf` always does.
 
     Returns:
-      Names here and in the official script:
+      Metrics, here and in the official script:
 
         exact_match, f1                    exact, f1
         has_ans_exact_match, has_ans_f1    HasAns_exact, HasAns_f1; if any question is answerable
         no_ans_exact_match, no_ans_f1      NoAns_exact, NoAns_f1; if any is not
 
-      and with null scores, from the predictions without `threshold`:
+      and with null scores, from the predictions before `threshold`:
 
         best_exact_match, best_exact_match_threshold    best_exact, best_exact_thresh
         best_f1, best_f1_threshold                      best_f1, best_f1_thresh
 
-      The official search may stop between equal null scores and begins at threshold 0 whatever
-      their range, so its threshold does not always reach its best; `best_threshold` mends both.
-      Without any question, all these names with value 0.
+      The official search may stop between equal null scores, and it starts at threshold 0 whatever
+      their range, so its threshold may not attain its best score; `best_threshold` fixes both.
+      Without questions, all these metrics are 0.
 
     Raises:
       ValueError: for lists of different lengths.
@@ -148,41 +151,41 @@ def score_v2(
     if null_scores is None:
         return result
     for name, scores in raw.items():
-        # This search takes any text for an answer, even one that normalises to nothing.
+        # The official search takes any text for an answer, even one that normalizes to "".
         texts = zip(scores, answerable, predictions, strict=True)
         kept = [s if flag else float(not prediction) for s, flag, prediction in texts]
         sweep = _sweep(kept, answerable, nulls, start=0.0)
-        at, total = max(sweep, key=lambda point: point[1])  # the first of equals
+        best_at, total = max(sweep, key=lambda point: point[1])  # the first of equals
         result[f"best_{name}"] = 100.0 * total / max(1, len(kept))
-        result[f"best_{name}_threshold"] = at
+        result[f"best_{name}_threshold"] = best_at
     return result
 
 
 def best_threshold(
     scores: Sequence[float], answerable: Sequence[bool], null_scores: Sequence[float]
 ) -> tuple[float, float]:
-    """The threshold that serves these questions best, such as ones held out to fit it on.
+    """Return the best mean score, in percent, and the null-score threshold that attains it.
 
     A question gets no answer if its null score is greater than the threshold. Questions with equal
-    null scores go the same way, so that `score_v2` at the threshold gives the value returned here.
+    null scores are treated alike, so `score_v2` at the threshold gives the returned score.
 
     Args:
-      scores: 0 to 1 for each question if its answer stands, as `question_scores_v2` gives.
-      answerable: whether the question has an answer.
+      scores: the score of each question's answer, 0 to 1; see `question_scores_v2`.
+      answerable: whether each question has an answer.
       null_scores: as in `score_v2`, in any range.
 
     Returns:
-      The mean score in percent and the lowest threshold that gives it: one of the null scores, or 1
-      less than all of them where it is best to answer nothing. Both 0 without questions.
+      The score and the lowest threshold that attains it: one of the null scores, or 1 less than all
+      of them if it is best to answer nothing. Both are 0 without questions.
 
     Raises:
       ValueError: for lists of different lengths.
     """
-    start = float(min(null_scores, default=1.0)) - 1.0  # finite: -inf is no JSON
-    # Of equal thresholds a dict keeps the last total, the one with all their questions.
+    start = float(min(null_scores, default=1.0)) - 1.0  # finite, because JSON has no -inf
+    # Of equal thresholds, the dict keeps the last total, which includes all their questions.
     totals = dict(_sweep(scores, answerable, null_scores, start=start))
-    at = max(totals, key=totals.__getitem__)
-    return 100.0 * totals[at] / max(1, len(scores)), at
+    best_at = max(totals, key=totals.__getitem__)
+    return 100.0 * totals[best_at] / max(1, len(scores)), best_at
 
 
 def _sweep(
@@ -192,7 +195,7 @@ def _sweep(
     *,
     start: float,
 ) -> list[tuple[float, float]]:
-    """(threshold, sum of scores): nothing answered at `start`, then one question more at a time."""
+    """Return (threshold, sum of scores): nothing answered at `start`, then one more each time."""
     # Without an answer an unanswerable question scores 1, any other 0.
     gains = [float(s) - float(not flag) for s, flag in zip(scores, answerable, strict=True)]
     order = sorted(zip(null_scores, gains, strict=True), key=lambda question: question[0])

@@ -79,6 +79,8 @@ class Head(nnx.Module):
 
     head_type: ClassVar[str]
     """Suffix of the transformers class name, such as ForQuestionAnswering."""
+    is_bare: ClassVar[bool] = False
+    """Whether the transformers class is the encoder itself, whose tensor names have no prefix."""
     serves_one_task: ClassVar[bool] = False
     """Whether trained weights are of no use to other tasks; those of pre-training heads are."""
     uses_word_embeddings: ClassVar[bool] = False
@@ -107,6 +109,7 @@ class NoHead(Head):
     """No output layer: the encoder alone, for families without a pooler of their own."""
 
     head_type = "Model"
+    is_bare = True
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         del config, rngs
@@ -120,6 +123,7 @@ class PoolerHead(Head):
     """BERT's pooler alone: tanh of a dense layer over [CLS] (`BertModel`'s `pooler_output`)."""
 
     head_type = "Model"
+    is_bare = True
     hf_sequence_outputs: ClassVar = {"pooled": ("pooler_output",)}
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):

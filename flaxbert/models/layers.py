@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),  # BERT's own: the exact, erf form
@@ -136,7 +137,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def matmul(x: Array, kernel: Array, out_dtype: Any, transposed: bool = False) -> Array:
+def matmul(x: Array, kernel: Array, out_dtype: DTypeLike, transposed: bool = False) -> Array:
     """Multiply by a parameter, with operands in `x.dtype` and sums in float32.
 
     Differentiating `x @ kernel.astype(x.dtype)` would round the kernel's gradient to `x.dtype` on
@@ -156,13 +157,13 @@ def matmul(x: Array, kernel: Array, out_dtype: Any, transposed: bool = False) ->
 
 
 def _matmul_forward(
-    x: Array, kernel: Array, out_dtype: Any, transposed: bool
+    x: Array, kernel: Array, out_dtype: DTypeLike, transposed: bool
 ) -> tuple[Array, tuple[Array, Array]]:
     return matmul(x, kernel, out_dtype, transposed), (x, kernel)
 
 
 def _matmul_backward(
-    out_dtype: Any, transposed: bool, saved: tuple[Array, Array], grad: Array
+    out_dtype: DTypeLike, transposed: bool, saved: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = saved
     grad = grad.astype(x.dtype)

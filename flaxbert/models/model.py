@@ -84,8 +84,8 @@ class Model:
         """Run the model.
 
         Args:
-          params: nested dict shaped as `self.shapes`.
-          batch: a `Batch`, or a tokenizer's dict: see `as_batch`.
+          params: nested dict with the structure of `self.shapes`.
+          batch: a `Batch`, or a tokenizer's dict; see `as_batch`.
           key: dropout key; None means no dropout.
 
         Returns:
@@ -96,7 +96,7 @@ class Model:
 
     @staticmethod
     def first_layer(params: Params) -> Params:
-        """Return the part of a parameter tree, such as gradients, that is the first layer's."""
+        """Return the part of a tree shaped like the parameters that is of the first layer."""
         layers: Params = params["encoder"]["layers"]
         first: Params = layers[min(layers)]
         return first
@@ -120,13 +120,13 @@ class Model:
 
 
 def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:
-    """Return a batch of named arrays, as a tokenizer gives them; a batch as it is.
+    """Return named arrays, such as a tokenizer's, as a `Batch`; a `Batch` is returned as it is.
 
     Args:
       inputs: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`
         [R, T] (see `Bert.__call__`; `attention_mask` is accepted for `segment_ids`), and
-        `cls_position` [R, K], the place of each segment's [CLS]; by default one segment per row,
-        at 0. Other names go to `Batch.extra`.
+        `cls_position` [R, K], the position of each segment's [CLS]. By default a row is one segment
+        with its [CLS] at 0. Arrays of other names go to `Batch.extra`.
     """
     if isinstance(inputs, Batch):
         return inputs

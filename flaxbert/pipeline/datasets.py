@@ -88,7 +88,7 @@ def read_examples(
 
 
 def split_for_thresholds(
-    examples: Sequence[Any], task: Task, *, share: float, seed: int
+    examples: Sequence[Any], task: Task, *, task_name: str, share: float, seed: int
 ) -> tuple[Sequence[Any], Sequence[Any]]:
     """Split training examples into those to train on and those to fit thresholds on.
 
@@ -97,6 +97,7 @@ def split_for_thresholds(
     Args:
       examples: all training examples.
       task: has the thresholds.
+      task_name: its name in messages.
       share: of the documents, for the thresholds (`data.threshold_split`).
       seed: of the random split.
 
@@ -106,7 +107,9 @@ def split_for_thresholds(
     if not share:
         return examples, []
     if not isinstance(task, HasThresholds):
-        raise ConfigError(f"data.threshold_split={share}: this task has no thresholds to fit")
+        raise ConfigError(
+            f"data.threshold_split={share}: the task {task_name!r} has no thresholds to fit"
+        )
     keys = list(dict.fromkeys(map(task.group_key, examples)))
     order = permutation(len(keys), seed, 0)
     held_out = {keys[i] for i in order[: max(1, round(share * len(keys)))]}

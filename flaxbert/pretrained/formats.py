@@ -1,13 +1,13 @@
-"""The file formats of checkpoints, all read into (name, array) pairs under PyTorch's names.
+"""The file formats of checkpoints. All are read into (name, array) pairs with PyTorch's names.
 
 | format | files | read with |
 |---|---|---|
-| safetensors, of PyTorch or Flax | model.safetensors, or shards and their index | safetensors |
-| PyTorch | pytorch_model.bin, or shards and their index | torch (extra `torch`), weights only |
-| Flax of transformers 4 | flax_model.msgpack, or shards and their index | flax |
+| safetensors of PyTorch or Flax | model.safetensors, or shards and an index | safetensors |
+| PyTorch | pytorch_model.bin, or shards and an index | torch (extra `torch`), weights only |
+| Flax of transformers 4 | flax_model.msgpack, or shards and an index | flax |
 | TensorFlow of google-research | bert_model.ckpt.index and .data-* | tensorflow (extra) |
 
-Dense layers come as PyTorch stores them, [out, in], whatever the file's own layout.
+Kernels are returned as PyTorch stores them, [O, I], whatever the layout of the file.
 """
 
 import dataclasses
@@ -34,24 +34,24 @@ Tensors = Iterator[tuple[str, np.ndarray]]
 Keys = tuple[str, ...]
 
 ORIGINAL_CONFIG = "bert_config.json"
-"""Of google-research/bert; its keys are those of transformers, without the architecture's."""
+"""The config.json of google-research/bert: the same keys, without model_type and architectures."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A way to store tensors."""
+    """A file format of tensors."""
 
     name: str
     file: str
-    """Of a checkpoint in one file; `FILE.index.json` names the shards of one in several."""
+    """Name of a single file; shards are listed in `FILE.index.json`."""
     read: Callable[[Path], Tensors]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a checkpoint.
+    """Return the JSON object in a file of a checkpoint.
 
     Raises:
-      WeightsError: if the file is absent or is not a JSON object.
+      WeightsError: if the file is missing or does not hold a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -65,15 +65,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_checkpoint(directory: Path) -> bool:
-    """Whether a directory holds the configuration of a model."""
+    """Return whether a directory has the configuration of a model."""
     return any((directory / name).is_file() for name in ("config.json", ORIGINAL_CONFIG))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """A checkpoint's config.json; of google-research/bert, bert_config.json in its place.
+    """Return the config.json of a checkpoint, or its bert_config.json of google-research/bert.
 
     Raises:
-      WeightsError: if there is neither, it is not a JSON object, or label names have no order.
+      WeightsError: if there is neither, if it is not a JSON object, or if its labels are not
+        numbered from 0 without gaps.
     """
     file = directory / "config.json"
     if file.is_file() or not (directory / ORIGINAL_CONFIG).is_file():
@@ -83,16 +84,16 @@ def read_config(directory: Path) -> dict[str, Any]:
         if reason := unsupported.quantized(config):
             raise WeightsError(f"{directory}: {reason}.")
         return config | _label_names(config, file)
-    # The published checkpoints are of both pre-training tasks.
-    own = {"model_type": "bert", "architectures": ["BertForPreTraining"]}
-    return own | read_json(directory / ORIGINAL_CONFIG)
+    # The published checkpoints have the heads of both pre-training tasks.
+    architecture = {"model_type": "bert", "architectures": ["BertForPreTraining"]}
+    return architecture | read_json(directory / ORIGINAL_CONFIG)
 
 
 def _label_names(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """`id2label`, made from `label2id` where that stands alone."""
-    names, numbers = config.get("id2label"), config.get("label2id")
+    """Return `id2label` with sorted keys, made from `label2id` if that is the only one."""
+    names, label2id = config.get("id2label"), config.get("label2id")
     try:
-        numbers = {str(name): int(number) for name, number in (numbers or {}).items()}
+        numbers = {str(name): int(number) for name, number in (label2id or {}).items()}
     except (AttributeError, TypeError, ValueError):
         raise WeightsError(
             f"{file}: label2id is not of the form {{NAME: 0, NAME: 1, ...}}."
@@ -107,9 +108,8 @@ def _label_names(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         for number, name in names.items():
             if (other := numbers.get(str(name), number)) != number:
                 log.warning(
-                    f"{file}: id2label says that {number} is {name!r}, label2id that {name!r} is "
-                    f"{other}; id2label counts. If predictions come out under the wrong names, "
-                    "correct it."
+                    f"{file}: {name!r} is {number} in id2label, but {other} in label2id; using "
+                    "id2label. If predictions have the wrong names, correct id2label."
                 )
                 break
     elif numbers:
@@ -124,86 +124,87 @@ def _without_gaps(names: Mapping[int, str], key: str, file: Path) -> None:
     gap = next((number for number in range(len(names)) if number not in names), None)
     if gap is not None:
         raise WeightsError(
-            f"{file}: {key} has no label {gap}, though it has {max(names)}; an output layer's rows "
-            f"are numbered from 0 without gaps. Correct the numbers in {key}."
+            f"{file}: {key} has no label {gap}, though it has {max(names)}; the outputs of the "
+            f"output layer are numbered from 0 without gaps. Correct the numbers in {key}."
         )
 
 
 def detect(directory: Path) -> tuple[Format, list[Path]]:
-    """The format of a checkpoint and its files; of several formats the first of `FORMATS`.
+    """Return the format of a checkpoint and its files; of several formats, the first in `FORMATS`.
 
     Raises:
-      WeightsError: if there is none, or shards are absent or not fetched.
+      WeightsError: if there are no weights, or if shards are missing or were not downloaded.
     """
-    found, files = _detect(directory)
+    detected, files = _detect(directory)
     for file in files:
         if file.is_file() and unsupported.lfs_pointer(file):
             raise WeightsError(
-                f"{file}: a pointer of Git LFS, not the weights; fetch them: git lfs pull"
+                f"{file}: a Git LFS pointer, not the weights; download them: git lfs pull"
             )
     if (directory / "adapter_config.json").is_file():
         log.warning(
-            f"{directory}: holds an adapter too (adapter_config.json), which is left out. If it is "
-            "not merged into the weights: peft's merge_and_unload() does it."
+            f"{directory}: ignoring the adapter (adapter_config.json) next to the weights. If it "
+            "is not merged into them yet, merge it with peft's merge_and_unload()."
         )
-    return found, files
+    return detected, files
 
 
 def _detect(directory: Path) -> tuple[Format, list[Path]]:
-    for each in FORMATS:
-        # A file of all tensors counts before shards, as in transformers.
-        if (directory / each.file).exists():
-            return each, [directory / each.file]
-        index = directory / f"{each.file}.index.json"
+    for file_format in FORMATS:
+        # A single file has precedence over shards, as in transformers.
+        if (directory / file_format.file).exists():
+            return file_format, [directory / file_format.file]
+        index = directory / f"{file_format.file}.index.json"
         if index.exists():
-            return each, _shards(index)
+            return file_format, _shards(index)
     checkpoints = sorted(directory.glob("*.ckpt*.index"))
     if len(checkpoints) == 1:
         return TENSORFLOW, [checkpoints[0].with_suffix("")]
     if checkpoints:
-        stems = some([each.stem for each in checkpoints])
+        stems = some([checkpoint.stem for checkpoint in checkpoints])
         raise WeightsError(f"{directory}: several TensorFlow checkpoints ({stems}); keep one.")
     names = sorted(file.name for file in directory.iterdir())
     present = some(names) or "none"
-    known = ", ".join(each.file for each in (*FORMATS, TENSORFLOW))
+    known = ", ".join(file_format.file for file_format in (*FORMATS, TENSORFLOW))
     if reason := unsupported.explain(directory):
         raise WeightsError(f"{directory}: no weights ({known}): {reason}. Files there: {present}.")
     raise WeightsError(f"{directory}: no weights ({known}); files there: {present}.")
 
 
 def _shards(index: Path) -> list[Path]:
-    named = read_json(index).get("weight_map", {})
-    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+    weight_map = read_json(index).get("weight_map", {})
+    values = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not all(isinstance(file, str) for file in values):
         raise WeightsError(f"{index}: weight_map does not name a file for each tensor.")
-    files = [index.parent / Path(shard).name for shard in sorted(set(named.values()))]
-    absent = [file.name for file in files if not file.exists()]
-    if absent or not files:
+    files = [index.parent / Path(shard).name for shard in sorted(set(values))]
+    missing = [file.name for file in files if not file.exists()]
+    if missing or not files:
         raise WeightsError(
-            f"{index}: shards named there but absent: {some(absent) or 'all'}. Fetch them too."
+            f"{index}: missing shards: {some(missing) or 'all'}. Download them to this directory."
         )
     return files
 
 
 def read_tensors(directory: Path) -> Tensors:
-    """Every tensor of a checkpoint as (name, array).
+    """Yield every tensor of a checkpoint as (name, array).
 
     Raises:
-      WeightsError: if there is none, it is damaged, or it could run code.
+      WeightsError: if there are no weights, if they are corrupt, or if reading them could run code.
     """
-    found, files = detect(directory)
+    detected, files = detect(directory)
     for file in files:
-        yield from found.read(file)
+        yield from detected.read(file)
 
 
-def _damaged(file: Path, what: str, error: Exception) -> WeightsError:
+def _corrupt(file: Path, what: str, error: Exception) -> WeightsError:
     reason = str(error).strip().split("\n")[0]
-    return WeightsError(f"{file}: not a readable {what} file ({reason}); fetch it again.")
+    return WeightsError(f"{file}: not a readable {what} file ({reason}); download it again.")
 
 
-def _narrow(file: Path, name: str, dtype: str) -> WeightsError:
+def _quantized(file: Path, name: str, dtype: str) -> WeightsError:
     return WeightsError(
-        f"{file}: {name} is {dtype}, a quantised model's; flaxbert reads float32, float16 and "
-        "bfloat16. Fetch the model before it was quantised."
+        f"{file}: {name} is {dtype}, as in quantized models; flaxbert reads float32, float16 and "
+        "bfloat16. Use the model that it was quantized from."
     )
 
 
@@ -214,11 +215,11 @@ def _read_safetensors(file: Path) -> Tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a dict)
                 try:
                     value = tensors.get_tensor(name)
-                except AttributeError:  # a dtype that numpy lacks
-                    raise _narrow(file, name, tensors.get_slice(name).get_dtype()) from None
+                except AttributeError:  # a dtype that numpy does not have
+                    raise _quantized(file, name, tensors.get_slice(name).get_dtype()) from None
                 yield _as_pytorch(tuple(name.split(".")), value) if flax_names else (name, value)
     except SafetensorError as error:
-        raise _damaged(file, "safetensors", error) from None
+        raise _corrupt(file, "safetensors", error) from None
 
 
 def _optional(module: str, extra: str, file: Path) -> Any:
@@ -226,47 +227,47 @@ def _optional(module: str, extra: str, file: Path) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise WeightsError(
-            f"{file}: reading this format needs {module}: "
-            f"python -m pip install 'flaxbert[{extra}]', or give the checkpoint as safetensors."
+            f"{file}: reading this format needs {module}. Install it "
+            f"(python -m pip install 'flaxbert[{extra}]') or use a safetensors checkpoint."
         ) from None
 
 
 def _read_pytorch(file: Path) -> Tensors:
-    """A pickle may run code when it is read; `weights_only` lets torch build tensors alone."""
+    """Yield the tensors of a pickle, which could run code without `weights_only`."""
     torch = _optional("torch", "torch", file)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
             state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "unsupported" not in str(error).lower():  # torch's word for all but tensors
-            raise _damaged(file, "PyTorch", error) from None
+        if "unsupported" not in str(error).lower():  # what torch says of anything but tensors
+            raise _corrupt(file, "PyTorch", error) from None
         raise WeightsError(
-            f"{file}: holds more than tensors, and reading it could run code; refused. Ask its "
+            f"{file}: not read, because it holds more than tensors and could run code. Ask its "
             "author for model.safetensors."
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise _damaged(file, "PyTorch", error) from None
+        raise _corrupt(file, "PyTorch", error) from None
     if not isinstance(state, Mapping):
         raise WeightsError(f"{file}: holds a {type(state).__name__}, not tensors by name.")
-    if key := next((key for key in NESTED if isinstance(state.get(key), Mapping)), None):
-        log.info(f"{file}: the weights are those under {key!r}; the rest is left out")
+    if key := next((key for key in STATE_DICT_KEYS if isinstance(state.get(key), Mapping)), None):
+        log.info(f"{file}: reading the weights under {key!r} and ignoring the rest")
         state = state[key]
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
             raise WeightsError(
-                f"{file}: {name!r} is a {type(tensor).__name__}, not a tensor; store "
-                "model.state_dict() alone."
+                f"{file}: {name!r} is a {type(tensor).__name__}, not a tensor; save only "
+                "model.state_dict()."
             )
         if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 2:
-            raise _narrow(file, name, str(tensor.dtype).removeprefix("torch."))
-        # numpy knows no bfloat16; its values are float32's.
+            raise _quantized(file, name, str(tensor.dtype).removeprefix("torch."))
+        # numpy has no bfloat16; float32 represents its values exactly.
         tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         yield str(name), tensor.detach().numpy()  # parameters are detached, tensors already are
 
 
-NESTED = ("state_dict", "model_state_dict", "model")
-"""Keys that training loops, such as Lightning's, put a model's tensors under."""
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training loops, such as Lightning's, store the tensors of a model."""
 
 FLAX_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 
@@ -274,8 +275,8 @@ FLAX_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 def _read_flax(file: Path) -> Tensors:
     try:
         tree = flax.serialization.msgpack_restore(file.read_bytes())
-    except Exception as error:  # msgpack and numpy raise many types for damaged bytes
-        raise _damaged(file, "flax_model.msgpack", error) from None
+    except Exception as error:  # msgpack and numpy raise many types for corrupt bytes
+        raise _corrupt(file, "flax_model.msgpack", error) from None
     if not isinstance(tree, Mapping):
         raise WeightsError(f"{file}: holds a {type(tree).__name__}, not parameters by name.")
     for path, value in _leaves(tree):
@@ -284,7 +285,7 @@ def _read_flax(file: Path) -> Tensors:
 
 def _as_pytorch(path: Keys, value: np.ndarray) -> tuple[str, np.ndarray]:
     *module, leaf = path
-    return ".".join([*module, FLAX_LEAVES.get(leaf, leaf)]), _as_stored(leaf, value)
+    return ".".join([*module, FLAX_LEAVES.get(leaf, leaf)]), _as_pytorch_layout(leaf, value)
 
 
 def _leaves(tree: Mapping[str, Any], path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
@@ -295,12 +296,12 @@ def _leaves(tree: Mapping[str, Any], path: Keys = ()) -> Iterator[tuple[Keys, An
             yield (*path, str(key)), value
 
 
-def _as_stored(leaf: str, value: np.ndarray) -> np.ndarray:
-    """Kernels are [in, out] in Flax and TensorFlow, [out, in] in PyTorch."""
+def _as_pytorch_layout(leaf: str, value: np.ndarray) -> np.ndarray:
+    """Return a kernel [I, O] of Flax or TensorFlow as [O, I], others as they are."""
     return value.T if leaf == "kernel" and value.ndim == 2 else value
 
 
-# Parts of google-research/bert's names that are not spelled as PyTorch's.
+# Parts of google-research/bert's names that differ from PyTorch's.
 TENSORFLOW_NAMES = (
     (r"/layer_(\d+)/", r"/layer/\1/"),
     (r"_embeddings$", "_embeddings/weight"),
@@ -319,16 +320,16 @@ def _read_tensorflow(prefix: Path) -> Tensors:
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         names = sorted(reader.get_variable_to_shape_map())
-        for theirs in names:
-            if TRAINING_STATE.search(theirs):
+        for variable in names:
+            if TRAINING_STATE.search(variable):
                 continue
-            name = theirs
-            for pattern, ours in TENSORFLOW_NAMES:
-                name = re.sub(pattern, ours, name)
-            value = np.asarray(reader.get_tensor(theirs))
-            yield name.replace("/", "."), _as_stored(theirs.rsplit("/", 1)[-1], value)
+            name = variable
+            for pattern, replacement in TENSORFLOW_NAMES:
+                name = re.sub(pattern, replacement, name)
+            value = np.asarray(reader.get_tensor(variable))
+            yield name.replace("/", "."), _as_pytorch_layout(variable.rsplit("/", 1)[-1], value)
     except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
-        raise _damaged(prefix, "TensorFlow checkpoint", error) from None
+        raise _corrupt(prefix, "TensorFlow checkpoint", error) from None
 
 
 FORMATS = (

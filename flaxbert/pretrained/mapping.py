@@ -427,7 +427,7 @@ def save(model: Model, params: Params, directory: Path) -> None:
         array = np.asarray(array)
         array = array.T if path.endswith("kernel") else array
         name = names[path]
-        if model.head_type == "Model":  # a bare encoder is stored without its prefix
+        if model.head.is_bare:
             name = name.removeprefix(f"{family.prefix}.")
         tensors[name] = np.ascontiguousarray(array)
         # transformers 4 reads the bias of an untied decoder only under its other name.

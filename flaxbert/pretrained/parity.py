@@ -190,7 +190,7 @@ def torch_forward(module: Any, head: type[Head], batch: Arrays) -> dict[str, Any
         inputs = {name: value[None] for name, value in inputs.items()}
     made = module(**inputs, output_hidden_states=True)
     rows, length = batch["input_ids"].shape
-    hidden = made["last_hidden_state"] if head.head_type == "Model" else made.hidden_states[-1]
+    hidden = made.last_hidden_state if head.is_bare else made.hidden_states[-1]
     outputs = {"hidden_states": hidden.reshape(rows, length, -1)}
     for name, hf_names in head.hf_token_outputs.items():
         outputs[name] = _first_present(made, hf_names)

@@ -97,7 +97,9 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
     task, share, source = pipeline.task, pipeline.data.threshold_split, sources.train
     examples = task.resolve(source.examples)
     checks.log_issues(examples.issues)
-    kept, held_out = split_for_thresholds(examples, task, share=share, seed=train.seed)
+    kept, held_out = split_for_thresholds(
+        examples, task, task_name=pipeline.task_name, share=share, seed=train.seed
+    )
     training = pipeline.tokenize(
         kept,
         source.table.source,

@@ -55,6 +55,42 @@ def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, BatchSums]
     return loss
 
 
+def make_gradients(
+    loss: Callable[..., tuple[Array, BatchSums]], accumulation_steps: int, data_parallelism: int
+) -> Callable[[Params, Batch, Array], tuple[Params, BatchSums]]:
+    """Return the function `(params, batch, key) -> (gradients, sums)`, over all micro-batches.
+
+    Args:
+      loss: from `make_loss`.
+      accumulation_steps: micro-batches that a batch is computed in, one after the other.
+      data_parallelism: devices that divide the rows.
+    """
+
+    def gradients(
+        params: Params, batch: Batch, key: Array, whole: Losses | None = None
+    ) -> tuple[Params, BatchSums]:
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, whole)
+        return grads, sums
+
+    def accumulated(params: Params, batch: Batch, key: Array) -> tuple[Params, BatchSums]:
+        # Weights follow from the batch alone: the compiler drops the model from this line.
+        _, (whole, _, _) = loss(params, batch, None)
+
+        def add(carry: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
+            index, rows = part
+            part_key = jax.random.fold_in(key, index)
+            return jax.tree.map(jnp.add, carry, gradients(params, rows, part_key, whole)), None
+
+        parts = split_batch(batch, parts=accumulation_steps, data_parallelism=data_parallelism)
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradients, params, first, key)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation_steps), parts))
+        return total
+
+    return gradients if accumulation_steps == 1 else accumulated
+
+
 def make_train_step(
     model: Model,
     task: Task,
@@ -81,38 +117,14 @@ def make_train_step(
       seed: of dropout; the key of a micro-batch is a pure function of (seed, step, its index).
       log_every: steps that a line of metrics.jsonl sums up.
     """
-    loss = make_loss(model, task)
-    update = optax.with_extra_args_support(optimizer).update  # any may be given the step
-    split = functools.partial(
-        split_batch, parts=accumulation_steps, data_parallelism=sharding.data_parallelism(mesh)
+    compute_gradients = make_gradients(
+        make_loss(model, task), accumulation_steps, sharding.data_parallelism(mesh)
     )
-
-    def gradients(
-        params: Params, batch: Batch, key: Array, whole: Losses | None = None
-    ) -> tuple[Params, BatchSums]:
-        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, whole)
-        return grads, sums
-
-    def accumulated(params: Params, batch: Batch, key: Array) -> tuple[Params, BatchSums]:
-        # Weights follow from the batch alone: the compiler drops the model from this line.
-        _, (whole, _, _) = loss(params, batch, None)
-
-        def add(carry: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
-            index, rows = part
-            part_key = jax.random.fold_in(key, index)
-            return jax.tree.map(jnp.add, carry, gradients(params, rows, part_key, whole)), None
-
-        parts = split(batch)
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradients, params, first, key)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation_steps), parts))
-        return total
+    update = optax.with_extra_args_support(optimizer).update  # any may be given the step
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        compute = gradients if accumulation_steps == 1 else accumulated
-        grads, (losses, examples, tokens) = compute(state.params, batch, key)
+        grads, (losses, examples, tokens) = compute_gradients(state.params, batch, key)
         updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         sums = StepSums(

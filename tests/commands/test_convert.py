@@ -166,7 +166,7 @@ def test_the_certificate_covers_more_than_local_attention(
 def test_certificates_pad_with_the_id_that_positions_count_from() -> None:
     model = Model.create(read_config({"model_type": "roberta", **zoo.SIZES}), PoolerHead)
     batch = parity.random_batch(model, {}, 2, 9, 0)
-    assert np.array_equal(batch.input_ids == 1, batch.extra["attention_mask"] == 0)
+    assert np.array_equal(batch["input_ids"] == 1, batch["attention_mask"] == 0)
 
 
 def test_help_shows_both_usages(capsys: pytest.CaptureFixture[str]) -> None:

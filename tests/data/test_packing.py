@@ -3,14 +3,16 @@
 import itertools
 import random
 
+import jax
 import numpy as np
 import pytest
 
 from flaxbert.data import batching
-from flaxbert.data.batching import MAX_SHAPES, PROGRAM_TOKENS, Batches
+from flaxbert.data.batching import MAX_SHAPES, MIN_TOKENS_SAVED, Batches
 from flaxbert.data.features import Features
 from flaxbert.data.packing import choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
+from flaxbert.types import TaskOutputs
 
 RNG_SEEDS = range(20)
 
@@ -33,13 +35,13 @@ def test_pack_places_every_item_once_within_capacity(seed: int) -> None:
     assert all(sum(lengths[item] for item in row) <= 32 for row in rows)
 
 
-def test_one_segment_is_one_item_a_row() -> None:
+def test_one_segment_puts_one_item_in_a_row() -> None:
     assert pack([1, 1, 1], 32, 1) == [[0], [1], [2]]
 
 
 def test_pack_is_first_fit_decreasing_and_keeps_the_order_of_equals() -> None:
     # Longest first: 7 (item 1), 5 (items 0 and 3, in that order), 3 (item 2). Capacity 10:
-    # [1] leaves 3; [0] leaves 5; item 3 fits beside item 0; item 2 fits beside item 1.
+    # [1] leaves 3; [0] leaves 5; item 3 fits next to item 0; item 2 fits next to item 1.
     assert pack([5, 7, 3, 5], 10, 8) == [[1, 2], [0, 3]]
 
 
@@ -47,19 +49,19 @@ def test_pack_of_nothing_is_nothing() -> None:
     assert pack([], 10, 4) == []
 
 
-# --- choose_row_counts -------------------------------------------------------------------------
+# --- choose_bucket_sizes -----------------------------------------------------------------------
 
 
-def total_rows(needed: list[int], heights: tuple[int, ...]) -> int:
-    return sum(min(height for height in heights if height >= need) for need in needed)
+def total_rows(needed: list[int], sizes: tuple[int, ...]) -> int:
+    return sum(min(size for size in sizes if size >= need) for need in needed)
 
 
-def lowest_cost(needed: list[int], multiple: int, limit: int, price: int) -> int:
+def lowest_cost(needed: list[int], multiple: int, limit: int, compile_cost: int) -> int:
     """Brute force: every set of at most `limit` multiples that holds the largest need."""
     top = -(-max(needed) // multiple) * multiple
     lower = range(multiple, top, multiple)
     return min(
-        total_rows(needed, (*others, top)) + price * (size + 1)
+        total_rows(needed, (*others, top)) + compile_cost * (size + 1)
         for size in range(limit)
         for others in itertools.combinations(lower, size)
     )
@@ -67,25 +69,27 @@ def lowest_cost(needed: list[int], multiple: int, limit: int, price: int) -> int
 
 @pytest.mark.parametrize("seed", RNG_SEEDS)
 @pytest.mark.parametrize("limit", [1, 2, 3])
-@pytest.mark.parametrize("price", [0, 3, 1000])
-def test_row_counts_waste_as_little_as_any_choice(seed: int, limit: int, price: int) -> None:
+@pytest.mark.parametrize("compile_cost", [0, 3, 1000])
+def test_bucket_sizes_compute_as_few_rows_as_any_choice(
+    seed: int, limit: int, compile_cost: int
+) -> None:
     chance = random.Random(seed)
     multiple = chance.choice([1, 2, 3])
     needed = [chance.randint(1, 15) for _ in range(chance.randint(1, 12))]
-    chosen = choose_bucket_sizes(needed, multiple, limit, price)
+    chosen = choose_bucket_sizes(needed, multiple, limit, compile_cost)
     assert chosen == sorted(set(chosen))
     assert len(chosen) <= limit
-    assert all(height % multiple == 0 for height in chosen)
-    cost = total_rows(needed, tuple(chosen)) + price * len(chosen)
-    assert cost == lowest_cost(needed, multiple, limit, price)
-    assert price < 1000 or len(chosen) == 1
+    assert all(size % multiple == 0 for size in chosen)
+    cost = total_rows(needed, tuple(chosen)) + compile_cost * len(chosen)
+    assert cost == lowest_cost(needed, multiple, limit, compile_cost)
+    assert compile_cost < 1000 or len(chosen) == 1
 
 
-def test_a_step_without_rows_still_gets_a_height() -> None:
+def test_a_step_without_rows_still_has_a_bucket() -> None:
     assert choose_bucket_sizes([0], 4, 3) == [4]
 
 
-# --- order -------------------------------------------------------------------------------------
+# --- shuffle -----------------------------------------------------------------------------------
 
 
 def philox(key: tuple[int, int], count: int) -> list[int]:
@@ -103,7 +107,7 @@ def philox(key: tuple[int, int], count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (0, 1), (7, 2), (2**40, 3), (-1, 0)])
-def test_order_is_that_of_philox_written_out(seed: int, epoch: int) -> None:
+def test_order_equals_philox_in_pure_python(seed: int, epoch: int) -> None:
     keys = philox((seed % 2**64, epoch), 11)
     assert permutation(11, seed, epoch).tolist() == sorted(range(11), key=keys.__getitem__)
 
@@ -117,7 +121,7 @@ def test_order_of_a_small_case_never_changes() -> None:
 def test_order_is_a_permutation_and_a_pure_function(size: int) -> None:
     order = permutation(size, seed=3, epoch=1)
     assert sorted(order.tolist()) == list(range(size))
-    np.random.seed(0)  # the global generator must have no say
+    np.random.seed(0)  # the global generator must not matter
     assert np.array_equal(order, permutation(size, seed=3, epoch=1))
 
 
@@ -139,7 +143,7 @@ def make_features(lengths: list[int]) -> Features:
 
 
 def make_batches(lengths: list[int], **changes: object) -> Batches:
-    settings = {"batch_size": 6, "row_length": 20, "segments": 3, "shards": 2, "steps": 7}
+    settings = {"batch_size": 6, "row_length": 20, "segments": 3, "data_parallelism": 2, "steps": 7}
     return Batches(make_features(lengths), **(settings | changes))  # type: ignore[arg-type]
 
 
@@ -147,7 +151,7 @@ LENGTHS = some_lengths(1, count=20, longest=15)  # 20 = 3 batches of 6, and 2
 
 
 @pytest.mark.parametrize("seed", [None, 5])
-def test_every_feature_comes_exactly_once_an_epoch(seed: int | None) -> None:
+def test_every_feature_occurs_once_per_epoch(seed: int | None) -> None:
     batches = make_batches(LENGTHS, seed=seed)
     assert batches.steps_per_epoch == 4
     for epoch in range(2):
@@ -166,7 +170,7 @@ def test_packing_never_changes_which_features_share_a_step() -> None:
         assert members == sorted(itertools.chain(*single.rows(step)))
 
 
-def test_a_row_is_its_features_end_to_end() -> None:
+def test_a_row_holds_its_sequences_end_to_end() -> None:
     batch = make_batches([3, 2, 4]).build([[2, 0], [1], []])
     pad = [0] * 13
     assert batch.input_ids[0].tolist() == [200, 201, 202, 203, 0, 1, 2, *pad]
@@ -181,31 +185,34 @@ def test_a_row_is_its_features_end_to_end() -> None:
     assert batch.label.tolist() == [[3, 1, 0], [2, 0, 0], [0, 0, 0]]
     assert batch.weight.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]  # empty slots weigh 0
     assert not batch.segment_ids[2].any()
-    assert {batch[name].shape for name in ("input_ids", "segment_ids")} == {(3, 20)}
+    assert batch.input_ids.shape == batch.segment_ids.shape == (3, 20)
 
 
-def test_slots_with_an_axis_of_their_own_keep_it() -> None:
-    features = Features.build({"input_ids": [[1, 2], [3]]}, per_sequence={"pair": [[1, 2], [3, 4]]})  # type: ignore[list-item]
+def test_values_per_sequence_keep_their_further_axes() -> None:
+    pairs = {"pair": [[1, 2], [3, 4]]}
+    features = Features.build({"input_ids": [[1, 2], [3]]}, per_sequence=pairs)
     batches = Batches(features, 2, row_length=4, segments=2, data_parallelism=1, steps=1)
-    assert batches.build([[0, 1]])["pair"].tolist() == [[[1, 2], [3, 4]]]
+    assert batches.build([[0, 1]]).extra["pair"].tolist() == [[[1, 2], [3, 4]]]
 
 
-def test_a_host_builds_its_own_rows_as_in_the_whole() -> None:
+def test_a_host_builds_its_rows_as_in_the_whole_batch() -> None:
     batches = make_batches(LENGTHS, seed=1)
     rows = batches.padded_rows(0)
     whole = batches.build(rows)
     for first, last in itertools.combinations(range(len(rows) + 1), 2):
         part = batches.build(rows[first:last])
-        assert part.keys() == whole.keys()
-        assert all(np.array_equal(part[name], whole[name][first:last]) for name in whole)
-        assert all(part[name].dtype == whole[name].dtype for name in whole)
+        expected = jax.tree.map(lambda array, a=first, b=last: array[a:b], whole)
+        assert jax.tree.structure(part) == jax.tree.structure(expected)
+        for built, cut in zip(jax.tree.leaves(part), jax.tree.leaves(expected), strict=True):
+            assert np.array_equal(built, cut)
+            assert built.dtype == cut.dtype
 
 
 @pytest.mark.parametrize("seed", RNG_SEEDS)
-def test_all_steps_fit_few_heights_of_the_right_multiple(
+def test_all_steps_fit_few_buckets_of_the_right_multiple(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
+    monkeypatch.setattr(batching, "MIN_TOKENS_SAVED", 0)  # else so few steps share one bucket
     batches = make_batches(some_lengths(seed, 50, 20), batch_size=7, data_parallelism=3, seed=seed)
     assert len(batches.bucket_sizes) <= MAX_SHAPES
     assert all(count % 3 == 0 for count in batches.bucket_sizes)
@@ -221,8 +228,8 @@ def test_padding_share_by_hand() -> None:
     single = make_batches([5, 5, 5], batch_size=2, row_length=10, segments=1, steps=2)
     assert single.padding_share() == pytest.approx(1 - 15 / 40)
     # Multiples of 1: with K = 2 rows 1 + 1, 20 places. With K = 1 rows 2 + 1, 30 places; but for
-    # two steps alone the lower height is not worth a program of its own, and it is 2 + 2 again.
-    for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, PROGRAM_TOKENS // 5 + 2, 30)):
+    # two steps alone the smaller bucket is not worth a program of its own, and it is 2 + 2 again.
+    for segments, steps, places in ((2, 2, 20), (1, 2, 40), (1, MIN_TOKENS_SAVED // 5 + 2, 30)):
         batches = make_batches(
             [5, 5, 5],
             batch_size=2,
@@ -239,7 +246,7 @@ def test_padding_share_by_hand() -> None:
     [(552, 5, 32, 64, 24, 0.12), (3000, 2, 16, 384, 170, 0.16), (8600, 3, 32, 128, 27, 0.10)],
     ids=["quick start", "SQuAD", "movie reviews"],
 )
-def test_batch_heights_do_not_cost_padding(
+def test_buckets_cost_little_padding(
     examples: int, epochs: int, batch_size: int, row_length: int, typical: int, most: float
 ) -> None:
     """Runs of some minutes, with lengths as those of real data: skewed, cut at a maximum."""
@@ -260,3 +267,45 @@ def test_batch_heights_do_not_cost_padding(
 def test_a_feature_longer_than_a_row_is_refused() -> None:
     with pytest.raises(ValueError, match="a sequence of 21 tokens, but rows of 20"):
         make_batches([21])
+
+
+# --- unpack ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_unpack_is_the_inverse_of_build(segments: int) -> None:
+    batches = make_batches(LENGTHS, segments=segments, steps=4)
+    outputs = TaskOutputs()
+    for step in range(batches.steps):
+        rows = batches.padded_rows(step)
+        batch = batches.build(rows, step)
+        per_sequence = {"label": batch.label, "last": batch.extra["last"] - batch.cls_position}
+        batches.unpack(rows, TaskOutputs(per_sequence, {"ids": batch.input_ids}), outputs)
+    features = batches.features
+    assert np.array_equal(outputs.per_token["ids"], features.per_token["input_ids"])
+    assert np.array_equal(outputs.per_sequence["label"], features.per_sequence["label"])
+    assert np.array_equal(outputs.per_sequence["last"], features.token_indices["last"])
+
+
+# --- buckets of powers of two --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 13, 40])
+def test_requests_of_any_size_share_buckets_of_powers_of_two(count: int) -> None:
+    batches = make_batches([15] * count, batch_size=64, steps=1, power_of_two_buckets=True)
+    (size,) = batches.bucket_sizes
+    units = size // batches.data_parallelism
+    assert units * batches.data_parallelism == size
+    assert units & (units - 1) == 0
+    assert count <= size < 2 * max(count, 2)
+
+
+def test_packing_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(batching, "pack", lambda *args: calls.append(1) or pack(*args))
+    batches = make_batches(LENGTHS, steps=4)
+    assert batches.bucket_sizes
+    for step in range(batches.steps):
+        batches.padded_rows(step)
+    batches.padding_share()
+    assert len(calls) == batches.steps

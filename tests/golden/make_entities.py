@@ -1,12 +1,12 @@
-"""Make entities.json, the golden file of tests/test_entities.py, with seqeval.
+"""Make entities.json, the golden file of tests/metrics/test_entities.py, with seqeval.
 
     python -m pip install seqeval==1.2.2
     python tests/golden/make_entities.py
 
-Writes beside this script a list of random corpora, each with its sentences' predicted and gold
-tags (one string a sentence) and seqeval's figures under the names that flaxbert gives them. Tags
-are drawn one by one, so many sequences break IOB2, or are edited from the gold ones, so that
-there are hits.
+The file is a list of random corpora. Each has the predicted and gold tags of its sentences (one
+string for each sentence) and seqeval's scores under flaxbert's names. Gold tags are drawn one by
+one, so that many sequences violate IOB2; predicted tags are edited gold tags, so that there are
+hits.
 """
 
 import json
@@ -31,18 +31,18 @@ Sentences = list[list[str]]
 
 
 def draw(rng: np.random.Generator, length: int) -> list[str]:
-    """Random tags, without regard to any scheme."""
+    """Return random tags that follow no scheme."""
     return [str(tag) for tag in rng.choice(TAGS, length, p=SHARES)]
 
 
 def edit(rng: np.random.Generator, tags: list[str], share: float) -> list[str]:
-    """The tags with a share of them drawn anew."""
+    """Return the tags with a share of them replaced by random ones."""
     fresh = draw(rng, len(tags))
     return [new if rng.random() < share else old for new, old in zip(fresh, tags, strict=True)]
 
 
 def figures(predicted: Sentences, gold: Sentences) -> dict[str, float]:
-    """What flaxbert.metrics.entities.score is to return."""
+    """Return what flaxbert.metrics.entities.score should return."""
     result = {
         "token_accuracy": accuracy_score(gold, predicted),
         "f1_macro": f1_score(gold, predicted, average="macro", zero_division=0),

@@ -1,11 +1,11 @@
-"""Make families.npz, the golden file of tests/test_families.py, with PyTorch and transformers.
+"""Make families.npz, the golden file of tests/models/test_families.py, with transformers.
 
     python -m pip install torch 'transformers>=5,<6'
     python tests/golden/make_families.py
 
-For each model and output layer of tests/zoo.py, `MODEL/HEAD/...`: `config` (config.json), `names`
-(its tensors with their shapes, as JSON), every output, and `gradients`, the fingerprint of each
-tensor's gradient of the outputs' weighted sum, in the order of `names`.
+For each model and output layer of tests/zoo.py, the file has, under `MODEL/HEAD/...`: `config`
+(config.json); `names` (the shapes of its tensors by name, as JSON); all outputs; and `gradients`,
+the fingerprints of the gradients of the outputs' weighted sum, in the order of `names`.
 """
 
 import json
@@ -19,14 +19,14 @@ import transformers
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import zoo  # noqa: E402 (of the folder above)
+import zoo  # noqa: E402 (in the parent folder)
 
 from flaxbert.pretrained.load import head_class  # noqa: E402
 from flaxbert.pretrained.parity import torch_forward  # noqa: E402
 
 
 def build(name: str, head: str) -> torch.nn.Module:
-    """The model with its weights set."""
+    """Return the model with its weights set."""
     prefix, arguments, _ = zoo.MODELS[name]
     labels = 2 if head in zoo.TWO_OUTPUTS else zoo.LABELS
     config = getattr(transformers, f"{prefix}Config")(
@@ -41,8 +41,8 @@ def build(name: str, head: str) -> torch.nn.Module:
     return model
 
 
-def outputs(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], zoo.Arrays]:
-    """What the model makes of the batch, under our names, and the batch."""
+def run(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], zoo.Arrays]:
+    """Return the outputs of the model, by our names, and the batch."""
     config = model.config
     types = getattr(config, "type_vocab_size", 0)
     batch = zoo.batch(types, config.pad_token_id or 0)
@@ -51,11 +51,11 @@ def outputs(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], zoo.Arrays
 
 
 def gradients(
-    model: torch.nn.Module, found: dict[str, torch.Tensor], mask: np.ndarray
+    model: torch.nn.Module, outputs: dict[str, torch.Tensor], mask: np.ndarray
 ) -> zoo.Arrays:
-    """Of every parameter, for the weighted sum of all outputs."""
+    """Return the gradients of the weighted sum of all outputs."""
     model.zero_grad()
-    sum(zoo.weighted(key, value, mask, torch.tensor) for key, value in found.items()).backward()
+    sum(zoo.weighted(key, value, mask, torch.tensor) for key, value in outputs.items()).backward()
     return {
         key: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy()
         for key, p in model.named_parameters()
@@ -67,16 +67,16 @@ def main() -> None:
     golden: zoo.Arrays = {}
     for name, head in zoo.CASES:
         model = build(name, head)
-        found, batch = outputs(model)
+        outputs, batch = run(model)
         shapes = {key: list(parameter.shape) for key, parameter in model.named_parameters()}
         case = f"{name}/{head}"
         golden[f"{case}/config"] = np.array(model.config.to_json_string())
         golden[f"{case}/names"] = np.array(json.dumps(shapes))
-        for key, value in found.items():
+        for key, value in outputs.items():
             if key != "hidden_states" or head == "Model":
                 golden[f"{case}/{key}"] = value.detach().numpy()
-        made = zoo.fingerprint(gradients(model, found, batch["attention_mask"]))
-        golden[f"{case}/gradients"] = np.stack([made[key] for key in shapes])
+        fingerprints = zoo.fingerprint(gradients(model, outputs, batch["attention_mask"]))
+        golden[f"{case}/gradients"] = np.stack([fingerprints[key] for key in shapes])
     np.savez_compressed(HERE / "families.npz", **golden)
 
 

@@ -1,9 +1,9 @@
-"""Make the files of tests/golden/transformers4 with a transformers that knew Flax.
+"""Make the files of tests/golden/transformers4 with a version of transformers that has Flax.
 
     python -m venv old && old/bin/pip install transformers==4.55.4 jax==0.10.2 flax torch==2.13.0
     old/bin/python tests/golden/make_flax.py
 
-config.json and flax_model.msgpack of models of tests/zoo.py, which says what their tensors hold.
+The files are config.json and flax_model.msgpack of models of tests/zoo.py, with its tensors.
 """
 
 import shutil
@@ -17,7 +17,7 @@ import transformers
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import zoo  # noqa: E402 (of the folder above)
+import zoo  # noqa: E402 (in the parent folder)
 
 CASES = (
     ("bert", "ForPreTraining"),
@@ -27,7 +27,7 @@ CASES = (
     ("albert", "ForTokenClassification"),
 )
 ONE_GROUP = {"num_hidden_layers": 4, "num_hidden_groups": 1, "inner_group_num": 2}
-"""Flax's ALBERT has one group of layers at most."""
+"""Sizes of ALBERT, of which the Flax version only supports one group of layers."""
 
 
 def main() -> None:

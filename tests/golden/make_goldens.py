@@ -1,22 +1,22 @@
-"""Make the golden files of tests/test_parity.py with PyTorch and transformers.
+"""Make the golden files of tests/pretrained/test_parity.py with PyTorch and transformers.
 
     python -m pip install torch 'transformers>=5,<6'
     python tests/golden/make_goldens.py
 
-Writes four files beside this script, all of one small random BERT:
+Writes four files next to this script, all from one small random BERT:
 
-    weights.npz   `config` (config.json) and every tensor under its Hugging Face name, with the
-                  heads of classification and of question answering.
-    ladder.npz    one padded batch; what transformers computes from it, module by module, and the
+    weights.npz   `config` (config.json) and all tensors by their Hugging Face names, including the
+                  heads of classification and question answering.
+    ladder.npz    one padded batch, the output of every module of transformers for it, and the
                   gradients of both tasks' losses, `gradient/TASK/NAME`.
-    training.npz  sequences of differing lengths, labels, spans, and each task's losses over 20
-                  optimizer steps set up as transformers' `Trainer` has them (but for more decay).
-    heads.npz     the output layers of tags, choices and pre-training, `tensor/TASK/NAME`; labels
-                  for the batch of ladder.npz, the scores of each layer there, and the gradients of
-                  its mean loss, `gradient/TASK/NAME`.
+    training.npz  sequences of different lengths, labels, spans, and each task's losses over 20
+                  steps of an optimizer set up as in transformers' `Trainer`, with more decay.
+    heads.npz     the output layers of token classification, multiple choice and pre-training,
+                  `tensor/TASK/NAME`; labels for the batch of ladder.npz; the scores of each layer;
+                  and the gradients of its mean loss, `gradient/TASK/NAME`.
 
-Numbers change a little with the version of torch: make the files again only when what they hold
-has to change, never to make a test pass.
+The numbers depend slightly on the version of torch. Make the files again only if their content has
+to change, never to make a test pass.
 """
 
 import json
@@ -60,8 +60,8 @@ WEIGHT_DECAY = 1.0  # a hundred times the usual: 0.01 over 20 steps would not sh
 Arrays = dict[str, np.ndarray]
 
 
-def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
-    """Spread every parameter widely: near BERT's own initial values, most errors hardly show."""
+def randomize(model: torch.nn.Module, rng: np.random.Generator) -> None:
+    """Set all parameters to large values: with BERT's initial ones, most errors hardly show."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = rng.normal(0.0, 0.3, tuple(parameter.shape))
@@ -70,11 +70,11 @@ def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
 
 
 def random_sequences(lengths: list[int], rng: np.random.Generator) -> Arrays:
-    """Padded sequences. Id 0 is padding only; token type 1 begins somewhere inside."""
+    """Return padded sequences. Only padding has id 0; token type 1 begins at a random position."""
     shape = (len(lengths), max(lengths))
-    places = np.arange(shape[1])
-    mask = places < np.array(lengths)[:, None]
-    second = places >= rng.integers(1, np.array(lengths))[:, None]
+    positions = np.arange(shape[1])
+    mask = positions < np.array(lengths)[:, None]
+    second = positions >= rng.integers(1, np.array(lengths))[:, None]
     start = rng.integers(0, lengths)
     return {
         "input_ids": np.where(mask, rng.integers(1, SIZES["vocab_size"], shape), 0),
@@ -87,21 +87,21 @@ def random_sequences(lengths: list[int], rng: np.random.Generator) -> Arrays:
 
 
 def inputs(batch: Arrays, members: slice | int, length: int | None = None) -> dict:
-    """Some sequences as keyword arguments of a model."""
+    """Return some sequences as keyword arguments of a model."""
     names = ("input_ids", "token_type_ids", "attention_mask")
     return {name: torch.from_numpy(batch[name][members][..., :length]) for name in names}
 
 
 def classification_loss(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Tensor:
-    """Mean cross-entropy of a padded batch."""
+    """Return the mean cross-entropy of a padded batch."""
     return model(**inputs(batch, members), labels=torch.from_numpy(batch["label"][members])).loss
 
 
 def span_loss(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Tensor:
-    """Mean over sequences run one by one, unpadded.
+    """Return the mean loss over sequences, each run on its own without padding.
 
-    In a padded batch transformers normalises over the scores of padding too, so that the loss of a
-    sequence depends on how long its neighbours are.
+    In a padded batch, transformers normalizes over the scores of padding too, so the loss of a
+    sequence depends on the length of the others.
     """
     losses = []
     for i in range(len(batch["label"]))[members]:
@@ -115,7 +115,7 @@ def span_loss(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Te
 
 
 def ladder(classifier: torch.nn.Module, qa: torch.nn.Module, batch: Arrays) -> Arrays:
-    """The output of each module on the way from ids to logits."""
+    """Return the output of each module, from ids to logits."""
     rungs: Arrays = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -147,7 +147,7 @@ def ladder(classifier: torch.nn.Module, qa: torch.nn.Module, batch: Arrays) -> A
 
 
 def gradients(model: torch.nn.Module, loss: torch.Tensor) -> Arrays:
-    """{name: gradient} of every parameter that the loss depends on."""
+    """Return {name: gradient} of all parameters that the loss depends on."""
     model.zero_grad()
     loss.backward()
     named = {
@@ -158,27 +158,27 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> Arrays:
 
 
 IGNORED = -100
-"""The label that transformers' losses pass over."""
+"""The label that transformers' losses ignore."""
 
 
 def token_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
-    """Mean cross-entropy at the first pieces of words."""
+    """Return the mean cross-entropy at the first pieces of words."""
     tags = np.where(labels["first"] == 1, labels["tag"], IGNORED)
     return model(**inputs(batch, slice(None)), labels=torch.from_numpy(tags)).loss
 
 
 QUESTIONS = (slice(0, 3), slice(3, 5))
-"""The sequences of each question: its choices."""
+"""The sequences of each question, one for each choice."""
 
 
 def choice_scores(model: torch.nn.Module, batch: Arrays, members: slice) -> torch.Tensor:
-    """[1, choices] scores of one question."""
-    asked = {name: values[None] for name, values in inputs(batch, members).items()}
-    return model(**asked).logits
+    """Return the scores [1, choices] of one question."""
+    choices = {name: values[None] for name, values in inputs(batch, members).items()}
+    return model(**choices).logits
 
 
 def choice_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
-    """Mean over questions, run one by one: they have differing numbers of choices."""
+    """Return the mean loss over questions, each run on its own: the numbers of choices differ."""
     losses = []
     for members in QUESTIONS:
         right = torch.from_numpy(np.flatnonzero(labels["right"][members]))
@@ -188,24 +188,24 @@ def choice_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.
 
 
 def words(labels: Arrays) -> torch.Tensor:
-    """The words to guess, at masked places."""
+    """Return the words to predict at masked positions, and `IGNORED` elsewhere."""
     return torch.from_numpy(np.where(labels["masked"] == 1, labels["word"], IGNORED))
 
 
 def pretraining_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
-    """Mean over masked places plus mean over sequences."""
+    """Return the mean over masked positions plus the mean over sequences."""
     follows = torch.from_numpy(labels["follows"])
     everything = inputs(batch, slice(None))
     return model(**everything, labels=words(labels), next_sentence_label=follows).loss
 
 
 def masked_loss(model: torch.nn.Module, batch: Arrays, labels: Arrays) -> torch.Tensor:
-    """Mean over masked places."""
+    """Return the mean over masked positions."""
     return model(**inputs(batch, slice(None)), labels=words(labels)).loss
 
 
 def head_labels(batch: Arrays, rng: np.random.Generator) -> Arrays:
-    """Labels of every kind for the sequences of ladder.npz, [R, T] or [R]."""
+    """Return labels of all tasks for the sequences of ladder.npz, [R, T] or [R]."""
     mask = batch["attention_mask"]
     masked = np.zeros_like(mask)
     for row, count in enumerate((3, 2, 1, 2, 1)):
@@ -222,8 +222,8 @@ def head_labels(batch: Arrays, rng: np.random.Generator) -> Arrays:
 
 
 def heads(bert: torch.nn.Module, config: Callable[[int], BertConfig], batch: Arrays) -> Arrays:
-    """Tensors, scores and gradients of the other output layers over the same encoder."""
-    rng = np.random.default_rng(21)  # its own: what the other files hold stays as it is
+    """Return tensors, scores and gradients of the other output layers on the same encoder."""
+    rng = np.random.default_rng(21)  # separate, so that the other files do not change
     models: dict[str, tuple[torch.nn.Module, Callable]] = {
         "token_classification": (BertForTokenClassification(config(LABELS)), token_loss),
         "multiple_choice": (BertForMultipleChoice(config(1)), choice_loss),
@@ -231,39 +231,39 @@ def heads(bert: torch.nn.Module, config: Callable[[int], BertConfig], batch: Arr
         "masked_lm": (BertForMaskedLM(config(2)), masked_loss),
     }
     labels = head_labels(batch, rng)
-    found = dict(labels)
+    arrays = dict(labels)
     for name, (model, _) in models.items():
         model.eval()
-        randomise(model, rng)
+        randomize(model, rng)
         model.bert.load_state_dict(bert.state_dict(), strict=False)  # some have no pooler
         if name == "masked_lm":
             predictions = models["pretraining"][0].cls.predictions
             model.cls.predictions.load_state_dict(predictions.state_dict())
-            continue  # nothing of its own
-        own = {k: v for k, v in model.state_dict().items() if not k.startswith("bert.")}
-        # The decoder is tied: its weight is the table of words, its bias cls.predictions.bias.
-        own = {k: v for k, v in own.items() if ".decoder." not in k}
-        found |= {f"tensor/{name}/{k}": v.numpy().copy() for k, v in own.items()}
+            continue  # it has no other tensors
+        tensors = {k: v for k, v in model.state_dict().items() if not k.startswith("bert.")}
+        # The decoder is tied to the word-embedding table, and its bias to cls.predictions.bias.
+        tensors = {k: v for k, v in tensors.items() if ".decoder." not in k}
+        arrays |= {f"tensor/{name}/{k}": v.numpy().copy() for k, v in tensors.items()}
     everything = inputs(batch, slice(None))
     with torch.no_grad():
         tagger, chooser, pretrained, masked = (model for model, _ in models.values())
         scores = [choice_scores(chooser, batch, members)[0] for members in QUESTIONS]
         outputs = pretrained(**everything)
-        found |= {
+        arrays |= {
             "token_logits": tagger(**everything).logits.numpy(),
             "choice_scores": torch.cat(scores).numpy(),
             "mlm_logits": outputs.prediction_logits.numpy(),
             "nsp_logits": outputs.seq_relationship_logits.numpy(),
         }
-        np.testing.assert_array_equal(found["mlm_logits"], masked(**everything).logits.numpy())
+        np.testing.assert_array_equal(arrays["mlm_logits"], masked(**everything).logits.numpy())
     for name, (model, loss_of) in models.items():
         for parameter, value in gradients(model, loss_of(model, batch, labels)).items():
-            found[f"gradient/{name}/{parameter}"] = value
-    return found
+            arrays[f"gradient/{name}/{parameter}"] = value
+    return arrays
 
 
 def train(model: torch.nn.Module, loss_of: Callable, batch: Arrays) -> np.ndarray:
-    """The loss before each of `STEPS` steps; an epoch's last batch is smaller."""
+    """Return the loss before each of `STEPS` steps; the last batch of an epoch is smaller."""
     decayed, others = [], []
     for name, parameter in model.named_parameters():
         (others if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
@@ -278,11 +278,11 @@ def train(model: torch.nn.Module, loss_of: Callable, batch: Arrays) -> np.ndarra
     )
     schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(0.1 * STEPS), STEPS)
     count = len(batch["label"])
-    firsts = range(0, count, BATCH_SIZE)
+    starts = range(0, count, BATCH_SIZE)
     losses = []
     for step in range(STEPS):
-        first = firsts[step % len(firsts)]
-        loss = loss_of(model, batch, slice(first, min(first + BATCH_SIZE, count)))
+        start = starts[step % len(starts)]
+        loss = loss_of(model, batch, slice(start, min(start + BATCH_SIZE, count)))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -301,8 +301,8 @@ def main() -> None:
 
     classifier = BertForSequenceClassification(config(LABELS)).eval()
     qa = BertForQuestionAnswering(config(2)).eval()  # start, end
-    randomise(classifier, rng)
-    randomise(qa.qa_outputs, rng)
+    randomize(classifier, rng)
+    randomize(qa.qa_outputs, rng)
     qa.bert.load_state_dict(classifier.bert.state_dict(), strict=False)  # it has no pooler
 
     tensors = {k: v.numpy().copy() for k, v in classifier.state_dict().items()}
@@ -322,7 +322,7 @@ def main() -> None:
     np.savez_compressed(HERE / "ladder.npz", **batch, **rungs)
     np.savez_compressed(HERE / "heads.npz", **heads(classifier.bert, config, batch))
 
-    # 22 sequences in batches of 6: four steps an epoch, the fourth of four sequences.
+    # 22 sequences in batches of 6: an epoch has four steps, the last with four sequences.
     examples = random_sequences([int(n) for n in rng.integers(3, 17, 22)], rng)
     results = {
         "learning_rate": np.array(LEARNING_RATE),

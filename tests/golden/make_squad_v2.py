@@ -1,13 +1,14 @@
-"""Make the golden file of tests/test_squad_v2_metric.py with SQuAD's official script, version 2.0.
+"""Make the golden file of tests/metrics/test_squad_v2_metric.py with SQuAD's official script.
 
     python tests/golden/make_squad_v2.py path/to/evaluate-v2.0.py
 
-The script is linked from https://rajpurkar.github.io/SQuAD-explorer and needs numpy. Writes
-squad_v2.json beside this file: small random question sets, and the script's figures for each.
+The script is linked from https://rajpurkar.github.io/SQuAD-explorer and needs numpy. The file,
+squad_v2.json, has small random sets of questions and the script's metrics for each:
 
-    figures   the official names, in the order of a set's own `figures`
+    figures   the official names of the metrics
     sets      each with `predictions`, `references` (none: unanswerable), `null_scores` (null: no
-              --na-prob-file), `threshold` (--na-prob-thresh) and `figures` (null: not reported)
+              --na-prob-file), `threshold` (--na-prob-thresh) and `figures`, the values of the
+              metrics in the same order (null: not reported)
 """
 
 import argparse
@@ -39,10 +40,10 @@ FIGURES = [
 
 
 def make_set(rng: random.Random) -> dict[str, Any]:
-    """3 to 12 questions, predictions and null scores; the shares differ from set to set."""
+    """Return 3 to 12 questions, predictions and null scores; their shares vary between sets."""
     unanswerable = rng.choice([0.0, 0.3, 0.3, 0.6, 1.0])
     right, empty = rng.choice([(0.2, 0.2), (0.5, 0.2), (0.8, 0.0)])
-    # Few values, so that many are equal; some sets hold no probabilities.
+    # Few values, so that many are equal; in some sets they are not probabilities.
     levels = rng.choice([[0.1, 0.5, 0.9], [0.0, 0.25, 0.5, 0.75, 1.0], [-3.5, -1.0, 0.0, 2.0]])
     smooth = rng.random() < 0.3
     predictions, references, null_scores = [], [], []
@@ -69,7 +70,7 @@ def make_set(rng: random.Random) -> dict[str, Any]:
 
 
 def run_official(script: ModuleType, one: dict[str, Any], folder: Path) -> list[float | None]:
-    """The script's figures, by its own `main` on the files it expects."""
+    """Return the metrics that the script computes from files."""
     questions = [
         {"id": str(n), "answers": [{"text": gold} for gold in golds]}
         for n, golds in enumerate(one["references"])
@@ -89,7 +90,7 @@ def run_official(script: ModuleType, one: dict[str, Any], folder: Path) -> list[
     )
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         script.main()
-    assert not printed.getvalue()  # it prints what it misses
+    assert not printed.getvalue()  # it prints missing predictions
     result = json.loads(out.read_text())
     unknown = {name for name in result if not name.endswith("total")} - set(FIGURES)
     assert not unknown, f"not the official script? It reports {sorted(unknown)}"

@@ -1,6 +1,6 @@
-"""SQuAD v2.0's figures, against the official script's own and against cases worked by hand.
+"""SQuAD v2.0's metrics, compared with the official script and with cases computed by hand.
 
-golden/squad_v2.json holds what the script reports for small random sets (golden/make_squad_v2.py).
+golden/squad_v2.json has the script's output for small random sets (golden/make_squad_v2.py).
 """
 
 import json
@@ -16,7 +16,7 @@ from flaxbert.metrics import squad
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "squad_v2.json").read_text("utf-8"))
 SETS: list[dict[str, Any]] = GOLDEN["sets"]
 
-OFFICIAL = {  # our name: the script's
+OFFICIAL = {  # our name: the name in the script
     "exact_match": "exact",
     "f1": "f1",
     "has_ans_exact_match": "HasAns_exact",
@@ -45,15 +45,15 @@ def scored(one: dict[str, Any]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("number", range(len(SETS)))
-def test_every_figure_is_the_official_one(number: int) -> None:
+def test_all_metrics_equal_the_official_script(number: int) -> None:
     official = dict(zip(GOLDEN["figures"], SETS[number]["figures"], strict=True))
     expected = {ours: official[theirs] for ours, theirs in OFFICIAL.items()}
     reported = {name: value for name, value in expected.items() if value is not None}
-    assert scored(SETS[number]) == close(reported)  # the same names too
+    assert scored(SETS[number]) == close(reported)  # the names are equal too
 
 
-def test_the_sets_reach_the_corners() -> None:
-    # Without this, a generator that makes easy sets would make the test above pass.
+def test_goldens_cover_the_corner_cases() -> None:
+    # Otherwise, a generator of easy sets would make the test above pass.
     corners = dict.fromkeys(
         [
             "no null scores",
@@ -80,17 +80,17 @@ def test_the_sets_reach_the_corners() -> None:
     assert len(SETS) >= 200
     assert min(corners.values()) >= 10, corners
     best = [one for one in SETS if one["null_scores"] and one["figures"][9] != 0.0]
-    assert len(best) >= 30  # thresholds found, not left at the start
+    assert len(best) >= 30  # thresholds differ from the initial one
 
 
 # --- one question ------------------------------------------------------------------------------
 
 CASES = [
     # (prediction, references, exact match, F1)
-    ("", [], 1, 1),  # no answer wanted, none given
-    ("Paris", [], 0, 0),  # none wanted
+    ("", [], 1, 1),  # no answer expected, none given
+    ("Paris", [], 0, 0),  # none expected
     ("", ["Paris"], 0, 0),  # none given
-    ("the", [], 1, 1),  # nothing once normalised: as good as no answer
+    ("the", [], 1, 1),  # "" after normalization, like no answer
     ("?!", [], 1, 1),
     ("“”", [], 0, 0),  # these quotes stay
     ("Paris", ["the"], 0, 0),  # no reference is left: only "" is right
@@ -106,7 +106,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("prediction", "references", "exact", "f1"), CASES)
-def test_one_question(prediction: str, references: list[str], exact: float, f1: float) -> None:
+def test_scores_of_one_question(
+    prediction: str, references: list[str], exact: float, f1: float
+) -> None:
     assert squad.question_scores_v2(squad.exact_match, [prediction], [references]) == [exact]
     assert squad.question_scores_v2(squad.f1_v2, [prediction], [references]) == close([f1])
 
@@ -114,7 +116,7 @@ def test_one_question(prediction: str, references: list[str], exact: float, f1: 
 # --- all questions -----------------------------------------------------------------------------
 
 
-def test_means_over_all_answerable_and_unanswerable() -> None:
+def test_means_over_all_over_answerable_and_over_unanswerable() -> None:
     predictions = ["Paris", "red car", "", "", "king"]
     references = [["paris"], ["old red car"], ["river"], [], []]
     # Exact match 1, 0, 0 | 1, 0; F1 1, 4/5, 0 | 1, 0.
@@ -130,23 +132,23 @@ def test_means_over_all_answerable_and_unanswerable() -> None:
     )
 
 
-def test_a_part_without_questions_is_left_out() -> None:
+def test_metrics_of_an_empty_part_are_omitted() -> None:
     assert list(squad.score_v2(["Paris"], [["Paris"]])) == MEANS[:4]
     assert list(squad.score_v2([""], [[]])) == [*MEANS[:2], *MEANS[4:]]
 
 
-def test_a_reference_that_normalises_to_nothing_still_counts_as_answerable() -> None:
+def test_reference_that_normalizes_to_nothing_counts_as_answerable() -> None:
     assert squad.score_v2([""], [["the"]])["has_ans_f1"] == 100
-    # So taking its empty answer away makes it wrong, as it does officially.
+    # So removing its empty answer makes it wrong, as in the official script.
     assert squad.score_v2([""], [["the"]], [0.9], threshold=0.5)["has_ans_f1"] == 0
 
 
-def test_scoring_nothing_gives_every_name() -> None:
+def test_scoring_no_questions_gives_all_metrics() -> None:
     assert squad.score_v2([], []) == dict.fromkeys(MEANS, 0.0)
     assert squad.score_v2([], [], []) == dict.fromkeys(OFFICIAL, 0.0)
 
 
-def test_the_threshold_takes_answers_away_above_it_alone() -> None:
+def test_threshold_removes_only_answers_above_it() -> None:
     predictions, references = ["Paris", "king", "red"], [["Paris"], [], []]
     nulls = [0.5, 0.5, 0.6]
     by_threshold = {
@@ -157,12 +159,12 @@ def test_the_threshold_takes_answers_away_above_it_alone() -> None:
     assert squad.score_v2(predictions, references, nulls, threshold=0.4)["no_ans_f1"] == 100
 
 
-def test_without_null_scores_all_are_zero() -> None:
+def test_missing_null_scores_count_as_zero() -> None:
     assert squad.score_v2(["Paris"], [["Paris"]], threshold=0.0)["f1"] == 100
     assert squad.score_v2(["Paris"], [["Paris"]], threshold=-0.1)["f1"] == 0
 
 
-def test_null_scores_of_any_range_leave_answers_standing_at_infinity() -> None:
+def test_infinite_threshold_keeps_all_answers() -> None:
     nulls = [7.0, -3.0]
     assert (
         squad.score_v2(["a king", "x"], [["king"], ["x"]], nulls, threshold=math.inf)["f1"] == 100
@@ -173,7 +175,7 @@ def test_null_scores_of_any_range_leave_answers_standing_at_infinity() -> None:
     ("predictions", "references", "nulls"),
     [(["a"], [["a"], []], None), (["a"], [["a"]], [0.1, 0.2]), (["a", "b"], [["a"], []], [0.1])],
 )
-def test_lists_must_pair_up(
+def test_lists_of_different_lengths_raise(
     predictions: list[str], references: list[list[str]], nulls: list[float] | None
 ) -> None:
     with pytest.raises(ValueError, match="zip"):
@@ -190,59 +192,59 @@ def bests(
     return result["best_exact_match"], result["best_exact_match_threshold"]
 
 
-def test_the_official_best_ignores_the_threshold_in_force() -> None:
+def test_official_best_ignores_the_given_threshold() -> None:
     predictions, references, nulls = ["Paris", "king"], [["Paris"], []], [0.2, 0.7]
     for threshold in (0.0, 0.5, 1.0):
         result = squad.score_v2(predictions, references, nulls, threshold=threshold)
         assert (result["best_f1"], result["best_f1_threshold"]) == (100, 0.2)
 
 
-def test_the_official_best_takes_equal_null_scores_in_the_order_given() -> None:
+def test_official_best_takes_equal_null_scores_in_order() -> None:
     # All null: 1. Then Paris right: 2, then king: 1. In the other order never more than 1.
     assert bests(["Paris", "king"], [["Paris"], []], [0.4, 0.4]) == (100, 0.4)
     assert bests(["king", "Paris"], [[], ["Paris"]], [0.4, 0.4]) == (50, 0.0)
 
 
-def test_the_official_best_starts_at_0_whatever_the_range() -> None:
+def test_official_best_starts_at_0_for_any_range() -> None:
     assert bests(["king", "red"], [[], []], [-2.0, -1.0]) == (100, 0.0)
     assert bests(["king", "red"], [["king"], []], [-2.0, -1.0]) == (100, -2.0)
 
 
-def test_the_official_best_is_the_first_of_equals() -> None:
+def test_official_best_is_the_first_of_equals() -> None:
     # 1, then 2 at 0.1, 1 at 0.2, 2 at 0.3.
     golds: list[list[str]] = [["a car"], [], ["king"]]
     assert bests(["car", "red", "king"], golds, [0.1, 0.2, 0.3]) == (close(200 / 3), 0.1)
 
 
-def test_the_official_best_takes_any_text_for_an_answer() -> None:
-    # "the" is right as it stands, but counts as an answer in the search, and so as lost.
+def test_official_best_takes_any_text_for_an_answer() -> None:
+    # "the" is correct, but the search counts it as an answer, and so as wrong.
     assert squad.score_v2(["the", "Paris"], [[], ["Paris"]], [0.1, 0.2])["exact_match"] == 100
     assert bests(["the", "Paris"], [[], ["Paris"]], [0.1, 0.2]) == (50, 0.0)
     assert bests(["", "Paris"], [[], ["Paris"]], [0.1, 0.2]) == (100, 0.2)
 
 
-def test_a_fitted_threshold_keeps_equal_null_scores_together() -> None:
+def test_fitted_threshold_treats_equal_null_scores_alike() -> None:
     assert squad.best_threshold([1.0, 0.0], [True, False], [0.4, 0.4]) == (50, close(-0.6))
-    # Two right for one wrong: worth answering all three.
+    # Two are right and one is wrong, so answering all three is best.
     value, at = squad.best_threshold([1.0, 0.0, 1.0], [True, False, True], [0.4, 0.4, 0.4])
     assert (value, at) == (close(200 / 3), 0.4)
 
 
-def test_a_fitted_threshold_lies_below_all_where_nothing_is_worth_answering() -> None:
+def test_fitted_threshold_is_below_all_if_no_answer_is_best() -> None:
     assert squad.best_threshold([0.0, 0.0], [False, False], [-2.0, -1.0]) == (100, -3.0)
     assert squad.best_threshold([0.0, 0.0], [True, False], [-2.0, -1.0]) == (50, -3.0)
 
 
-def test_a_fitted_threshold_is_the_lowest_of_equals() -> None:
+def test_fitted_threshold_is_the_lowest_of_equals() -> None:
     scores, answerable = [0.5, 0.0, 1.0], [True, True, False]
     assert squad.best_threshold(scores, answerable, [3.0, 5.0, 9.0]) == (50, 3.0)
 
 
-def test_no_questions_to_fit_on() -> None:
+def test_fitting_on_no_questions_gives_zeros() -> None:
     assert squad.best_threshold([], [], []) == (0.0, 0.0)
 
 
-def test_a_fit_wants_lists_of_one_length() -> None:
+def test_fitting_on_lists_of_different_lengths_raises() -> None:
     with pytest.raises(ValueError, match="zip"):
         squad.best_threshold([1.0], [True, False], [0.1, 0.2])
     with pytest.raises(ValueError, match="zip"):
@@ -250,7 +252,7 @@ def test_a_fit_wants_lists_of_one_length() -> None:
 
 
 @pytest.mark.parametrize("number", range(0, len(SETS), 4))
-def test_a_fitted_threshold_reaches_its_value_and_no_other_exceeds_it(number: int) -> None:
+def test_fitted_threshold_attains_the_maximum(number: int) -> None:
     one = SETS[number]
     predictions, references = one["predictions"], one["references"]
     nulls = one["null_scores"] or [0.0] * len(predictions)
@@ -265,7 +267,7 @@ def test_a_fitted_threshold_reaches_its_value_and_no_other_exceeds_it(number: in
         assert max(reached.values()) == close(value)
 
 
-def test_arrays_of_float32_fit_alike_and_give_plain_numbers() -> None:
+def test_fitting_float32_arrays_gives_equal_plain_numbers() -> None:
     nulls = np.array([-2.3, -1.1, 0.7], np.float32)
     value, at = squad.best_threshold([1.0, 1.0, 0.0], [True, True, False], nulls.tolist())
     again = squad.best_threshold(np.float32([1, 1, 0]), np.array([True, True, False]), nulls)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Training in bfloat16: every tensor's gradient is as good as a kernel's, whatever its tokens."""
+"""Training in bfloat16: the gradient of every tensor is as exact as a kernel's."""
 
 import json
 import re
@@ -21,8 +21,8 @@ from flaxbert.models.model import Model
 from flaxbert.pretrained.load import head_of
 from flaxbert.types import Params
 
-# As many tokens as a device has in a large batch, of which half are of one id: sums in bfloat16
-# stop growing at 256 times their increment.
+# As many tokens as a device has in a large batch, half of them with one id: a sum in bfloat16 stops
+# growing at 256 times its increment.
 ROWS, LENGTH, SEGMENT = 192, 128, 32
 FREQUENT = 7
 
@@ -44,7 +44,7 @@ def make_model(case: str, dtype: str) -> Model:
 
 
 def make_batch(model: Model, rows: int = ROWS) -> dict[str, np.ndarray]:
-    """Packed rows of random ids, half of them `FREQUENT`."""
+    """Return packed rows of random ids, half of them `FREQUENT`."""
     chance = np.random.Generator(np.random.Philox(7))
     shape = rows, LENGTH
     ids = np.where(chance.random(shape) < 0.5, FREQUENT, chance.integers(5, zoo.WORDS, shape))
@@ -61,7 +61,7 @@ def make_batch(model: Model, rows: int = ROWS) -> dict[str, np.ndarray]:
 
 
 def make_loss(model: Model, batch: dict[str, np.ndarray]) -> Callable[[Params], jax.Array]:
-    """A loss to which all tokens contribute alike, so that their gradients have one sign."""
+    """Return a loss in which all tokens have gradients of one sign."""
 
     def loss(params: Params) -> jax.Array:
         outputs = {name: value for name, value in model(params, batch).items() if "log" in name}
@@ -84,7 +84,7 @@ def flat(tree: Params) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("case", with_slow(CASES, {"bert/ForPreTraining"}))
-def test_gradients_are_those_of_float32_on_24000_tokens(case: str) -> None:
+def test_bfloat16_gradients_match_float32_on_24000_tokens(case: str) -> None:
     gradients = []
     for dtype in ("float32", "bfloat16"):
         model = make_model(case, dtype)
@@ -95,7 +95,7 @@ def test_gradients_are_those_of_float32_on_24000_tokens(case: str) -> None:
     errors = {
         name: np.linalg.norm(rounded[name] - array) / np.linalg.norm(array)
         for name, array in exact.items()
-        # The key's bias has a true gradient of zero: softmax does not see it.
+        # The gradient of the key's bias is zero: softmax ignores it.
         if np.linalg.norm(array) > 1e-7 * norm
     }
     assert len(errors) >= len(exact) - model.config.num_hidden_layers * 2
@@ -106,7 +106,7 @@ def test_gradients_are_those_of_float32_on_24000_tokens(case: str) -> None:
 
 
 def sums_in_bfloat16(module: str) -> list[str]:
-    """Scatters, additions over a dimension and sums over devices in bfloat16, of StableHLO."""
+    """Return the scatters, sums over a dimension and sums over devices in bfloat16 of StableHLO."""
     pattern = (
         r'"stablehlo\.(?:scatter|all_reduce)".*?\}\) : \([^)]*\) -> tensor<[^>]*bf16>'
         r"|stablehlo\.reduce\([^)]*\) applies stablehlo\.add [^\n]*-> tensor<[^>]*bf16>"
@@ -114,8 +114,8 @@ def sums_in_bfloat16(module: str) -> list[str]:
     return [match.group(0)[-300:] for match in re.finditer(pattern, module, re.DOTALL)]
 
 
-def test_sums_in_bfloat16_are_seen() -> None:
-    # Without this, a change of the compiler's notation would make the test below pass.
+def test_sums_in_bfloat16_are_detected() -> None:
+    # Otherwise, a change of the compiler's notation would make the test below pass.
     table, ids = jnp.ones((9, 4), jnp.bfloat16), jnp.array([1, 1, 3])
     scattered = jax.jit(jax.grad(lambda x: jnp.sum(x[ids].astype(jnp.float32)))).lower(table)
     assert sums_in_bfloat16(scattered.as_text())
@@ -134,7 +134,7 @@ def test_no_gradient_is_summed_in_bfloat16(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", with_slow(CASES, {"bert/ForPreTraining"}))
-def test_logits_are_float32_and_not_widened_bfloat16(case: str) -> None:
+def test_logits_are_computed_in_float32(case: str) -> None:
     model = make_model(case, "bfloat16")
     outputs = jax.jit(model.__call__)(model.init(0), make_batch(model, rows=2))
     logits = {name: value for name, value in outputs.items() if "logits" in name}
@@ -144,8 +144,8 @@ def test_logits_are_float32_and_not_widened_bfloat16(case: str) -> None:
         assert jnp.mean(value == value.astype(jnp.bfloat16)) < 0.1, name
 
 
-def test_training_with_bfloat16_parameters_is_refused(tmp_path: Path) -> None:
-    # AdamW's updates are below half their spacing: most would never change.
+def test_training_bfloat16_parameters_raises(tmp_path: Path) -> None:
+    # Most updates of AdamW are less than half the spacing of bfloat16 and would be lost.
     config = Config(task="classification", model=ModelConfig(param_dtype="bfloat16"))
     with pytest.raises(ConfigError, match="param_dtype='bfloat16': training needs float32"):
         flaxbert.train(config, tmp_path / "run")

@@ -23,7 +23,7 @@ from flaxbert.pretrained.load import head_of
 from flaxbert.types import Params
 
 GOLDEN = np.load(ROOT / "tests/golden/families.npz")
-QUICK = {  # BERT's own are in test_parity.py too; all of them take minutes
+QUICK = {  # BERT is in test_parity.py too; all cases take minutes
     "bert_untied/ForMaskedLM",
     "roberta/ForSequenceClassification",
     "distilbert/ForTokenClassification",
@@ -39,14 +39,14 @@ OUTPUTS = ("hidden_states", "pooled", "logits", "start_logits", "end_logits", "m
 
 
 def golden(case: str) -> dict[str, Any]:
-    """What the file holds of a case."""
+    """Return the arrays of a case in the golden file."""
     prefix = f"{case}/"
     names = [name for name in GOLDEN.files if name.startswith(prefix)]
     return {name.removeprefix(prefix): GOLDEN[name] for name in names}
 
 
 def write(case: str, directory: Path) -> Path:
-    """The checkpoint of a case, in the form that transformers writes."""
+    """Write the checkpoint of a case as transformers does."""
     held = golden(case)
     (directory / "config.json").write_text(str(held["config"]))
     shapes = json.loads(str(held["names"]))
@@ -56,7 +56,7 @@ def write(case: str, directory: Path) -> Path:
 
 
 def run(model: Model, params: Params, batch: zoo.Arrays) -> dict[str, jax.Array]:
-    """Outputs; words' scores in the order of places."""
+    """Return the outputs, with `mlm_logits` sorted by position."""
     found = dict(model(params, batch))
     if "mlm_logits" in found:
         order = jnp.argsort(found.pop("masked_positions"), axis=1)
@@ -65,13 +65,13 @@ def run(model: Model, params: Params, batch: zoo.Arrays) -> dict[str, jax.Array]
 
 
 def canonical(name: str, model: Model) -> str:
-    """The name with its prefix, and of a tensor with two names the first."""
+    """Return a name with its prefix; for a tied tensor, the first of its two names."""
     name = mapping.canonical(name, model.family)
     return name if not model.config.tie_word_embeddings else model.family.tied.get(name, name)
 
 
 def batch_of(model: Model, config: dict[str, Any]) -> zoo.Arrays:
-    """The batch that the golden file was made with."""
+    """Return the batch that the golden file was made with."""
     types = getattr(model.config, "type_vocab_size", 0)
     return zoo.batch(types, config.get("pad_token_id") or 0)
 
@@ -84,7 +84,7 @@ def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> 
     config = json.loads(str(held["config"]))
     assert model.architecture == config["architectures"][0]
     batch = batch_of(model, config)
-    mask = batch.extra["attention_mask"]
+    mask = batch["attention_mask"]
 
     def total(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
         found = run(model, params, batch)
@@ -96,7 +96,7 @@ def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> 
     (_, found), gradients = jax.value_and_grad(total, has_aux=True)(params)
     for name in [name for name in held if name in (*OUTPUTS, "nsp_logits")]:
         ours, theirs = found[name], held[name]
-        if theirs.shape[:2] == mask.shape:  # a padding's outputs mean nothing
+        if theirs.shape[:2] == mask.shape:  # outputs of padding are meaningless
             ours, theirs = ours[mask > 0], theirs[mask > 0]
         assert_close(ours, theirs)
 
@@ -116,15 +116,15 @@ def test_outputs_and_gradients_equal_transformers(case: str, tmp_path: Path) -> 
     floor = 1e-4 * np.sqrt(sum(pair[0] ** 2 for pair in expected.values()))
     for name, pair in zoo.fingerprint(ours).items():
         root = np.sqrt(np.prod(shapes[name]))
-        # The floor is of single values (see tolerance.py); these are norms of whole tensors.
+        # The floor holds for single values (see tolerance.py); these are norms of whole tensors.
         norm = max(float(expected[name][0]), float(floor * root))
-        # The dot product's rounding grows with the tensor's size, as its random array's norm does.
+        # The rounding error of the dot product grows with the norm of the random array.
         scale = norm * np.array([1.0, root])
         assert np.all(np.abs(pair - expected[name]) <= 1e-4 * scale), (name, pair, expected[name])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_export_holds_the_tensors_that_came_in(case: str, tmp_path: Path) -> None:
+def test_saved_tensors_equal_loaded_tensors(case: str, tmp_path: Path) -> None:
     directory = write(case, tmp_path)
     model, params = flaxbert.from_pretrained(str(directory))
     out = tmp_path / "out"
@@ -133,15 +133,15 @@ def test_an_export_holds_the_tensors_that_came_in(case: str, tmp_path: Path) -> 
     before, after = (load_file(each / "model.safetensors") for each in (directory, out))
     first = {canonical(name, model): value for name, value in before.items()}
     again = {canonical(name, model): value for name, value in after.items()}
-    # Where nothing is tied, transformers 5 has a second bias that it does not use, and transformers
-    # 4 reads that alone.
+    # Untied models of transformers 5 have a second bias, which is unused; transformers 4 reads
+    # only that one.
     if "untied" in case:
         first["cls.predictions.bias"] = first["cls.predictions.decoder.bias"]
     assert again.keys() == first.keys()
     assert all(np.array_equal(first[name], value) for name, value in again.items())
 
 
-def test_an_untied_decoder_finds_its_bias_where_transformers_4_stored_it(tmp_path: Path) -> None:
+def test_untied_decoder_bias_of_transformers_4_is_loaded(tmp_path: Path) -> None:
     directory = write("bert_untied/ForMaskedLM", tmp_path)
     file = directory / "model.safetensors"
     tensors = load_file(file)
@@ -151,7 +151,7 @@ def test_an_untied_decoder_finds_its_bias_where_transformers_4_stored_it(tmp_pat
     assert np.array_equal(params["head"]["word_bias"], tensors["cls.predictions.bias"])
 
 
-def test_every_family_is_compared() -> None:
+def test_goldens_cover_every_family() -> None:
     configs = [
         json.loads(str(golden(f"{name}/Model")["config"]))
         for name in zoo.MODELS
@@ -160,12 +160,12 @@ def test_every_family_is_compared() -> None:
     assert {config["model_type"] for config in configs} == set(FAMILIES)
 
 
-def test_a_family_without_next_sentences_says_so() -> None:
+def test_head_that_a_family_lacks_raises() -> None:
     config = read_config({"model_type": "roberta", **zoo.ROBERTA})
     with pytest.raises(WeightsError, match="roberta encoders have no output layer ForPreTraining"):
         Model.create(config, lambda c, rngs: PreTrainingHead(c, 0.15, rngs))
 
 
-def test_an_unknown_output_layer_is_named() -> None:
+def test_unknown_architecture_raises() -> None:
     with pytest.raises(WeightsError, match="architectures names BertLMHeadModel; flaxbert has"):
         head_of({"model_type": "bert", "architectures": ["BertLMHeadModel"]})

@@ -1,7 +1,7 @@
-"""What the compilers for a TPU v5e and an H100 make of a training step in bfloat16.
+"""Checks of a bfloat16 training step as it is compiled for a TPU v5e and for an H100.
 
-The programs are compiled, not run: neither machine is needed. Both compilers come with
-`pip install -e '.[targets]'` (several gigabytes); what is not installed is skipped.
+The programs are compiled and not run, so no accelerator is needed. `pip install -e '.[targets]'`
+installs both compilers (several gigabytes); a test is skipped if its compiler is missing.
 """
 
 import re

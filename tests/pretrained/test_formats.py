@@ -1,4 +1,4 @@
-"""Checkpoints in other formats, other sizes, and damaged ones: one clear error each."""
+"""Checkpoints in other formats and sizes; bad ones raise one clear error."""
 
 import json
 import pickle
@@ -14,10 +14,10 @@ from conftest import ROOT
 from safetensors.numpy import load_file, save_file
 
 import flaxbert
-from flaxbert.config import Config, DataConfig, ModelConfig
+from flaxbert.config import DataConfig, ModelConfig
 from flaxbert.errors import UserError, WeightsError
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.formats import read_config
 from flaxbert.tasks import TASKS
@@ -39,10 +39,8 @@ def assert_same(a: Params, b: Params) -> None:
 
 
 @pytest.mark.parametrize("case", sorted(each.stem for each in FLAX.glob("*.msgpack")))
-def test_flax_files_of_transformers_4_hold_the_tensors_that_were_written(
-    case: str, tmp_path: Path
-) -> None:
-    # make_flax.py says which version wrote them.
+def test_transformers_4_flax_files_load_the_original_tensors(case: str, tmp_path: Path) -> None:
+    # make_flax.py names the version that wrote them.
     shutil.copy(FLAX / f"{case}.msgpack", tmp_path / "flax_model.msgpack")
     shutil.copy(FLAX / f"{case}.json", tmp_path / "config.json")
     model, params = flaxbert.from_pretrained(str(tmp_path))
@@ -50,7 +48,7 @@ def test_flax_files_of_transformers_4_hold_the_tensors_that_were_written(
 
 
 def written(model: Model) -> Params:
-    """The parameters of a model of the zoo, from transformers' names."""
+    """Return the parameters of a model of the zoo, made from their names in transformers."""
     shapes, found = mapping.flatten(model.shapes), {}
     for path, name in mapping.hf_names(model).items():
         kernel = path.endswith("kernel")
@@ -65,7 +63,7 @@ def written(model: Model) -> Params:
 # --- PyTorch -----------------------------------------------------------------------------------
 
 
-def test_without_torch_its_files_name_the_extra(
+def test_pytorch_file_without_torch_names_the_extra(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = copied(checkpoint, tmp_path)
@@ -77,9 +75,7 @@ def test_without_torch_its_files_name_the_extra(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True])
-def test_pytorch_files_hold_what_safetensors_hold(
-    sharded: bool, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_pytorch_file_equals_safetensors(sharded: bool, checkpoint: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     directory = copied(checkpoint, tmp_path)
     tensors = load_file(directory / "model.safetensors")
@@ -100,9 +96,7 @@ def test_pytorch_files_hold_what_safetensors_hold(
 
 
 @pytest.mark.slow
-def test_pytorch_parameters_are_read_and_float8_is_refused(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_pytorch_parameters_load_and_float8_raises(checkpoint: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     directory = copied(checkpoint, tmp_path)
     tensors = load_file(directory / "model.safetensors")
@@ -112,12 +106,12 @@ def test_pytorch_parameters_are_read_and_float8_is_refused(
     torch.save(state, file)
     assert_same(load(directory), load(checkpoint))
     torch.save({name: each.detach().to(torch.float8_e4m3fn) for name, each in state.items()}, file)
-    with pytest.raises(WeightsError, match="is float8_e4m3fn, a quantised model's"):
+    with pytest.raises(WeightsError, match="is float8_e4m3fn, as in quantized models"):
         load(directory)
 
 
 class Malicious:
-    """What runs code when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         import os
@@ -155,14 +149,14 @@ def _cut(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_pickle, "holds more than tensors, and reading it could run code; refused"),
-        (_zipped_pickle, "holds more than tensors, and reading it could run code; refused"),
+        (_pickle, "not read, because it holds more than tensors and could run code"),
+        (_zipped_pickle, "not read, because it holds more than tensors and could run code"),
         (_nested, "'weights' is a dict, not a tensor"),
         (_list, "holds a list, not tensors by name"),
         (_cut, "not a readable PyTorch file"),
     ],
 )
-def test_a_pickle_that_is_no_state_dict_is_refused(
+def test_pickle_that_is_not_a_state_dict_raises(
     spoil: Callable[[Path], None],
     message: str,
     checkpoint: Path,
@@ -183,7 +177,7 @@ def test_a_pickle_that_is_no_state_dict_is_refused(
 
 
 def original_name(name: str) -> str:
-    """google-research/bert's name of a tensor of BertForPreTraining."""
+    """Return the name in google-research/bert of a tensor of BertForPreTraining."""
     name = name.replace("encoder.layer.", "encoder.layer_")
     for theirs, ours in (
         ("cls.predictions.bias", "cls.predictions.output_bias"),
@@ -199,7 +193,7 @@ def original_name(name: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_google_research_holds_what_safetensors_hold(tmp_path: Path) -> None:
+def test_google_research_checkpoint_equals_safetensors(tmp_path: Path) -> None:
     tensorflow = pytest.importorskip("tensorflow")
     source = tmp_path / "source"
     source.mkdir()
@@ -240,32 +234,30 @@ def copied(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def opened(directory: Path, **changes: object) -> tuple[Params, Params]:
-    """The parameters of a masked language model opened with changes, and the stored ones."""
+    """Return the parameters of a masked language model opened with changes, and the stored ones."""
     options = TASKS["pretraining"].options_type(next_sentence=False)
     model = ModelConfig(init=str(directory), **changes)  # type: ignore[arg-type]
     data = DataConfig(max_length=16, overlap=4)
-    setup = prepare(
-        Config(task="pretraining", model=model, data=data, options=options), str(directory), None
-    )
-    flat = mapping.flatten(setup.load_params())
+    pipeline = Pipeline.build("pretraining", model, data, options)
+    flat = mapping.flatten(pipeline.load_params())
     return flat, load_file(directory / "model.safetensors")
 
 
 POSITION, WORD = "encoder/embeddings/position/embedding", "encoder/embeddings/word/embedding"
 
 
-def test_fewer_positions_are_the_first(checkpoint: Path) -> None:
+def test_smaller_position_table_keeps_the_first_rows(checkpoint: Path) -> None:
     params, stored = opened(checkpoint, max_position_embeddings=20)
     assert np.array_equal(params[POSITION], stored["embeddings.position_embeddings.weight"][:20])
 
 
-def test_more_positions_repeat_the_table(checkpoint: Path) -> None:
+def test_larger_position_table_repeats_the_rows(checkpoint: Path) -> None:
     params, stored = opened(checkpoint, max_position_embeddings=100)
     table = stored["embeddings.position_embeddings.weight"]
     assert np.array_equal(params[POSITION], np.concatenate([table, table[:36]]))
 
 
-def test_more_positions_leave_the_paddings_rows(tmp_path: Path) -> None:
+def test_larger_position_table_does_not_repeat_padding_rows(tmp_path: Path) -> None:
     from test_families import write
 
     directory = write("roberta/Model", tmp_path)
@@ -279,7 +271,7 @@ def test_more_positions_leave_the_paddings_rows(tmp_path: Path) -> None:
     assert np.array_equal(found, np.concatenate([table, table[2:15]]))
 
 
-def test_added_tokens_have_the_mean_of_all_others(checkpoint: Path, tmp_path: Path) -> None:
+def test_added_tokens_get_the_mean_embedding(checkpoint: Path, tmp_path: Path) -> None:
     directory = copied(checkpoint, tmp_path)
     vocabulary = (directory / "vocab.txt").read_text()
     (directory / "vocab.txt").write_text(vocabulary + "flax\njax\n")
@@ -292,30 +284,27 @@ def test_added_tokens_have_the_mean_of_all_others(checkpoint: Path, tmp_path: Pa
     assert params["head/word_bias"].shape == (len(table) + 2,)
 
 
-def test_what_was_resized_is_told_and_exported(
+def test_resizing_is_logged_and_exported(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = Config(
-        task="classification",
-        model=ModelConfig(init=str(checkpoint), max_position_embeddings=100),
-        data=DataConfig(max_length=90, overlap=4),
-        options=TASKS["classification"].options_type(labels=("a", "b")),
+    pipeline = Pipeline.build(
+        "classification",
+        ModelConfig(init=str(checkpoint), max_position_embeddings=100),
+        DataConfig(max_length=90, overlap=4),
+        TASKS["classification"].options_type(labels=("a", "b")),
     )
-    setup = prepare(config, str(checkpoint), None)
     with caplog.at_level("INFO", "flaxbert"):
-        params = setup.load_params()
+        params = pipeline.load_params()
     assert "resized, as configured: bert.embeddings.position_embeddings.weight" in caplog.text
-    setup.export(params, tmp_path / "export")
+    pipeline.export(params, tmp_path / "export")
     again = load(tmp_path / "export")
     assert_same(again, mapping.flatten(jax.tree.map(np.asarray, params)))
 
 
-# --- names of labels ---------------------------------------------------------------------------
+# --- label names -------------------------------------------------------------------------------
 
 
-def test_names_are_taken_from_label2id_where_it_stands_alone(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_label_names_come_from_label2id_without_id2label(checkpoint: Path, tmp_path: Path) -> None:
     directory = copied(checkpoint, tmp_path)
     edit_config(label2id={"good": 1, "bad": 0, "fair": 2}, id2label=None)(directory)
     assert read_config(directory)["id2label"] == {"1": "good", "0": "bad", "2": "fair"}
@@ -325,9 +314,7 @@ def test_names_are_taken_from_label2id_where_it_stands_alone(
     assert read_config(directory)["id2label"] == {"0": "bad", "1": "good"}
 
 
-def test_names_of_labels_in_another_order_keep_their_numbers(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_unordered_id2label_keeps_its_numbers(checkpoint: Path, tmp_path: Path) -> None:
     directory = copied(checkpoint, tmp_path)
     names = {str(n): f"name {n}" for n in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
     edit_config(id2label=names)(directory)
@@ -335,20 +322,20 @@ def test_names_of_labels_in_another_order_keep_their_numbers(
     assert list(read.values()) == [f"name {n}" for n in range(11)]
 
 
-def test_label_maps_that_contradict_each_other_are_reported(
+def test_contradicting_label_maps_are_logged(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = copied(checkpoint, tmp_path)
     edit_config(id2label={"0": "bad", "1": "good"}, label2id={"bad": 1, "good": 0})(directory)
     assert read_config(directory)["id2label"] == {"0": "bad", "1": "good"}
-    assert "id2label says that 0 is 'bad', label2id that 'bad' is 1; id2label counts" in caplog.text
+    assert "'bad' is 0 in id2label, but 1 in label2id; using id2label" in caplog.text
     caplog.clear()
     edit_config(label2id={"LABEL_0": 0, "LABEL_1": 1})(directory)  # transformers' placeholders
     read_config(directory)
     assert not caplog.text
 
 
-# --- damaged -----------------------------------------------------------------------------------
+# --- bad checkpoints ---------------------------------------------------------------------------
 
 
 def edit_tensors(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:
@@ -392,8 +379,8 @@ def emptied(directory: Path) -> None:
         file.unlink()
 
 
-def quantised(directory: Path) -> None:
-    """Rewrite the header alone: the bytes are as many."""
+def quantized(directory: Path) -> None:
+    """Rewrite only the header; the number of bytes stays the same."""
     file = directory / "model.safetensors"
     content = file.read_bytes()
     size = int.from_bytes(content[:8], "little")
@@ -441,13 +428,13 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "an empty file": (write_bytes("model.safetensors", b""), "not a readable safetensors file"),
     "a pointer to large files": (
         write_bytes("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid x"),
-        "model.safetensors: a pointer of Git LFS, not the weights; fetch them: git lfs pull",
+        "model.safetensors: a Git LFS pointer, not the weights; download them: git lfs pull",
     ),
     "a shard less": (
         only("model.safetensors.index.json", INDEX),
-        "shards named there but absent: model-00001-of-00002.safetensors. Fetch them",
+        "missing shards: model-00001-of-00002.safetensors. Download them",
     ),
-    "an index without shards": (only("model.safetensors.index.json", b"{}"), "absent: all"),
+    "an index without shards": (only("model.safetensors.index.json", b"{}"), "missing shards: all"),
     "an index that is no JSON": (only("model.safetensors.index.json", b"{"), "not valid JSON"),
     "Flax bytes cut off": (
         only(
@@ -530,18 +517,16 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another summary": (
         edit_config(model_type="electra", summary_type="mean"),
-        "summary_type is 'mean'; flaxbert has 'first' alone",
+        "summary_type is 'mean'; flaxbert only supports 'first'",
     ),
-    "float8": (quantised, "encoder.layer.1.intermediate.dense.weight is F8_E4M3"),
+    "float8": (quantized, "encoder.layer.1.intermediate.dense.weight is F8_E4M3"),
     "a decoder": (edit_config(is_decoder=True), "config.json: is_decoder is true"),
     "half of a translator": (edit_config(add_cross_attention=True), "add_cross_attention is true"),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_checkpoint_is_one_clear_error(
-    case: str, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_bad_checkpoint_raises_one_clear_error(case: str, checkpoint: Path, tmp_path: Path) -> None:
     spoil, message = DAMAGED[case]
     directory = copied(checkpoint, tmp_path)
     spoil(directory)

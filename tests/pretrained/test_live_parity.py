@@ -1,4 +1,4 @@
-"""Exports load in PyTorch and compute the same there. Needs torch: run with `-m slow`."""
+"""Exports loaded in PyTorch compute the same. Needs torch; run with `-m slow`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tolerance import assert_close
 
-from flaxbert.config import Config, DataConfig, ModelConfig
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.config import DataConfig, ModelConfig
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
 
 pytestmark = pytest.mark.slow
 
-# Task, its options, the class in transformers, and {our output: theirs}.
+# Task, its options, the transformers class, and {output: its name in transformers}.
 HEADS: dict[str, tuple[str, dict[str, Any], str, dict[str, str]]] = {
     "classification": (
         "classification",
@@ -56,26 +56,25 @@ HEADS: dict[str, tuple[str, dict[str, Any], str, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_an_export_gives_the_same_logits_in_transformers(
+def test_export_gives_equal_logits_in_transformers(
     head: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     torch = pytest.importorskip("torch")
     import transformers
 
     task, options, class_name, names = HEADS[head]
-    config = Config(
-        task=task,
-        model=ModelConfig(init=str(checkpoint)),
-        data=DataConfig(max_length=32, overlap=8),
-        options=TASKS[task].options_type(**options),
+    pipeline = Pipeline.build(
+        task,
+        ModelConfig(init=str(checkpoint)),
+        DataConfig(max_length=32, overlap=8),
+        TASKS[task].options_type(**options),
     )
-    setup = prepare(config, str(checkpoint), None)
-    params = setup.load_params()
-    # A new head is initialised near zero, where every logit is about the same.
-    chance = np.random.default_rng(0)
-    spread = jax.tree.map(lambda x: chance.normal(x, 0.5).astype(np.float32), params["head"])
+    params = pipeline.load_params()
+    # A new head is initialized close to zero, where all logits are about equal.
+    rng = np.random.default_rng(0)
+    spread = jax.tree.map(lambda x: rng.normal(x, 0.5).astype(np.float32), params["head"])
     params = params | {"head": spread}
-    setup.export(params, tmp_path / "export")
+    pipeline.export(params, tmp_path / "export")
 
     theirs, report = getattr(transformers, class_name).from_pretrained(
         tmp_path / "export", output_loading_info=True
@@ -90,14 +89,14 @@ def test_an_export_gives_the_same_logits_in_transformers(
         inputs = {name: x[None] for name, x in inputs.items()}
     with torch.no_grad():
         outputs = theirs.eval()(**inputs)
-    ours = setup.model(params, dict(batch))
-    real = batch.extra["attention_mask"] == 1
+    ours = pipeline.model(params, dict(batch))
+    real = batch["attention_mask"] == 1
     assert not real.all()
     for name, other in names.items():
         a, b = np.asarray(ours[name]), outputs[other].numpy()
-        if name == "mlm_logits":  # without `masked`, every place is scored, in order
+        if name == "mlm_logits":  # without `masked`, all positions are scored in order
             assert np.array_equal(ours["masked_positions"], [np.arange(real.shape[1])] * 2)
-        if a.shape[:2] == real.shape:  # one a token
+        if a.shape[:2] == real.shape:  # one per token
             a, b = a[real], b[real]
         a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, a.shape[-1])
         assert np.ptp(b) > 0.1

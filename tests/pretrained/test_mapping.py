@@ -1,4 +1,4 @@
-"""Weights: strict loading with one full report, the name table, and where models come from."""
+"""Weights: strict loading with one complete report, the table of names, and sources of models."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import flaxbert
-from flaxbert.config import Config, DataConfig, ModelConfig
+from flaxbert.config import DataConfig, ModelConfig
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.families import FAMILIES, read_config
@@ -28,7 +28,7 @@ from flaxbert.models.heads import (
     SpanHead,
 )
 from flaxbert.models.model import Model
-from flaxbert.pipeline.pipeline import Pipeline, prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.source import resolve
 from flaxbert.tasks import TASKS
@@ -81,7 +81,7 @@ ARCHITECTURES = {
 
 @pytest.fixture(scope="module")
 def stored(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One checkpoint a head, written tensor by tensor under transformers' names."""
+    """Write one checkpoint per head, tensor by tensor under the names of transformers."""
     root = tmp_path_factory.mktemp("heads")
     chance = np.random.default_rng(0)
     for head, shapes in NEW_TENSORS.items():
@@ -104,7 +104,7 @@ def make_model(directory: Path, head: MakeHead) -> Model:
 
 
 def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Path:
-    """A copy of a checkpoint with its tensors changed in place by `edit`."""
+    """Copy a checkpoint with its tensors changed in place by `edit`."""
     shutil.copytree(source, directory)
     file = directory / "model.safetensors"
     tensors = load_file(file)
@@ -114,7 +114,7 @@ def edited(source: Path, directory: Path, edit: Callable[[Tensors], None]) -> Pa
 
 
 def configured(source: Path, directory: Path, **changes: object) -> Path:
-    """A copy of a checkpoint with its config.json changed."""
+    """Copy a checkpoint with changes in its config.json."""
     shutil.copytree(source, directory)
     config = formats.read_json(directory / "config.json") | changes
     (directory / "config.json").write_text(json.dumps(config))
@@ -133,18 +133,18 @@ def assert_equal(a: mapping.Params, b: mapping.Params) -> None:
     assert all(np.array_equal(flat_a[path], flat_b[path]) for path in flat_a)
 
 
-# --- the table ---------------------------------------------------------------------------------
+# --- the table of names ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_no_two_modules_of_a_family_have_one_name(model_type: str) -> None:
+def test_module_names_of_a_family_are_unique(model_type: str) -> None:
     family = FAMILIES[model_type]
     for modules in (family.encoder_names, *family.heads.values()):
         assert len(set(modules.values())) == len(modules)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_parameter_has_one_name(head: str) -> None:
+def test_parameter_names_are_unique(head: str) -> None:
     model = Model.create(BertConfig(**SIZES, vocab_size=WORDS), HEADS[head])  # type: ignore[arg-type]
     names = mapping.hf_names(model)
     assert names.keys() == mapping.flatten(model.shapes).keys()
@@ -168,7 +168,7 @@ def test_save_then_load_is_the_identity(head: str, stored: dict[str, Path], tmp_
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_dense_weights_are_stored_transposed_and_embeddings_are_not(
+def test_kernels_are_stored_transposed_and_embeddings_are_not(
     stored: dict[str, Path],
 ) -> None:
     params, _ = mapping.load(make_model(stored["span"], SpanHead), stored["span"], seed=0)
@@ -178,15 +178,17 @@ def test_dense_weights_are_stored_transposed_and_embeddings_are_not(
     assert np.array_equal(flat["encoder/embeddings/word/embedding"], tensors[name])
 
 
-def test_the_bare_encoder_is_stored_without_prefix(stored: dict[str, Path]) -> None:
+def test_bare_encoder_is_stored_without_prefix(stored: dict[str, Path]) -> None:
     names = load_file(stored["bare"] / "model.safetensors").keys()
     assert {name.split(".")[0] for name in names} == {"embeddings", "encoder", "pooler"}
 
 
-# --- spellings ---------------------------------------------------------------------------------
+# --- alternative names -------------------------------------------------------------------------
 
 
-def test_old_spellings_and_buffers_load_the_same(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_old_names_and_buffers_load_equal_parameters(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
     def respell(tensors: Tensors) -> None:
         for name in list(tensors):
             old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
@@ -201,7 +203,7 @@ def test_old_spellings_and_buffers_load_the_same(stored: dict[str, Path], tmp_pa
     assert_equal(params, mapping.load(model, stored["bare"], seed=0)[0])
 
 
-def test_a_tensor_under_two_spellings_is_an_error(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_tensor_under_two_spellings_raises(stored: dict[str, Path], tmp_path: Path) -> None:
     def double(tensors: Tensors) -> None:
         tensors["embeddings.LayerNorm.gamma"] = tensors["embeddings.LayerNorm.weight"]
 
@@ -210,7 +212,7 @@ def test_a_tensor_under_two_spellings_is_an_error(stored: dict[str, Path], tmp_p
 
 
 def wrapped(prefix: str, *, middle: str = "", odd: int = 0) -> Callable[[Tensors], None]:
-    """Names as wrappers of a model write them, and some that are not the model's."""
+    """Rename tensors as wrappers of a model do, and add some that are not the model's."""
 
     def rename(tensors: Tensors) -> None:
         for name in list(tensors):
@@ -235,7 +237,7 @@ def wrapped(prefix: str, *, middle: str = "", odd: int = 0) -> Callable[[Tensors
     ],
 )
 @pytest.mark.parametrize("head", ["bare", "span"])
-def test_parts_of_names_that_wrappers_add_are_removed_and_reported_once(
+def test_wrapper_name_parts_are_removed_and_logged_once(
     head: str,
     edit: Callable[[Tensors], None],
     stored: dict[str, Path],
@@ -251,7 +253,7 @@ def test_parts_of_names_that_wrappers_add_are_removed_and_reported_once(
     assert "removed the name parts that a wrapper added from" in caplog.text
 
 
-def test_names_without_wrapper_are_left_as_they_are(
+def test_names_without_wrapper_are_unchanged(
     stored: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "flaxbert"):
@@ -260,7 +262,7 @@ def test_names_without_wrapper_are_left_as_they_are(
     assert not caplog.records
 
 
-def test_a_tensor_next_to_the_wrapped_model_is_the_only_problem(
+def test_tensor_outside_the_wrapped_model_is_the_only_problem(
     stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = edited(stored["span"], tmp_path / "lightning", wrapped("model.", odd=1))
@@ -269,7 +271,7 @@ def test_a_tensor_next_to_the_wrapped_model_is_the_only_problem(
     assert "delete these from the file if they are not the model's" in message
 
 
-def test_problems_with_one_cause_are_one_line(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_many_problems_of_one_kind_are_one_line(stored: dict[str, Path], tmp_path: Path) -> None:
     def rename(tensors: Tensors) -> None:
         for number, name in enumerate(list(tensors)):
             tensors[f"layer{number}.weight"] = tensors.pop(name)
@@ -281,10 +283,10 @@ def test_problems_with_one_cause_are_one_line(stored: dict[str, Path], tmp_path:
     assert all(line.endswith("more") and len(line) < 400 for line in lines[1:])
 
 
-# --- what is wrong -----------------------------------------------------------------------------
+# --- problems ----------------------------------------------------------------------------------
 
 
-def test_all_problems_stand_in_one_report(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_all_problems_are_in_one_message(stored: dict[str, Path], tmp_path: Path) -> None:
     def spoil(tensors: Tensors) -> None:
         del tensors["embeddings.position_embeddings.weight"]
         tensors["embeddings.rotary.weight"] = np.zeros((2, 3), np.float32)
@@ -297,16 +299,14 @@ def test_all_problems_stand_in_one_report(stored: dict[str, Path], tmp_path: Pat
     for part in (
         "missing: bert.embeddings.position_embeddings.weight [64, 24]",
         "unexpected: embeddings.rotary.weight [2, 3]",
-        # Shapes as in the file, [out, in], although ours are transposed.
+        # Shapes are those of the file, [O, I]; ours are transposed.
         "mis-shaped: encoder.layer.0.intermediate.dense.weight is [24, 40], the model has [40, 24]",
         "not floating point: embeddings.LayerNorm.bias is int32",
     ):
         assert f"\n  {part}" in message
 
 
-def test_a_layer_more_than_the_config_has_is_an_error(
-    stored: dict[str, Path], tmp_path: Path
-) -> None:
+def test_surplus_layer_raises(stored: dict[str, Path], tmp_path: Path) -> None:
     def add_layer(tensors: Tensors) -> None:
         for name in [name for name in tensors if name.startswith("encoder.layer.1.")]:
             tensors[name.replace("layer.1.", "layer.2.")] = tensors[name].copy()
@@ -316,7 +316,7 @@ def test_a_layer_more_than_the_config_has_is_an_error(
     assert message.count("unexpected: encoder.layer.2.") == 16
 
 
-def test_a_layer_fewer_is_an_error(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_missing_layer_raises(stored: dict[str, Path], tmp_path: Path) -> None:
     def drop_layer(tensors: Tensors) -> None:
         for name in [name for name in tensors if name.startswith("encoder.layer.1.")]:
             del tensors[name]
@@ -328,7 +328,7 @@ def test_a_layer_fewer_is_an_error(stored: dict[str, Path], tmp_path: Path) -> N
 # --- output layers -----------------------------------------------------------------------------
 
 
-def test_a_new_output_layer_is_named_and_follows_the_seed(stored: dict[str, Path]) -> None:
+def test_new_output_layer_is_reported_and_depends_on_the_seed(stored: dict[str, Path]) -> None:
     model = make_model(stored["bare"], SpanHead)
     params, report = mapping.load(model, stored["bare"], seed=0)
     assert report.fresh == ("qa_outputs.bias", "qa_outputs.weight")
@@ -344,12 +344,12 @@ def test_a_new_output_layer_is_named_and_follows_the_seed(stored: dict[str, Path
     )
 
 
-def test_a_checkpoint_with_pooler_lends_it_to_a_new_classifier(stored: dict[str, Path]) -> None:
+def test_new_classifier_uses_the_pooler_of_the_checkpoint(stored: dict[str, Path]) -> None:
     _, report = mapping.load(make_model(stored["bare"], classifier(3)), stored["bare"], seed=0)
     assert report.fresh == ("classifier.bias", "classifier.weight")
 
 
-def test_without_pooler_it_is_part_of_the_new_output_layer(stored: dict[str, Path]) -> None:
+def test_missing_pooler_is_part_of_the_new_output_layer(stored: dict[str, Path]) -> None:
     _, report = mapping.load(make_model(stored["span"], classifier(3)), stored["span"], seed=0)
     assert set(report.fresh) == {
         "classifier.bias", "classifier.weight", "bert.pooler.dense.bias", "bert.pooler.dense.weight"
@@ -360,9 +360,7 @@ def test_without_pooler_it_is_part_of_the_new_output_layer(stored: dict[str, Pat
 @pytest.mark.parametrize(
     "name", ["classifier.bias", "classifier.weight", "bert.pooler.dense.weight"]
 )
-def test_half_an_output_layer_is_an_error(
-    name: str, stored: dict[str, Path], tmp_path: Path
-) -> None:
+def test_incomplete_output_layer_raises(name: str, stored: dict[str, Path], tmp_path: Path) -> None:
     directory = edited(stored["classes"], tmp_path / "half", lambda tensors: tensors.pop(name))
     assert f"missing: {name}" in refusal(directory, classifier(3))
 
@@ -378,7 +376,9 @@ def test_output_layers_of_other_tasks_are_unused(stored: dict[str, Path], tmp_pa
     assert report.fresh == ()
 
 
-def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[str, Path]) -> None:
+def test_classifier_of_other_labels_is_replaced_only_with_reinit_head(
+    stored: dict[str, Path],
+) -> None:
     message = refusal(stored["classes"], classifier(5))
     assert "mis-shaped: classifier.weight is [3, 24], the model has [5, 24]" in message
     assert "--config.model.reinit_head=true" in message
@@ -392,34 +392,34 @@ def test_a_classifier_for_other_labels_is_replaced_only_on_request(stored: dict[
 # --- another task's output layer ---------------------------------------------------------------
 
 
-def setup_of(directory: Path, task: str, *, labels: bool = True) -> Pipeline:
+def make_pipeline(directory: Path, task: str, *, labels: bool = True) -> Pipeline:
     options = TASKS[task].options_type(**({"labels": ("a", "b", "c")} if labels else {}))
     data = DataConfig(max_length=32, overlap=8)
     model = ModelConfig(init=str(directory))
-    return prepare(Config(task=task, model=model, data=data, options=options), str(directory), None)
+    return Pipeline.build(task, model, data, options)
 
 
-def test_an_output_layer_of_another_task_is_left_out_and_not_evaluated(
+def test_output_layer_of_another_task_is_replaced_and_not_evaluated(
     stored: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Names and shapes are those of a layer that scores words.
+    # Names and shapes are those of a layer that scores tokens.
     directory = edited(stored["classes"], tmp_path / "texts", lambda tensors: None)
-    setup = setup_of(directory, "token_classification")
+    pipeline = make_pipeline(directory, "token_classification")
     with pytest.raises(WeightsError, match=r"BertForSequenceClassification, whose .*=token_class"):
-        setup.load_params(trained=True)
+        pipeline.load_params(trained=True)
     with caplog.at_level("INFO", "flaxbert"):
-        params = setup.load_params()
+        params = pipeline.load_params()
     assert "the output layer of BertForSequenceClassification is another task's" in caplog.text
     assert "initialized from the seed: classifier.bias, classifier.weight" in caplog.text
     assert not params["head"]["classifier"]["bias"].any()
 
 
 @pytest.mark.parametrize("named", [["BertForSequenceClassification"], ["BertForCats"], None])
-def test_an_output_layer_of_the_task_is_taken(
+def test_output_layer_of_the_same_task_is_loaded(
     named: list[str] | None, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = configured(stored["classes"], tmp_path / "texts", architectures=named)
-    params = setup_of(directory, "classification").load_params(trained=True)
+    params = make_pipeline(directory, "classification").load_params(trained=True)
     tensors = load_file(directory / "model.safetensors")
     assert np.array_equal(params["head"]["classifier"]["bias"], tensors["classifier.bias"])
 
@@ -436,18 +436,18 @@ def test_an_output_layer_of_the_task_is_taken(
         (None, "classification", None),
     ],
 )
-def test_the_problem_type_of_another_task_is_not_evaluated(
+def test_problem_type_of_another_task_is_not_evaluated(
     problem: str | None, task: str, use: str | None, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = configured(stored["classes"], tmp_path / "texts", problem_type=problem)
     if use is None:
-        setup_of(directory, task)
+        make_pipeline(directory, task)
     else:
         with pytest.raises(WeightsError, match=rf"{problem}.*use --config\.task={use}\."):
-            setup_of(directory, task, labels=task != "regression")
+            make_pipeline(directory, task, labels=task != "regression")
 
 
-# --- pre-training: the decoder is the table of words -------------------------------------------
+# --- pre-training: the decoder is the word-embedding table -------------------------------------
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
@@ -455,7 +455,7 @@ BIAS = "cls.predictions.bias"
 
 
 def store_again(tensors: Tensors) -> None:
-    """As older versions of transformers did."""
+    """Store a second copy of a tensor, as older versions of transformers did."""
     tensors[DECODER], tensors[DECODER_BIAS] = tensors[EMBEDDING].copy(), tensors[BIAS].copy()
 
 
@@ -464,7 +464,7 @@ def loaded(directory: Path, head: MakeHead) -> tuple[mapping.Params, mapping.Loa
 
 
 @pytest.mark.parametrize("head", ["pretraining", "words"])
-def test_a_decoder_stored_again_loads_the_same(
+def test_tied_decoder_copy_loads_equal_parameters(
     head: str, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = edited(stored[head], tmp_path / "again", store_again)
@@ -477,19 +477,19 @@ def test_a_decoder_stored_again_loads_the_same(
 @pytest.mark.parametrize(
     ("name", "original"), [(DECODER, EMBEDDING), (DECODER_BIAS, BIAS)], ids=["weight", "bias"]
 )
-def test_a_decoder_that_is_not_the_table_of_words_is_refused(
+def test_decoder_that_differs_from_word_embeddings_raises(
     name: str, original: str, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     def untie(tensors: Tensors) -> None:
         store_again(tensors)
-        tensors[name][-1] += 1e-3  # the last word's alone
+        tensors[name][-1] += 1e-3  # only the last word's
 
     message = refusal(edited(stored["pretraining"], tmp_path / "untied", untie), pretraining)
     assert ": 1 problems" in message
     assert f"not tied: {name} differs from {original}" in message
 
 
-def test_a_decoder_of_another_size_is_refused(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_mis_shaped_decoder_raises(stored: dict[str, Path], tmp_path: Path) -> None:
     def lengthen(tensors: Tensors) -> None:
         tensors[DECODER] = np.concatenate([tensors[EMBEDDING], np.zeros((1, WIDTH), np.float32)])
 
@@ -502,7 +502,7 @@ def only_under_the_second_name(tensors: Tensors) -> None:
     tensors[DECODER_BIAS] = tensors.pop(BIAS)
 
 
-def test_a_bias_stored_under_the_decoders_name_alone_is_taken(
+def test_bias_stored_only_as_decoder_bias_is_loaded(
     stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = edited(stored["pretraining"], tmp_path / "renamed", only_under_the_second_name)
@@ -512,9 +512,7 @@ def test_a_bias_stored_under_the_decoders_name_alone_is_taken(
     assert_equal(params, loaded(stored["pretraining"], pretraining)[0])
 
 
-def test_a_bias_of_another_size_under_the_decoders_name_is_refused(
-    stored: dict[str, Path], tmp_path: Path
-) -> None:
+def test_mis_shaped_decoder_bias_raises(stored: dict[str, Path], tmp_path: Path) -> None:
     def shorten(tensors: Tensors) -> None:
         only_under_the_second_name(tensors)
         tensors[DECODER_BIAS] = tensors[DECODER_BIAS][:-1].copy()
@@ -524,9 +522,7 @@ def test_a_bias_of_another_size_under_the_decoders_name_is_refused(
 
 
 @pytest.mark.parametrize("head", ["pretraining", "words"])
-def test_the_decoder_is_not_stored_again(
-    head: str, stored: dict[str, Path], tmp_path: Path
-) -> None:
+def test_tied_decoder_is_not_saved(head: str, stored: dict[str, Path], tmp_path: Path) -> None:
     model = make_model(stored[head], HEADS[head])
     params, _ = mapping.load(model, stored[head], seed=0)
     mapping.save(model, params, tmp_path)
@@ -537,7 +533,7 @@ def test_the_decoder_is_not_stored_again(
 @pytest.mark.parametrize(
     ("head", "tensors"), [("pretraining", WORD_TENSORS | NEXT_TENSORS), ("words", WORD_TENSORS)]
 )
-def test_words_to_guess_over_a_bare_encoder_are_a_new_output_layer(
+def test_mlm_head_on_a_bare_encoder_is_new(
     head: str, tensors: dict[str, tuple[int, ...]], stored: dict[str, Path]
 ) -> None:
     params, report = loaded(stored["bare"], HEADS[head])
@@ -549,7 +545,7 @@ def test_words_to_guess_over_a_bare_encoder_are_a_new_output_layer(
     assert not params["head"]["word_bias"].any()
 
 
-def test_the_next_sentence_is_new_where_only_words_were_guessed(stored: dict[str, Path]) -> None:
+def test_next_sentence_head_on_an_mlm_checkpoint_is_new(stored: dict[str, Path]) -> None:
     _, report = loaded(stored["words"], pretraining)
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
     assert set(report.fresh) == NEXT_TENSORS.keys() | pooler
@@ -568,7 +564,7 @@ TRANSFORM = "cls.predictions.transform."
         [f"{TRANSFORM}LayerNorm.weight", f"{TRANSFORM}LayerNorm.bias"],
     ],
 )
-def test_part_of_the_layer_that_guesses_words_is_an_error(
+def test_incomplete_mlm_head_raises(
     absent: list[str], stored: dict[str, Path], tmp_path: Path
 ) -> None:
     def drop(tensors: Tensors) -> None:
@@ -579,7 +575,7 @@ def test_part_of_the_layer_that_guesses_words_is_an_error(
     assert all(f"missing: {name}" in message for name in absent)
 
 
-def test_a_new_output_layer_on_request_leaves_the_stored_decoder_unused(
+def test_reinit_head_leaves_the_stored_decoder_unused(
     stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = edited(stored["pretraining"], tmp_path / "renewed", store_again)
@@ -591,24 +587,23 @@ def test_a_new_output_layer_on_request_leaves_the_stored_decoder_unused(
 
 
 @pytest.mark.parametrize("next_sentence", [True, False])
-def test_an_export_of_pre_training_loads_strictly_again(
+def test_pre_training_export_loads_completely(
     next_sentence: bool, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     source = stored["pretraining"]
     task = TASKS["pretraining"]
-    config = Config(
-        task="pretraining",
-        model=ModelConfig(init=str(source)),
-        data=DataConfig(max_length=32, overlap=8),
-        options=task.options_type(next_sentence=next_sentence),
+    pipeline = Pipeline.build(
+        "pretraining",
+        ModelConfig(init=str(source)),
+        DataConfig(max_length=32, overlap=8),
+        task.options_type(next_sentence=next_sentence),
     )
-    setup = prepare(config, str(source), None)
-    params = setup.load_params()
-    setup.export(params, tmp_path / "export")
-    again, report = mapping.load(setup.model, tmp_path / "export", seed=1)
+    params = pipeline.load_params()
+    pipeline.export(params, tmp_path / "export")
+    again, report = mapping.load(pipeline.model, tmp_path / "export", seed=1)
     assert report.fresh == report.unused == ()
     assert_equal(params, again)
-    # And without knowing what it is: config.json says so.
+    # And with the head that config.json names.
     model, third = flaxbert.from_pretrained(str(tmp_path / "export"))
     assert model.architecture == ("BertForPreTraining" if next_sentence else "BertForMaskedLM")
     assert_equal(params, third)
@@ -618,7 +613,7 @@ def test_an_export_of_pre_training_loads_strictly_again(
 
 
 def shard(source: Path, directory: Path) -> Path:
-    """Split a checkpoint in two files and an index, as transformers stores large models."""
+    """Split a checkpoint into two files and an index, as transformers stores large models."""
     shutil.copytree(source, directory)
     tensors = load_file(directory / "model.safetensors")
     (directory / "model.safetensors").unlink()
@@ -639,40 +634,39 @@ def test_shards_equal_the_single_file(stored: dict[str, Path], tmp_path: Path) -
     assert_equal(params, mapping.load(model, stored["span"], seed=0)[0])
 
 
-def test_a_file_of_all_tensors_counts_before_shards(
-    stored: dict[str, Path], tmp_path: Path
-) -> None:
+def test_single_file_has_precedence_over_shards(stored: dict[str, Path], tmp_path: Path) -> None:
     directory = shard(stored["span"], tmp_path / "shards")
     shutil.copy(stored["span"] / "model.safetensors", directory)
     assert formats.detect(directory)[1] == [directory / "model.safetensors"]
 
 
-def test_an_absent_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_missing_shard_is_named(stored: dict[str, Path], tmp_path: Path) -> None:
     directory = shard(stored["span"], tmp_path / "shards")
     (directory / "model-00002-of-00002.safetensors").unlink()
-    assert "absent: model-00002-of-00002.safetensors. Fetch" in refusal(directory, SpanHead)
+    missing = "missing shards: model-00002-of-00002.safetensors. Download"
+    assert missing in refusal(directory, SpanHead)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_a_cut_off_file_is_an_error(keep: int, stored: dict[str, Path], tmp_path: Path) -> None:
+def test_truncated_file_raises(keep: int, stored: dict[str, Path], tmp_path: Path) -> None:
     directory = edited(stored["bare"], tmp_path / "cut", lambda tensors: None)
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     assert f"{file}: not a readable safetensors file" in refusal(directory, PoolerHead)
 
 
-def test_a_checkpoint_in_another_format_says_which_are_read(
+def test_unsupported_format_names_the_supported_ones(
     stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = edited(stored["bare"], tmp_path / "torch", lambda tensors: None)
     (directory / "model.safetensors").rename(directory / "model.onnx")
     message = refusal(directory, PoolerHead)
     assert "no weights (model.safetensors, pytorch_model.bin, flax_model.msgpack" in message
-    assert "model.onnx holds weights for ONNX Runtime" in message
+    assert "model.onnx contains weights for ONNX Runtime" in message
     assert "Files there: config.json, model.onnx" in message
 
 
-def test_a_bfloat16_file_is_read(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_bfloat16_file_loads(stored: dict[str, Path], tmp_path: Path) -> None:
     def halve(tensors: Tensors) -> None:
         for name, array in tensors.items():
             tensors[name] = array.astype(jax.numpy.bfloat16)
@@ -705,7 +699,7 @@ def test_a_bfloat16_file_is_read(stored: dict[str, Path], tmp_path: Path) -> Non
         ),
     ],
 )
-def test_a_bad_config_json_is_an_error(
+def test_bad_config_json_raises(
     content: str | None, part: str, stored: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = tmp_path / "model"
@@ -718,7 +712,7 @@ def test_a_bad_config_json_is_an_error(
     assert part in str(caught.value)
 
 
-def test_a_checkpoint_without_the_layer_its_config_names_is_an_error(
+def test_checkpoint_without_the_head_in_its_config_raises(
     stored: dict[str, Path], tmp_path: Path
 ) -> None:
     def drop(tensors: Tensors) -> None:
@@ -729,20 +723,22 @@ def test_a_checkpoint_without_the_layer_its_config_names_is_an_error(
         flaxbert.from_pretrained(str(directory))
 
 
-# --- where models come from --------------------------------------------------------------------
+# --- sources of models -------------------------------------------------------------------------
 
 
-def test_a_directory_with_a_model_is_taken(stored: dict[str, Path]) -> None:
+def test_resolve_returns_a_model_directory(stored: dict[str, Path]) -> None:
     assert resolve(str(stored["bare"])) == stored["bare"]
 
 
-def test_of_a_finished_run_its_export_is_taken(stored: dict[str, Path], tmp_path: Path) -> None:
+def test_resolve_returns_the_export_of_a_finished_run(
+    stored: dict[str, Path], tmp_path: Path
+) -> None:
     shutil.copytree(stored["bare"], tmp_path / "export")
     (tmp_path / "checkpoints").mkdir()
     assert resolve(str(tmp_path)) == tmp_path / "export"
 
 
-def test_a_package_that_carries_a_model_is_taken(
+def test_resolve_returns_the_model_of_a_package(
     stored: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "tiny_bert_for_test"
@@ -762,22 +758,22 @@ def test_a_package_that_carries_a_model_is_taken(
         ("/absent/model", ["model.init='/absent/model': no such directory"]),
         ("runs/squad/export", ["model.init='runs/squad/export': no such directory"]),
         ("", ["model.init='': no such directory"]),
-        ("two words", ["no such directory, and no hub id", "--config.model.init=DIR"]),
+        ("two words", ["no such directory, and not a hub id", "--config.model.init=DIR"]),
     ],
 )
-def test_a_model_that_does_not_exist_is_named(init: str, parts: list[str]) -> None:
+def test_missing_model_is_named(init: str, parts: list[str]) -> None:
     with pytest.raises(WeightsError) as caught:
         resolve(init)
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
-def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
+def test_unfinished_run_raises(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(WeightsError, match="a run that has not finished"):
         resolve(str(tmp_path))
 
 
-def test_a_directory_without_config_is_no_model(tmp_path: Path) -> None:
+def test_directory_without_config_raises(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not a model directory"):
         resolve(str(tmp_path))
 
@@ -791,7 +787,7 @@ CONFIG = b'{"model_type": "bert"}'
     [
         (
             {"adapter_config.json": json.dumps(PEFT).encode(), "adapter_model.safetensors": b"x"},
-            ["a LoRA adapter of google-bert/bert-base-uncased, not a whole model; merge it"],
+            ["a LoRA adapter of google-bert/bert-base-uncased, not a complete model; merge it"],
         ),
         (
             {
@@ -799,41 +795,47 @@ CONFIG = b'{"model_type": "bert"}'
                     PEFT | {"peft_type": "IA3", "modules_to_save": ["classifier"]}
                 ).encode()
             },
-            ["an adapter (IA3) of google-bert", "with trained layers besides (classifier)"],
+            ["an adapter (IA3) of google-bert", "with other trained layers (classifier)"],
         ),
-        ({"adapter_config.json": b"{"}, ["an adapter (of an unknown type) of a model"]),
+        ({"adapter_config.json": b"{"}, ["an adapter (of unknown type) of an unknown model"]),
         (
             {
                 f"checkpoint-{step}/{name}": CONFIG
                 for step in (500, 1500, 1000)
                 for name in ("config.json", "model.safetensors", "optimizer.pt")
             },
-            ["a directory below (there are 3 such directories); use ", "checkpoint-1500"],
+            ["the model is in a subdirectory (3 of them have one); use ", "checkpoint-1500"],
         ),
         (
             {"modules.json": b"[]"}
             | {f"0_Transformer/{name}": CONFIG for name in ("config.json", "pytorch_model.bin")},
-            ["the model is in a directory below; use ", "0_Transformer"],
+            ["the model is in a subdirectory; use ", "0_Transformer"],
         ),
-        ({"model.Q8_0.gguf": b"GGUF"}, ["model.Q8_0.gguf holds weights for llama.cpp (GGUF)"]),
-        ({"onnx/model.onnx": b"x"}, ["onnx/model.onnx holds weights for ONNX Runtime"]),
-        ({"openvino_model.xml": b"x"}, ["openvino_model.xml holds weights for OpenVINO"]),
+        ({"model.Q8_0.gguf": b"GGUF"}, ["model.Q8_0.gguf contains weights for llama.cpp (GGUF)"]),
+        ({"onnx/model.onnx": b"x"}, ["onnx/model.onnx contains weights for ONNX Runtime"]),
+        ({"openvino_model.xml": b"x"}, ["openvino_model.xml contains weights for OpenVINO"]),
         ({"tf_model.h5": b"x"}, ["weights of transformers' TensorFlow classes"]),
         (
             {"zero_to_fp32.py": b"", "global_step500/x.pt": b"x"},
-            ["DeepSpeed's, in parts", "zero_to_fp32.py"],
+            ["the weights are partitioned by DeepSpeed", "zero_to_fp32.py"],
         ),
-        ({"pytorch_model_fsdp_0/x": b"x"}, ["FSDP's parts", "accelerate merge-weights"]),
+        (
+            {"pytorch_model_fsdp_0/x": b"x"},
+            ["the weights are partitioned by FSDP", "accelerate merge-weights"],
+        ),
         (
             {"model-00001-of-00002.safetensors": b"x", "model-00002-of-00002.safetensors": b"x"},
-            ["2 shards such as model-00001-of-00002", "no model.safetensors.index.json; fetch it"],
+            [
+                "2 shards such as model-00001-of-00002",
+                "no model.safetensors.index.json; download it",
+            ],
         ),
-        ({"epoch=3.ckpt": b"x"}, ["if epoch=3.ckpt holds", "rename it to pytorch_model.bin"]),
+        ({"epoch=3.ckpt": b"x"}, ["if epoch=3.ckpt contains", "rename it to pytorch_model.bin"]),
         ({"optimizer.pt": b"x", "training_args.bin": b"x"}, ["optimizer.pt"]),
     ],
 )
 @pytest.mark.parametrize("configured", [False, True])
-def test_a_directory_that_is_recognized_is_named_with_the_way_on(
+def test_recognized_directory_is_explained_with_a_remedy(
     configured: bool, files: dict[str, bytes], parts: list[str], tmp_path: Path
 ) -> None:
     files = files | ({"config.json": CONFIG} if configured else {})
@@ -846,17 +848,17 @@ def test_a_directory_that_is_recognized_is_named_with_the_way_on(
         assert part in str(caught.value)
 
 
-def test_an_adapter_next_to_the_weights_is_reported(
+def test_adapter_next_to_the_weights_is_logged(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = edited(checkpoint, tmp_path / "adapted", lambda tensors: None)
     (directory / "adapter_config.json").write_text(json.dumps(PEFT))
     mapping.load(make_model(directory, PoolerHead), directory, seed=0)
-    assert "holds an adapter too (adapter_config.json), which is left out" in caplog.text
+    assert "ignoring the adapter (adapter_config.json) next to the weights" in caplog.text
 
 
-@pytest.mark.parametrize("key", formats.NESTED)
-def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("key", formats.STATE_DICT_KEYS)
+def test_state_dict_under_a_key_of_a_training_loop_loads(key: str, monkeypatch: Any) -> None:
     class Tensor:
         def __init__(self) -> None:
             self.dtype = types.SimpleNamespace(is_floating_point=True, itemsize=4)
@@ -877,12 +879,12 @@ def test_tensors_under_a_training_loops_key_are_read(key: str, monkeypatch: Any)
 
 
 @pytest.mark.parametrize("init", ["package://tiny_bert", "{}"])
-def test_a_revision_of_what_is_not_on_the_hub_is_refused(init: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"only models of the hub .* leave revision 'v1' out"):
+def test_revision_without_hub_id_raises(init: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"only models of the hub .* remove revision 'v1'"):
         resolve(init.format(tmp_path), "v1")
 
 
-def test_without_network_a_hub_id_points_to_local_files() -> None:
+def test_unreachable_hub_points_to_local_files() -> None:
     with pytest.raises(HubError) as caught:
         resolve("nobody/absent-model")
     assert "nobody/absent-model" in str(caught.value)

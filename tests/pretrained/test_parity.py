@@ -1,8 +1,8 @@
-"""Equal to PyTorch: modules, gradients and training, against tests/golden/make_goldens.py.
+"""Modules, gradients and training equal PyTorch's; goldens: tests/golden/make_goldens.py.
 
-Tolerances are DESIGN's, fixed per kind: outputs 1e-5, gradients 1e-4, losses of training 1e-4.
-Places of padding are left out of every comparison: there transformers attends to the sequence, and
-flaxbert, whose rows may hold several sequences, to padding. Neither is ever read.
+Tolerances are fixed per kind: outputs 1e-5, gradients 1e-4, training losses 1e-4. Padding is left
+out of all comparisons: its tokens attend to the sequence in transformers, and to padding in
+flaxbert, whose rows may have several sequences. Neither result is ever used.
 """
 
 import dataclasses
@@ -26,7 +26,8 @@ from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.models.families import read_config
 from flaxbert.models.heads import MakeHead, PoolerHead, SpanHead
-from flaxbert.models.model import Model
+from flaxbert.models.model import Model, as_batch
+from flaxbert.pipeline.loader import Loader
 from flaxbert.pretrained import formats, mapping
 from flaxbert.runtime import sharding
 from flaxbert.tasks.base import Task
@@ -35,10 +36,10 @@ from flaxbert.tasks.multiple_choice import MultipleChoice
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.token_classification import TokenClassification
-from flaxbert.training import state
 from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import init_state
 from flaxbert.training.step import make_loss, make_train_step
-from flaxbert.types import Params
+from flaxbert.types import Batch, Params
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -47,7 +48,7 @@ TASKS: dict[str, Task] = {
     "question_answering": QuestionAnswering(DataConfig(), QuestionAnswering.options_type()),
 }
 TAGS = ("O", "B-X", "I-X")
-# Those whose output layers heads.npz has; their training differs from the others' in nothing.
+# Tasks whose output layers are in heads.npz; their training is that of the others.
 OTHERS: dict[str, Task] = {
     "token_classification": TokenClassification(
         DataConfig(), TokenClassification.options_type(), TAGS
@@ -59,7 +60,7 @@ OTHERS: dict[str, Task] = {
 
 
 def read(name: str) -> dict[str, np.ndarray]:
-    """A golden file's arrays."""
+    """Return the arrays of a golden file."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return dict(arrays)
 
@@ -67,10 +68,10 @@ def read(name: str) -> dict[str, np.ndarray]:
 def write_golden(
     directory: Path, rename: Callable[[str], str] = str, *, task: str | None = None
 ) -> Path:
-    """The golden model as a checkpoint directory, with the output layer of one of `OTHERS`."""
+    """Write the golden model as a checkpoint, with the output layer of one of `OTHERS`."""
     tensors = read("weights")
     (directory / "config.json").write_text(str(tensors.pop("config")))
-    # BertForMaskedLM has no layer of its own: it is BertForPreTraining without the next sentence.
+    # BertForMaskedLM is BertForPreTraining without next-sentence prediction.
     prefix = f"tensor/{'pretraining' if task == 'masked_lm' else task}/"
     own = {k.removeprefix(prefix): v for k, v in read("heads").items() if k.startswith(prefix)}
     assert bool(own) == (task in OTHERS)
@@ -82,7 +83,7 @@ def write_golden(
 
 
 def load(directory: Path, make_head: MakeHead, **runtime: Any) -> tuple[Model, Params]:
-    """Model and parameters, every one of them from the file."""
+    """Return the model and its parameters, all of them from the file."""
     hf_config = json.loads((directory / "config.json").read_text())
     model = Model.create(read_config(hf_config, **runtime), make_head)
     params, report = mapping.load(model, directory, seed=0)
@@ -92,13 +93,13 @@ def load(directory: Path, make_head: MakeHead, **runtime: Any) -> tuple[Model, P
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden model as a checkpoint directory."""
+    """Return the golden model as a checkpoint directory."""
     return write_golden(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture(scope="module")
 def golden_of(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The golden model with a task's output layer."""
+    """Return a function that gives the golden model with the output layer of a task."""
 
     @functools.cache
     def of(task: str) -> Path:
@@ -111,16 +112,16 @@ def golden_of(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 @pytest.fixture(scope="module")
 def ladder() -> dict[str, np.ndarray]:
-    """Inputs, and what transformers makes of them."""
+    """Return inputs and the outputs of transformers."""
     return read("ladder") | read("heads")
 
 
 def ids(ladder: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The model's inputs."""
+    """Return the inputs of the model."""
     return {name: ladder[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
 
-# Each rung as a function of (module, what the rung below it gives in transformers).
+# Each rung as a function of (module, outputs of the previous rung in transformers).
 def _embeddings(module: Any, g: Mapping[str, np.ndarray]) -> Any:
     places = np.broadcast_to(np.arange(g["input_ids"].shape[1]), g["input_ids"].shape)
     return module.encoder.embeddings(g["input_ids"], g["token_type_ids"], places, None)
@@ -141,7 +142,7 @@ RUNGS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_module_equals_transformers(rung: str, golden: Path, ladder: dict[str, np.ndarray]) -> None:
-    """Fed with transformers' own output of the module below, so that a wrong one fails alone."""
+    """Each module gets the output of transformers' previous one, so only a wrong module fails."""
     model, params = load(golden, PoolerHead)
     ours = RUNGS[rung](nnx.merge(model.graphdef, params), jax.tree.map(jnp.asarray, ladder))
     real = ladder["attention_mask"] == 1
@@ -168,7 +169,7 @@ PER_TOKEN = ("start_logits", "end_logits", "hidden_states", "token_logits", "mlm
 
 
 def in_place(outputs: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """Outputs with `mlm_logits` as [R, T, V]: NaN at places that were not scored."""
+    """Return outputs with `mlm_logits` as [R, T, V], NaN at positions that were not scored."""
     if "masked_positions" not in outputs:
         return dict(outputs)
     places, scores = np.asarray(outputs["masked_positions"]), np.asarray(outputs["mlm_logits"])
@@ -178,7 +179,7 @@ def in_place(outputs: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 
 def comparable(outputs: Mapping[str, Any], names: Mapping[str, str], mask: Any) -> dict[str, Any]:
-    """Outputs under the golden names: per token those of real tokens; per sequence [R, ...]."""
+    """Return outputs by their golden names, without padding and, per sequence, as [R, ...]."""
     arrays = {theirs: np.asarray(outputs[ours]) for ours, theirs in names.items()}
     return {
         name: a[mask == 1] if name in PER_TOKEN else a.reshape(len(a), -1)
@@ -189,7 +190,7 @@ def comparable(outputs: Mapping[str, Any], names: Mapping[str, str], mask: Any) 
 def assert_equal_outputs(
     outputs: Mapping[str, Any], names: Mapping[str, str], g: Mapping[str, np.ndarray]
 ) -> None:
-    """Wherever there is a real token, or in every sequence."""
+    """Compare outputs of real tokens, and of sequences."""
     mask = g["attention_mask"]
     ours = comparable(in_place(outputs, mask.shape[1]), names, mask)
     assert_close(ours, comparable(g, {name: name for name in names.values()}, mask))
@@ -199,13 +200,13 @@ def assert_equal_outputs(
 def test_head_equals_transformers(
     head: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
 ) -> None:
-    """Fed with transformers' last hidden state."""
+    """The input is the last hidden state of transformers."""
     make_head, names = HEADS[head]
     model, params = load(golden_of(head), make_head)
     module = nnx.merge(model.graphdef, params)
-    cls_position = {"cls_position": jnp.zeros((len(ladder["input_ids"]), 1), jnp.int32)}
+    batch = as_batch(ids(ladder))
     words = (module.encoder.embeddings.word,) if module.head.uses_word_embeddings else ()
-    outputs = module.head(jnp.asarray(ladder["layer_1"]), cls_position, None, *words)
+    outputs = module.head(jnp.asarray(ladder["layer_1"]), batch, None, *words)
     assert_equal_outputs(outputs, names, ladder)
 
 
@@ -213,7 +214,7 @@ def test_head_equals_transformers(
 def test_model_equals_transformers(
     head: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
 ) -> None:
-    """From ids to the last hidden state and the outputs."""
+    """The inputs are ids; hidden states and outputs are compared."""
     make_head, names = HEADS[head]
     model, params = load(golden_of(head), make_head)
     outputs = jax.jit(model.__call__)(params, ids(ladder))
@@ -221,23 +222,21 @@ def test_model_equals_transformers(
     assert_equal_outputs(outputs, names | {"hidden_states": "hidden_states"}, theirs)
 
 
-def test_words_at_masked_places_equal_transformers(
+def test_logits_at_masked_positions_equal_transformers(
     golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
 ) -> None:
-    """Told where they are, the head scores these and few more: 15 % of 11 places, and one."""
+    """Given `masked`, the head scores 15 % of the 11 positions and one more."""
     model, params = load(golden_of("pretraining"), OTHERS["pretraining"].make_head)
     outputs = jax.jit(model.__call__)(params, ids(ladder) | {"masked": ladder["masked"]})
     assert outputs["masked_positions"].shape == (5, 3)
-    assert max(ladder["masked"].sum(axis=1)) == 3  # no place to spare in one of the rows
+    assert max(ladder["masked"].sum(axis=1)) == 3  # one row uses all of them
     found = in_place(outputs, 11)["mlm_logits"]
     masked = ladder["masked"] == 1
     assert_close(found[masked], ladder["mlm_logits"][masked])
 
 
-def labelled_batch(
-    g: Mapping[str, np.ndarray], task: str = "classification"
-) -> dict[str, jax.Array]:
-    """One sequence a row, in the golden file's order, with a task's labels."""
+def labeled_batch(g: Mapping[str, np.ndarray], task: str = "classification") -> Batch:
+    """Return the golden sequences with the labels of a task, one in each row."""
     batch = {
         "input_ids": g["input_ids"],
         "token_type_ids": g["token_type_ids"],
@@ -250,12 +249,12 @@ def labelled_batch(
     elif task == "multiple_choice":
         sizes = np.bincount(g["question"])
         batch |= {"group": g["question"][:, None], "right": g["right"][:, None]}
-        batch.weight /= sizes[g["question"]][:, None]
+        batch["weight"] /= sizes[g["question"]][:, None]
     elif task in ("pretraining", "masked_lm"):
         batch |= {"masked": g["masked"], "label": g["word"], "follows": g["follows"][:, None]}
     else:
         batch |= {name: g[name][:, None] for name in ("label", "start", "end")}
-    return jax.tree.map(jnp.asarray, batch)
+    return as_batch(batch)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +263,7 @@ def labelled_batch(
 def test_gradients_equal_pytorch(
     task: str, golden_of: Callable[[str], Path], ladder: dict[str, np.ndarray]
 ) -> None:
-    """Of every parameter. Those that are zero in truth are rounding alone, so zero is asked for."""
+    """Compare all gradients; those that are mathematically zero are compared with zero."""
     learner = (TASKS | OTHERS)[task]
     model, params = load(golden_of(task), learner.make_head)
     loss = make_loss(model, learner)
@@ -272,15 +271,15 @@ def test_gradients_equal_pytorch(
     def mean(params: Params, batch: Any) -> jax.Array:
         return loss(params, batch, None)[0]
 
-    flat = mapping.flatten(jax.jit(jax.grad(mean))(params, labelled_batch(ladder, task)))
+    flat = mapping.flatten(jax.jit(jax.grad(mean))(params, labeled_batch(ladder, task)))
     ours = {
         name: flat[path].T if path.endswith("kernel") else flat[path]
         for path, name in mapping.hf_names(model).items()
     }
     prefix = f"gradient/{task}/"
     theirs = {k.removeprefix(prefix): v for k, v in ladder.items() if k.startswith(prefix)}
-    # Softmax ignores what is added to all scores: over keys the key bias, over places the span's,
-    # over choices that of their one score.
+    # Softmax ignores a constant added to all scores: the key bias, the bias of span scores over
+    # positions, and the bias of the one score over choices.
     ends = ("key.bias", "qa_outputs.bias")
     ends += ("classifier.bias",) if task == "multiple_choice" else ()
     zero = [name for name in theirs if name.endswith(ends)]
@@ -296,7 +295,7 @@ STEPS = 20
 
 
 def training_features(examples: Mapping[str, np.ndarray]) -> Features:
-    """The golden sequences without their padding."""
+    """Return the golden sequences without padding."""
     lengths = examples["attention_mask"].sum(axis=1)
     return Features.build(
         {
@@ -318,7 +317,7 @@ def training_features(examples: Mapping[str, np.ndarray]) -> Features:
 def test_training_losses_equal_pytorch(
     task: str, row_length: int, segments: int, devices: int, golden: Path
 ) -> None:
-    """AdamW, clipping, decay mask, schedule, smaller last batches: the losses of 20 steps."""
+    """20 steps test AdamW, clipping, decay mask, schedule and smaller last batches."""
     examples = read("training")
     model, params = load(golden, TASKS[task].make_head)
     mesh = sharding.make_mesh(jax.devices()[:devices])
@@ -329,7 +328,7 @@ def test_training_losses_equal_pytorch(
         segments=segments,
         data_parallelism=sharding.data_parallelism(mesh),
         steps=STEPS,
-        seed=None,  # the golden's order, the same each epoch
+        seed=None,  # the order of the golden file, the same each epoch
     )
     config = OptimConfig(
         learning_rate=float(examples["learning_rate"]),
@@ -337,22 +336,22 @@ def test_training_losses_equal_pytorch(
         eps=1e-8,
     )
     optimizer, _ = make_optimizer(config, total_steps=STEPS)
-    now = state.create(jax.tree.map(np.asarray, params), optimizer, mesh)
-    step = make_train_step(
-        model, TASKS[task], optimizer, now, mesh, accumulation_steps=1, seed=0, log_every=1
+    state = init_state(jax.tree.map(np.asarray, params), optimizer, mesh)
+    train_step = make_train_step(
+        model, TASKS[task], optimizer, state, mesh, accumulation_steps=1, seed=0, log_every=1
     )
     losses = []
-    for number in range(STEPS):
-        rows = batches.padded_rows(number)
-        now, sums = step(now, sharding.make_global_batch(rows, batches.build, mesh))
-        losses.append(float(sums["loss"] / sums["loss/weight"]))
+    with Loader(batches, mesh) as loader:
+        for step in range(STEPS):
+            state, report = train_step(state, loader.batch(step))
+            losses.append(float(report.sums.losses["loss"].mean))
     assert_close(np.array(losses), examples[f"{task}_losses"], 1e-4)
 
 
-def test_bfloat16_is_near_float32_and_its_logits_are_float32(
+def test_bfloat16_is_close_to_float32_and_its_logits_are_float32(
     golden: Path, ladder: dict[str, np.ndarray]
 ) -> None:
-    """bfloat16 keeps 8 bits, 4e-3; a few roundings a layer add up, so 4e-2 is asked for."""
+    """bfloat16 has 8 bits, 4e-3; several roundings per layer add up, so the tolerance is 4e-2."""
     make_head = TASKS["classification"].make_head
     model, params = load(golden, make_head, dtype="bfloat16")
     outputs = jax.jit(model.__call__)(params, ids(ladder))
@@ -366,7 +365,7 @@ def test_bfloat16_is_near_float32_and_its_logits_are_float32(
 
 @pytest.fixture(scope="module")
 def dropout_gradients(golden: Path) -> Callable[..., Any]:
-    """`gradients(batch, remat=..., seed=...)` of a one-layer model, dropout 0.1 by that seed."""
+    """Return `gradients(batch, remat=..., seed=...)` of a one-layer model with dropout 0.1."""
     task = TASKS["classification"]
     hf_config = json.loads((golden / "config.json").read_text())
     one_layer = hf_config | {"num_hidden_layers": 1, "initializer_range": 0.3}
@@ -385,18 +384,18 @@ def dropout_gradients(golden: Path) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_recomputing_draws_the_same_dropout(
+def test_remat_draws_the_same_dropout(
     remat: str, dropout_gradients: Callable[..., Any], ladder: dict[str, np.ndarray]
 ) -> None:
-    """Equal gradients for an equal key; and not equal for another, so dropout is on."""
-    batch = labelled_batch(ladder)
+    """Gradients are equal for equal keys, and differ for another key, so dropout is on."""
+    batch = labeled_batch(ladder)
     plain = dropout_gradients(batch, remat="none", seed=7)
     assert_grads_close(dropout_gradients(batch, remat=remat, seed=7), plain)
     with pytest.raises(AssertionError, match="off by"):
         assert_grads_close(dropout_gradients(batch, remat=remat, seed=8), plain, 1e-1)
 
 
-def test_a_row_of_padding_gives_finite_outputs_and_changes_no_other_row(
+def test_padding_row_is_finite_and_changes_no_other_row(
     golden: Path, ladder: dict[str, np.ndarray]
 ) -> None:
     model, params = load(golden, SpanHead)
@@ -409,17 +408,18 @@ def test_a_row_of_padding_gives_finite_outputs_and_changes_no_other_row(
         np.testing.assert_array_equal(np.delete(values, 1, 0), np.delete(before[name], 1, 0))
 
 
-def test_a_row_of_padding_gives_finite_gradients(
+def test_padding_row_gives_finite_gradients(
     dropout_gradients: Callable[..., Any], ladder: dict[str, np.ndarray]
 ) -> None:
-    batch = labelled_batch(ladder)
-    batch.segment_ids = batch.segment_ids.at[1].set(0)
-    batch.weight = batch.weight.at[1].set(0.0)
+    batch = labeled_batch(ladder)
+    batch = dataclasses.replace(
+        batch, segment_ids=batch.segment_ids.at[1].set(0), weight=batch.weight.at[1].set(0.0)
+    )
     gradients = dropout_gradients(batch, remat="none", seed=7)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
 
 
-def test_a_row_longer_than_the_position_table_is_an_error(golden: Path) -> None:
+def test_row_longer_than_the_position_table_raises(golden: Path) -> None:
     model, params = load(golden, PoolerHead)
     with pytest.raises(ValueError, match="rows have 38 tokens, but the model has 37 positions"):
         model(params, {"input_ids": np.ones((1, 38), np.int32)})
@@ -429,7 +429,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "no prefix": lambda name: name.removeprefix("bert."),
     "gamma and beta": lambda name: re.sub(
         r"LayerNorm\.(weight|bias)$",
-        lambda found: "LayerNorm.gamma" if found[1] == "weight" else "LayerNorm.beta",
+        lambda match: "LayerNorm.gamma" if match[1] == "weight" else "LayerNorm.beta",
         name,
     ),
 }
@@ -437,7 +437,7 @@ SPELLINGS["both"] = lambda name: SPELLINGS["gamma and beta"](SPELLINGS["no prefi
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_spellings_of_tensor_names_load_the_same_parameters(
+def test_alternative_tensor_names_load_equal_parameters(
     spelling: str, golden: Path, tmp_path: Path
 ) -> None:
     make_head = TASKS["classification"].make_head

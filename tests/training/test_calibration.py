@@ -1,11 +1,10 @@
-"""Thresholds: what is held out to fit them on, and where the fitted ones are kept and used."""
+"""Thresholds: the examples they are fitted on, and where the fitted ones are stored and used."""
 
 import copy
 import dataclasses
 import json
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import pytest
 from toy import make_config
 
 import flaxbert
-from flaxbert import Config, DataConfig, TrainConfig
+from flaxbert import Config, DataConfig
 from flaxbert.commands import modes
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
+from flaxbert.pipeline.datasets import split_for_thresholds
+from flaxbert.pipeline.evaluator import Evaluation, Evaluator
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.pipeline.predictor import Evaluation, Evaluator
 from flaxbert.pretrained.mapping import LoadReport
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
@@ -31,27 +31,22 @@ from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.question_answering import QuestionAnsweringOptions as QuestionOptions
 from flaxbert.tasks.question_answering import QuestionExample as Question
 from flaxbert.tasks.texts import TextExample
+from flaxbert.training import trainer
 from flaxbert.training.state import TrainState
+from flaxbert.training.step import StepReport
 
-# --- what is held out --------------------------------------------------------------------------
+# --- which examples are held out --------------------------------------------------------------------------
 
 LABELS = MultiLabelOptions(labels=("joy", "love"))
-
-
-def make_setup(task: Any, *, share: float, seed: int = 0, name: str = "multi_label") -> Pipeline:
-    """A setup with all that `hold_out` asks for."""
-    config = Config(name, data=DataConfig(threshold_split=share), train=TrainConfig(seed=seed))
-    nothing: Any = None
-    return Pipeline(config, Path(), {}, nothing, task, nothing, nothing)
 
 
 def texts(*names: str) -> list[TextExample]:
     return [TextExample(name, None, (0, 1), None, f"x:{n}") for n, name in enumerate(names)]
 
 
-def hold_out(examples: list[Any], *, share: float, seed: int = 0) -> tuple[list[Any], list[Any]]:
+def split(examples: Sequence[Any], *, share: float, seed: int = 0) -> Any:
     task = MultiLabel.create(DataConfig(), LABELS, None, {})
-    return make_setup(task, share=share, seed=seed).hold_out(examples)
+    return split_for_thresholds(examples, task, task_name="multi_label", share=share, seed=seed)
 
 
 TEXTS = texts(*(f"text {n}" for n in range(20)))
@@ -60,43 +55,43 @@ TEXTS = texts(*(f"text {n}" for n in range(20)))
 @pytest.mark.parametrize(
     ("share", "count"), [(0.1, 2), (0.25, 5), (0.5, 10), (0.001, 1), (0.06, 1), (0.09, 2)]
 )
-def test_the_share_is_of_the_documents_and_at_least_one(share: float, count: int) -> None:
-    kept, held = hold_out(TEXTS, share=share)
+def test_share_counts_documents_and_holds_out_at_least_one(share: float, count: int) -> None:
+    kept, held = split(TEXTS, share=share)
     assert len(held) == count
     assert len(kept) == 20 - count
     # Every example is on one side, and each side keeps the order.
     for part in (kept, held):
         assert part == [example for example in TEXTS if example in part]
-    assert not {each.text for each in kept} & {each.text for each in held}
+    assert not {example.text for example in kept} & {example.text for example in held}
 
 
-def test_without_a_share_everything_is_trained_on() -> None:
-    assert hold_out(TEXTS, share=0.0) == (TEXTS, [])
+def test_without_a_share_all_examples_are_trained_on() -> None:
+    assert split(TEXTS, share=0.0) == (TEXTS, [])
 
 
-def test_what_is_held_out_is_a_pure_function_of_the_seed() -> None:
-    parts = [hold_out(TEXTS, share=0.25, seed=seed)[1] for seed in range(8)]
-    np.random.seed(1)  # the global generator must have no say
-    assert parts == [hold_out(TEXTS, share=0.25, seed=seed)[1] for seed in range(8)]
+def test_split_is_a_pure_function_of_the_seed() -> None:
+    parts = [split(TEXTS, share=0.25, seed=seed)[1] for seed in range(8)]
+    np.random.seed(1)  # the global generator must not matter
+    assert parts == [split(TEXTS, share=0.25, seed=seed)[1] for seed in range(8)]
     different = {tuple(example.text for example in part) for part in parts}
     assert len(different) > 1
     assert any(part != TEXTS[:5] for part in parts)  # not just the first or the last
     assert any(part != TEXTS[-5:] for part in parts)
 
 
-def test_no_label_and_no_number_of_the_others_changes_the_choice() -> None:
-    before = {each.text for each in hold_out(TEXTS, share=0.25)[1]}
+def test_split_does_not_depend_on_labels() -> None:
+    before = {example.text for example in split(TEXTS, share=0.25)[1]}
     others = [dataclasses.replace(example, label=(1, 0)) for example in TEXTS]
-    assert {each.text for each in hold_out(others, share=0.25)[1]} == before
+    assert {example.text for example in split(others, share=0.25)[1]} == before
 
 
 def test_equal_texts_are_held_out_together() -> None:
     examples = texts(*(["good film"] * 6 + ["bad food"] * 3 + ["old book", "red car"]) * 2)
     for seed in range(10):
-        kept, held = hold_out(examples, share=0.5, seed=seed)
-        documents = {each.text for each in held}
+        kept, held = split(examples, share=0.5, seed=seed)
+        documents = {example.text for example in held}
         assert len(documents) == 2  # half of the four, whatever their sizes
-        assert not documents & {each.text for each in kept}
+        assert not documents & {example.text for example in kept}
         assert len(kept) + len(held) == 22
 
 
@@ -106,40 +101,42 @@ def test_questions_on_one_context_are_held_out_together() -> None:
     examples = [
         Question(f"q{n}", f"what {n}?", f"context {n % 5}", (), None, f"x:{n}") for n in range(25)
     ]
-    setup = make_setup(task, share=0.4, name="question_answering")
-    kept, held = setup.hold_out(examples)
-    contexts = {each.context for each in held}
+    kept, held = split_for_thresholds(
+        examples, task, task_name="question_answering", share=0.4, seed=0
+    )
+    contexts = {example.context for example in held}
     assert len(contexts) == 2
-    assert [each for each in examples if each.context in contexts] == held
+    assert [example for example in examples if example.context in contexts] == held
     assert len(held) == 10
-    assert not contexts & {each.context for each in kept}
+    assert not contexts & {example.context for example in kept}
 
 
-def test_nothing_left_to_train_on_is_refused() -> None:
+def test_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     for examples in (texts("film"), texts("film", "film")):
         with pytest.raises(
             ConfigError, match=r"data\.threshold_split=0\.5 leaves nothing to train on"
         ):
-            hold_out(examples, share=0.5)
+            split(examples, share=0.5)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {"classification": {"labels": ("a", "b")}}
 
 
 @pytest.mark.parametrize("name", ["classification", "multiple_choice", "regression"])
-def test_a_task_without_thresholds_refuses_to_hold_out(name: str) -> None:
+def test_task_without_thresholds_refuses_a_split(name: str) -> None:
     options = TASKS[name].options_type(**OPTIONS.get(name, {}))
     task = TASKS[name].create(DataConfig(), options, None, {})
     assert not isinstance(task, HasThresholds)
     with pytest.raises(ConfigError) as caught:
-        make_setup(task, share=0.25, name=name).hold_out(TEXTS)
+        split_for_thresholds(TEXTS, task, task_name=name, share=0.25, seed=0)
     for part in ("data.threshold_split=0.25", repr(name), "no thresholds to fit"):
         assert part in str(caught.value)
     # Without a share there is nothing to refuse.
-    assert make_setup(task, share=0.0, name=name).hold_out(TEXTS) == (TEXTS, [])
+    undivided = split_for_thresholds(TEXTS, task, task_name=name, share=0.0, seed=0)
+    assert undivided == (TEXTS, [])
 
 
-def test_questions_that_all_have_answers_leave_nothing_to_fit() -> None:
+def test_answerable_questions_refuse_a_threshold_split() -> None:
     data = DataConfig(overlap=8, threshold_split=0.25)
     with pytest.raises(ConfigError, match=r"options\.unanswerable=true"):
         QuestionAnswering.create(data, QuestionOptions(), None, {})
@@ -150,7 +147,7 @@ def test_questions_that_all_have_answers_leave_nothing_to_fit() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device() -> Iterator[None]:
-    """Compiles faster than eight, and layout makes no difference here."""
+    """Use one device, which compiles faster; the layout makes no difference here."""
     original = sharding.make_mesh
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", lambda: original(jax.devices()[:1]))
@@ -159,7 +156,7 @@ def one_device() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def config(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """40 texts, 30 of them trained on: 4 steps."""
+    """40 texts, of which 30 are trained on in 4 steps."""
     directory = tmp_path_factory.mktemp("calibration")
     config = make_config("multi_label", one_layer, directory, count=40, most_words=6)
     config.data.threshold_split = 0.25
@@ -171,25 +168,26 @@ def config(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
 class Run:
     workdir: Path
     trained: list[TextExample]
-    """What the training steps were made of."""
+    """The examples of the training steps."""
     held_out: list[TextExample]
 
 
 @pytest.fixture(scope="module")
 def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
     workdir = tmp_path_factory.mktemp("finished")
-    seen: dict[bool, list[list[TextExample]]] = {True: [], False: []}
-    original = Pipeline.dataset
+    shuffled: list[list[TextExample]] = []
+    in_order: list[list[TextExample]] = []
+    original = Pipeline.tokenize
 
-    def dataset(self: Pipeline, examples: list[Any], source: str, **settings: Any) -> Any:
-        seen[settings["training"]].append(examples)
+    def tokenize(self: Pipeline, examples: list[Any], source: str, **settings: Any) -> Any:
+        (in_order if settings.get("seed") is None else shuffled).append(examples)
         return original(self, examples, source, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pipeline, "dataset", dataset)
+        patch.setattr(Pipeline, "tokenize", tokenize)
         flaxbert.train(config, workdir)
-    (trained,) = seen[True]
-    held_out = next(part for part in seen[False] if len(part) < 40)
+    (trained,) = shuffled
+    held_out = next(part for part in in_order if len(part) < 40)
     return Run(workdir, trained, held_out)
 
 
@@ -201,8 +199,8 @@ def thresholds(workdir: Path) -> dict[str, float]:
     return exported(workdir)["flaxbert"]["thresholds"]
 
 
-def noted(workdir: Path) -> dict[int, Any]:
-    """{step: thresholds} of the checkpoints."""
+def stored_thresholds(workdir: Path) -> dict[int, Any]:
+    """Return {step: thresholds} of the checkpoints."""
     files = (workdir / "checkpoints").glob("*/metadata.json")
     return {int(p.parent.name): json.loads(p.read_text())["thresholds"] for p in files}
 
@@ -211,7 +209,7 @@ def lines(workdir: Path, name: str = "eval_predictions.jsonl") -> list[dict[str,
     return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
 
 
-def test_held_out_texts_are_not_trained_on(finished: Run) -> None:
+def test_held_out_examples_are_not_trained_on(finished: Run) -> None:
     assert len(finished.trained) == 30
     assert len(finished.held_out) == 10
     texts = [{example.text for example in part} for part in (finished.trained, finished.held_out)]
@@ -219,15 +217,15 @@ def test_held_out_texts_are_not_trained_on(finished: Run) -> None:
 
 
 def probabilities(workdir: Path, examples: list[TextExample]) -> np.ndarray:
-    """[N, C] by the exported model, one text after the other without packing."""
+    """Return [N, C] from the exported model, without packing."""
     model, params = flaxbert.from_pretrained(str(workdir / "export"))
     tokenizer = load_tokenizer(workdir / "export")
-    batch = tokenizer([each.text for each in examples], padding=True, return_tensors="np")
+    batch = tokenizer([example.text for example in examples], padding=True, return_tensors="np")
     logits = jax.jit(model)(params, dict(batch))["logits"][:, 0]
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
 
 
-def test_the_export_holds_the_best_thresholds_of_the_held_out_texts(finished: Run) -> None:
+def test_export_has_the_best_thresholds_for_the_held_out_texts(finished: Run) -> None:
     names = [exported(finished.workdir)["id2label"][key] for key in ("0", "1")]
     found = thresholds(finished.workdir)
     assert list(found) == names == ["opinion", "place"]
@@ -244,17 +242,17 @@ def test_the_export_holds_the_best_thresholds_of_the_held_out_texts(finished: Ru
         assert found[name] != 0.5
 
 
-def test_the_checkpoint_holds_the_thresholds_too(finished: Run) -> None:
-    assert noted(finished.workdir) == {4: {"thresholds": thresholds(finished.workdir)}}
+def test_checkpoint_has_the_thresholds_of_the_export(finished: Run) -> None:
+    assert stored_thresholds(finished.workdir) == {4: {"thresholds": thresholds(finished.workdir)}}
 
 
-def test_the_evaluation_predicts_by_the_thresholds(finished: Run) -> None:
+def test_evaluation_predicts_with_the_thresholds(finished: Run) -> None:
     least = thresholds(finished.workdir)
     records = lines(finished.workdir)
     assert len(records) == 40
     for record in records:
         assert record["labels"] == [n for n, p in record["probability"].items() if p >= least[n]]
-    halves = [[n for n, p in each["probability"].items() if p >= 0.5] for each in records]
+    halves = [[n for n, p in r["probability"].items() if p >= 0.5] for r in records]
     assert any(r["labels"] != half for r, half in zip(records, halves, strict=True))
 
 
@@ -267,7 +265,7 @@ def f1_macro(records: list[dict[str, Any]], gold: list[list[str]]) -> float:
     return sum(found) / 2
 
 
-def test_mode_eval_takes_the_exported_thresholds(
+def test_mode_eval_uses_the_exported_thresholds(
     finished: Run, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished.workdir / "export", tmp_path / "export")
@@ -275,7 +273,7 @@ def test_mode_eval_takes_the_exported_thresholds(
     modes.evaluate(config, tmp_path)
     capsys.readouterr()
     records = lines(tmp_path, "eval_results_predictions.jsonl")
-    # The test above shows that they are not those of one half.
+    # The test above shows that these differ from those at 0.5.
     assert [record["labels"] for record in records] == [
         record["labels"] for record in lines(finished.workdir)
     ]
@@ -290,29 +288,29 @@ def test_mode_eval_takes_the_exported_thresholds(
     assert found["f1_macro"] == pytest.approx(f1_macro(records, gold))
 
 
-# --- which weights and which step the thresholds are of -----------------------------------------
+# --- which parameters and which step the thresholds belong to ------------------------------------
 
 
 @pytest.fixture
 def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A run of 4 steps whose model is its number of steps, evaluated after the 2nd and the 4th.
 
-    A label that is right has the probability 3/4, another one 1/4, both divided by that number. So
-    every threshold is half of its inverse. The F1 is higher the fewer steps were taken.
+    A correct label has the probability 3/4, a wrong one 1/4, both divided by that number, so every
+    threshold is half of its inverse. The F1 falls with each step.
     """
 
     def bias(params: Any) -> Any:
         return params["head"]["classifier"]["bias"]
 
-    def compile_buckets(step: Any, now: TrainState, heights: Any, make_batch: Any) -> Any:
+    def compile_buckets(step: Any, now: TrainState, sizes: Any, make_batch: Any) -> Any:
         def count(now: TrainState, batch: Any) -> tuple[TrainState, Any]:
             head = now.params["head"] | {
                 "classifier": now.params["head"]["classifier"] | {"bias": bias(now.params) + 1}
             }
-            sums = {name: value + 1 for name, value in now.sums.items()}
+            sums = jax.tree.map(lambda value: value + 1, now.sums)
             params = now.params | {"head": head}
             now = dataclasses.replace(now, step=now.step + 1, params=params, sums=sums)
-            return now, sums | {"skipped": now.skipped}
+            return now, StepReport(sums, now.skipped)
 
         return count
 
@@ -325,18 +323,16 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
                     for name, given in zip(("opinion", "place"), example.label, strict=True)
                 }
             }
-            for example in self.examples
+            for example in self.data.examples
         ]
         return Evaluation(records, {"f1_macro": 1 / steps})
 
-    def zeros(self: Pipeline, *, trained: bool = False) -> Any:
+    def zeros(self: Pipeline, **_: Any) -> Any:
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.model.shapes)
         return params, LoadReport("zeros", ())
 
     monkeypatch.setattr(Pipeline, "read_params", zeros)
-    monkeypatch.setattr(
-        sys.modules["flaxbert.training.trainer"], "compile_buckets", compile_buckets
-    )
+    monkeypatch.setattr(trainer, "compile_buckets", compile_buckets)
     monkeypatch.setattr(Evaluator, "compile", lambda self, params: None)
     monkeypatch.setattr(Evaluator, "run", run)
     config = copy.deepcopy(config)
@@ -346,11 +342,11 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def after(steps: int) -> dict[str, Any]:
-    """The thresholds of the model with so many steps."""
+    """Return the thresholds of the model after so many steps."""
     return {name: pytest.approx(0.5 / steps) for name in ("opinion", "place")}
 
 
-def test_a_checkpoint_has_thresholds_of_the_last_evaluation_the_export_those_of_its_own_weights(
+def test_checkpoint_has_the_last_thresholds_and_the_export_those_of_its_parameters(
     counting: Config, tmp_path: Path
 ) -> None:
     counting.train.keep_best = "f1_macro"
@@ -358,15 +354,15 @@ def test_a_checkpoint_has_thresholds_of_the_last_evaluation_the_export_those_of_
     assert (results["step"], results["best_step"]) == (4, 2)
     assert thresholds(tmp_path) == after(2)
     # The 3rd step is saved without an evaluation.
-    assert noted(tmp_path) == {3: {"thresholds": after(2)}, 4: {"thresholds": after(4)}}
+    assert stored_thresholds(tmp_path) == {3: {"thresholds": after(2)}, 4: {"thresholds": after(4)}}
 
 
-def test_a_resumed_run_saves_the_thresholds_of_the_uninterrupted_one(
+def test_resumed_run_saves_the_thresholds_of_the_uninterrupted_one(
     counting: Config, tmp_path: Path
 ) -> None:
     counting.train.max_steps = 2
     flaxbert.train(counting, tmp_path)
-    assert noted(tmp_path) == {2: {"thresholds": after(2)}}
+    assert stored_thresholds(tmp_path) == {2: {"thresholds": after(2)}}
     counting.train.max_steps = None
     flaxbert.train(counting, tmp_path)
-    assert noted(tmp_path) == {3: {"thresholds": after(2)}, 4: {"thresholds": after(4)}}
+    assert stored_thresholds(tmp_path) == {3: {"thresholds": after(2)}, 4: {"thresholds": after(4)}}

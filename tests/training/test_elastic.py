@@ -1,4 +1,4 @@
-"""A run that continues on fewer devices takes the same examples in the same order."""
+"""A run that resumes on fewer devices trains on the same examples in the same order."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from flaxbert.runtime import sharding
 
 @pytest.fixture
 def devices(monkeypatch):
-    """Sets how many devices a run has."""
+    """Return a function that sets the number of devices of a run."""
     make_mesh = sharding.make_mesh
 
     def use(count: int) -> None:
@@ -26,23 +26,23 @@ def devices(monkeypatch):
 
 @pytest.fixture
 def order(monkeypatch) -> list[list[int]]:
-    """The sequences of each step that was trained on."""
+    """The sequences of each training step, in the order in which batches are built."""
     seen: list[list[int]] = []
     padded_rows = Batches.padded_rows
 
-    def spied(self: Batches, step: int):
+    def recorded(self: Batches, step: int):
         rows = padded_rows(self, step)
         if self.seed is not None:
             seen.append(sorted(sequence for row in rows for sequence in row))
         return rows
 
-    monkeypatch.setattr(Batches, "padded_rows", spied)
-    monkeypatch.setattr(Batches, "padding_share", lambda self: 0.0)  # it looks at all steps again
+    monkeypatch.setattr(Batches, "padded_rows", recorded)
+    monkeypatch.setattr(Batches, "padding_share", lambda self: 0.0)  # it reads all steps again
     return seen
 
 
 @pytest.mark.slow  # five runs on as many meshes
-def test_eight_devices_then_four_then_two_then_one(tmp_path, devices, order):
+def test_run_on_fewer_and_fewer_devices_trains_like_one_on_eight(tmp_path, devices, order):
     model = write_checkpoint(tmp_path / "model", num_hidden_layers=1)
     config = make_config("classification", model, tmp_path, count=64)
     config.train.epochs, config.train.eval_every, config.train.log_every = 2.0, 0, 4
@@ -56,9 +56,9 @@ def test_eight_devices_then_four_then_two_then_one(tmp_path, devices, order):
         part = copy.deepcopy(config)
         part.train.max_steps = last
         devices(count)
-        found = flaxbert.train(part, tmp_path / "parts")
+        resumed = flaxbert.train(part, tmp_path / "parts")
     assert order == expected
-    assert found["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-4)
     losses = [
         [
             values["loss"]

@@ -1,6 +1,7 @@
-"""NaN and infinity change nothing and are told; runs that learn nothing get a warning."""
+"""Steps that are not finite change nothing and are reported; so are runs that learn nothing."""
 
 import copy
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -8,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import LABELS, make_config
+from toy import LABELS, build_pipeline, make_config, read_dataset
 
 import flaxbert
 from flaxbert.data.batching import Batches
 from flaxbert.errors import DivergedError
 from flaxbert.metrics.chance import worse_than_chance
-from flaxbert.pipeline import predictor
-from flaxbert.pipeline.datasets import read_table
-from flaxbert.pipeline.pipeline import prepare, read_examples
-from flaxbert.pipeline.predictor import Evaluator
+from flaxbert.pipeline.evaluator import Evaluator
 from flaxbert.runtime import checkpoint, sharding
 from flaxbert.training.monitors import LearningMonitor, falls
+from flaxbert.types import TaskOutputs
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +36,17 @@ def poisoned(monkeypatch) -> set[int]:
     steps: set[int] = set()
     build = Batches.build
 
-    def spoilt(self: Batches, rows, step=0):
+    def poison(self: Batches, rows, step=0):
         batch = build(self, rows, step)
         if step + 1 in steps and self.seed is not None:
-            batch.weight = batch.weight * np.float32("nan")
+            batch = dataclasses.replace(batch, weight=batch.weight * np.float32("nan"))
         return batch
 
-    monkeypatch.setattr(Batches, "build", spoilt)
+    monkeypatch.setattr(Batches, "build", poison)
     return steps
 
 
-def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, poisoned):
+def test_first_nonfinite_step_stops_the_run_and_names_its_examples(config, tmp_path, poisoned):
     poisoned.add(5)
     with pytest.raises(DivergedError) as caught:
         flaxbert.train(config, tmp_path)
@@ -65,7 +64,9 @@ def test_the_first_bad_step_stops_the_run_with_its_examples(config, tmp_path, po
     assert not (tmp_path / "results.json").exists()
 
 
-def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poisoned, caplog):
+def test_nonfinite_steps_are_skipped_and_counted_up_to_the_limit(
+    config, tmp_path, poisoned, caplog
+):
     config = copy.deepcopy(config)
     config.train.max_nonfinite_steps = 2
     poisoned.update({3, 6})
@@ -73,9 +74,9 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poison
     assert results["skipped_steps"] == 2
     assert results["step"] == 8
     assert all(math.isfinite(value) for value in results.values())
-    told = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
-    assert [line.split(":")[0] for line in told] == ["step 3", "step 6"]
-    assert told[1].endswith("skipped, 2 of at most 2")
+    logged = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
+    assert [line.split(":")[0] for line in logged] == ["step 3", "step 6"]
+    assert logged[1].endswith("skipped, 2 of at most 2")
     arrays = checkpoint.read_newest(tmp_path / "checkpoints")[2]
     assert all(np.isfinite(array).all() for array in arrays.values())
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
@@ -84,7 +85,7 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(config, tmp_path, poison
         assert "loss" not in values or 0 < values["lowest_grad_norm"] < values["grad_norm"]
 
 
-def test_skips_are_bounded(config, tmp_path, poisoned):
+def test_run_stops_after_max_nonfinite_steps_also_across_restarts(config, tmp_path, poisoned):
     config = copy.deepcopy(config)
     config.train.max_nonfinite_steps = 2
     poisoned.update({2, 3, 7})
@@ -96,7 +97,7 @@ def test_skips_are_bounded(config, tmp_path, poisoned):
 
 
 @pytest.mark.slow  # two runs
-def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp_path, poisoned):
+def test_skipped_step_changes_neither_parameters_nor_optimizer_state(config, tmp_path, poisoned):
     config = copy.deepcopy(config)
     config.train.max_steps, config.train.eval_every = 3, 0
     config.train.max_nonfinite_steps = 1
@@ -113,8 +114,8 @@ def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(config, tmp
     )
 
 
-@pytest.mark.slow  # what is found out above too, without a cause of its own
-def test_a_learning_rate_that_is_far_too_high_is_found_out(config, tmp_path):
+@pytest.mark.slow  # the tests above check the same without a real cause
+def test_far_too_high_learning_rate_raises_diverged_error(config, tmp_path):
     config = copy.deepcopy(config)
     config.optim.learning_rate, config.optim.clip_norm = 1e30, 0.0
     with pytest.raises(DivergedError, match="not finite"):
@@ -129,10 +130,10 @@ def line(loss: float, lowest: float = 0.1) -> dict[str, float]:
 
 
 def warnings_of(losses: Sequence[float], caplog: Any, *, labels: int = 3) -> list[str]:
-    """What is logged of a run of 90 steps, of which 9 are warm-up, with a line each 10 steps."""
-    watch = LearningMonitor(first_loss=None, after=27, labels=labels)
+    """Return the warnings about a run of 90 steps, 9 of warm-up, with a line every 10 steps."""
+    monitor = LearningMonitor(first_loss=None, after=27, labels=labels)
     for number, loss in enumerate(losses, start=1):
-        watch.line(10 * number, line(loss))
+        monitor.check_line(10 * number, line(loss))
     return [record.getMessage() for record in caplog.records]
 
 
@@ -145,24 +146,24 @@ LEARNS = {
     # It learns its training examples by heart: what it is worth is the evaluation's to say.
     "shuffled labels": [1.0992, 1.1026, 1.0825, 1.0743, 1.0303, 0.9711, 0.9134, 0.8111, 0.7927],
 }
-STANDS = {
+STAGNATES = {
     "learning rate 1e-7": [1.0994, 1.1002, 1.1012, 1.0982, 1.1014, 1.0971, 1.1002, 1.1006, 1.1003],
 }
 
 
 @pytest.mark.parametrize("name", LEARNS)
-def test_a_run_that_learns_is_not_warned_about(name, caplog):
+def test_run_that_learns_gives_no_warning(name, caplog):
     assert warnings_of(LEARNS[name], caplog) == []
 
 
-@pytest.mark.parametrize("name", STANDS)
-def test_a_run_that_learns_nothing_is_warned_about_once(name, caplog):
-    (warning,) = warnings_of(STANDS[name], caplog)
+@pytest.mark.parametrize("name", STAGNATES)
+def test_run_that_learns_nothing_gives_one_warning(name, caplog):
+    (warning,) = warnings_of(STAGNATES[name], caplog)
     assert "nothing is learned so far" in warning
     assert "optim.learning_rate" in warning
 
 
-def test_a_loss_without_trend_is_rarely_taken_for_one_that_falls():
+def test_loss_without_trend_is_rarely_taken_for_a_falling_one():
     generator = np.random.default_rng(0)
     runs = generator.normal(1.0, 0.01, size=(200, 8))
     assert sum(map(falls, runs.tolist())) < 20
@@ -170,21 +171,21 @@ def test_a_loss_without_trend_is_rarely_taken_for_one_that_falls():
     assert sum(map(falls, slow.tolist())) > 190
 
 
-def test_a_loss_that_has_moved_is_not_remarked_on_though_it_stands_still_later(caplog):
-    watch = LearningMonitor(first_loss=0.69, after=30)
+def test_loss_that_fell_and_rose_again_gives_no_warning(caplog):
+    monitor = LearningMonitor(first_loss=0.69, after=30)
     for step, loss in [(10, 0.69), (20, 0.66), (25, 0.63), (30, 0.6), (40, 0.69), (50, 0.69)]:
-        watch.line(step, line(loss))
+        monitor.check_line(step, line(loss))
     assert not caplog.records
 
 
-def test_a_loss_that_comes_back_to_that_of_guessing_is_told_once(caplog):
-    watch = LearningMonitor(first_loss=0.8, after=30, labels=2)
+def test_loss_that_returns_to_guessing_gives_one_warning(caplog):
+    monitor = LearningMonitor(first_loss=0.8, after=30, labels=2)
     flat = [0.695, 0.693, 0.696, 0.692, 0.694, 0.695]
     for step, loss in [
         *((20, 0.693), (30, 0.5), (40, 0.69), (50, 0.6)),
         *((60 + 10 * n, loss) for n, loss in enumerate(flat)),
     ]:
-        watch.line(step, line(loss))
+        monitor.check_line(step, line(loss))
     assert [r.getMessage()[:63] for r in caplog.records] == [
         "step 100: the training loss (0.6940) stays at that of guessing "
     ]
@@ -199,15 +200,15 @@ def test_a_loss_that_comes_back_to_that_of_guessing_is_told_once(caplog):
         ([0, 1] * 32, [1, 0] * 32, True),  # 64 of 64 wrong
         ([0, 1, 2] * 30, [1, 2, 0] * 30, True),  # each class one off
         ([0, 1] * 32, [0, 1] * 32, False),
-        ([0, 1] * 32, [1, 1] * 32, False),  # one answer for all is another matter
+        ([0, 1] * 32, [1, 1] * 32, False),  # the same answer for all has a warning of its own
         ([0] * 64, [1] * 64, False),
-        ([0, 1] * 4, [1, 0] * 4, False),  # too few to tell
+        ([0, 1] * 4, [1, 0] * 4, False),  # too few to decide
         ([0, 1] * 32, [1, 0, 0, 1] * 16, False),
         ([0] * 90 + [1] * 10, [0] * 80 + [1] * 20, False),
         ([], [], False),
     ],
 )
-def test_accuracies_far_below_chance_are_told_from_bad_ones(gold, predicted, warned):
+def test_only_accuracies_far_below_chance_give_a_warning(gold, predicted, warned):
     warning = worse_than_chance(gold, predicted, ["bad", "good", "fair"])
     assert bool(warning) == warned
     if warned:
@@ -229,7 +230,7 @@ class Passes(list):
         return super().__iter__()
 
 
-def test_labels_are_counted_in_one_pass_however_many_there_are():
+def test_labels_are_counted_in_one_pass_for_any_number_of_labels():
     labels = range(1000)
     shifted = [*labels[1:], 0]
     names = [f"c{label}" for label in labels]
@@ -239,17 +240,15 @@ def test_labels_are_counted_in_one_pass_however_many_there_are():
     assert Passes.passes < 10
 
 
-def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
+def test_evaluation_of_a_model_with_mixed_up_labels_gives_one_warning(
     one_layer, tmp_path, caplog, monkeypatch
 ):
     config = make_config("classification", one_layer, tmp_path, count=64)
-    table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, read_examples(config, table, labeled=True))
-    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=True)
-    wrong = [{"label": LABELS[1 - example.label]} for example in evaluator.examples]
-    monkeypatch.setattr(type(setup.task), "decode", lambda *_: wrong)
-    monkeypatch.setattr(predictor, "predict", lambda *_: (None, {}))
-    evaluator._step = lambda *_: None
+    pipeline = build_pipeline(config)
+    evaluator = Evaluator(pipeline, read_dataset(config, pipeline, "eval"), step=lambda *_: None)
+    wrong = [{"label": LABELS[1 - example.label]} for example in evaluator.data.examples]
+    monkeypatch.setattr(type(pipeline.task), "decode", lambda *_: wrong)
+    monkeypatch.setattr(evaluator, "_forward", lambda *_: (TaskOutputs(), {}))
     for _ in range(2):
         assert evaluator.run({}).metrics["accuracy"] == 0
     assert [r.getMessage()[:40] for r in caplog.records if r.levelname == "WARNING"] == [
@@ -261,17 +260,19 @@ def test_a_model_whose_labels_are_mixed_up_is_warned_about_in_evaluation(
 
 
 @pytest.mark.parametrize("lowest", [1e-8, 0.0])
-def test_vanished_gradients_are_told_once(caplog, lowest):
-    watch = LearningMonitor(first_loss=None, after=30)
+def test_vanished_gradients_give_one_warning(caplog, lowest):
+    monitor = LearningMonitor(first_loss=None, after=30)
     for step in (10, 20):
-        watch.line(step, line(1.0 / step, lowest=lowest))
-    assert [r.getMessage()[:52] for r in caplog.records] == [
-        f"step 10: the lowest layer's gradient has vanished ({lowest:.0e}"[:52]
-    ]
+        monitor.check_line(step, line(1.0 / step, lowest=lowest))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "step 10: the gradient of the encoder's first layer has vanished "
+        f"({lowest:.1e} of 1.0e+00): the encoder does not learn."
+    )
 
 
 @pytest.mark.parametrize(
-    "records",
+    "predictions",
     [
         [{"label": "ham"}] * 3,
         [{"labels": []}] * 3,
@@ -279,17 +280,17 @@ def test_vanished_gradients_are_told_once(caplog, lowest):
         [{"tags": ["O"]}, {"tags": ["O", "O"]}, {"tags": ["O", "O", "O"]}],
     ],
 )
-def test_equal_predictions_for_all_are_told_after_the_warm_up(caplog, records):
-    watch = LearningMonitor(first_loss=None, after=30)
-    watch.records(10, records)
+def test_equal_predictions_give_one_warning_after_the_warmup(caplog, predictions):
+    monitor = LearningMonitor(first_loss=None, after=30)
+    monitor.check_predictions(10, predictions)
     assert not caplog.records
-    watch.records(30, records)
-    watch.records(40, records)
+    monitor.check_predictions(30, predictions)
+    monitor.check_predictions(40, predictions)
     assert [r.getMessage()[:35] for r in caplog.records] == ["step 30: all 3 predictions have the"]
 
 
 @pytest.mark.parametrize(
-    "records",
+    "predictions",
     [
         [{"label": "ham"}, {"label": "spam"}],
         [{"tags": ["O"]}, {"tags": ["O", "B-LOC"]}],
@@ -297,28 +298,27 @@ def test_equal_predictions_for_all_are_told_after_the_warm_up(caplog, records):
         [],
     ],
 )
-def test_other_predictions_are_not_remarked_on(caplog, records):
-    LearningMonitor(first_loss=None, after=0).records(10, records)
+def test_other_predictions_give_no_warning(caplog, predictions):
+    LearningMonitor(first_loss=None, after=0).check_predictions(10, predictions)
     assert not caplog.records
 
 
-def test_of_several_hosts_one_warns(caplog):
-    watch = LearningMonitor(first_loss=1.0, after=0, active=False)
-    watch.line(10, line(1.0, lowest=0.0))
-    watch.records(10, [{"label": "ham"}] * 3)
+def test_inactive_monitor_gives_no_warning(caplog):
+    monitor = LearningMonitor(first_loss=1.0, after=0, active=False)
+    monitor.check_line(10, line(1.0, lowest=0.0))
+    monitor.check_predictions(10, [{"label": "ham"}] * 3)
     assert not caplog.records
 
 
-def test_predictions_that_are_not_finite_are_none(one_layer, tmp_path):
-    # The best tag among NaN is the first: nothing that leaves the device shows it.
+def test_nonfinite_predictions_raise_diverged_error(one_layer, tmp_path):
+    # The best tag among NaN is the first: no output of the task shows it.
     config = make_config("token_classification", one_layer, tmp_path, count=8)
-    table = read_table(config.data, "train")
-    setup = prepare(config, config.model.init, read_examples(config, table, labeled=True))
-    evaluator = Evaluator.open(setup, read_table(config.data, "eval"), labeled=False)
-    params = setup.load_params()
+    pipeline = build_pipeline(config)
+    evaluator = Evaluator(pipeline, read_dataset(config, pipeline, "eval", labeled=False))
+    params = pipeline.load_params()
     table = params["encoder"]["embeddings"]["word"]["embedding"]
-    king = setup.tokenizer.convert_tokens_to_ids("king")
-    spoilt = np.where(np.arange(len(table))[:, None] == king, np.float32("nan"), table)
-    params["encoder"]["embeddings"]["word"]["embedding"] = spoilt
+    king = pipeline.tokenizer.convert_tokens_to_ids("king")
+    poisoned = np.where(np.arange(len(table))[:, None] == king, np.float32("nan"), table)
+    params["encoder"]["embeddings"]["word"]["embedding"] = poisoned
     with pytest.raises(DivergedError, match=r"eval.conll:\d+: the model's outputs .* not finite"):
-        evaluator.run(sharding.shard_params(params, setup.mesh))
+        evaluator.run(sharding.shard_params(params, pipeline.mesh))

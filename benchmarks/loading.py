@@ -1,0 +1,68 @@
+"""Measure how long training waits for data, beside the time that building a batch takes.
+
+    python benchmarks/loading.py --config=configs/squad.py --config.data.train=FILE \
+        --config.train.batch_size=32
+
+The device is replaced by a pause of DEVICE_MS, in which the host is free, as it is while an
+accelerator computes. Blocks alternate between a loader that builds each batch when it is asked for
+and one that builds ahead; the result is the share of the time that each waits.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from flaxbert.commands import args
+from flaxbert.config import validate
+from flaxbert.pipeline.datasets import read_examples, read_table
+from flaxbert.pipeline.loader import AHEAD, Loader
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.tasks import TASKS
+
+DEVICE_MS, BLOCKS, STEPS = 50, 4, 40
+
+
+def main() -> None:
+    """Print the time to build a batch, and the share of waiting without and with look-ahead."""
+    config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
+    validate(config, TASKS)
+    table = read_table(config.data, "train")
+    raw = read_examples(config.task, table, config.data, config.options, labeled=True)
+    pipeline = Pipeline.build(config.task, config.model, config.data, config.options, train=raw)
+    data = pipeline.tokenize(
+        pipeline.task.resolve(raw),
+        table.source,
+        batch_size=config.train.batch_size,
+        labeled=True,
+        seed=config.train.seed,
+        epochs=config.train.epochs,
+    )
+    assert data.batches.bucket_sizes  # packing is planned before the first step
+    loaders = {ahead: Loader(data.batches, pipeline.mesh, ahead=ahead) for ahead in (0, AHEAD)}
+    waits: dict[int, list[float]] = {ahead: [] for ahead in loaders}
+    totals = dict.fromkeys(loaders, 0.0)
+    for block in range(BLOCKS):
+        for ahead, loader in loaders.items():
+            first = block * STEPS % max(1, data.batches.steps - STEPS)
+            loader.batch(first)  # starts the thread, as compiling does not
+            start = time.perf_counter()
+            for step in range(first + 1, first + STEPS):
+                asked = time.perf_counter()
+                loader.batch(step)
+                waits[ahead].append(time.perf_counter() - asked)
+                time.sleep(DEVICE_MS / 1000)
+            totals[ahead] += time.perf_counter() - start
+            loader.close()
+    rows, tokens = data.batches.largest_shape
+    print(
+        f"{config.train.batch_size} features, rows up to {rows} x {tokens}, {DEVICE_MS} ms a step"
+    )
+    print(f"building and placing a batch: {1000 * np.median(waits[0]):.1f} ms (median)")
+    for ahead, waited in waits.items():
+        share = sum(waited) / totals[ahead]
+        print(f"{ahead} batches ahead: waiting for data {share:.2%} of the time")
+
+
+if __name__ == "__main__":
+    main()
