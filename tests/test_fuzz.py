@@ -23,7 +23,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toy import logged
+from toy import arrays_of, logged
 
 from flaxbert.commands import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
@@ -891,7 +891,7 @@ PLANS: dict[str, Any] = dict(
 def test_an_epoch_is_every_feature_once_however_it_is_cut(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "PROGRAM_TOKENS", 0)  # else so few steps share one height
+    monkeypatch.setattr(batching, "MIN_TOKENS_SAVED", 0)  # else so few steps share one height
 
     @for_all(count, **PLANS)
     def _(
@@ -899,20 +899,27 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
         batch_size: int,
         room: int,
         segments: int,
-        shards: int,
+        data_parallelism: int,
         parts: int,
         seed: int | None,
     ) -> None:
         features = make_features(sizes)
         a_pass = -(-len(sizes) // batch_size)
         plan = Batches(
-            features, batch_size, room, segments, shards, 2 * a_pass, seed=seed, parts=parts
+            features,
+            batch_size,
+            room,
+            segments,
+            data_parallelism,
+            2 * a_pass,
+            seed=seed,
+            microbatches=parts,
         )
         elsewhere = Batches(features, batch_size, room, 1, 1, 2 * a_pass, seed=seed)
         assert plan.steps_per_epoch == a_pass
         heights = plan.bucket_sizes
         assert 1 <= len(heights) <= MAX_SHAPES
-        assert all(height % (shards * parts) == 0 for height in heights)
+        assert all(height % (data_parallelism * parts) == 0 for height in heights)
         for epoch in range(2):
             seen: list[int] = []
             for step in range(epoch * a_pass, (epoch + 1) * a_pass):
@@ -927,8 +934,8 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
                 assert sorted(placed) == sorted(wanted)
                 assert all(len(row) <= segments for row in full)
                 assert all(features.lengths[row].sum() <= room for row in full)
-                # The rows of a part, over all shards, hold whole features.
-                height = len(full) // (shards * parts)
+                # The rows of a part, over all devices, hold whole features.
+                height = len(full) // (data_parallelism * parts)
                 part_of: dict[int, set[int]] = collections.defaultdict(set)
                 for number, row in enumerate(full):
                     for sequence in row:
@@ -937,7 +944,14 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
                 assert all(len(each) == 1 for each in part_of.values())
             assert sorted(seen) == list(range(len(sizes)))
         again = Batches(
-            features, batch_size, room, segments, shards, 2 * a_pass, seed=seed, parts=parts
+            features,
+            batch_size,
+            room,
+            segments,
+            data_parallelism,
+            2 * a_pass,
+            seed=seed,
+            microbatches=parts,
         )
         assert [again.padded_rows(s) for s in range(a_pass)] == [
             plan.padded_rows(s) for s in range(a_pass)
@@ -953,14 +967,17 @@ def test_the_arrays_of_a_batch_are_its_features(count: int) -> None:
         batch_size: int,
         room: int,
         segments: int,
-        shards: int,
+        data_parallelism: int,
         parts: int,
         seed: int | None,
     ) -> None:
         features = make_features(sizes)
-        plan = Batches(features, batch_size, room, segments, shards, 1, seed=seed, parts=parts)
+        plan = Batches(
+            features, batch_size, room, segments, data_parallelism, 1, seed=seed, microbatches=parts
+        )
         rows = plan.padded_rows(0)
         batch = plan.build(rows, 0)
+        arrays = arrays_of(batch)
         found: list[int] = []
         groups: dict[tuple[int, int], set[int]] = collections.defaultdict(set)
         for r in range(len(rows)):
@@ -975,16 +992,18 @@ def test_the_arrays_of_a_batch_are_its_features(count: int) -> None:
                 begin, end = features.sequence_start[sequence : sequence + 2]
                 assert np.array_equal(here, np.arange(here[0], here[0] + end - begin))
                 for name in ("input_ids", "other"):
-                    assert np.array_equal(batch[name][r, here], features.per_token[name][begin:end])
+                    assert np.array_equal(
+                        arrays[name][r, here], features.per_token[name][begin:end]
+                    )
                 assert np.array_equal(batch.position_ids[r, here], np.arange(len(here)))
                 assert batch.cls_position[r, k] == here[0]
                 assert batch.extra["last"][r, k] == here[-1]
                 if features.grouped:
-                    part = r // (len(rows) // (shards * parts)) % parts
+                    part = r // (len(rows) // (data_parallelism * parts)) % parts
                     groups[part, int(batch.group[r, k])].add(feature)
             padding = batch.segment_ids[r] == 0
             for name in ("input_ids", "other", "position_ids"):
-                assert not batch[name][r, padding].any()
+                assert not arrays[name][r, padding].any()
         members = plan.step_features(0).tolist()
         assert sorted(found) == sorted(s for f in members for s in features.sequences(f))
         assert batch.weight.sum() == pytest.approx(len(members))  # a feature counts once

@@ -54,6 +54,14 @@ def edit_metadata(workdir: Path, edit: Callable[[dict[str, Any]], object]) -> No
     checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {metadata.name: digest}))
 
 
+def load_data(config: Config) -> tuple[Pipeline, TrainingData]:
+    """Read and tokenize the data of a run, as training does."""
+    sources = read_sources(config.task, config.data, config.options)
+    sections = config.task, config.model, config.data, config.options
+    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    return pipeline, tokenize(pipeline, sources, config.train)
+
+
 def build_pipeline(config: Config, init: str | None = None) -> Pipeline:
     """Return the pipeline of a training run."""
     table = read_table(config.data, "train")

@@ -1,6 +1,6 @@
-"""Downstream tasks, one file each, and BERT's own two.
+"""Downstream tasks, one file each, and BERT's two pre-training tasks.
 
-To add one: a file here, a line in TASKS, a config (docs/adding_a_task.md).
+A new task is a file here, a line in TASKS and a config: see docs/adding_a_task.md.
 """
 
 from flaxbert.tasks.base import Task

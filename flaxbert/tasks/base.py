@@ -157,7 +157,7 @@ class Task:
     def decode(
         self, examples: Sequence[Any], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """Return one record an example, for predictions.jsonl."""
+        """Return the prediction for each example, as predictions.jsonl holds it."""
         raise NotImplementedError
 
     def score(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Metrics:

@@ -154,7 +154,7 @@ class Classification(TextTask):
         return {"label": self.labels[int(np.argmax(output))], "probability": probability}
 
     def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
-        """Accuracy with its 95 % interval, macro F1, Matthews; with two labels `f1` too."""
+        """Return accuracy with its 95 % interval, macro F1, Matthews; with two labels also `f1`."""
         gold = np.array([example.label for example in examples], int)
         predicted = np.array([self.labels.index(record["label"]) for record in records], int)
         matrix = metrics.confusion(gold, predicted, len(self.labels))

@@ -1,4 +1,4 @@
-"""Label names: where they come from, and how a row's value is read as one of them."""
+"""Label names: where they come from, and how values of records are read as labels."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("flaxbert")
 
 
 class Labels(tuple[str, ...]):
-    """Label names in order, found by name at once: they are asked for in every row."""
+    """Label names in order, with a fast lookup by name: every record needs it."""
 
     @functools.cached_property
     def _places(self) -> dict[str, int]:
@@ -40,21 +40,21 @@ def resolve(
     seen: Iterable[str] | None,
     hf_config: Mapping[str, Any],
 ) -> Labels:
-    """Label names in order: from the options, the data set, the checkpoint, or the training rows.
+    """Return label names in order: the options', the data set's, the checkpoint's or those seen.
 
-    A checkpoint's trained output layer has an order. Unless the options say otherwise it is taken
-    where its names cover the others.
+    A checkpoint's trained output layer has an order. Unless the options give another, that order is
+    used if its names include all others.
 
     Args:
-      given: from the options; empty if not set.
-      names: of a data set that knows the names behind its integers.
-      seen: labels of the training rows; None in evaluation and prediction.
+      given: the names of the options; empty if not set.
+      names: the data set's names behind its integers, if it has them.
+      seen: the labels of the training data; None in evaluation and prediction.
       hf_config: the checkpoint's config.json.
 
     Raises:
-      ConfigError: for a name that occurs twice, fewer than two, or others than the checkpoint's.
+      ConfigError: for duplicate names, fewer than two, or other names than the checkpoint's.
     """
-    written, own = _checkpoint_names(hf_config), checkpoint_labels(hf_config)
+    written, stored = _checkpoint_names(hf_config), checkpoint_labels(hf_config)
     if given:
         labels = tuple(given)
     elif seen is None:
@@ -62,11 +62,11 @@ def resolve(
     elif names is not None:
         labels = tuple(names)
     else:
-        found = set(seen)
-        digits = all(_number(name) is not None for name in found)
-        labels = tuple(sorted(found, key=int if digits else None))
-    if not given and set(labels) <= set(own):
-        labels = own
+        distinct = set(seen)
+        digits = all(_number(name) is not None for name in distinct)
+        labels = tuple(sorted(distinct, key=int if digits else None))
+    if not given and set(labels) <= set(stored):
+        labels = stored
     if len(labels) < 2:
         raise ConfigError(
             f"two labels or more are needed; there are {list(labels)}. Give them with "
@@ -74,10 +74,10 @@ def resolve(
         )
     if len(set(labels)) != len(labels):
         raise ConfigError(f"options.labels={labels!r}: a name occurs twice")
-    if own and labels != own:
+    if stored and labels != stored:
         fix = "Leave --config.options.labels out to take these; in training, " if given else ""
         raise ConfigError(
-            f"labels {list(labels)}, but the checkpoint's output layer has {list(own)}, in this "
+            f"labels {list(labels)}, but the checkpoint's output layer has {list(stored)}, in this "
             f"order. {fix}--config.model.reinit_head=true starts a new output layer."
         )
     return Labels(labels)
@@ -89,7 +89,7 @@ def _checkpoint_names(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def checkpoint_labels(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Label names of a checkpoint; none if they are transformers' own, LABEL_0, LABEL_1, ..."""
+    """Return a checkpoint's label names; () for the default names LABEL_0, LABEL_1, ..."""
     labels = _checkpoint_names(hf_config)
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(labels)) else labels
 
@@ -98,14 +98,14 @@ WHOLE = re.compile(r"-?\d{1,15}\.0+")
 
 
 def as_int(value: Any) -> Any:
-    """Return 1.0 as 1, anything else as it is: pandas turns integers with a null into floats."""
+    """Return 1.0 as 1, other values unchanged: pandas turns integers with a null into floats."""
     if isinstance(value, str) and WHOLE.fullmatch(value):
         return value.partition(".")[0]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _element(value: Any) -> Any:
-    """Return the only element of a list of one, also of a printed one; any other value as it is."""
+    """Return the only element of a (printed) list of one; other values unchanged."""
     value = unprinted(value)
     return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
 
@@ -118,21 +118,21 @@ def single(value: Any, labels: Sequence[str] = ()) -> Any:
 
 
 def _number(name: str) -> int | None:
-    """The number that a name writes; one of hundreds of digits is a name."""
+    """Return the integer that a name writes; None for other names, or hundreds of digits."""
     return int(name) if name.isdecimal() and len(name) < 100 else None
 
 
 def to_index(value: Any, labels: Sequence[str], names: Sequence[str] | None, origin: str) -> int:
-    """Index of a label among `labels`: a name or an integer.
+    """Return the index of a label, which is a name or an integer, in `labels`.
 
-    An integer is an index into `names`, the data set's own, if it has them (their order need not
-    be ours); else into the labels, unless these are numbers themselves.
+    An integer is an index into `names`, the data set's, if it has any: their order may differ.
+    Otherwise it is an index into the labels, unless these are numbers themselves.
 
     Raises:
-      DataError: for anything else.
+      DataError: for any other value.
     """
     labels = labels if isinstance(labels, Labels) else Labels(labels)
-    # The data set's own integers have names whatever the labels are.
+    # Integers of a data set with names stand for these, whatever the labels are.
     value = single(value, () if names is not None and not isinstance(value, str) else labels)
     name = str(value) if isinstance(value, str | int) else ""
     number = _number(name)
@@ -146,7 +146,7 @@ def to_index(value: Any, labels: Sequence[str], names: Sequence[str] | None, ori
     if name == "-1":
         advice = "Test sets are published with -1 for labels that are withheld: take another split."
     elif isinstance(value, list | tuple | dict):
-        advice = "Several labels a row: --config.task=multi_label."
+        advice = "For several labels in a row: --config.task=multi_label."
     elif value is None or value == "" or value != value:
         advice, cause = "The label is missing: fill it in, or remove the row.", MISSING
     else:
@@ -206,7 +206,7 @@ def refuse_from_one(numbers: Collection[int], names: Sequence[str], source: str)
 
 
 def flag_columns(table: Table) -> list[str]:
-    """Columns of nothing but 0 and 1, which may be one a label; none if there is only one."""
+    """Return the columns that hold only 0 and 1, if there are several: each may be a label."""
     columns = [
         name
         for name in table.columns
@@ -216,15 +216,15 @@ def flag_columns(table: Table) -> list[str]:
 
 
 def flag(value: Any) -> bool | None:
-    """What a flag says, as 1, 0.0, "1" or "True"; None if it is none."""
+    """Return the value of a flag such as 1, 0.0, "1" or "True"; None for other values."""
     return {"0": False, "false": False, "1": True, "true": True}.get(str(as_int(value)).casefold())
 
 
 def refuse_flag_columns(table: Table, label: str, task: str = "") -> None:
-    """Refuse a table without the labels' column where others hold flags.
+    """Refuse a table that lacks the column of labels, but has columns of flags.
 
     Raises:
-      DataError: with the option that names them, preceded by that for the `task`.
+      DataError: with the options to set: `task`, if given, and the columns.
     """
     if label not in table.columns and (flags := flag_columns(table)):
         raise DataError(
@@ -234,7 +234,7 @@ def refuse_flag_columns(table: Table, label: str, task: str = "") -> None:
 
 
 def hf_label_maps(labels: Sequence[str]) -> dict[str, Any]:
-    """Label maps of config.json, as transformers' pipelines read them."""
+    """Return label maps for config.json, as the pipelines of transformers read them."""
     return {
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},

@@ -1,4 +1,4 @@
-"""Sets of labels in the forms that tables have them: lists, texts with separators, flags."""
+"""Sets of labels, written as lists, as texts with separators, or as flags."""
 
 import dataclasses
 import re
@@ -33,19 +33,19 @@ class LabelSetOptions(TextOptions):
 
     @property
     def columns_of_labels(self) -> dict[str, str]:
-        """The column of labels, or one for each."""
+        """The column of labels, or the columns of flags."""
         if self.label_columns:
             return dict.fromkeys(self.label_columns, "options.label_columns")
         return super().columns_of_labels
 
 
 BARE = re.compile(r"\s*[\[{](.*)[\]}]\s*", re.DOTALL)
-"""A list whose elements are not quoted, as databases print it: [joy, love], {joy,love}."""
+"""Matches a list without quotes, as databases print it: [joy, love], {joy,love}."""
 
 BROKEN = re.compile(
     r"[\[{].*(['\"]|\.\.\.).*[\]}]|(\w+\()?[\[({]+\s*['\"].*|\w+\([\[({].*", re.DOTALL
 )
-"""What a list, tuple, set or array looks like that is printed in part, or in another way."""
+"""Matches a list, tuple, set or array that is printed in part, or in another way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,14 +152,14 @@ def _width_of_flags(examples: Reading[TextExample], options: LabelSetOptions) ->
 
 
 JOINED = re.compile(r"[01]{2,}|[01]([^\w\s]|\s+)[01](?:\1[01])*")
-"""Flags in a text, with a separator between them or none."""
+"""Matches flags in a text, with or without a separator."""
 
 
 def _refuse_joined_flags(examples: Reading[TextExample], options: LabelSetOptions) -> None:
-    """Refuse flags with another separator than the labels', or without any.
+    """Refuse flags with another separator than that of the labels, or without any.
 
     Raises:
-      DataError: if all texts are such flags, as many in each.
+      DataError: if all texts are such flags, and equally many.
     """
     cells = [example.label.value for example in examples]
     texts = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]

@@ -44,7 +44,7 @@ class MultiLabelOptions(LabelSetOptions):
 
 @dataclasses.dataclass(frozen=True)
 class MultiLabel(TextTask):
-    """Any number of labels a text, with binary cross-entropy."""
+    """Multi-label classification with binary cross-entropy."""
 
     options_type: ClassVar[type] = MultiLabelOptions
     problem_type: ClassVar[str | None] = "multi_label_classification"
@@ -52,7 +52,7 @@ class MultiLabel(TextTask):
 
     thresholds: tuple[float, ...] = ()
     start: float = 0.0
-    """Where a new output layer's logits begin: the log-odds that a label is given."""
+    """The initial bias of a new output layer: the log-odds that a text has a label."""
 
     @classmethod
     def read(
@@ -112,7 +112,7 @@ class MultiLabel(TextTask):
 
     @property
     def make_head(self) -> MakeHead:
-        """Pooler and classifier."""
+        """Return the function that builds the pooler and the dense layer."""
         count = len(self.labels)
         return lambda config, rngs: SequenceClassificationHead(
             config, count, rngs, bias_init=self.start
@@ -135,7 +135,7 @@ class MultiLabel(TextTask):
         return {"labels": labels, "probability": probability}
 
     def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
-        """Micro and macro F1, micro precision and recall, and the share of sets that are right."""
+        """Return micro and macro F1, micro precision and recall, and the share of correct sets."""
         return metrics.score(self._flags(records), self._gold(examples))
 
     def _flags(self, records: Sequence[Prediction]) -> np.ndarray:
@@ -147,7 +147,7 @@ class MultiLabel(TextTask):
         return np.array(given, bool).reshape(-1, len(self.labels))
 
     def group_key(self, example: TextExample) -> str:
-        """The text: equal ones are held out together."""
+        """Return the text: equal texts are held out together."""
         return example.text
 
     def calibrate(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Self:
@@ -158,7 +158,7 @@ class MultiLabel(TextTask):
 
     @property
     def stored_thresholds(self) -> dict[str, Any]:
-        """The thresholds, as the checkpoint and the export hold them."""
+        """The thresholds, as the checkpoint and the export store them."""
         return {"thresholds": dict(zip(self.labels, self.thresholds, strict=True))}
 
     def hf_config(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class MultiLabel(TextTask):
         return super().hf_config() | {"flaxbert": self.stored_thresholds}
 
     def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
+        """Return the text, its labels, and the predicted ones."""
         gold = [n for n, given in zip(self.labels, example.label or (), strict=False) if given]
         predicted = ", ".join(record["labels"])
         return {"text": example.text, "labels": ", ".join(gold), "predicted": predicted}

@@ -1,8 +1,8 @@
-"""Multiple choice: which of some answers fits a question or continues a text (SWAG, ARC).
+"""Multiple choice: which of several answers fits a question or continues a text (SWAG, ARC).
 
 BERT paper, section 4.4: [CLS] question [SEP] choice [SEP] for each choice; pooler and a dense layer
 give one score each, and a softmax over the choices of the question. Questions may have different
-numbers of choices. A question is one feature of several sequences, which may lie in any rows.
+numbers of choices. A question is one feature of several sequences, possibly in different rows.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class MultipleChoiceOptions(TaskOptions):
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceExample(Example):
-    """A question with its choices; `label` is the right one's number, None if unlabeled."""
+    """A question with its choices; `label` is the index of the right one, None if unlabeled."""
 
     question: str
     choices: tuple[str, ...]
@@ -64,7 +64,7 @@ class ChoiceExample(Example):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Question and choices, in whatever order these are asked."""
+        """The question, and the choices in alphabetical order."""
         return (self.question, *sorted(self.choices))
 
     @property
@@ -110,47 +110,49 @@ class MultipleChoice(Task):
     def featurize(
         self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """[CLS] question [SEP] choice [SEP] for each choice; the longer of both is cut to fit."""
-        owner = [n for n, example in enumerate(examples) for _ in example.choices]
+        """Tokenize [CLS] question [SEP] choice [SEP]; the longer text is truncated."""
+        example_index = [n for n, example in enumerate(examples) for _ in example.choices]
         choices = [choice for example in examples for choice in example.choices]
         encoded = tokenizer(
-            [examples[n].question for n in owner],
+            [examples[n].question for n in example_index],
             choices,
             truncation="longest_first",
             max_length=self.data.max_length,
             return_token_type_ids=True,
         )
-        cut = [n for n, e in zip(owner, encoded.encodings, strict=True) if e.overflowing]
+        truncated = [
+            n for n, e in zip(example_index, encoded.encodings, strict=True) if e.overflowing
+        ]
         right = [int(n == e.label) for e in examples for n in range(len(e.choices))]
         return Features.build(
             {name: encoded[name] for name in ("input_ids", "token_type_ids")},
-            example_index=owner,
-            feature_index=owner,
+            example_index=example_index,
+            feature_index=example_index,
             per_sequence={"right": right} if labeled else {},
-            truncated=list(dict.fromkeys(cut)),
+            truncated=list(dict.fromkeys(truncated)),
         )
 
     @property
     def make_head(self) -> MakeHead:
-        """Pooler and one score."""
+        """Return the head: pooler and one score."""
         return MultipleChoiceHead
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Cross-entropy over the choices of each question: logits [R, K, 1], right [R, K]."""
+        """Return the cross-entropy over the choices: logits [R, K, 1], right [R, K]."""
         log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
-        # Every slot of a question holds its loss, and weighs one over their number.
+        # Every choice has the loss of its question, and a weight of one over their number.
         losses = group_sum(-log_probs * batch.extra["right"], batch)
         return {"loss": weighted_sum(losses, batch.weight)}
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """Each choice's probability [R, K]."""
+        """Return the probability of each choice [R, K]."""
         log_probs = group_log_softmax(outputs["logits"][..., 0], batch)
         return TaskOutputs(per_sequence={"probability": jnp.exp(log_probs)})
 
     def decode(
         self, examples: Sequence[ChoiceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """The most probable choice, and every choice's probability."""
+        """Return the most probable choice, and every choice's probability."""
         records = []
         for n, example in enumerate(examples):
             probabilities = predictions.per_sequence["probability"][features.sequences(n)]
@@ -166,13 +168,13 @@ class MultipleChoice(Task):
         return records
 
     def score(self, examples: Sequence[ChoiceExample], records: Sequence[Prediction]) -> Metrics:
-        """Accuracy with its 95 % interval."""
+        """Return the accuracy with its 95 % interval."""
         pairs = zip(examples, records, strict=True)
         hits = sum(example.label == record["index"] for example, record in pairs)
         return metrics.accuracy_with_interval(hits, len(examples))
 
     def table_row(self, example: ChoiceExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
+        """Return the question, the right choice, and the predicted one."""
         gold = "" if example.label is None else example.choices[example.label]
         return {"question": example.question, "right": gold, "predicted": record["choice"]}
 

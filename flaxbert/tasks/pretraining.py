@@ -1,8 +1,8 @@
-"""BERT's own two tasks on plain text: guess masked words, tell whether a text follows another.
+"""BERT's two pre-training tasks on plain text: masked words and next sentence prediction.
 
-BERT paper, section 3.1. The loss is the mean over masked places plus the mean over sequences. Which
-places are masked is drawn anew for every sequence and epoch; evaluation keeps one draw. Trained
-from a checkpoint it is continued pre-training, and its export is a checkpoint to fine-tune from.
+BERT paper, section 3.1. The loss is the mean over masked words plus the mean over sequences. Masks
+are drawn anew for every sequence and epoch; evaluation uses one draw. Training from a checkpoint is
+continued pre-training, and the export is a checkpoint to fine-tune.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class PreTrainingOptions(TaskOptions):
         column=True,
     )
     sentences: str = option("split", "split paragraphs into sentences, or a line is one")
-    next_sentence: bool = option(True, "next sentence prediction beside masked words")
+    next_sentence: bool = option(True, "next sentence prediction in addition to masked words")
     mask_rate: float = option(0.15, "share of tokens to guess")
     whole_words: bool = option(False, "mask whole words, not single word pieces")
     seed: int = option(0, "of masks and pairs")
@@ -56,7 +56,7 @@ class PreTrainingOptions(TaskOptions):
 
 @dataclasses.dataclass(frozen=True)
 class DocumentExample(Example):
-    """A document, as its paragraphs."""
+    """A document: its paragraphs."""
 
     name: str
     paragraphs: tuple[str, ...]
@@ -65,7 +65,7 @@ class DocumentExample(Example):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Its paragraphs."""
+        """The paragraphs."""
         return self.paragraphs
 
 
@@ -85,7 +85,7 @@ class PreTraining(Task):
     def read(
         cls, table: Table, data: DataConfig, options: PreTrainingOptions, *, labeled: bool
     ) -> Reading[DocumentExample]:
-        """Read documents, in the order of their first rows; a row that names none is one."""
+        """Read documents, in the order of their first records; a record without a name is one."""
         columns, document = {options.text: "options.text"}, options.document
         if document and document != PreTrainingOptions.document:
             columns[document] = "options.document"
@@ -120,8 +120,8 @@ class PreTraining(Task):
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
         texts = [
-            documents.tokenize(each.paragraphs, tokenizer, lines=lines, longest=room // 2)
-            for each in examples
+            documents.tokenize(example.paragraphs, tokenizer, lines=lines, longest=room // 2)
+            for example in examples
         ]
         try:
             pairs = list(
@@ -190,30 +190,30 @@ class PreTraining(Task):
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Cross-entropy of words at masked places, and of following or not."""
         losses, masked, _ = _words(outputs, batch)
-        found = {"mlm_loss": weighted_sum(losses, masked)}
+        sums = {"mlm_loss": weighted_sum(losses, masked)}
         if "nsp_logits" in outputs:
             follows = cross_entropy(outputs["nsp_logits"], batch.extra["follows"])
-            found["nsp_loss"] = weighted_sum(follows, batch.weight)
-        return found
+            sums["nsp_loss"] = weighted_sum(follows, batch.weight)
+        return sums
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """Of each sequence [R, K]: masked words, those guessed, their loss; `follows` guessed."""
+        """Return, per sequence [R, K]: masked words, correct ones, loss; correct `follows`."""
         losses, masked, right = _words(outputs, batch)
         segments = jnp.take_along_axis(batch.segment_ids, outputs["masked_positions"], axis=1)
-        slots = jnp.arange(1, batch.weight.shape[1] + 1)
-        own = (segments[:, :, None] == slots) * masked[:, :, None]  # [R, P, K]
-        found = {"masked": jnp.sum(own, axis=1)}
-        found["right"] = jnp.sum(own * right[:, :, None], axis=1)
-        found["mlm_loss"] = jnp.sum(own * losses[:, :, None], axis=1)
+        numbers = jnp.arange(1, batch.weight.shape[1] + 1)
+        inside = (segments[:, :, None] == numbers) * masked[:, :, None]  # [R, P, K]
+        sums = {"masked": jnp.sum(inside, axis=1)}
+        sums["right"] = jnp.sum(inside * right[:, :, None], axis=1)
+        sums["mlm_loss"] = jnp.sum(inside * losses[:, :, None], axis=1)
         if "nsp_logits" in outputs:
             guess = jnp.argmax(outputs["nsp_logits"], axis=-1)
-            found["next_right"] = (guess == batch.extra["follows"]).astype(jnp.float32)
-        return TaskOutputs(per_sequence=found)
+            sums["next_right"] = (guess == batch.extra["follows"]).astype(jnp.float32)
+        return TaskOutputs(per_sequence=sums)
 
     def decode(
         self, examples: Sequence[DocumentExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """Sums over the sequences of each document."""
+        """Return the sums over the sequences of each document."""
         totals = {
             name: np.bincount(features.example_index, values, len(examples))
             for name, values in predictions.per_sequence.items()
@@ -225,15 +225,15 @@ class PreTraining(Task):
         ]
 
     def score(self, examples: Sequence[DocumentExample], records: Sequence[Prediction]) -> Metrics:
-        """Perplexity and accuracy of masked words, accuracy of next sentences."""
+        """Return perplexity and accuracy of masked words, and accuracy of next sentences."""
         names = ("masked", "right", "mlm_loss", "next_right", "sequences")
         total = {name: sum(record.get(name, 0.0) for record in records) for name in names}
         masked, sequences = max(1.0, total["masked"]), max(1.0, total["sequences"])
-        found = {"perplexity": _perplexity(total["mlm_loss"] / masked)}
-        found["mlm_accuracy"] = total["right"] / masked
+        metrics = {"perplexity": _perplexity(total["mlm_loss"] / masked)}
+        metrics["mlm_accuracy"] = total["right"] / masked
         if self.options.next_sentence:
-            found["nsp_accuracy"] = total["next_right"] / sequences
-        return found
+            metrics["nsp_accuracy"] = total["next_right"] / sequences
+        return metrics
 
     def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
         """Return the reason if no word of any sequence can be masked."""
@@ -244,7 +244,7 @@ class PreTraining(Task):
         return "no word can be masked: all tokens are special, or words have too many pieces"
 
     def table_row(self, example: DocumentExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
+        """Return the document with its masked words and the share of correct ones."""
         masked = max(1.0, record["masked"])
         return {
             "document": example.name,
@@ -259,7 +259,7 @@ def _perplexity(loss: float) -> float:
 
 
 def _words(outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
-    """Loss, weight (1 if masked) and whether the best word is right, at each place [R, P]."""
+    """Return loss, weight (1 if masked) and whether the best word is correct, [R, P] each."""
     label = jnp.take_along_axis(batch.label, outputs["masked_positions"], axis=1)
     masked = jnp.take_along_axis(batch.extra["masked"], outputs["masked_positions"], axis=1).astype(
         jnp.float32

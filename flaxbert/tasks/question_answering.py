@@ -88,12 +88,12 @@ class QuestionAnswering(Task):
     def featurize(
         self, examples: Sequence[QuestionExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """Windows of `max_length` tokens; neighbours of one example share `overlap` tokens.
+        """Tokenize into windows of `max_length` tokens; neighbors share `overlap` tokens.
 
-        A window without the whole answer has [CLS] as its span, as in the original BERT; without
-        one that has it, all have -1, which counts in no loss. Token arrays `char_start` and
-        `char_end` are a context token's place in the text (-1 elsewhere), and `max_context` marks
-        the window that sees most of the token's surroundings.
+        The target of a window without the complete answer is [CLS], as in the original BERT. If no
+        window has it, the target of all is -1, which counts in no loss. Values per token:
+        `char_start` and `char_end`, the place of a context token in the text (-1 elsewhere), and
+        `max_context`, 1 in the window that shows most around the token.
         """
         questions, data = [example.question for example in examples], self.data
         lengths = {"max_length": data.max_length, "overlap": data.overlap}
@@ -128,11 +128,11 @@ class QuestionAnswering(Task):
 
     @property
     def make_head(self) -> MakeHead:
-        """Start and end scores."""
+        """Return the head: start and end scores."""
         return SpanHead
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Cross-entropy over the feature's own positions, mean of start and end."""
+        """Return the cross-entropy over the tokens of the window, the mean of start and end."""
         start, end = (
             position_cross_entropy(outputs[f"{side}_logits"], batch.extra[side], batch.segment_ids)
             for side in ("start", "end")
@@ -141,7 +141,7 @@ class QuestionAnswering(Task):
         return {"loss": weighted_sum((start + end) / 2, weight)}
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """The best starts and ends of each segment [R, K, n], and the score of [CLS] [R, K]."""
+        """Return the best starts and ends [R, K, n], and the score of [CLS] [R, K]."""
         allowed = {"start": batch.extra["max_context"] > 0, "end": batch.extra["char_start"] >= 0}
         null = jnp.zeros(batch.cls_position.shape)
         slots = {}
@@ -156,9 +156,9 @@ class QuestionAnswering(Task):
     def decode(
         self, examples: Sequence[QuestionExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """The span with the highest sum of start and end score over all windows of an example.
+        """Return the span with the highest sum of start and end score over all windows.
 
-        `null_odds` is the lowest score of [CLS] over the windows, less that of the span, as in
+        `null_odds` is the lowest score of [CLS] over the windows minus that of the span, as in
         google-research/bert's run_squad.py.
         """
         best: list[tuple[float, int, int]] = [(-np.inf, 0, 0)] * len(examples)
@@ -231,7 +231,7 @@ class QuestionAnswering(Task):
         return best
 
     def score(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Metrics:
-        """Exact match and F1, 0 to 100, of the official script for the data set's version."""
+        """Return exact match and F1, 0 to 100, as the official script for the data set does."""
         references = [[text for text, _ in example.answers] for example in examples]
         answers = [record["answer"] for record in records]
         if not self.options.unanswerable:
@@ -248,7 +248,7 @@ class QuestionAnswering(Task):
         return "no window contains a complete answer; raise data.max_length or data.overlap"
 
     def group_key(self, example: QuestionExample) -> str:
-        """The context: its questions are held out together."""
+        """Return the context: its questions are held out together."""
         return example.context
 
     def calibrate(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Self:
@@ -261,7 +261,7 @@ class QuestionAnswering(Task):
 
     @property
     def stored_thresholds(self) -> dict[str, Any]:
-        """The threshold, as the checkpoint and the export hold it."""
+        """The threshold, as the checkpoint and the export store it."""
         return {"null_threshold": self.null_threshold} if self.options.unanswerable else {}
 
     def hf_config(self) -> dict[str, Any]:
@@ -269,6 +269,6 @@ class QuestionAnswering(Task):
         return {"flaxbert": self.stored_thresholds} if self.stored_thresholds else {}
 
     def table_row(self, example: QuestionExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
+        """Return the question, its answer, and the predicted one."""
         gold = example.answers[0][0] if example.answers else ""
         return {"question": example.question, "answer": gold, "predicted": record["answer"]}

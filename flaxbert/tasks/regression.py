@@ -27,9 +27,9 @@ from flaxbert.types import Metrics, Params, Prediction
 log = logging.getLogger("flaxbert")
 
 FAR, NARROW, WIDE = 10.0, 0.1, 10.0
-"""Largest mean, and smallest and largest standard deviation, of numbers that are learned as they
-are, such as the 0 to 5 of STS-B. A new output layer begins near 0, and its bias moves by a learning
-rate a step: others are not reached."""
+"""Largest mean, and smallest and largest standard deviation, of numbers that are learned without
+standardization, such as the 0 to 5 of STS-B. A new output layer begins near 0, and its bias moves
+by about the learning rate in each step: it would not reach other numbers."""
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ class RegressionOptions(texts.TextOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Regression(TextTask):
-    """One number a text or pair, by least squares."""
+    """Regression by least squares: one number for each text or pair."""
 
     options_type: ClassVar[type] = RegressionOptions
     lower_is_better: ClassVar[Sequence[str]] = ("squared_error",)
@@ -114,7 +114,7 @@ class Regression(TextTask):
         return {"value": float(output)}
 
     def score(self, examples: Sequence[TextExample], records: Sequence[Prediction]) -> Metrics:
-        """Pearson and Spearman correlation, and the mean squared error."""
+        """Return Pearson and Spearman correlation, and the mean squared error."""
         return metrics.score(
             [record["value"] for record in records], [example.label for example in examples]
         )
@@ -132,15 +132,15 @@ class Regression(TextTask):
         return "" if standard else f"(label - {self.mean:.6g}) / {self.scale:.6g}"
 
     def to_units(self, params: Params) -> Params:
-        """Give the output layer the numbers' own scale and mean."""
+        """Scale the output layer to the units of the labels."""
         return rescaled(params, self.scale, self.mean)
 
     def from_units(self, params: Params) -> Params:
-        """Take scale and mean from the output layer."""
+        """Scale the output layer to the units of training."""
         return rescaled(params, 1 / self.scale, -self.mean / self.scale)
 
     def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
+        """Return the text, its number, and the predicted one."""
         gold = "" if example.label is None else f"{example.label:g}"
         return {**example.record(), "label": gold, "predicted": f"{record['value']:.2f}"}
 

@@ -1,4 +1,4 @@
-"""Spans of tokens: candidates chosen on the device, answers put together on the host."""
+"""Spans of tokens: the device chooses candidates, and the host combines them."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from flaxbert.data.windows import trim
 from flaxbert.types import TaskOutputs
 
 IMPOSSIBLE = -1e30
-"""Below every real score: marks candidates that are none."""
+"""Below every real score: the score of places that are no candidates."""
 
 Candidates = dict[str, np.ndarray]
 """`start_score` `start_place` `end_score` `end_place`, [n] each, of one sequence."""
@@ -21,33 +21,33 @@ Candidates = dict[str, np.ndarray]
 def candidates(
     logits: Array, allowed: Array, segment_ids: Array, cls_position: Array, count: int
 ) -> tuple[Array, Array]:
-    """The `count` best places of each segment, so that no score a token need leave the device.
+    """Return the `count` best places of each segment, so that not all scores leave the device.
 
     Args:
       logits: [R, T].
       allowed: [R, T] booleans: places that may be chosen.
       segment_ids: [R, T].
       cls_position: [R, K], where each segment begins.
-      count: candidates (n).
+      count: the number of candidates (n).
 
     Returns:
-      Scores and places [R, K, n], best first, of equals the first; places count from the segment's
-      start. Those beyond a segment's allowed places score below `IMPOSSIBLE`.
+      Scores and places [R, K, n], best first (of equals the first one); places count from the start
+      of the segment. If a segment has fewer places, the others score below `IMPOSSIBLE`.
     """
-    slots = jnp.arange(1, cls_position.shape[1] + 1)
-    own = (segment_ids[:, None, :] == slots[:, None]) & allowed[:, None, :]  # [R, K, T]
-    masked = jnp.where(own, logits[:, None, :], jnp.finfo(logits.dtype).min)
+    numbers = jnp.arange(1, cls_position.shape[1] + 1)
+    inside = (segment_ids[:, None, :] == numbers[:, None]) & allowed[:, None, :]  # [R, K, T]
+    masked = jnp.where(inside, logits[:, None, :], jnp.finfo(logits.dtype).min)
     scores, places = top_k(masked, min(count, logits.shape[1]))
     return scores, places - cls_position[..., None]
 
 
-def best_spans(found: Candidates, longest: int, count: int) -> list[tuple[float, int, int]]:
+def best_spans(scored: Candidates, longest: int, count: int) -> list[tuple[float, int, int]]:
     """Return the `count` best pairs of a start and an end of at most `longest` tokens.
 
     Returns:
       (score, first token, last token), best first; fewer where there are not as many pairs.
     """
-    starts, ends, scores = _scores(found, longest)
+    starts, ends, scores = _scores(scored, longest)
     order = np.argsort(-scores, axis=None, kind="stable")[:count]
     rows, columns = np.unravel_index(order, scores.shape)
     return [
@@ -57,21 +57,21 @@ def best_spans(found: Candidates, longest: int, count: int) -> list[tuple[float,
     ]
 
 
-def best_span(found: Candidates, longest: int) -> tuple[float, int, int]:
-    """The best pair of a start and an end of at most `longest` tokens.
+def best_span(scored: Candidates, longest: int) -> tuple[float, int, int]:
+    """Return the best pair of a start and an end of at most `longest` tokens.
 
     Returns:
       (score, first token, last token); the score is -inf if there is no such pair.
     """
-    starts, ends, scores = _scores(found, longest)
+    starts, ends, scores = _scores(scored, longest)
     row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
     return float(scores[row, column]), int(starts[row]), int(ends[column])
 
 
-def _scores(found: Candidates, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _scores(scored: Candidates, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return starts [n], ends [n] and the score of each pair [n, n], -inf if it is no span."""
-    starts, ends = found["start_place"], found["end_place"]
-    start, end = (found[f"{side}_score"].astype(np.float64) for side in ("start", "end"))
+    starts, ends = scored["start_place"], scored["end_place"]
+    start, end = (scored[f"{side}_score"].astype(np.float64) for side in ("start", "end"))
     length = ends[None, :] - starts[:, None] + 1
     valid = (length >= 1) & (length <= longest)
     valid &= (start > IMPOSSIBLE)[:, None] & (end > IMPOSSIBLE)[None, :]

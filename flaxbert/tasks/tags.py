@@ -1,4 +1,4 @@
-"""Words and their tags, from rows of any source and tags of any scheme."""
+"""Words and their tags, read from any source, with tags of any scheme."""
 
 import collections
 import dataclasses
@@ -14,11 +14,11 @@ from flaxbert.tasks.label_names import refuse_from_one
 
 
 def require_words(table: Table, columns: Mapping[str, str], *, slices: str | None = None) -> None:
-    """Check that columns exist (see `Table.require`), and name what stands in place of lists.
+    """Check that columns exist (see `Table.require`), and recognize data in other forms.
 
     Raises:
-      DataError: for a column that is absent, spans of characters, or a column file that is read as
-        a table; with the form to bring the data into.
+      DataError: for an absent column, spans of characters, or a column file that is read as a
+        table; with the form that is expected.
     """
     if not set(columns) <= set(table.columns):
         for row in table.rows[:FIRST]:
@@ -47,14 +47,14 @@ def require_words(table: Table, columns: Mapping[str, str], *, slices: str | Non
 
 
 FIRST = 100
-"""Rows in which spans of characters are looked for."""
+"""Number of records that are searched for spans of characters."""
 
 
 def _is_column_file(table: Table) -> bool:
-    """Whether the first cells of a table are words, and blank lines stand between some of them."""
+    """Return whether the first cells of a table are words, with blank lines between some."""
     cells = [list(row.values.values()) for row in table.rows[:FIRST] if row.values]
     if len(table.columns) == 1 and all(isinstance(row[0], str) for row in cells):
-        widths = {len(row[0].split()) for row in cells}  # of columns with spaces between
+        widths = {len(row[0].split()) for row in cells}  # columns with spaces between
         return len(widths) == 2 and min(widths) == 0 and max(widths) > 1
     if not all(isinstance(cell, str) and "\n" not in cell for row in cells for cell in row):
         return False  # lists; or a cell of several lines, which looks like lines left out
@@ -65,7 +65,7 @@ def _is_column_file(table: Table) -> bool:
 
 
 def _is_span(value: object) -> bool:
-    """Whether a value is [start, end, type] or an object of these, as annotation tools write."""
+    """Return whether a value is [start, end, type] or such an object, as annotation tools write."""
     if isinstance(value, dict):
         keys = ({"start", "end"}, {"start_offset", "end_offset"})
         return any(pair <= value.keys() for pair in keys)
@@ -73,10 +73,10 @@ def _is_span(value: object) -> bool:
 
 
 def read_words(row: Record, column: str) -> list[str]:
-    """The words of a row.
+    """Return the words of a record.
 
     Raises:
-      DataError: if they are no list of texts, or none.
+      DataError: for anything but a list of texts, or an empty list.
     """
     value = unprinted(row.values.get(column))
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
@@ -130,14 +130,14 @@ def read_tags(
         return TaggedWords(row, tokens, tags)
 
     reading = table.read(tagged, on_bad_row)
-    counts = collections.Counter(tag for each in reading for tag in each.tags)
+    counts = collections.Counter(tag for item in reading for tag in item.tags)
     spelled = tag_schemes.respelled(counts)
     if spelled:
         pairs = [f"{shown(tag)} ({counts[tag]} times) as {spelled[tag]}" for tag in spelled]
         what = f"tags are read in the usual spelling: {some(pairs, 5)}"
         reading = _with_tags(reading, lambda tags: [spelled.get(tag, tag) for tag in tags])
         reading = reading.with_issues([Issue(READ_AS, table.source, what)])
-    scheme = tag_schemes.detect_scheme(each.tags for each in reading)
+    scheme = tag_schemes.detect_scheme(item.tags for item in reading)
     if scheme == "plain" and (symbols := [tag for tag in tag_schemes.SYMBOLS if tag in counts]):
         what = (
             f"{some([shown(tag) for tag in symbols])} is read as a tag like the others, each word "
@@ -170,7 +170,7 @@ def _with_tags(
 
 
 MOST_TAGS, SHARE_OF_TAGS = 100, 0.1
-"""Tags are at most as many, or at most this share of the words: else they are something else."""
+"""A column with more different values, and a larger share of the words, does not hold tags."""
 
 
 def _without_odd(
@@ -211,8 +211,8 @@ def _check_sequences(reading: Reading[TaggedWords], scheme: str) -> Iterator[Iss
 
 
 def _misplaced(words: Sequence[str], tags: Sequence[str], place: int) -> str:
-    before = f"behind {tags[place - 1]}" if place else "at the start"
+    before = f"after {tags[place - 1]}" if place else "at the start"
     if place == len(tags):
-        return f"the sentence ends {before}, which is no entity's end; it is read as one"
+        return f"the sentence ends {before}, which does not end an entity; it is read as its end"
     reading = "it is read as the start of an entity" if tags[place] != "O" else "it is read as O"
     return f"{tags[place]} {before} (word {place + 1}, {shown(words[place])}); {reading}"

@@ -1,9 +1,9 @@
 """Token classification: a tag for every word, such as named entities or parts of speech.
 
 BERT paper, section 5.3: dropout and one dense layer on every token; a word is tagged at its first
-piece, the others take no part. A sentence that is too long becomes overlapping windows; each word
-counts, in the loss and in the prediction, in the window that shows most around it. So a prediction
-has one tag for every word, whatever the length.
+piece, and the others are ignored. A sentence that is too long becomes overlapping windows; each
+word counts, in the loss and in the prediction, in the window that shows most around it. So a
+prediction has one tag for every word, whatever the length.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class TokenClassificationOptions(TaskOptions):
 
 @dataclasses.dataclass(frozen=True)
 class TokenClassification(Task):
-    """A tag a word, with cross-entropy at the first piece of each."""
+    """A tag for each word, with cross-entropy at its first piece."""
 
     head_type: ClassVar[str] = "ForTokenClassification"
     options_type: ClassVar[type] = TokenClassificationOptions
@@ -124,10 +124,10 @@ class TokenClassification(Task):
     def featurize(
         self, examples: Sequence[SentenceExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """Windows of `max_length` tokens; neighbours of one sentence share `overlap` tokens.
+        """Tokenize into windows of `max_length` tokens; neighbors share `overlap` tokens.
 
-        Token arrays: `word`, the number of the word that a piece belongs to (-1 at special
-        tokens); `first`, 1 at a word's first piece in the window that it counts in; `label`.
+        Values per token: `word`, the index of the word (-1 at special tokens); `first`, 1 at a
+        word's first piece in the window where it counts; `label`.
         """
         expect_words(tokenizer)
         encoded = tokenizer(
@@ -139,18 +139,18 @@ class TokenClassification(Task):
             return_overflowing_tokens=True,
             return_token_type_ids=True,
         )
-        owner = encoded["overflow_to_sample_mapping"]
+        example_index = encoded["overflow_to_sample_mapping"]
         words = [
             [-1 if word is None else word for word in encoded.word_ids(window)]
-            for window in range(len(owner))
+            for window in range(len(example_index))
         ]
-        marks = windows.max_context(owner, words, self.data.overlap)
+        marks = windows.max_context(example_index, words, self.data.overlap)
         first, labels, seen = [], [], set()
-        for window, example in enumerate(owner):
+        for window, example in enumerate(example_index):
             first.append([0] * len(words[window]))
             labels.append([0] * len(words[window]))
             for place, (word, marked) in enumerate(zip(words[window], marks[window], strict=True)):
-                # Of a word's pieces the first is the first that is marked: marks never go back.
+                # The first marked piece is the word's first: marks never go back.
                 if word < 0 or not marked or (example, word) in seen:
                     continue
                 seen.add((example, word))
@@ -171,36 +171,36 @@ class TokenClassification(Task):
                 "first": first,
                 **({"label": labels} if labeled else {}),
             },
-            example_index=owner,
+            example_index=example_index,
         )
 
     @property
     def make_head(self) -> MakeHead:
-        """Scores for every token."""
+        """Return the function that builds the dense layer on every token."""
         count = len(self.labels)
         return lambda config, rngs: TokenClassificationHead(config, count, rngs)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Cross-entropy at first pieces: logits [R, T, C] against label [R, T]."""
+        """Return the cross-entropy at first pieces: logits [R, T, C], label [R, T]."""
         losses = cross_entropy(outputs["logits"], batch.label)
         return {"loss": weighted_sum(losses, batch.extra["first"].astype(jnp.float32))}
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """The best tag of every token, [R, T]."""
+        """Return the best tag of every token, [R, T]."""
         return TaskOutputs(per_token={"tag": jnp.argmax(outputs["logits"], axis=-1)})
 
     def decode(
         self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """One tag a word."""
+        """Return a tag for each word."""
         tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
-        owner = np.repeat(features.example_index, features.lengths)
+        example_index = np.repeat(features.example_index, features.lengths)
         for place in np.flatnonzero(features.per_token["first"]):
             tag = self.labels[int(predictions.per_token["tag"][place])]
-            tags[owner[place]][features.per_token["word"][place]] = tag
+            tags[example_index[place]][features.per_token["word"][place]] = tag
         return [
-            {"tokens": list(example.tokens), "tags": tag_schemes.filled(each, self._outside)}
-            for example, each in zip(examples, tags, strict=True)
+            {"tokens": list(example.tokens), "tags": tag_schemes.filled(row, self._outside)}
+            for example, row in zip(examples, tags, strict=True)
         ]
 
     @property
@@ -216,15 +216,15 @@ class TokenClassification(Task):
         return None if features.per_token["first"].any() else "no word has a visible character"
 
     def score(self, examples: Sequence[SentenceExample], records: Sequence[Prediction]) -> Metrics:
-        """Entity scores (see metrics/entities.py), or accuracy where tags mark no entities.
+        """Return entity scores (see metrics/entities.py), or accuracy if tags mark no entities.
 
-        Without examples all that there can be, at 0: those of every type too.
+        Without examples, all metrics that there may be are 0, including those of every type.
         """
         gold = [example.tags or () for example in examples]
-        found = entities.score([record["tags"] for record in records], gold)
+        scores = entities.score([record["tags"] for record in records], gold)
         if not examples:
-            found = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
-        return found if self._entities else {"accuracy": found["token_accuracy"]}
+            scores = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
+        return scores if self._entities else {"accuracy": scores["token_accuracy"]}
 
     def record_of(self, item: Any, origin: str) -> dict[str, Any]:
         """Return a sentence, split into words and marks, or a list of words as a record."""
@@ -259,11 +259,11 @@ class TokenClassification(Task):
         ]
 
     def hf_config(self) -> dict[str, Any]:
-        """Label maps, as transformers' pipelines read them."""
+        """Return label maps, as the pipelines of transformers read them."""
         return names.hf_label_maps(self.labels)
 
     def table_row(self, example: SentenceExample, record: Prediction) -> dict[str, str]:
-        """A line of the table of predictions."""
+        """Return the sentence, its entities or tags, and the predicted ones."""
         return {
             "text": " ".join(example.tokens),
             "tags": self._marked(example.tokens, example.tags or ()),

@@ -131,12 +131,12 @@ def test_scripts_without_blanks_are_reported_once(text: str) -> None:
     assert not list(unspaced([answers[0], *[answers[2]] * 20], ["a:1"] * 21))  # a name in passing
 
 
-def test_an_answer_elsewhere_is_told_where() -> None:
+def test_a_misplaced_answer_is_reported_with_its_place() -> None:
     with pytest.raises(DataError, match="'Bob' is not at character 1; it is at 8"):
         read_answers(row({"text": ["Bob"], "answer_start": [1]}), unanswerable=False)
 
 
-def test_true_is_no_place() -> None:
+def test_a_boolean_is_not_a_place() -> None:
     with pytest.raises(DataError, match="answer 'nn' at True; expected a text"):
         read_answers(row({"text": ["nn"], "answer_start": [True]}), unanswerable=False)
 

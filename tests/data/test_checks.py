@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import make_config
+from toy import load_data, make_config
 
 from flaxbert import Config
 from flaxbert.data.checks import check_file, compare_splits, label_counts
 from flaxbert.tasks.texts import TextExample
-from flaxbert.training.plan import Plan
 
 
 def examples(labels: Sequence[Any]) -> list[TextExample]:
@@ -72,5 +71,5 @@ def test_sets_of_labels_and_texts_without_any_are_counted() -> None:
 def test_a_run_shows_names_and_counts_at_its_start(one_layer, tmp_path, caplog) -> None:
     config: Config = make_config("classification", one_layer, tmp_path, count=10)
     with caplog.at_level("INFO", "flaxbert"):
-        Plan.make(config, config.model.init)
+        load_data(config)
     assert "labels of 10 training examples: negative 5, positive 5" in caplog.messages

@@ -12,7 +12,7 @@ from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import coverage
 from flaxbert.data.table import Record, Table
 from flaxbert.data.tokenization import load_tokenizer
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks.classification import ClassificationOptions
 from flaxbert.tasks.question_answering import QuestionAnswering, QuestionExample
 from flaxbert.tasks.question_answering import QuestionAnsweringOptions as QuestionOptions
@@ -52,7 +52,7 @@ def test_unknown_tokens_are_counted_by_text(overlap: int, tokenizer: Any) -> Non
     )
 
 
-def test_of_texts_without_tokens_none_is_unknown(tokenizer: Any) -> None:
+def test_texts_without_tokens_have_no_unknown_words(tokenizer: Any) -> None:
     example = QuestionExample("q", "", "\u200b", (), None, "x:1")
     task = QuestionAnswering.create(DataConfig(), QuestionOptions(), None, {})
     features = task.featurize([example], tokenizer, labeled=False)
@@ -72,19 +72,14 @@ def test_a_run_reports_unknown_words_in_one_line(
     texts: list[str], level: int | None, checkpoint: Path, tmp_path: Path, caplog: Any
 ) -> None:
     config = classified(checkpoint, tmp_path, texts)
-    setup = prepare(config, config.model.init, None)
+    pipeline = Pipeline.build(config.task, config.model, config.data, config.options)
     table = Table("train.tsv", [Record({"text": t, "label": "bad"}, "train.tsv:2") for t in texts])
     with caplog.at_level(logging.INFO, "flaxbert"):
-        setup.dataset(
-            setup.task.examples(table, labeled=True),
-            table,
-            batch_size=4,
-            labeled=True,
-            training=True,
-        )
+        examples = pipeline.task.examples(table, labeled=True)
+        pipeline.tokenize(examples, table.source, batch_size=4, labeled=True)
     told = [record for record in caplog.records if "[UNK]" in record.message]
     assert [record.levelno for record in told] == ([] if level is None else [level])
-    assert not setup.task.data.eval
+    assert not pipeline.task.data.eval
 
 
 def test_lint_finds_what_the_tokenizer_cannot_read(checkpoint: Path, tmp_path: Path) -> None:

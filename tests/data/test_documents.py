@@ -63,7 +63,7 @@ def test_sentences_end_at_their_marks(sentences: list[str]) -> None:
 @pytest.mark.parametrize(
     "text", ["Bydlí v Praze, tj. česky.", "Mieszka w mieście, np. łodzi.", "Он ушёл, т. е. исчез."]
 )
-def test_no_small_letter_begins_a_sentence(text: str) -> None:
+def test_a_sentence_does_not_begin_with_a_lower_case_letter(text: str) -> None:
     assert split_sentences(text) == [text]
 
 
@@ -73,7 +73,7 @@ def test_line_breaks_and_runs_of_spaces_are_a_space() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\n"])
-def test_nothing_has_no_sentences(text: str) -> None:
+def test_an_empty_text_has_no_sentences(text: str) -> None:
     assert split_sentences(text) == []
 
 
@@ -127,7 +127,7 @@ def test_a_document_is_its_sentences_tokens_with_the_kind_of_each(tokenizer: Any
     assert document.ends == [3, 10, 11]
 
 
-def test_of_lines_each_is_a_sentence_blank_ones_are_none(tokenizer: Any) -> None:
+def test_each_line_is_a_sentence_except_blank_lines(tokenizer: Any) -> None:
     paragraphs = ["the king. A\n\n  \nbook", "old"]
     lines = tokenize(paragraphs, tokenizer, lines=True, longest=20)
     split = tokenize(paragraphs, tokenizer, lines=False, longest=20)
@@ -292,7 +292,7 @@ def test_the_text_that_a_random_one_replaced_is_used_next() -> None:
             assert after.first.start == own_texts(before)[-1].end
 
 
-def test_lengths_do_not_tell_whether_a_text_follows() -> None:
+def test_lengths_do_not_reveal_whether_a_text_follows() -> None:
     # Sentences of 3 tokens, documents without an end in sight: a length is that of its draw.
     documents = [Document([0] * 9000, [START] * 9000, list(range(3, 9001, 3))) for _ in range(9)]
     lengths: dict[bool, list[int]] = {True: [], False: []}

@@ -50,5 +50,5 @@ def test_printed_lists_are_read(text: str, value: Any) -> None:
      "('joy')", "(joy, love)", "open('a')", "array(joy)", "list(['a'])", "f()", "{'a': 'b'}",
      None, 1, ["joy"], "[" * 9999 + "]" * 9999],
 )  # fmt: skip
-def test_all_else_is_left_as_it_is(value: Any) -> None:
+def test_other_values_are_unchanged(value: Any) -> None:
     assert unprinted(value) == value

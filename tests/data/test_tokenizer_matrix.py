@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from tokenizers import Tokenizer
+from toy import arrays_of
 
 from flaxbert.config import DataConfig
 from flaxbert.data import documents
@@ -71,15 +72,15 @@ def check_packed(features: Features) -> None:
     )
     seen = set()
     for row in batches.rows(0):
-        batch = {name: values[0] for name, values in batches.build([row]).items()}
+        batch = {name: array[0] for name, array in arrays_of(batches.build([row])).items()}
         for k, sequence in enumerate(row):
-            here = np.flatnonzero(batch.segment_ids == k + 1)
+            here = np.flatnonzero(batch["segment_ids"] == k + 1)
             for name, values in features.per_token.items():
                 edges = features.sequence_start[sequence : sequence + 2]
                 assert (batch[name][here] == values[slice(*edges)]).all()
             for name, values in features.token_indices.items():
                 assert batch[name][k] - here[0] == values[sequence]
-            assert (batch.position_ids[here] == np.arange(len(here))).all()
+            assert (batch["position_ids"][here] == np.arange(len(here))).all()
             seen.add(sequence)
     assert len(seen) == len(features.lengths)
 
@@ -187,7 +188,7 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
             alone = tokenizer([[word]], is_split_into_words=True, add_special_tokens=False)
             assert ((n, number) in tagged) == bool(alone["input_ids"][0]), (words, word)
     predicted = {"tag": np.ones(len(owner), int)}
-    records = task.decode(examples, features, _predictions(tokens=predicted))
+    records = task.decode(examples, features, _predictions(per_token=predicted))
     assert [len(record["tags"]) for record in records] == [len(words) for words in sentences]
     for n, record in enumerate(records):
         assert all(record["tags"][w] == "B-X" for w in range(len(sentences[n])) if (n, w) in tagged)
@@ -196,7 +197,7 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
 def _predictions(**parts: Any) -> Any:
     from flaxbert.types import TaskOutputs
 
-    return TaskOutputs(**({"slots": {}, "tokens": {}} | parts))
+    return TaskOutputs(**parts)
 
 
 @functools.cache

@@ -156,14 +156,14 @@ def test_the_options_give_the_order_of_labels() -> None:
     assert gold(task, train) == [0, 1]
 
 
-def test_digits_index_labels_that_have_names_and_that_is_told(caplog: Any) -> None:
+def test_digits_are_indices_of_named_labels_and_the_meaning_is_logged(caplog: Any) -> None:
     task = create(None, ClassificationOptions(labels=("bad", "good")))
     with caplog.at_level("INFO", "flaxbert"):
         assert gold(task, table(["1", 0, 1.0])) == [1, 0, 1]
     assert caplog.messages == ["train.tsv: integer labels are read as 0 = bad, 1 = good"]
 
 
-def test_what_integers_stand_for_is_not_told_where_it_is_known(caplog: Any) -> None:
+def test_the_meaning_of_integers_is_not_logged_if_the_data_set_has_names(caplog: Any) -> None:
     with caplog.at_level("INFO", "flaxbert"):
         gold(create(table([0, 1])), table([0, 1]))
         gold(create(table([0, 1], ["bad", "good"])), table([0, 1], ["bad", "good"]))
@@ -202,7 +202,7 @@ def test_a_number_is_no_index_among_labels_that_are_numbers() -> None:
         gold(task, table(["0"]))
 
 
-def test_placeholder_names_of_a_checkpoint_bind_no_training() -> None:
+def test_default_label_names_of_a_checkpoint_do_not_constrain_training() -> None:
     hf = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
     assert create(table(["good", "bad"]), hf=hf).labels == ("bad", "good")
     assert create(None, ClassificationOptions(labels=("bad", "good")), hf=hf).labels == (
@@ -408,7 +408,7 @@ def pieces(tokenizer: Any, features: Any, feature: int = 0) -> list[str]:
     return tokenizer.convert_ids_to_tokens(features.per_token["input_ids"][here].tolist())
 
 
-def test_a_text_stands_between_cls_and_sep(tokenizer: Any) -> None:
+def test_a_text_is_enclosed_in_cls_and_sep(tokenizer: Any) -> None:
     features = encode(tokenizer, ["A good film", "bad"])
     assert pieces(tokenizer, features, 0) == ["[CLS]", "a", "good", "film", "[SEP]"]
     assert pieces(tokenizer, features, 1) == ["[CLS]", "bad", "[SEP]"]
@@ -441,7 +441,7 @@ def test_of_a_pair_the_longer_text_is_cut(tokenizer: Any) -> None:
     assert features.truncated_count == 1
 
 
-def test_unlabelled_features_carry_no_label(tokenizer: Any) -> None:
+def test_features_without_labels_have_no_label_array(tokenizer: Any) -> None:
     task = create(table(["good", "bad"]))
     examples = task.examples(table(["?"]), labeled=False)
     assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
@@ -471,7 +471,7 @@ def records(labels: Sequence[str]) -> list[dict]:
     return [{"label": label} for label in labels]
 
 
-def test_slices_get_metrics_of_their_own() -> None:
+def test_each_slice_has_its_metrics() -> None:
     train = table(["good", "bad", "good", "bad"], language=["en", "de", "en", "en"])
     task = create(train, slices="language")
     examples = task.examples(train, labeled=True)

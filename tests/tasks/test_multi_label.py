@@ -112,7 +112,7 @@ def test_the_options_give_labels_and_their_order() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, [0.5], {"joy": 1}])
-def test_what_is_no_set_of_labels_is_named_with_its_line(value: Any) -> None:
+def test_an_invalid_set_of_labels_is_reported_with_its_line(value: Any) -> None:
     task = create(table([["joy"], ["love"]]))
     with pytest.raises(DataError) as caught:
         task.examples(table([[], value]), labeled=True)
@@ -495,7 +495,7 @@ def test_fitted_thresholds_give_the_best_f1_on_the_examples_they_were_fitted_on(
     assert found["f1_macro"] >= task.score(examples, decode(task, rows, probabilities))["f1_macro"]
 
 
-def test_a_threshold_between_neighbours_in_float32_tells_them_apart() -> None:
+def test_a_threshold_separates_neighboring_float32_values() -> None:
     # Of halves of the last digit every second one rounds down.
     low = np.nextafter(np.float32(0.5), np.float32(1))
     pairs = [(low, np.nextafter(low, np.float32(1))), (np.float32(0.5), low)]
@@ -509,7 +509,7 @@ def test_a_threshold_between_neighbours_in_float32_tells_them_apart() -> None:
         assert [record["labels"] for record in records] == [[], list(task.labels)]
 
 
-def test_slices_get_metrics_of_their_own() -> None:
+def test_each_slice_has_its_metrics() -> None:
     rows = table([["joy"], ["love"], []], language=["en", "de", "en"])
     task = create(rows, slices="language")
     records: list[Prediction] = [{"labels": given} for given in (["joy"], ["joy"], [])]

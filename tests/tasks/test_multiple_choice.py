@@ -238,7 +238,7 @@ def pieces(tokenizer: Any, features: Features, sequence: int) -> str:
     return " ".join(tokenizer.convert_ids_to_tokens(ids))
 
 
-def test_each_choice_stands_behind_the_question(tokenizer: Any) -> None:
+def test_each_choice_follows_the_question(tokenizer: Any) -> None:
     features = encode(tokenizer, plain(["old red", "blue"], 1), plain(["a", "b", "c"], 0))
     assert pieces(tokenizer, features, 0) == "[CLS] what ? [SEP] old red [SEP]"
     assert pieces(tokenizer, features, 1) == "[CLS] what ? [SEP] blue [SEP]"
@@ -257,7 +257,7 @@ def test_questions_that_are_cut_are_counted_once(tokenizer: Any) -> None:
     assert pieces(tokenizer, features, 0) == "[CLS] what ? [SEP] the old red [SEP]"
 
 
-def test_unlabelled_features_carry_nothing_right(tokenizer: Any) -> None:
+def test_features_without_labels_have_no_right_choice(tokenizer: Any) -> None:
     task = create()
     examples = task.examples(table(plain()), labeled=False)
     assert task.featurize(examples, tokenizer, labeled=False).per_sequence == {}
@@ -295,7 +295,7 @@ def batch_of(counts: Sequence[int], *, segments: int = 3) -> tuple[Batch, Groups
 COUNTS = [4, 2, 5, 3, 4, 2]
 
 
-def test_the_choices_tried_here_lie_in_different_rows_beside_empty_slots() -> None:
+def test_the_example_choices_are_in_different_rows_next_to_unused_places() -> None:
     batch, groups = batch_of(COUNTS)
     assert [len(group) for group in groups] == COUNTS
     assert sum(len({r for r, _ in group}) > 1 for group in groups) >= 4
@@ -348,7 +348,7 @@ def test_the_loss_is_the_cross_entropy_of_each_question_alone(seed: int) -> None
     assert_close(gradient, slopes)  # and so none in empty slots
 
 
-def test_empty_slots_are_added_to_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_places_are_added_to_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     # Zeros for thousands of empty slots, all added to group 0, would wait for one another.
     batch, _ = batch_of(COUNTS)
     places: dict[str, np.ndarray] = {}

@@ -121,7 +121,7 @@ def test_rows_with_the_same_file_are_a_document_wherever_they_stand() -> None:
 
 # "": an empty cell of a .csv; NaN: what pandas writes into Parquet for a null.
 @pytest.mark.parametrize("nothing", [None, "", float("nan")])
-def test_a_row_that_names_no_document_is_one(nothing: str | float | None) -> None:
+def test_a_row_without_a_document_name_is_a_document(nothing: str | float | None) -> None:
     names = (nothing, "a", nothing, "a")
     rows = [row | {"file": name} for row, name in zip(ROWS, names, strict=True)]
     assert documents_of(create(), *rows) == [
@@ -131,7 +131,7 @@ def test_a_row_that_names_no_document_is_one(nothing: str | float | None) -> Non
     ]
 
 
-def test_another_column_may_tell_documents_apart() -> None:
+def test_another_column_may_identify_documents() -> None:
     found = documents_of(create(document="part"), *ROWS)
     assert found == [("1", ("one",)), ("2", ("two", "three", "four"))]
 
@@ -270,7 +270,7 @@ def test_of_lines_each_is_a_sentence(tokenizer: Any) -> None:
     assert "the king is old" not in split
 
 
-def test_one_document_is_refused_unless_words_alone_are_asked_for(tokenizer: Any) -> None:
+def test_a_single_document_is_refused_with_next_sentence_prediction(tokenizer: Any) -> None:
     with pytest.raises(DataError) as caught:
         encode(tokenizer, BOOKS[:1])
     for part in ("texts.jsonl:1: one document", "--config.options.next_sentence=false"):
@@ -278,7 +278,7 @@ def test_one_document_is_refused_unless_words_alone_are_asked_for(tokenizer: Any
     assert len(encode(tokenizer, BOOKS[:1], next_sentence=False))
 
 
-def test_the_share_of_texts_that_follow_is_told(tokenizer: Any, caplog: Any) -> None:
+def test_the_share_of_texts_that_follow_is_logged(tokenizer: Any, caplog: Any) -> None:
     with caplog.at_level(logging.INFO, "flaxbert"):
         features = encode(tokenizer)
     share = 1 - features.per_sequence["follows"].mean()
@@ -340,7 +340,7 @@ def drawn(batches: Batches, epoch: int) -> dict[int, dict[str, list[int]]]:
     return found
 
 
-def test_every_epoch_draws_masks_of_its_own(tokenizer: Any) -> None:
+def test_every_epoch_draws_different_masks(tokenizer: Any) -> None:
     batches = make_batches(encode(tokenizer))
     epochs = [drawn(batches, epoch) for epoch in range(3)]
     for sequence, each in enumerate(sequences(batches.features)):
@@ -460,7 +460,7 @@ def most_masked(length: int, segments: int, count_of: Mapping[int, int]) -> int:
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.15, 0.25, 0.5, 0.9])
-def test_no_way_to_fill_a_row_masks_more_places_than_are_scored(rate: float) -> None:
+def test_no_packing_masks_more_places_than_the_head_scores(rate: float) -> None:
     run = make_run(rate)
     count_of = {}  # of a sequence by its length, at least [CLS], one token and [SEP]
     for length in range(3, 65):
@@ -633,13 +633,13 @@ def test_scores_weigh_every_masked_word_and_every_sequence_alike() -> None:
     }
 
 
-def test_without_next_sentences_they_have_no_score() -> None:
+def test_without_next_sentence_prediction_there_is_no_score_for_it() -> None:
     records = [{k: v for k, v in each.items() if k != "next_right"} for each in RECORDS]
     found = create(next_sentence=False).score(BOOKS[:2], records)
     assert found == {"perplexity": pytest.approx(2 ** (8 / 6)), "mlm_accuracy": 3 / 6}
 
 
-def test_slices_have_scores_of_their_own() -> None:
+def test_each_slice_has_its_scores() -> None:
     books = [dataclasses.replace(BOOKS[0], slice="en"), dataclasses.replace(BOOKS[1], slice="es")]
     found = score_with_slices(create(slices="language"), books, RECORDS)
     assert found["perplexity/en"] == pytest.approx(2)
@@ -651,7 +651,7 @@ def test_nothing_has_finite_scores() -> None:
     assert create().score([], []) == {"perplexity": 1, "mlm_accuracy": 0, "nsp_accuracy": 0}
 
 
-def test_a_loss_too_high_for_a_perplexity_is_infinite_and_no_crash() -> None:
+def test_the_perplexity_of_a_huge_loss_is_infinite() -> None:
     record = {"masked": 1.0, "right": 0.0, "mlm_loss": 1e4}
     assert create(next_sentence=False).score([], [record])["perplexity"] == math.inf
 

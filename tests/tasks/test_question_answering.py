@@ -117,7 +117,7 @@ def test_windows_name_their_example(tokenizer: Any) -> None:
     assert owners.count(0) == owners.count(2) == 1
 
 
-def test_unlabelled_windows_carry_no_span(tokenizer: Any) -> None:
+def test_windows_without_labels_have_no_span(tokenizer: Any) -> None:
     task = create()
     examples = examples_of(task, row(answers=None), labeled=False)
     features = task.featurize(examples, tokenizer, labeled=False)
@@ -251,7 +251,7 @@ def losses_of(
     return float(loss), float(weight)
 
 
-def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
+def test_an_answer_complete_in_no_window_is_logged_and_counts_in_no_loss(
     tokenizer: Any, caplog: Any
 ) -> None:
     task = create_v2(max_length=8, overlap=2)
@@ -278,7 +278,7 @@ def test_an_answer_that_is_whole_in_no_window_is_told_and_counts_in_no_loss(
     assert losses_of(task, features, np.flatnonzero(lost).tolist()) == (0, 0)
 
 
-def test_where_every_answer_is_whole_in_a_window_nothing_is_told(
+def test_nothing_is_logged_if_every_answer_is_complete_in_a_window(
     tokenizer: Any, caplog: Any
 ) -> None:
     task = create_v2(max_length=12)
@@ -521,7 +521,7 @@ def test_between_the_tokens_of_a_window_are_spaces_alone(overlap: int, tokenizer
             assert context[end:following] in ("", " ")
 
 
-def test_slices_get_metrics_of_their_own() -> None:
+def test_each_slice_has_its_metrics() -> None:
     data = DataConfig(max_length=32, overlap=4, slices="language")
     task = QuestionAnswering.create(data, QuestionAnsweringOptions(), None, {})
     examples = examples_of(task, row(language="en"), row(language="de"))
@@ -746,7 +746,7 @@ def test_the_fitted_threshold_gives_the_best_f1_on_what_it_was_fitted_to(seed: i
     assert f1_at(task, examples, records, fitted.null_threshold) == pytest.approx(best)
 
 
-def test_metrics_have_the_best_ones_beside_those_at_the_threshold() -> None:
+def test_metrics_at_the_best_threshold_are_reported_too() -> None:
     task = create_v2()
     examples = examples_of(task, row(), row(), row(answers=NONE), row(answers=NONE))
     odds = {-3.0: "Paris", 0.5: "Paris", 0.9: "London", 1.0: "London"}
@@ -821,7 +821,7 @@ def test_candidates_are_the_best_allowed_places_of_each_segment(seed: int, count
     assert short > 0 or count == 1
 
 
-def test_candidates_that_are_none_make_no_span() -> None:
+def test_impossible_candidates_form_no_span() -> None:
     lowest = float(np.finfo(np.float32).min)
     found = {"start_score": [1.0, lowest], "start_place": [9, 2]}
     found |= {"end_score": [2.0, lowest], "end_place": [3, 10]}

@@ -62,7 +62,7 @@ def test_numbers_and_texts_of_numbers_are_labels(value: Any, number: float) -> N
     "value",
     ["high", "", "1,5", None, True, False, math.nan, math.inf, "nan", "-inf", [1.0], {}, 10**400],
 )
-def test_what_is_no_number_is_named_with_its_line(value: Any) -> None:
+def test_an_invalid_number_is_reported_with_its_line(value: Any) -> None:
     with pytest.raises(DataError) as caught:
         create().examples(table([1.0, value]), labeled=True)
     for part in ("train.tsv:3: label is", repr(value)[:100], "expected a number"):
@@ -92,7 +92,7 @@ def test_prediction_needs_no_number() -> None:
     assert example.label is None
 
 
-def test_ways_with_long_texts_are_checked() -> None:
+def test_invalid_options_for_long_texts_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"options\.long_texts='middle'"):
         create(RegressionOptions(long_texts="middle"))
 
@@ -166,7 +166,7 @@ def test_records_hold_the_number_of_each_text() -> None:
     assert task.table_row(unlabeled, records[0])["label"] == ""
 
 
-def test_slices_get_metrics_of_their_own() -> None:
+def test_each_slice_has_its_metrics() -> None:
     rows = table([1, 2, 3, 4], language=["en", "en", "de", "de"])
     task = create(slices="language")
     records = [{"value": value} for value in (1.0, 2.0, 4.0, 3.0)]

@@ -83,7 +83,7 @@ def test_a_malformed_row_is_left_out_where_such_rows_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("long_texts", texts.LONG)
-def test_every_way_with_long_texts_is_accepted(long_texts: str) -> None:
+def test_every_option_for_long_texts_is_accepted(long_texts: str) -> None:
     TextOptions(long_texts=long_texts).check(DataConfig(max_length=16, overlap=12))
 
 
@@ -251,7 +251,7 @@ def test_windows_are_those_counted_out(tokenizer: Any, seed: int, paired: bool) 
     assert features.feature_index.tolist() == [n for n, _ in expected]
 
 
-def test_windows_of_a_pair_need_room_beside_the_first_text(tokenizer: Any) -> None:
+def test_windows_of_a_pair_need_room_after_the_first_text(tokenizer: Any) -> None:
     # 9 tokens, 3 special, 2 shared: the first text may have 3, and one new token remains.
     arguments: dict[str, Any] = {"long_texts": "windows", "max_length": 9, "overlap": 2}
     features = encode(tokenizer, ["abc"], ["pqrst"], **arguments)
@@ -262,7 +262,7 @@ def test_windows_of_a_pair_need_room_beside_the_first_text(tokenizer: Any) -> No
         assert part in str(caught.value)
 
 
-def test_the_tokenizer_serves_every_way_in_any_order(tokenizer: Any) -> None:
+def test_truncation_settings_do_not_leak_between_calls(tokenizer: Any) -> None:
     # A fast tokenizer remembers the last call's truncation.
     ways: list[dict[str, Any]] = [
         {"long_texts": "windows", "overlap": 4},
@@ -305,7 +305,7 @@ def noise(batch: Batch, *shape: int, empty: float = np.nan) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def test_the_windows_tried_here_lie_in_different_rows_beside_empty_slots() -> None:
+def test_the_example_windows_are_in_different_rows_next_to_unused_places() -> None:
     batch, where = batch_of_windows()
     assert [len(slots) for slots in where.values()] == WINDOWS
     assert len({r for r, _ in where[3]}) > 1
@@ -342,7 +342,7 @@ def test_a_host_numbers_the_features_of_its_rows_as_the_whole_batch_does() -> No
 
 
 @pytest.mark.parametrize("shape", [(), (2, 5)])
-def test_a_group_sum_adds_the_slots_of_a_feature_and_no_others(shape: tuple[int, ...]) -> None:
+def test_a_group_sum_adds_the_sequences_of_one_feature_only(shape: tuple[int, ...]) -> None:
     batch, where = batch_of_windows()
     values = noise(batch, *shape)
     found = np.asarray(jax.jit(group_sum)(values, batch))
@@ -363,7 +363,7 @@ def test_pooled_logits_are_the_mean_over_a_texts_windows() -> None:
             assert_close(found[slot], mean)
 
 
-def test_one_sequence_a_text_pools_to_itself() -> None:
+def test_pooling_leaves_a_text_of_one_window_unchanged() -> None:
     features = Features.build({"input_ids": [[1, 2], [3]]})
     batch: Any = Batches(features, 2, row_length=4, segments=2, data_parallelism=1, steps=1).build(
         [[0, 1]]

@@ -191,7 +191,7 @@ SCHEMES = {
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_other_schemes_are_converted_to_iob2_and_that_is_told(scheme: str, caplog: Any) -> None:
+def test_other_schemes_are_converted_to_iob2_and_that_is_logged(scheme: str, caplog: Any) -> None:
     rows = table(*SCHEMES[scheme])
     task = create(rows)
     assert task.labels == ("B-LOC", "I-LOC", "O")
@@ -213,7 +213,7 @@ def test_other_schemes_are_converted_to_iob2_and_that_is_told(scheme: str, caplo
         ),
     ],
 )
-def test_types_alone_become_entities_and_that_is_told(
+def test_types_without_prefixes_become_entities_and_that_is_logged(
     options: TokenClassificationOptions, labels: tuple[str, ...], caplog: Any
 ) -> None:
     rows = table("old/PER king/PER of/O paris/LOC")
@@ -226,19 +226,19 @@ def test_types_alone_become_entities_and_that_is_told(
     assert task.score([example], [{"tags": example.tags}])["f1"] == 1
 
 
-def test_labels_beside_those_of_entities_may_be_given() -> None:
+def test_options_may_name_labels_other_than_entity_tags() -> None:
     labels = ("O", "B-PER", "I-PER", "X")  # X, of older code: all but the first piece of a word
     assert create(None, TokenClassificationOptions(labels=labels)).labels == labels
 
 
-def test_a_stray_inside_tag_becomes_a_start_and_that_is_told(caplog: Any) -> None:
+def test_a_stray_inside_tag_becomes_a_start_and_that_is_logged(caplog: Any) -> None:
     rows = table("paris/B-LOC london/B-LOC is/O king/I-PER", "old/B-PER king/I-LOC")
     with caplog.at_level(logging.INFO, "flaxbert"):
         examples = logged(create().examples(rows, labeled=True))
     assert [e.tags[-1] for e in examples if e.tags] == ["B-PER", "B-LOC"]
     assert caplog.messages == [
         "ner.jsonl: 2 tags that BIO does not allow where they stand, the first: ner.jsonl:1: "
-        "I-PER behind O (word 4, 'king'); it is read as the start of an entity"
+        "I-PER after O (word 4, 'king'); it is read as the start of an entity"
     ]
 
 
@@ -250,7 +250,7 @@ def test_names_of_the_data_set_explain_its_integers() -> None:
     assert tags == [("O", "B-LOC", "I-LOC"), ("B-LOC", "B-LOC", "O")]
 
 
-def test_integers_behind_the_data_sets_names_are_refused() -> None:
+def test_integers_beyond_the_names_of_the_data_set_are_refused() -> None:
     for wrong in (3, -1):
         rows = integers([0, 1], [1, wrong], names=["O", "B-LOC", "I-LOC"])
         with pytest.raises(DataError, match=r"hub: row 2: tags is \['B-LOC', .*expected a list"):
@@ -348,7 +348,9 @@ def test_an_absent_column_names_the_key_to_set(
 
 
 @pytest.mark.parametrize("labeled", [True, False])
-def test_columns_in_a_txt_file_are_told_the_name_they_need(tmp_path: Path, labeled: bool) -> None:
+def test_a_txt_file_with_columns_is_refused_with_the_option_to_set(
+    tmp_path: Path, labeled: bool
+) -> None:
     file = tmp_path / "train.txt"
     file.write_text("paris B-LOC\nis O\n\nold O\n")
     prose = readers.read(str(file), DataConfig(), split="train")
@@ -448,11 +450,11 @@ def test_one_odd_tag_is_named_with_its_line_and_its_sentence_alone_left_out(tmp_
     assert examples.malformed == 1
 
 
-def test_a_tag_that_may_not_stand_where_it_is_has_its_own_line(tmp_path: Path, caplog: Any) -> None:
+def test_a_misplaced_tag_is_reported_with_its_line(tmp_path: Path, caplog: Any) -> None:
     rows = columns(tmp_path, "# id 1 x\nold O\nking O\nking I-PER\n\nparis B-PER\n")
     with caplog.at_level(logging.INFO, "flaxbert"):
         logged(create(rows).examples(rows, labeled=True))
-    assert "ner.conll:4: I-PER behind O (word 3, 'king')" in caplog.text
+    assert "ner.conll:4: I-PER after O (word 3, 'king')" in caplog.text
 
 
 def test_a_last_column_with_one_value_is_no_tag(tmp_path: Path) -> None:
@@ -545,7 +547,7 @@ def test_a_word_is_labelled_at_its_first_piece(tokenizer: Any) -> None:
     assert [found["label"][place] for place in (1, 4, 5, 6)] == expected
 
 
-def test_other_pieces_take_no_part(tokenizer: Any) -> None:
+def test_later_pieces_of_a_word_are_ignored(tokenizer: Any) -> None:
     task = create()
     examples = task.examples(table(PIECES), labeled=True)
     features = featurize(task, examples, tokenizer)

@@ -191,7 +191,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("content", "line", "message"), MALFORMED)
-def test_a_malformed_line_is_told_and_left_out(
+def test_a_malformed_line_is_reported_and_left_out(
     content: str, line: int, message: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path, content)
@@ -249,7 +249,7 @@ SCHEMES = [
 
 
 @pytest.mark.parametrize(("sentences", "scheme"), SCHEMES)
-def test_schemes_are_told_apart(sentences: list[str], scheme: str) -> None:
+def test_schemes_are_detected(sentences: list[str], scheme: str) -> None:
     assert tag_schemes.detect_scheme([s.split() for s in sentences]) == scheme
 
 

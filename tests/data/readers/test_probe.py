@@ -15,9 +15,9 @@ from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data.readers import probe
 from flaxbert.data.tokenization import id_count, load_tokenizer, needs_blank, save
 from flaxbert.errors import WeightsError
-from flaxbert.pipeline.pipeline import prepare
+from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks.classification import ClassificationOptions as ClassificationOptions
-from flaxbert.tasks.pretraining import DocumentExample, PreTraining
+from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.pretraining import PreTrainingOptions as PreTrainingOptions
 from flaxbert.tasks.question_answering import QuestionAnswering, QuestionAnsweringOptions
 from flaxbert.tasks.question_answering import QuestionExample as Question
@@ -146,9 +146,8 @@ def test_pre_training_without_a_mask_token_is_refused(tmp_path: Path) -> None:
     directory = kinds.write_tokenizer("modernbert", tmp_path)
     (directory / "tokenizer_config.json").unlink()
     task = PreTraining.create(DataConfig(), PreTrainingOptions(next_sentence=False), None, {})
-    example = DocumentExample("book", ("a king",), None, "x.txt:1")
     with pytest.raises(WeightsError, match=r'no mask token.*"mask_token"'):
-        task.featurize([example], load_tokenizer(directory), labeled=True)
+        task.resampler(load_tokenizer(directory))
 
 
 # --- offsets -----------------------------------------------------------------------------------
@@ -235,6 +234,11 @@ def configured(directory: Path) -> Config:
     return Config(task="classification", model=model, data=data, options=options)
 
 
+def built(directory: Path) -> Pipeline:
+    config = configured(directory)
+    return Pipeline.build(config.task, config.model, config.data, config.options)
+
+
 def test_a_word_that_stands_twice_in_the_vocabulary_is_named(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -245,31 +249,31 @@ def test_a_word_that_stands_twice_in_the_vocabulary_is_named(
         rf"vocab.txt:51: '{words[20]}' is in line 21 too, .* up to {len(words)}, but .*size is"
     )
     with pytest.raises(WeightsError, match=message):
-        prepare(configured(directory), str(directory), None)
+        built(directory)
     config = json.loads((directory / "config.json").read_text())
     rows = json.dumps(config | {"vocab_size": len(words) + 1})
     (directory / "config.json").write_text(rows)  # as trained with: a row for each line
-    setup = prepare(configured(directory), str(directory), None)
-    assert id_count(setup.tokenizer) == setup.model.config.vocab_size
+    pipeline = built(directory)
+    assert id_count(pipeline.tokenizer) == pipeline.model.config.vocab_size
 
 
 def test_an_id_without_embedding_stops_before_training(checkpoint: Path) -> None:
     from flaxbert.data.table import Record, Table
 
-    setup = prepare(configured(checkpoint), str(checkpoint), None)
+    pipeline = built(checkpoint)
     table = Table("x.tsv", [Record({"text": "a king", "label": "bad"}, "x.tsv:2")])
-    examples = setup.task.examples(table, labeled=True)
-    setup.tokenizer.add_tokens(["king"])  # the vocabulary has it: no new id
-    setup.featurize(examples, table, labeled=True)
-    size = setup.model.config.vocab_size
+    examples = pipeline.task.examples(table, labeled=True)
+    pipeline.tokenizer.add_tokens(["king"])  # the vocabulary has it: no new id
+    pipeline.featurize(examples, table.source, labeled=True)
+    size = pipeline.model.config.vocab_size
     template = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", size), ("[SEP]", 3)]
     )
-    setup.tokenizer.backend_tokenizer.post_processor = template
+    pipeline.tokenizer.backend_tokenizer.post_processor = template
     with pytest.raises(
         WeightsError, match=f"gives the id {size}, but the model has embeddings only for ids below"
     ):
-        setup.featurize(examples, table, labeled=True)
+        pipeline.featurize(examples, table.source, labeled=True)
 
 
 # --- export ------------------------------------------------------------------------------------
