@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Predictor:
 
     # --- for programs ----------------------------------------------------------------------------
 
-    def predict(self, inputs: Sequence[Any], *, top_k: int = 1) -> list[Prediction]:
+    def predict(self, inputs: Iterable[Any], *, top_k: int = 1) -> list[Prediction]:
         """Predict for texts; the first call of each shape compiles.
 
         Args:
@@ -97,8 +97,11 @@ class Predictor:
         Raises:
           DataError: for an input of another form, with its number, from 1.
         """
-        if isinstance(inputs, str | bytes):
-            raise DataError("inputs: a list of texts is expected; put the text in a list: [text].")
+        if isinstance(inputs, str | bytes | Mapping):
+            raise DataError(
+                "inputs: expected a list. To predict for one input, put it in a list: [input]."
+            )
+        inputs = list(inputs)
         if not inputs:
             return []
         task = self.pipeline.task
@@ -111,6 +114,8 @@ class Predictor:
             self.config.task, Table(INPUTS, records), strict, self.config.options, labeled=False
         )
         examples, features = self.pipeline.featurize(reading, INPUTS, labeled=False)
+        for reason in features.dropped.values():  # data.on_bad_row=skip is for files
+            raise DataError(reason)
         data = self.pipeline.batches(
             features, batch_size=self.config.train.eval_batch_size, power_of_two_buckets=True
         )
@@ -198,10 +203,13 @@ def load(
             config.options = options
     else:
         config = _config_of_model(init, task, options)
-    config.model = dataclasses.replace(config.model, init=init, dtype=dtype)
+    # The revision is of the pre-trained model that a run started from.
+    config.model = dataclasses.replace(config.model, init=init, revision=None, dtype=dtype)
     if max_length is not None:
+        overlap = min(config.data.overlap, max_length // 4)
+        # The run's rows may be too short for longer texts.
         config.data = dataclasses.replace(
-            config.data, max_length=max_length, overlap=min(config.data.overlap, max_length // 4)
+            config.data, max_length=max_length, overlap=overlap, row_length=None
         )
     return Predictor.from_config(config)
 
