@@ -12,6 +12,7 @@ from flaxbert.errors import HubError, WeightsError
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON, resolve
+from flaxbert.runtime import multihost
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.workdir import (
     changed_commits,
@@ -57,12 +58,13 @@ class SavedRun:
         """
         checkpoints = Checkpoints(workdir / "checkpoints")
         step = checkpoints.latest_step()
-        if step is None:
-            require_not_finished(workdir, force=force)
-            return cls(workdir, checkpoints, None, None, force)
-        metadata = checkpoints.metadata(step)
-        before, now = with_defaults(metadata.config, defaults), resume_fields(config)
-        require_unchanged("configuration", before, now, workdir, force=force)
+        with multihost.fail_together():  # a mount may fail on one host only
+            if step is None:
+                require_not_finished(workdir, force=force)
+                return cls(workdir, checkpoints, None, None, force)
+            metadata = checkpoints.metadata(step)
+            before, now = with_defaults(metadata.config, defaults), resume_fields(config)
+            require_unchanged("configuration", before, now, workdir, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
 
     def init(self, model: ModelConfig) -> str:
@@ -117,13 +119,15 @@ class SavedRun:
         fields = resume_fields(config)
         return Metadata(thresholds, False, data, fields, best=None, weights=digest)
 
-    def resume(self, data: dict[str, str], pipeline: Pipeline, init: str, seed: int) -> Metadata:
+    def resume(
+        self, data: dict[str, str], pipeline: Pipeline, model: ModelConfig, seed: int
+    ) -> Metadata:
         """Check that data and pre-trained weights are those that the run began with.
 
         Args:
           data: fingerprints of the data sets.
-          pipeline: reads the weights.
-          init: `model.init`; if the pipeline uses the workdir's copy, there are no weights.
+          pipeline: reads the weights; if it uses the workdir's copy, there are none.
+          model: names the weights, and says whether their output layer is left out.
           seed: of the run.
 
         Returns:
@@ -137,11 +141,11 @@ class SavedRun:
         require_unchanged("data", metadata.data, data, self.workdir, force=self.force)
         if metadata.weights and pipeline.directory != self.workdir / SKELETON:
             with contextlib.suppress(WeightsError):  # weights may be gone: the run has its own
-                params, _ = pipeline.read_params(seed=seed)
+                params, _ = pipeline.read_params(seed=seed, reinit_head=model.reinit_head)
                 require_unchanged(
                     "pre-trained model",
-                    {init: metadata.weights},
-                    {init: encoder_digest(params)},
+                    {model.init: metadata.weights},
+                    {model.init: encoder_digest(params)},
                     self.workdir,
                     force=self.force,
                 )

@@ -119,6 +119,7 @@ class Run:
         schedule: Schedule,
         data: Dataset,
         evaluators: Evaluators,
+        best: BestParams | None,
         config: TrainConfig,
     ):
         """Open the files of a run, cut back to the step of its state.
@@ -131,6 +132,7 @@ class Run:
           schedule: the learning rate by step, from 0.
           data: what it trains on, to name the examples of a step.
           evaluators: of the run.
+          best: from `Evaluators.open_best`.
           config: the section `train`.
         """
         step, active = int(state.step), multihost.is_lead_host()
@@ -141,9 +143,9 @@ class Run:
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
         self.checkpoints = saved.checkpoints
-        self._best = evaluators.open_best(saved.workdir / "best", metadata)
+        self._best = best
         # If the best parameters are asked for only now, the saved evaluation does not count.
-        self.evaluated = metadata.evaluated and (self._best is None or self._best.best is not None)
+        self.evaluated = metadata.evaluated and (best is None or best.best is not None)
         self.task: Task = evaluators.task
         self.evaluation: Evaluation | None = None
         # The sums of a resumed line hold steps that another process took.

@@ -37,15 +37,18 @@ from flaxbert.types import Params, Prediction
 log = logging.getLogger("flaxbert")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trained(Mapping[str, float]):
-    """The result of a finished run: a mapping of metrics, as in results.json."""
+    """The result of a finished run: a mapping of metrics, as in results.json.
+
+    It is equal to every mapping with the same metrics.
+    """
 
     results: dict[str, float]
-    pipeline: Pipeline
-    examples: Sequence[Any]
-    """Those of `data.eval`; empty without it."""
-    predictions: list[Prediction]
+    pipeline: Pipeline = dataclasses.field(repr=False)
+    examples: Sequence[Any] = dataclasses.field(repr=False)
+    """The examples of `data.eval`; empty without it."""
+    predictions: list[Prediction] = dataclasses.field(repr=False)
     """The final prediction for each of them."""
 
     def __getitem__(self, name: str) -> float:
@@ -91,16 +94,19 @@ def train(
             data = tokenize(pipeline, sources, config.train)
             plan = Plan.make(config.train, config.optim, data.train.batches)
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
+            commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config, settings)
         _require_agreement(pipeline, data, plan, params)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
-        commits = saved.commits(pipeline, sources.commits)
+        best = evaluators.open_best(workdir / "best", metadata)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         train_step, seconds = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
-        run = Run(saved, metadata, state, plan, schedule, data.train, evaluators, config.train)
+        run = Run(
+            saved, metadata, state, plan, schedule, data.train, evaluators, best, config.train
+        )
         state = fit(state, plan, train_step, loader, run, preemption)
         card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
@@ -140,7 +146,7 @@ def _begin(
     """
     fingerprints, seed = data.fingerprints(pipeline.task), config.train.seed
     if saved.step is not None:
-        return None, saved.resume(fingerprints, pipeline, config.model.init, seed)
+        return None, saved.resume(fingerprints, pipeline, config.model, seed)
     params = pipeline.load_params(seed=seed, reinit_head=config.model.reinit_head)
     metadata = saved.begin(
         thresholds_of(pipeline.task), fingerprints, settings, encoder_digest(params)
