@@ -162,10 +162,10 @@ def test_a_value_of_the_run_that_is_invalid_is_refused(workdir):
 
 
 @pytest.mark.parametrize("init", ["{}", "{}/export"])
-def test_a_run_as_the_initial_model_is_remarked_on_where_lengths_differ(workdir, caplog, init):
+def test_initial_model_of_a_run_with_other_lengths_gives_a_warning(workdir, caplog, init):
     chosen = config({"max_length": 384, "overlap": 100}, text="sentence", labels=("bad", "good"))
     chosen.model.init = init.format(workdir)
-    stored.remark(chosen)
+    stored.warn_about_differences(chosen)
     (record,) = caplog.records
     assert (
         record.getMessage()
@@ -173,9 +173,9 @@ def test_a_run_as_the_initial_model_is_remarked_on_where_lengths_differ(workdir,
     )
 
 
-def test_a_model_that_is_no_run_is_not_remarked_on(checkpoint, caplog):
+def test_initial_model_without_a_run_gives_no_warning(checkpoint, caplog):
     chosen = dataclasses.replace(config(), model=ModelConfig(init=str(checkpoint)))
-    stored.remark(chosen)
+    stored.warn_about_differences(chosen)
     assert not caplog.records
 
 
