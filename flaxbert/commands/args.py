@@ -104,7 +104,7 @@ def parse(
     if wants_help:
         raise HelpRequested(help_text.render(description, flags, config))
     if workdir and not values["workdir"]:
-        raise ConfigError("no --workdir=DIR: where should this run's files go?")
+        raise ConfigError("no --workdir=DIR, the directory for the files of this run.")
     directory = str(values.get("workdir", ""))
     check_local("--workdir", directory)
     repeated = [f"--config.{key}={word}" for key, words in overrides.items() for word in words]

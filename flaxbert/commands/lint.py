@@ -5,10 +5,10 @@ usage: flaxbert lint --config=configs/NAME.py[:ARG] [--all] [--config.KEY=VALUE 
 for example:
   flaxbert lint --config=configs/ner.py:conll --config.data.train=train.conll
 
-Reads data.train, data.eval and data.predict, as far as they are set. An error is what stops a run:
-an unusable file, or a malformed line, row or answer. With --config.data.on_bad_row=skip malformed
-ones are warnings, since a run skips and counts them. All other problems are warnings. The flags of
-a training command are accepted and ignored, so that it can be checked as it is.
+Reads those of data.train, data.eval and data.predict that are set. Problems that would stop a run
+are errors: an unusable file, or a malformed line, row or answer. With
+--config.data.on_bad_row=skip malformed ones are warnings, since a run skips and counts them. All
+other problems are warnings. The flags of a training command are accepted and ignored.
 
 exit codes:
   0   no errors
@@ -44,7 +44,7 @@ PLACES = 5
 """Places that are listed for each kind of problem, without --all."""
 
 LONGEST = 1000
-"""Characters of an issue that are printed."""
+"""Number of characters of an issue that are printed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +92,7 @@ def lint(config: Config) -> list[Issue]:
     Raises:
       ConfigError: if the configuration itself is wrong.
     """
-    # Readers and tasks raise at the first mistake, or report all that they skip: the latter.
+    # By default, readers and tasks raise at the first mistake. With "skip" they report all.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="skip"))
     specs = {key: spec for key in SPLITS if (spec := getattr(config.data, key))}
     if not specs:
@@ -106,7 +106,7 @@ def lint(config: Config) -> list[Issue]:
             issues.append(Issue(UNUSABLE, "", str(error)))
     for table in tables.values():
         issues += checks.check_columns([(row.origin, row.values) for row in table.rows])
-    if "train" in tables or "train" not in specs:  # else it is not known what the labels are
+    if "train" in tables or "train" not in specs:  # labels may come from it
         issues += _in_rows(config, tables)
     for table in tables.values():
         issues += table.issues
@@ -123,7 +123,7 @@ def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
-    """Report what shows where the task reads the tables."""
+    """Yield the issues that appear when the task reads the tables."""
     kind = TASKS[config.task]
     raw: dict[str, Reading[Any]] = {}
     unreadable: list[Issue] = []
@@ -184,7 +184,7 @@ def _issues(readings: Mapping[str, Reading[Any]]) -> Iterator[Issue]:
 
 
 def _lost(pipeline: Pipeline, table: Table, examples: Sequence[Any], key: str) -> Iterator[Issue]:
-    """Report what the tokenizer drops, and what is over `data.max_length`."""
+    """Yield the issues of tokenization: dropped characters, and texts over `data.max_length`."""
     try:
         examples, features = pipeline.featurize(examples, table.source, labeled=key != "predict")
     except UserError as error:
