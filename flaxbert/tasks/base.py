@@ -51,6 +51,8 @@ class Task:
     """`problem_type` of config.json, which distinguishes tasks with the same output layer."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
+    same_answer_advice: ClassVar[str] = ""
+    """What to do if a trained model gives one answer to everything, apart from training longer."""
     head_type: ClassVar[str] = ""
     """The output layer, as it ends Hugging Face class names; "" if it cannot predict for texts."""
 

@@ -47,6 +47,7 @@ class Classification(TextTask):
     options_type: ClassVar[type] = ClassificationOptions
     problem_type: ClassVar[str | None] = "single_label_classification"
     answer_key: ClassVar[str | None] = "label"
+    same_answer_advice: ClassVar[str] = "for rare labels, set options.balanced_class_weights=true"
 
     class_weights: tuple[float, ...] = ()
 

@@ -38,9 +38,6 @@ trend of the loss also needs this many lines."""
 RISK = 0.05
 """Probability that a loss without any trend is taken for a falling one."""
 
-ANSWERS = ("label", "labels", "tags", "answer")
-"""The keys of predictions that hold what was predicted."""
-
 
 class FiniteGuard:
     """A queue of steps that checks each for non-finite values once the device has computed it."""
@@ -167,22 +164,29 @@ class LearningMonitor:
                 "to 5e-5 are usual for BERT), a longer optim.warmup, or another train.seed."
             )
 
-    def check_predictions(self, step: int, predictions: Sequence[Prediction]) -> None:
-        """Check the predictions of an evaluation: they should not all be the same."""
+    def check_predictions(
+        self, step: int, predictions: Sequence[Prediction], answer_key: str | None, advice: str = ""
+    ) -> None:
+        """Check the predictions of an evaluation: they should not all be the same.
+
+        Args:
+          step: the step of the evaluation.
+          predictions: the predictions for its examples.
+          answer_key: `Task.answer_key`; None checks nothing.
+          advice: `Task.same_answer_advice`.
+        """
         if "predictions" in self._warned or not self._active or len(predictions) < 2:
             return
-        key = next((name for name in ANSWERS if name in predictions[0]), None)
-        if key is None or step < self._after:  # at first every model predicts one answer
+        if answer_key is None or step < self._after:  # at first every model predicts one answer
             return
         # A sentence whose words all have one tag counts as that tag, whatever its length.
-        answers = {json.dumps(_single(p[key]), ensure_ascii=False) for p in predictions}
+        answers = {json.dumps(_single(p[answer_key]), ensure_ascii=False) for p in predictions}
         if len(answers) == 1:
             self._warned.add("predictions")
             log.warning(
-                f"step {step}: all {len(predictions)} predictions have the same {key}, "
+                f"step {step}: all {len(predictions)} predictions have the same {answer_key}, "
                 f"{answers.pop()}. If it stays like that, train longer, lower "
-                "optim.learning_rate, or try another train.seed; for rare labels of "
-                "classification, set options.balanced_class_weights=true."
+                f"optim.learning_rate, or try another train.seed{advice and f'; {advice}'}."
             )
 
 

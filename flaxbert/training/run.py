@@ -228,7 +228,12 @@ class Run:
             metrics = self.evaluation.metrics
             self._trackers.log(step, {eval_name(name): value for name, value in metrics.items()})
             log.info(f"step {step}: {summary(metrics)}")
-            self._monitor.check_predictions(step, self.evaluation.predictions)
+            self._monitor.check_predictions(
+                step,
+                self.evaluation.predictions,
+                self.task.answer_key,
+                self.task.same_answer_advice,
+            )
             if self._best is not None:
                 self._best.maybe_save(params, step, metrics)
         return True

@@ -282,10 +282,11 @@ def test_vanished_gradients_give_one_warning(caplog, lowest):
 )
 def test_equal_predictions_give_one_warning_after_the_warmup(caplog, predictions):
     monitor = LearningMonitor(first_loss=None, after=30)
-    monitor.check_predictions(10, predictions)
+    (key,) = predictions[0]
+    monitor.check_predictions(10, predictions, key)
     assert not caplog.records
-    monitor.check_predictions(30, predictions)
-    monitor.check_predictions(40, predictions)
+    monitor.check_predictions(30, predictions, key)
+    monitor.check_predictions(40, predictions, key, "more advice")
     assert [r.getMessage()[:35] for r in caplog.records] == ["step 30: all 3 predictions have the"]
 
 
@@ -294,19 +295,24 @@ def test_equal_predictions_give_one_warning_after_the_warmup(caplog, predictions
     [
         [{"label": "ham"}, {"label": "spam"}],
         [{"tags": ["O"]}, {"tags": ["O", "B-LOC"]}],
-        [{"value": 1.0}] * 3,
         [],
     ],
 )
 def test_other_predictions_give_no_warning(caplog, predictions):
-    LearningMonitor(first_loss=None, after=0).check_predictions(10, predictions)
+    key = next(iter(predictions[0])) if predictions else "label"
+    LearningMonitor(first_loss=None, after=0).check_predictions(10, predictions, key)
+    assert not caplog.records
+
+
+def test_tasks_without_answers_to_compare_give_no_warning(caplog):
+    LearningMonitor(first_loss=None, after=0).check_predictions(10, [{"value": 1.0}] * 3, None)
     assert not caplog.records
 
 
 def test_inactive_monitor_gives_no_warning(caplog):
     monitor = LearningMonitor(first_loss=1.0, after=0, active=False)
     monitor.check_line(10, line(1.0, lowest=0.0))
-    monitor.check_predictions(10, [{"label": "ham"}] * 3)
+    monitor.check_predictions(10, [{"label": "ham"}] * 3, "label")
     assert not caplog.records
 
 
