@@ -31,7 +31,7 @@ class ClassificationOptions(texts.TextOptions):
 
     label: str = option("label", "column of the label: a name, or an integer", column=True)
     labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
-    positive: str | None = option(None, "of two labels, the one that `f1` is of (default: the 2nd)")
+    positive: str | None = option(None, "of two labels, the one for `f1` (default: the second)")
     class_weights: tuple[float, ...] = option(
         (), "weight of each label's examples in the loss, in the labels' order"
     )
@@ -76,7 +76,7 @@ class Classification(TextTask):
         if not options.labels and known is None:
             stored = names.checkpoint_labels(hf_config)
             given = [names.single(example.label, stored) for example in train]
-            if data.on_bad_row == "skip":  # rows whose labels `resolve` refuses name no class
+            if data.on_bad_row == "skip":  # `resolve` leaves out rows with other values
                 given = [label for label in given if isinstance(label, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
             seen = {str(label) for label in given if label not in (None, "") and label == label}
