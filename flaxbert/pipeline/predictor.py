@@ -198,6 +198,7 @@ def load(
     workdir = path.parent if path.name == "export" else path
     if stored.holds_run(workdir) and (workdir / "config.json").is_file():
         config = stored.config_of(workdir)
+        init = init if path.is_dir() else str(workdir)  # an unfinished run has no export
         if task is not None:
             config.task = task
         if options is not None:

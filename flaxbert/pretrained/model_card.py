@@ -1,5 +1,6 @@
 """The model card of an export: architecture, data, recipe and metrics."""
 
+import itertools
 import json
 import shlex
 import sys
@@ -95,10 +96,14 @@ def _table(head: tuple[str, str], rows: Mapping[str, object]) -> list[str]:
 
 def _command() -> list[str]:
     """Return the command line of the run as a code block; nothing for a run from Python."""
-    if "flaxbert.run" not in sys.orig_argv:
-        return []
-    arguments = sys.orig_argv[sys.orig_argv.index("flaxbert.run") + 1 :]
-    return ["```", f"python -m flaxbert.run {shlex.join(arguments)}", "```", ""]
+    words = sys.orig_argv
+    for place, (word, following) in enumerate(itertools.pairwise(words)):
+        rest = shlex.join(words[place + 1 :])
+        if word == "flaxbert.run":
+            return ["```", f"python -m flaxbert.run {rest}", "```", ""]
+        if Path(word).name == "flaxbert" and following == "train":  # the script, or `-m flaxbert`
+            return ["```", f"flaxbert {rest}", "```", ""]
+    return []
 
 
 def _is_hub_id(init: str) -> bool:

@@ -234,11 +234,12 @@ def test_run_with_rows_of_a_fixed_length_is_loaded_for_longer_texts(runs, tmp_pa
     assert flaxbert.load(workdir, max_length=64).pipeline.row_length == 64
 
 
-def test_unfinished_run_is_refused_with_the_command_that_exports_it(runs, tmp_path):
+@pytest.mark.parametrize("kind", ["", "export"])
+def test_unfinished_run_is_refused_with_the_command_that_exports_it(runs, tmp_path, kind):
     workdir = edit_config(runs["classification"], tmp_path)
     shutil.rmtree(workdir / "export")
     with pytest.raises(WeightsError, match=rf"has not finished.*flaxbert convert {workdir} DIR"):
-        flaxbert.load(workdir)
+        flaxbert.load(workdir / kind)
 
 
 # --- the forms of inputs -------------------------------------------------------------------------
