@@ -31,5 +31,5 @@ def test_card_has_the_command_of_the_run(words, command, monkeypatch):
     card = model_card(Model.create(encoder, SpanHead), config.to_dict(), {"f1": 90.0})
     line = f"```\n{command} --config=configs/squad.py '--workdir=a b'\n```\n"
     assert (line in card) == (command is not None)
-    assert card.count("```\n") == (4 if command else 2)  # a block of another language begins "```json"
+    assert card.count("```\n") == (4 if command else 2)  # others begin with ```json
     assert "| f1 | 90 |" in card
