@@ -57,7 +57,7 @@ class Arguments:
 
     @property
     def distributed(self) -> str:
-        """How to find the other hosts; "" for a single host."""
+        """The value of --distributed, which finds the other hosts; "" for a single host."""
         return str(self.flags["distributed"])
 
     @property

@@ -1,4 +1,4 @@
-"""How a command reports the error that ends it."""
+"""The report of an error that ends a command."""
 
 import sys
 import traceback

@@ -1,4 +1,4 @@
-"""What --help prints: a command's description, its flags, and every key of the configuration."""
+"""The text of --help: a command's description, its flags, and every key of the configuration."""
 
 import dataclasses
 import textwrap
@@ -65,7 +65,7 @@ layer for the task.
 
 {EXIT_CODES}""",
 }
-"""What --help prints first, by mode."""
+"""The first part of the text of --help, by mode."""
 
 
 def render(description: str, flags: Sequence[Flag], config: Config | None = None) -> str:

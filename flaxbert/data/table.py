@@ -178,7 +178,7 @@ class Table:
     rows: Sequence[Record]
     label_names: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     issues: tuple[Issue, ...] = ()
-    """What the reader left out, and how it read the file if not as the name says."""
+    """Issues about lines that the reader left out, and about a format that differs from the name."""
     commit: str | None = None
     """The commit of a hub data set."""
 
@@ -286,7 +286,7 @@ class Reading(Sequence[T]):
     source: str
     items: Sequence[T]
     issues: tuple[Issue, ...] = ()
-    """What was left out or is doubtful; the table's own issues are not among them."""
+    """Issues of left-out or doubtful records, without the issues of the table."""
     label_names: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     """The table's names behind integer labels: {column: names}."""
     total: int = 0

@@ -1,1 +1,1 @@
-"""What training, evaluation and prediction share: task, tokenizer, model, data sets, predictor."""
+"""The parts that training, evaluation and prediction share: pipeline, data sets and predictor."""

@@ -24,7 +24,7 @@ class Dataset:
     batches: Batches
     labeled: bool
     malformed: int = 0
-    """How many lines, records and answers of its source were left out (`data.on_bad_row=skip`)."""
+    """Number of lines, records and answers of its source that `data.on_bad_row=skip` left out."""
 
     def origins(self, step: int) -> list[str]:
         """Return the places that the examples of a step were read from, such as train.tsv:17."""

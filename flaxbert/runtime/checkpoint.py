@@ -46,7 +46,7 @@ NO_STEP = -1
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint stores next to the training state; all values are JSON types."""
+    """The data that a checkpoint stores next to the training state; all values are JSON types."""
 
     thresholds: dict[str, Any]
     """The thresholds fitted last."""

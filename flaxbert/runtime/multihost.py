@@ -30,10 +30,10 @@ PREFIX = "flaxbert"
 """Prefix of all keys in the coordination service's store."""
 
 START_SECONDS = 280
-"""How long a host waits for the others to start. After 300 seconds JAX would abort the process."""
+"""Time that a host waits for the others to start. After 300 seconds JAX would abort the process."""
 
 MAX_DIFFERENCES = 8
-"""How many differences between hosts a message lists."""
+"""Number of differences between hosts that a message lists."""
 
 
 _starting = threading.Event()

@@ -27,7 +27,7 @@ POLL_SECONDS = 0.5
 """Interval at which a host polls for another host's ending."""
 
 GRACE_SECONDS = 5.0
-"""How long a host with state to save continues after another host has ended."""
+"""Time that a host with state to save continues after another host has ended."""
 
 
 class Preemption:

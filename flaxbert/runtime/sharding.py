@@ -1,7 +1,8 @@
 """Devices: the mesh, and where each array lives.
 
-The only module that knows `jax.sharding`. One mesh axis, `data`: the rows of a batch are divided
-over it, parameters are copied to every device. The same program runs on one CPU and on a TPU slice.
+The only module that imports `jax.sharding`. There is one mesh axis, `data`: the rows of a batch are
+divided over it, and every device has a copy of the parameters. The same program runs on one CPU and
+on a TPU slice.
 """
 
 import re

@@ -229,7 +229,7 @@ def require_unchanged(
       what: what the values describe, such as "configuration".
       old: {name: value} of the run.
       new: {name: value} now; other names in `old` are ignored.
-      workdir: of the run, for the message.
+      workdir: the workdir of the run, for the message.
       force: log the differences as a warning and continue.
 
     Raises:

@@ -131,7 +131,7 @@ class SavedRun:
           data: fingerprints of the data sets.
           pipeline: reads the weights; if it uses the workdir's copy, there are none.
           model: names the weights, and says whether their output layer is left out.
-          seed: of the run.
+          seed: the seed of the run.
 
         Returns:
           The metadata to continue with.

@@ -24,7 +24,7 @@ class JsonlTracker:
         """Open the file, cut back to the step that the run continues from.
 
         Args:
-          path: of the file.
+          path: the file.
           step: later lines are removed.
           evaluated: whether the evaluation of that step is complete; if not, its line is removed.
         """
