@@ -178,7 +178,7 @@ class Table:
     rows: Sequence[Record]
     label_names: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     issues: tuple[Issue, ...] = ()
-    """Issues about lines that the reader left out, and about a format that differs from the name."""
+    """Issues about left-out lines, and about a format that differs from the name of the file."""
     commit: str | None = None
     """The commit of a hub data set."""
 

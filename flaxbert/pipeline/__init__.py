@@ -1,1 +1,1 @@
-"""The parts that training, evaluation and prediction share: pipeline, data sets and predictor."""
+"""The parts that training, evaluation and prediction share: pipeline, data sets, predictor."""
