@@ -10,16 +10,18 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Compiling is what takes the time here. Both processes of pytest-xdist and the commands that tests
+# start share their programs: what one has compiled, the others load.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    PROGRAMS = tempfile.TemporaryDirectory(prefix="flaxbert-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)  # every test that trains, trains sharded
-# Compiling is what takes the time here: do little of it, and the same program once.
-jax.config.update("jax_disable_most_optimizations", True)
-PROGRAMS = tempfile.TemporaryDirectory(prefix="flaxbert-tests-")
-jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_disable_most_optimizations", True)  # less to compile
 
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import MakeHead, PoolerHead
@@ -27,7 +29,7 @@ from flaxbert.models.model import Model
 from flaxbert.pretrained import mapping
 
 ROOT = Path(__file__).parents[1]
-LONGEST = ("equivalence", "preemption", "train", "quickstart", "parity", "lint")
+LONGEST = ("quickstart", "equivalence", "preemption", "trainer", "parity", "lint")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

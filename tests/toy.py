@@ -70,14 +70,6 @@ def build_pipeline(config: Config, init: str | None = None) -> Pipeline:
     return Pipeline.build(*sections, init=init, train=train)
 
 
-def prepare_training(config: Config) -> tuple[Pipeline, TrainingData]:
-    """Return the pipeline and the data sets of a training run."""
-    sources = read_sources(config.task, config.data, config.options)
-    sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections, train=sources.train.examples)
-    return pipeline, tokenize(pipeline, sources, config.train)
-
-
 def read_dataset(config: Config, pipeline: Pipeline, key: str, *, labeled: bool = True) -> Dataset:
     """Return the examples of `data.train` or `data.eval` in their order, as evaluated."""
     table = read_table(config.data, key)

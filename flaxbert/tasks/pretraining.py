@@ -18,16 +18,19 @@ from jax import Array
 from flaxbert.config import DataConfig, option
 from flaxbert.data import documents, masking
 from flaxbert.data.batching import Resample
-from flaxbert.data.checks import Example
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import uniform
-from flaxbert.data.table import Reading, Record, Table
+from flaxbert.data.table import Reading, Table
 from flaxbert.data.tokenization import Tokenizer, mask_id
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.heads import MakeHead, MaskedLMHead, Outputs, PreTrainingHead
 from flaxbert.tasks.base import Task, TaskOptions
+from flaxbert.tasks.corpora import DocumentExample, read_documents
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
+
+DOCUMENT = "file"
+"""The column of the document, unless another is named: plain text has it, tables may lack it."""
 
 
 @dataclasses.dataclass
@@ -36,7 +39,7 @@ class PreTrainingOptions(TaskOptions):
 
     text: str = option("text", "column of the text", column=True)
     document: str | None = option(
-        "file",
+        DOCUMENT,
         "column that is equal within a document; none, or absent: each row is one",
         column=True,
     )
@@ -55,21 +58,6 @@ class PreTrainingOptions(TaskOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class DocumentExample(Example):
-    """A document: its paragraphs."""
-
-    name: str
-    paragraphs: tuple[str, ...]
-    slice: str | None
-    origin: str
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The paragraphs."""
-        return self.paragraphs
-
-
-@dataclasses.dataclass(frozen=True)
 class PreTraining(Task):
     """Masked language model and next sentence prediction."""
 
@@ -85,28 +73,10 @@ class PreTraining(Task):
     def read(
         cls, table: Table, data: DataConfig, options: PreTrainingOptions, *, labeled: bool
     ) -> Reading[DocumentExample]:
-        """Read documents, in the order of their first records; a record without a name is one."""
-        columns, document = {options.text: "options.text"}, options.document
-        if document and document != PreTrainingOptions.document:
-            columns[document] = "options.document"
-        table.require(columns, slices=data.slices)
-
-        def paragraph(row: Record) -> DocumentExample:
-            value, text = row.values.get(document or ""), row.text(options.text)
-            # NaN, which a Parquet file may hold for a null, differs from itself.
-            nameless = value in (None, "") or value != value
-            name = row.origin if nameless else str(value)
-            return DocumentExample(name, (text,), row.slice(data.slices), row.origin)
-
-        paragraphs = table.read(paragraph, data.on_bad_row)
-        groups: dict[str, list[DocumentExample]] = {}
-        for example in paragraphs:
-            groups.setdefault(example.name, []).append(example)
-        documents = [
-            dataclasses.replace(group[0], paragraphs=tuple(part.paragraphs[0] for part in group))
-            for group in groups.values()
-        ]
-        return paragraphs.with_items(documents)
+        """Read documents, in the order of their first records."""
+        return read_documents(
+            table, data, text=options.text, document=options.document, optional=DOCUMENT
+        )
 
     def featurize(
         self, examples: Sequence[DocumentExample], tokenizer: Tokenizer, *, labeled: bool

@@ -8,7 +8,6 @@ exceeds the best span's by a threshold, which is fitted on held-out training dat
 """
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -29,8 +28,6 @@ from flaxbert.tasks.base import Task, TaskOptions, refuse_too_long
 from flaxbert.tasks.losses import position_cross_entropy, weighted_sum
 from flaxbert.tasks.questions import QuestionExample, read_questions
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
-
-log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass

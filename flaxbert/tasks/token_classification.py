@@ -24,16 +24,10 @@ from flaxbert.errors import DataError
 from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
+from flaxbert.tasks import sentences
 from flaxbert.tasks.base import Task, TaskOptions
 from flaxbert.tasks.losses import cross_entropy, weighted_sum
-from flaxbert.tasks.sentences import (
-    TEXT,
-    SentenceExample,
-    entities_of,
-    labeled_sentence,
-    unlabeled_sentence,
-    words_of,
-)
+from flaxbert.tasks.sentences import TEXT, SentenceExample, entities_of, words_of
 from flaxbert.tasks.tags import read_tags, require_words
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
@@ -73,13 +67,16 @@ class TokenClassification(Task):
         slices = data.slices if labeled else None
         require_words(table, {options.tokens: "options.tokens"}, slices=slices)
         if not labeled:
-            return table.read(lambda row: unlabeled_sentence(row, options.tokens), data.on_bad_row)
-        tagged, scheme = read_tags(
-            table, options.tokens, options.tags, options.labels, data.on_bad_row
-        )
+            return table.read(
+                lambda row: sentences.unlabeled_sentence(row, options.tokens), data.on_bad_row
+            )
+        columns = options.tokens, options.tags, options.labels
+        tagged, scheme = read_tags(table, *columns, data.on_bad_row)
         if scheme not in ("BIO", "plain"):
             log.info(f"{table.source}: tags in {scheme}, converted to IOB2")
-        return tagged.map(lambda item: labeled_sentence(item, data.slices), data.on_bad_row)
+        return tagged.map(
+            lambda item: sentences.labeled_sentence(item, data.slices), data.on_bad_row
+        )
 
     @classmethod
     def choose_labels(

@@ -133,7 +133,9 @@ def uninterrupted(quick_compiler, tmp_path_factory) -> Path:
     ("number", "name"),
     [*((n, "SIGKILL") for n in range(30)), *((n, "SIGTERM") for n in range(30, 40))],
 )
-def test_a_struck_run_ends_like_an_uninterrupted_one(uninterrupted, tmp_path, number, name):
+def test_killed_or_stopped_run_ends_like_an_uninterrupted_one(
+    uninterrupted, tmp_path, number, name
+):
     moment = Moment(number, tmp_path)
     struck = start(FLAGS, tmp_path, when=moment, number=signal.Signals[name])
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("*") if p.name.isdecimal())
@@ -234,7 +236,7 @@ def by_two(quick_compiler, tmp_path_factory) -> tuple[list[str], Path]:
     ("number", "name"),
     [*((n, "SIGKILL") for n in range(10)), *((n, "SIGTERM") for n in (31, 34, 30, 33, 36))],
 )
-def test_two_processes_end_like_uninterrupted_ones_after_one_is_struck(
+def test_two_processes_end_like_uninterrupted_ones_after_one_is_killed_or_stopped(
     by_two, tmp_path, number, name
 ):
     flags, uninterrupted = by_two
@@ -254,7 +256,7 @@ def test_two_processes_end_like_uninterrupted_ones_after_one_is_struck(
     assert found == []
 
 
-def test_separate_workdirs_of_two_processes_are_refused_and_unchanged(by_two, tmp_path):
+def test_separate_workdirs_of_two_processes_are_refused_and_stay_unchanged(by_two, tmp_path):
     flags, uninterrupted = by_two
     moment = Moment(31, tmp_path, pace=0.1)
     assert start_two(flags, tmp_path, when=moment, number=signal.SIGTERM) == [75, 75]
@@ -297,7 +299,7 @@ def no_renames(tmp_path_factory, monkeypatch) -> Path:
     return directory / "on"
 
 
-def test_a_file_system_without_directory_renames_is_refused_before_data_is_read(
+def test_file_system_without_directory_renames_is_refused_before_data_is_read(
     uninterrupted, tmp_path, no_renames
 ):
     no_renames.touch()
@@ -335,7 +337,7 @@ def test_finished_checkpoints_survive_a_file_system_that_stops_renaming(
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_continues_when_its_terminal_closes(uninterrupted, tmp_path, number):
+def test_run_continues_after_its_terminal_closes(uninterrupted, tmp_path, number):
     command = [sys.executable, "-m", "flaxbert.run", *FLAGS, f"--workdir={tmp_path}"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -39,7 +39,7 @@ def workdir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_the_config_file_says_gives_way_to_the_run_in_one_line(workdir, caplog):
+def test_values_of_the_run_replace_those_of_the_config_file_and_are_logged(workdir, caplog):
     caplog.set_level("INFO", "flaxbert")
     before = config({"max_length": 64, "eval": "dev.tsv", "slices": "lang"})
     found = stored.as_trained(before, workdir, ())
@@ -54,13 +54,13 @@ def test_what_the_config_file_says_gives_way_to_the_run_in_one_line(workdir, cap
     assert "options.long_texts='windows' instead of 'head'" in record.getMessage()
 
 
-def test_options_that_are_not_set_are_those_of_the_run(workdir):
+def test_unset_options_are_those_of_the_run(workdir):
     bare = Config(task="classification", model=ModelConfig(init="tiny"))
     assert stored.as_trained(bare, workdir, ()).options.long_texts == "windows"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("data.max_length", 64, "data.max_length: 384 in the run, 64 in the flag"),
         ("data.overlap", 10, "data.overlap: 100 in the run, 10 in the flag"),
@@ -83,23 +83,23 @@ def test_options_that_are_not_set_are_those_of_the_run(workdir):
         ),
     ],
 )
-def test_a_flag_that_contradicts_the_run_names_both_values(workdir, name, value, told):
+def test_flag_that_contradicts_the_run_is_refused_with_both_values(workdir, name, value, message):
     chosen = config({"max_length": 384})
     section, key = name.split(".")
     setattr(getattr(chosen, section), key, value)
     with pytest.raises(ConfigError) as caught:
         stored.as_trained(chosen, workdir, {name})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert f"--config.model.init={workdir} and another --workdir" in str(caught.value)
 
 
-def test_a_flag_that_repeats_the_run_is_no_contradiction(workdir):
+def test_flag_that_repeats_the_value_of_the_run_is_accepted(workdir):
     chosen = config({"max_length": 384}, long_texts="windows")
     given = {"data.max_length", "options.long_texts"}
     assert stored.as_trained(chosen, workdir, given).data.max_length == 384
 
 
-def test_a_flag_may_name_columns_and_what_changes_speed_alone(workdir):
+def test_flags_may_change_columns_and_settings_of_speed(workdir):
     chosen = config({"packing": False, "row_length": 400}, text="sentence")
     given = {"data.packing", "data.row_length", "options.text"}
     found = stored.as_trained(chosen, workdir, given)
@@ -108,7 +108,7 @@ def test_a_flag_may_name_columns_and_what_changes_speed_alone(workdir):
     assert found.options.long_texts == "windows"
 
 
-def test_labels_that_the_run_took_from_its_data_may_be_named(workdir):
+def test_labels_may_be_given_if_the_run_took_them_from_its_data(workdir):
     run = json.loads((workdir / "config.json").read_text())
     run["options"]["labels"] = []
     (workdir / "config.json").write_text(json.dumps(run))
@@ -116,7 +116,7 @@ def test_labels_that_the_run_took_from_its_data_may_be_named(workdir):
     assert found.options.labels == ("bad", "good")
 
 
-def test_every_option_that_names_a_column_says_so():
+def test_every_option_that_names_a_column_is_marked_as_one():
     for task in TASKS.values():
         options = task.options_type()
         for name, field, _ in fields(options):
@@ -141,7 +141,7 @@ def test_another_task_is_refused_with_both_names(workdir, mode):
         (b'{"model_type": "bert"}', "no task in it"),
     ],
 )
-def test_a_run_without_its_configuration_is_refused(workdir, content, reason):
+def test_run_without_its_configuration_is_refused(workdir, content, reason):
     if content is None:
         (workdir / "config.json").unlink()
     else:
@@ -153,7 +153,7 @@ def test_a_run_without_its_configuration_is_refused(workdir, content, reason):
     assert f"--config.model.init={workdir}" in str(caught.value)
 
 
-def test_a_value_of_the_run_that_is_invalid_is_refused(workdir):
+def test_invalid_value_of_the_run_is_refused(workdir):
     run = json.loads((workdir / "config.json").read_text())
     run["data"]["max_length"] = "long"
     (workdir / "config.json").write_text(json.dumps(run))
@@ -162,7 +162,7 @@ def test_a_value_of_the_run_that_is_invalid_is_refused(workdir):
 
 
 @pytest.mark.parametrize("init", ["{}", "{}/export"])
-def test_a_run_as_the_initial_model_is_remarked_on_where_lengths_differ(workdir, caplog, init):
+def test_initial_model_of_a_run_with_other_lengths_gives_a_warning(workdir, caplog, init):
     chosen = config({"max_length": 384, "overlap": 100}, text="sentence", labels=("bad", "good"))
     chosen.model.init = init.format(workdir)
     stored.remark(chosen)
@@ -173,13 +173,13 @@ def test_a_run_as_the_initial_model_is_remarked_on_where_lengths_differ(workdir,
     )
 
 
-def test_a_model_that_is_no_run_is_not_remarked_on(checkpoint, caplog):
+def test_initial_model_that_is_no_run_gives_no_warning(checkpoint, caplog):
     chosen = dataclasses.replace(config(), model=ModelConfig(init=str(checkpoint)))
     stored.remark(chosen)
     assert not caplog.records
 
 
-def test_the_command_line_knows_which_keys_flags_set(tmp_path):
+def test_command_line_returns_the_keys_that_flags_set(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from flaxbert import Config\n"

@@ -4,12 +4,13 @@ import copy
 import json
 
 import jax
+import numpy as np
 import pytest
 from conftest import write_checkpoint
 from toy import make_config
 
 import flaxbert
-from flaxbert.data.batching import Batches
+from flaxbert.pipeline.loader import Loader
 from flaxbert.runtime import sharding
 
 
@@ -25,19 +26,25 @@ def devices(monkeypatch):
 
 
 @pytest.fixture
-def order(monkeypatch) -> list[list[int]]:
-    """The sequences of each training step, in the order in which batches are built."""
-    seen: list[list[int]] = []
-    padded_rows = Batches.padded_rows
+def order(monkeypatch) -> list[list[tuple[int, ...]]]:
+    """The tokens of the sequences of each step that was trained on, sorted."""
+    seen: list[list[tuple[int, ...]]] = []
+    take = Loader.batch
 
-    def recorded(self: Batches, step: int):
-        rows = padded_rows(self, step)
-        if self.seed is not None:
-            seen.append(sorted(sequence for row in rows for sequence in row))
-        return rows
+    def recorded(self: Loader, step: int):
+        batch = take(self, step)
+        if self.batches.seed is not None:
+            rows = zip(np.asarray(batch.input_ids), np.asarray(batch.segment_ids), strict=True)
+            seen.append(
+                sorted(
+                    tuple(ids[segments == k].tolist())
+                    for ids, segments in rows
+                    for k in range(1, segments.max() + 1)
+                )
+            )
+        return batch
 
-    monkeypatch.setattr(Batches, "padded_rows", recorded)
-    monkeypatch.setattr(Batches, "padding_share", lambda self: 0.0)  # it reads all steps again
+    monkeypatch.setattr(Loader, "batch", recorded)
     return seen
 
 
@@ -50,7 +57,7 @@ def test_run_on_fewer_and_fewer_devices_trains_like_one_on_eight(tmp_path, devic
     devices(8)
     whole = flaxbert.train(config, tmp_path / "whole")
     expected = list(order)
-    assert len(expected) == 16
+    assert [len(sequences) for sequences in expected] == [8] * 16
     order.clear()
     for count, last in [(8, 4), (4, 8), (2, 12), (1, 16)]:
         part = copy.deepcopy(config)

@@ -26,14 +26,14 @@ def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step(w
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_share_of_warm_up_is_rounded_up_to_whole_steps():
+def test_warmup_share_is_rounded_up_to_whole_steps():
     rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=0.25), 5)  # 1.25 steps: 2
     assert [float(rate(step)) / PEAK for step in range(6)] == pytest.approx(
         [0, 1 / 2, 1, 2 / 3, 1 / 3, 0], abs=1e-6
     )
 
 
-def test_without_warm_up_the_first_step_has_the_peak():
+def test_without_warmup_the_first_step_has_the_peak_learning_rate():
     rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=0.0), 4)
     assert [float(rate(step)) / PEAK for step in range(4)] == pytest.approx(
         [1, 3 / 4, 1 / 2, 1 / 4]
@@ -52,14 +52,14 @@ def test_without_warm_up_the_first_step_has_the_peak():
         (8.0, 10, 8),
     ],
 )
-def test_warm_up_ends_before_the_last_step(warmup, total, steps):
+def test_warmup_ends_before_the_last_step(warmup, total, steps):
     config = OptimConfig(learning_rate=PEAK, warmup=warmup)
     assert warmup_steps(config, total) == steps
     rate = linear_schedule(config, total)
     assert max(float(rate(step)) for step in range(total)) == pytest.approx(PEAK)
 
 
-def test_a_skipped_step_does_not_hold_the_schedule_back():
+def test_skipped_step_advances_the_schedule():
     # Without a gradient an update is -rate * decay * weight, so it shows the rate.
     config = OptimConfig(learning_rate=0.1, warmup=0.5, weight_decay=1.0)
     optimizer, schedule = make_optimizer(config, total_steps=10)
@@ -78,9 +78,7 @@ def test_a_skipped_step_does_not_hold_the_schedule_back():
 
 @pytest.mark.parametrize("bias_correction", [True, False])
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_the_state_has_the_form_that_checkpoints_of_earlier_versions_have(
-    bias_correction, clip_norm
-):
+def test_optimizer_state_has_the_structure_of_earlier_checkpoints(bias_correction, clip_norm):
     config = OptimConfig(bias_correction=bias_correction, clip_norm=clip_norm)
     optimizer, schedule = make_optimizer(config, total_steps=10)
     clip = optax.clip_by_global_norm(1.0) if clip_norm else optax.identity()
@@ -96,7 +94,7 @@ def test_the_state_has_the_form_that_checkpoints_of_earlier_versions_have(
     assert shapes[0] == shapes[1]
 
 
-def test_weight_decay_leaves_out_biases_and_layer_norm():
+def test_weight_decay_excludes_biases_and_layer_norm():
     config = BertConfig(vocab_size=50, **SIZES)
     model = Model.create(config, lambda c, rngs: SequenceClassificationHead(c, 3, rngs))
     masked = jax.tree_util.tree_leaves_with_path(decay_mask(model.shapes))
