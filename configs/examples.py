@@ -33,7 +33,7 @@ TASKS = {
 def get_config(name: str = "ner") -> Config:
     """Return the configuration of a small model and a small data set; `name` is a key of TASKS."""
     if name not in TASKS:
-        raise ValueError(f"configs/examples.py:{name}: one of {', '.join(TASKS)}")
+        raise ValueError(f"configs/examples.py:{name}: expected one of {', '.join(TASKS)}")
     (task, ending, slices, length), (options, epochs, rate) = TASKS[name]
     return Config(
         task=task,

@@ -41,7 +41,7 @@ TASKS = {
 def get_config(name: str = "mrpc") -> Config:
     """Return three epochs at batch 32, as in section 4.1 of the paper; `name` is a key of TASKS."""
     if name not in TASKS:
-        raise ValueError(f"configs/glue.py:{name}: one of {', '.join(TASKS)}")
+        raise ValueError(f"configs/glue.py:{name}: expected one of {', '.join(TASKS)}")
     text, pair, split = TASKS[name]
     options = (
         regression.RegressionOptions if name == "stsb" else classification.ClassificationOptions

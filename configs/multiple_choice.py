@@ -1,4 +1,4 @@
-"""Multiple choice: choose the answer to a question: swag, arc_easy, arc_challenge or local.
+"""Multiple choice, choose the answer to a question: swag, arc_easy, arc_challenge or local.
 
     python -m flaxbert.run --config=configs/multiple_choice.py:swag --workdir=runs/swag
     python -m flaxbert.run --config=configs/multiple_choice.py:local --workdir=runs/choice \
@@ -26,7 +26,7 @@ SETS = {
 def get_config(name: str = "local") -> Config:
     """Return three epochs at batch 16, as in section 4.4 of the paper; `name` is a key of SETS."""
     if name not in SETS:
-        raise ValueError(f"configs/multiple_choice.py:{name}: one of {', '.join(SETS)}")
+        raise ValueError(f"configs/multiple_choice.py:{name}: expected one of {', '.join(SETS)}")
     data, options = SETS[name]
     return Config(
         task="multiple_choice",

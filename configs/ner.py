@@ -26,7 +26,7 @@ SETS = {
 def get_config(name: str = "conll") -> Config:
     """Return three epochs at batch 32; `name` is a key of SETS."""
     if name not in SETS:
-        raise ValueError(f"configs/ner.py:{name}: one of {', '.join(SETS)}")
+        raise ValueError(f"configs/ner.py:{name}: expected one of {', '.join(SETS)}")
     data, options = SETS[name]
     return Config(
         task="token_classification",

@@ -29,7 +29,7 @@ LANGUAGES = {
 def get_config(name: str = "en") -> Config:
     """Return two epochs at batch 32, as in section 4.2 of the paper; `name` is in LANGUAGES."""
     if name not in LANGUAGES:
-        raise ValueError(f"configs/squad.py:{name}: one of {', '.join(LANGUAGES)}")
+        raise ValueError(f"configs/squad.py:{name}: expected one of {', '.join(LANGUAGES)}")
     init, data = LANGUAGES[name]
     return Config(
         task="question_answering",

@@ -9,8 +9,8 @@ for example:
 DIR/whole is an uninterrupted run. DIR/killed is a run of the same configuration that is killed N
 times with SIGKILL and restarted each time: first while it starts, then whenever it has written a
 new checkpoint. Both take train.max_steps steps (20 if unset) and save often enough to be killed N
-times. Prints PASS if both are bit-identical, except for timings (`perf/...`), else the first
-difference.
+times. The command prints PASS if both are bit-identical, except for timings (`perf/...`), else the
+first difference.
 
 exit codes:
   0   PASS
