@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import scipy.stats
 
 from flaxbert.errors import DivergedError
 from flaxbert.types import Prediction
@@ -177,8 +176,8 @@ class LearningMonitor:
         """
         if "predictions" in self._warned or not self._active or len(predictions) < 2:
             return
-        if answer_key is None or step < self._after:  # at first every model predicts one answer
-            return
+        if answer_key not in predictions[0] or step < self._after:
+            return  # nothing to compare; or early, when every model predicts one answer
         # A sentence whose words all have one tag counts as that tag, whatever its length.
         answers = {json.dumps(_single(p[answer_key]), ensure_ascii=False) for p in predictions}
         if len(answers) == 1:
@@ -192,6 +191,8 @@ class LearningMonitor:
 
 def falls(losses: Sequence[float]) -> bool:
     """Return whether losses fall, however slowly, by Kendall's test: it ignores their scale."""
+    import scipy.stats  # takes a second
+
     order = scipy.stats.kendalltau(range(len(losses)), losses, alternative="less")
     return bool(order.pvalue < RISK)
 
