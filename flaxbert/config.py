@@ -277,7 +277,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         yield (
             f"options: {type(config.options).__name__} does not fit task={config.task!r}; expected "
-            f"{tasks[config.task].options_type.__name__}; use a config of this task"
+            f"{tasks[config.task].options_type.__name__}. Use a config of this task"
         )
     for name, value, valid in (
         ("model.dtype", model.dtype, ("float32", "bfloat16")),

@@ -39,11 +39,11 @@ class MultipleChoiceOptions(TaskOptions):
     )
     choices: tuple[str, ...] = option(
         ("choices",),
-        "column with a list of choices, or a column for each (the last may be empty)",
+        "column with a list of choices, or one column per choice (the last may be empty)",
         column=True,
     )
     label: str = option(
-        "label", "column of the right choice: its number from 0, or its name", column=True
+        "label", "column of the correct choice: its number from 0, or its name", column=True
     )
 
     def check(self, data: DataConfig) -> None:

@@ -40,14 +40,14 @@ class PreTrainingOptions(TaskOptions):
     text: str = option("text", "column of the text", column=True)
     document: str | None = option(
         DOCUMENT,
-        "column that is equal within a document; none, or absent: each row is one",
+        "column that names the document of a row; without it, each row is a document",
         column=True,
     )
-    sentences: str = option("split", "split paragraphs into sentences, or a line is one")
-    next_sentence: bool = option(True, "next sentence prediction in addition to masked words")
-    mask_rate: float = option(0.15, "share of tokens to guess")
+    sentences: str = option("split", "split (paragraphs into sentences), or line (one per line)")
+    next_sentence: bool = option(True, "also train next-sentence prediction, not only masked words")
+    mask_rate: float = option(0.15, "share of tokens to predict")
     whole_words: bool = option(False, "mask whole words, not single word pieces")
-    seed: int = option(0, "of masks and pairs")
+    seed: int = option(0, "seed of masks and pairs")
 
     def check(self, data: DataConfig) -> None:
         """Check the values."""

@@ -35,8 +35,8 @@ class QuestionAnsweringOptions(TaskOptions):
     """How spans are decoded."""
 
     unanswerable: bool = option(False, "some questions have no answer in their text (SQuAD v2.0)")
-    n_best: int = option(20, "starts and ends of each window that are combined")
-    max_answer_length: int = option(30, "longest answer in tokens")
+    n_best: int = option(20, "best starts and best ends of each window to combine")
+    max_answer_length: int = option(30, "maximum length of an answer in tokens")
 
     def check(self, data: DataConfig) -> None:
         """Check lengths, and that there is a threshold to fit where that is asked for."""
