@@ -25,8 +25,8 @@ class TextOptions(TaskOptions):
     label: str = option("label", "column of the label", column=True)
     long_texts: str = option(
         "head",
-        "texts over max_length: head keeps the start; head_tail (single texts) keeps a quarter from "
-        "the start and three from the end; windows averages the logits of overlapping windows",
+        "texts over max_length: head keeps the start; head_tail (single texts) keeps a quarter of "
+        "the start and three of the end; windows averages the logits of overlapping windows",
     )
 
     @property
