@@ -29,7 +29,12 @@
 # The environment variables JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS
 # are passed on to the VM.
 #
-# The VM keeps running after the training. Delete it with:
+# The VM keeps running after the training. A workdir such as runs/squad is in ~/flaxbert on the VM.
+# Copy its results:
+#   gcloud compute tpus tpu-vm scp --recurse $NAME:flaxbert/runs/squad/export export \
+#     --project=$PROJECT --zone=$ZONE
+#
+# Delete the VM:
 #   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
 set -euo pipefail
 cd "$(dirname "$0")/.."
