@@ -1,4 +1,4 @@
-"""The Hugging Face Hub's client, with its warnings about retries silenced."""
+"""The client of the Hugging Face Hub, without its warnings about retries."""
 
 import contextlib
 import logging

@@ -38,7 +38,7 @@ class WeightedSum:
 
     @property
     def mean(self) -> Any:
-        """Return total / weight, or the total, which is 0, if nothing has any weight."""
+        """Return total / weight; 0 if the weight is 0, because the total is 0 then."""
         return self.total / (self.weight + (self.weight == 0))
 
 
@@ -51,8 +51,8 @@ Losses = dict[str, WeightedSum]
 class Batch:
     """The arrays of one step: R packed rows of T tokens, each with room for K sequences.
 
-    A sequence is a segment of a row. Unused places are 0 everywhere, so a row without sequences
-    counts in no loss.
+    A sequence is a segment of a row. Unused positions are 0 in every array, so a row without
+    sequences adds nothing to any loss.
     """
 
     input_ids: Any
@@ -62,24 +62,24 @@ class Batch:
     position_ids: Any
     """[R, T] int32, from 0 in each sequence; None counts from the start of the row."""
     cls_position: Any
-    """[R, K] int32: the place of each sequence's [CLS], from the start of the row."""
+    """[R, K] int32: the position of each sequence's [CLS] in the row."""
     weight: Any = None
-    """[R, K] float32: 1 for a sequence, or its share of a feature of several; 0 for none."""
+    """[R, K] float32: 1 / n for each of a feature's n sequences; 0 for unused slots."""
     token_type_ids: Any = None
     """[R, T] int32: 0 for the first text, 1 for the second."""
     label: Any = None
     """[R, K, ...] a label per sequence, or [R, T] a label per token; None without labels."""
     group: Any = None
-    """[R, K] int32, equal for the sequences of one feature and below R * K; None if each feature
-    is one sequence."""
+    """[R, K] int32: a number below R * K, equal for the sequences of one feature; None if each
+    feature is one sequence."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Arrays of a single task, [R, T] or [R, K, ...], such as `start`."""
+    """Further arrays of the task, [R, T] or [R, K, ...], such as `start`."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TaskOutputs:
-    """What a task takes of a head's outputs for its predictions.
+    """The part of a head's outputs that a task makes its predictions from.
 
     On the device the leading axes are [R, K] and [R, T], as in `Batch`; on the host, after
     `Batches.unpack`, they are those of `Features`.

@@ -41,7 +41,9 @@ def load(spec: str) -> Config:
 
 def _reason(error: Exception, file: str) -> str:
     """Return what failed, with the line of the config file where it did."""
-    if isinstance(error, ConfigError | ValueError):  # the config file's own words
+    if isinstance(
+        error, ConfigError | ValueError
+    ):  # the config file raised it with its own message
         return str(error)
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"

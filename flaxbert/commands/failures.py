@@ -11,8 +11,8 @@ def report(error: Exception, place: str = "writing to --workdir") -> int:
 
     Args:
       error: what ended the command.
-      place: where an operating system's error happened that does not name its file; a full disk is
-        reported by the write, which does not know the name.
+      place: where the error happened, for errors of the operating system that do not name a file,
+        such as a full disk.
     """
     if isinstance(error, Preempted):
         print(error, file=sys.stderr)

@@ -45,7 +45,7 @@ PLACES = 5
 """Places that are listed for each kind of problem, without --all."""
 
 LONGEST = 1000
-"""Characters of an issue that are printed."""
+"""Number of characters of an issue that are printed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def lint(config: Config) -> list[Issue]:
     Raises:
       ConfigError: if the configuration itself is wrong.
     """
-    # Readers and tasks raise at the first mistake, or report all that they skip: the latter.
+    # By default, readers and tasks raise at the first mistake. With "skip" they report all.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="skip"))
     specs = {key: spec for key in SPLITS if (spec := getattr(config.data, key))}
     if not specs:
@@ -107,7 +107,7 @@ def lint(config: Config) -> list[Issue]:
             issues.append(Issue(UNUSABLE, "", str(error)))
     for table in tables.values():
         issues += checks.check_columns([(row.origin, row.values) for row in table.rows])
-    if "train" in tables or "train" not in specs:  # else it is not known what the labels are
+    if "train" in tables or "train" not in specs:  # labels may come from it
         issues += _in_rows(config, tables)
     for table in tables.values():
         issues += table.issues
@@ -124,7 +124,7 @@ def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
 
 
 def _in_rows(config: Config, tables: Mapping[str, Table]) -> Iterator[Issue]:
-    """Report what shows where the task reads the tables."""
+    """Yield the issues that appear when the task reads the tables."""
     kind = TASKS[config.task]
     raw: dict[str, Reading[Any]] = {}
     unreadable: list[Issue] = []
@@ -185,7 +185,7 @@ def _issues(readings: Mapping[str, Reading[Any]]) -> Iterator[Issue]:
 
 
 def _lost(pipeline: Pipeline, table: Table, examples: Sequence[Any], key: str) -> Iterator[Issue]:
-    """Report what the tokenizer drops, and what is over `data.max_length`."""
+    """Yield the issues of tokenization: dropped characters, and texts over `data.max_length`."""
     try:
         examples, features = pipeline.featurize(examples, table.source, labeled=key != "predict")
     except UserError as error:

@@ -81,7 +81,7 @@ class _Opened:
     def write(self, name: str, predictions: str, values: Sequence[Prediction]) -> str:
         """Write predictions and their configuration, and return the names of both files.
 
-        The results of the run itself are of other data, so their files have other names.
+        The names differ from those of the run's own results, which are of other data.
         """
         self.workdir.mkdir(parents=True, exist_ok=True)
         names = f"{predictions}.jsonl", f"{name}_config.json"
@@ -92,7 +92,7 @@ class _Opened:
 
 
 def _open(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
-    """Open the model of the run in the workdir; without a run, `model.init`, which needs a head."""
+    """Load the model of the run in the workdir, or `model.init` if there is none, and the data."""
     multihost.check_started()
     multihost.agree(command(flatten(config.to_dict()), key) | {"flags": sorted(given)})
     check_local("workdir", workdir)

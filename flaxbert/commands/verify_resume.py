@@ -45,12 +45,12 @@ FLAGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a process ended."""
+    """The end of a process."""
 
     code: int
     seconds: float
     struck: bool
-    """Whether the process was sent the signal before it ended."""
+    """Whether the signal was sent before the process ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = args.parse(argv, __doc__ or "", flags=FLAGS)
         if arguments.flags["kills"] < 1:
-            raise ConfigError(f"--kills={arguments.flags['kills']}: at least 1.")
+            raise ConfigError(f"--kills={arguments.flags['kills']}: expected at least 1.")
     except args.HelpRequested as text:
         print(text)
         return 0
@@ -129,11 +129,11 @@ def start(
 
     Args:
       arguments: the command line, without --workdir.
-      workdir: of the run; its output goes to a file .log in it.
+      workdir: the workdir of the run; output is appended to .log in it.
       after: seconds after which the signal is sent.
       when: called often; the signal is sent as soon as it returns True. Without `after` and `when`
         no signal is sent.
-      number: of the signal.
+      number: the number of the signal.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flaxbert.run", *arguments, f"--workdir={workdir}"]

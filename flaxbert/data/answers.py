@@ -19,7 +19,7 @@ NEAR = 500
 def read_answers(
     row: Record, *, unanswerable: bool, on_bad_row: str = "error"
 ) -> tuple[tuple[Answer, ...], list[str]]:
-    """Return all reference answers of a question, and what is wrong with those that were skipped.
+    """Return the reference answers of a question, and what is wrong with skipped ones.
 
     Args:
       row: a record with `context` and `answers`.
@@ -51,7 +51,7 @@ def read_answers(
 
 
 def _pairs(row: Record) -> tuple[tuple[object, object], ...]:
-    """Return texts and places as they stand; none if `is_impossible` is true and no text is given.
+    """Return unchecked texts and places; none if `is_impossible` is true and no text is given.
 
     Raises:
       DataError: for another form.
@@ -70,7 +70,9 @@ def _pairs(row: Record) -> tuple[tuple[object, object], ...]:
             if isinstance(columns[0], str) and not isinstance(columns[1], list | tuple):
                 columns = [[columns[0]], [columns[1]]]
             if not all(isinstance(column, list | tuple) for column in columns):
-                raise TypeError("a text in place of a list would be read as one answer a character")
+                raise TypeError(
+                    "a text instead of a list would be read as one answer per character"
+                )
             pairs = list(zip(*columns, strict=True))
     except (KeyError, TypeError, ValueError, RecursionError, SyntaxError, MemoryError):
         raise DataError(

@@ -1,7 +1,7 @@
 """Batches: from features to arrays of few static shapes, the same for every run and host.
 
-Which features share a step follows from (seed, epoch); how they lie in rows follows from their
-lengths. So every host knows the whole plan and builds only its own rows.
+The features of a step are a function of (seed, epoch), and their places in the rows a function of
+their lengths. So every host computes the same plan, and builds only its own rows.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ MAX_SHAPES = 4
 """Largest number of buckets for training, and again for evaluation: eight programs at most."""
 
 MIN_TOKENS_SAVED = 2500
-"""Places of tokens that a further program must save to be worth compiling: runs of a few seconds
-keep to one program. Two CPU cores compute about as many while they compile it."""
+"""Token positions that another program must save to be worth its compilation. Two CPU cores compute
+about as many in the time of a compilation. Runs of a few seconds have one program."""
 
 MIN_SHARE_SAVED = 0.01
-"""Share of a run's rows that a further program must save as well."""
+"""Share of a run's rows that another program must save in addition."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batches:
     """The batches of a data set, by step number. Packing is planned once, when first needed.
 
     Attributes:
-      features: what is batched.
+      features: the features to batch.
       batch_size: features per step, over all devices and hosts.
       row_length: tokens per row (T).
       segments: largest number of sequences in a row (K); 1 switches packing off.
@@ -73,7 +73,7 @@ class Batches:
       seed: shuffles each epoch; None keeps the order (evaluation).
       microbatches: parts that a step is computed in (`train.accumulation_steps`); all sequences of
         a feature lie in the same one.
-      resample: draws token arrays anew in each epoch, such as masked words; a pure function.
+      resample: a pure function that draws new token arrays in each epoch, such as masked words.
       power_of_two_buckets: round the rows of a step up to powers of two, times the multiple,
         instead of choosing bucket sizes for these features: requests of any size then share few
         programs.
@@ -99,7 +99,7 @@ class Batches:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.features) / self.batch_size)
 
-    # --- which features, and where they lie ------------------------------------------------------
+    # --- the plan: features of steps, and their rows ---------------------------------------------
 
     def step_features(self, step: int) -> np.ndarray:
         """Return the indices of the features of step number `step` (from 0)."""
@@ -134,7 +134,7 @@ class Batches:
         return self._packed_steps[step] if step < self.steps else self._pack(step)
 
     def _rows_needed(self, packed: _PackedStep) -> int:
-        """Return how many rows a step needs: all its micro-batches are equally high."""
+        """Return how many rows a step needs; all its micro-batches have the same number."""
         return self.microbatches * int(np.diff(packed.microbatch_ends, prepend=0).max())
 
     @functools.cached_property
@@ -223,13 +223,13 @@ class Batches:
         return to_batch(arrays)
 
     def unpack(self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs) -> None:
-        """Store the outputs for rows where the features have their sequences: `build`'s inverse.
+        """Store the outputs for rows in the order of the features: the inverse of `build`.
 
         Args:
-          rows: those that `build` was given.
-          outputs: for them, on the host: [R, K, ...] and [R, T, ...].
-          into: receives them, [M, ...] per sequence and [total tokens, ...] per token, in the order
-            of `features`; arrays that it lacks start with zeros.
+          rows: the rows that `build` received.
+          outputs: their outputs on the host, [R, K, ...] and [R, T, ...].
+          into: receives the outputs, [M, ...] per sequence and [total tokens, ...] per token, in
+            the order of `features`; missing arrays are created with zeros.
         """
         features = self.features
         for name, values in outputs.per_sequence.items():
@@ -267,7 +267,7 @@ CORE = tuple(field.name for field in dataclasses.fields(Batch) if field.name != 
 
 
 def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-    """Return a batch of named arrays; names that `Batch` has no field for go to `extra`."""
+    """Return a batch of named arrays; arrays without a field in `Batch` go to `extra`."""
     core = {name: values for name, values in arrays.items() if name in CORE}
     extra = {name: values for name, values in arrays.items() if name not in CORE}
     return Batch(**core, extra=extra)

@@ -16,7 +16,7 @@ MALFORMED = "malformed"
 """The kind of records that cannot be used: an error, or skipped and counted (`data.on_bad_row`)."""
 
 UNUSABLE = "unusable"
-"""The kind of issues that stop a run even then, such as a file that cannot be decoded."""
+"""The kind of issues that always stop a run, such as a file that cannot be decoded."""
 
 READ_AS = "read as"
 """The kind of notes about how a file is read that differs from its name."""
@@ -113,7 +113,7 @@ def log_issues(issues: Iterable[Issue]) -> None:
 
 
 class Example:
-    """Base of the examples of all tasks: what checks, slices and messages read of an example."""
+    """The base class of all tasks' examples, with what checks, slices and messages need."""
 
     slice: str | None
     """Value of the `data.slices` column: the example also counts in `metric/SLICE`."""
@@ -127,7 +127,7 @@ class Example:
 
     @property
     def target(self) -> Hashable:
-        """What is to be predicted; None if unlabeled, or if it is derived from the text."""
+        """The target of the prediction; None if unlabeled, or if it is derived from the text."""
         return None
 
     @property

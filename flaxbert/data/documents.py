@@ -32,8 +32,8 @@ SHORT = 0.1
 """Share of sequences that are shortened, so that training sees all lengths."""
 
 LEAST_FOLLOWING = 0.3
-"""Least share of second texts that follow the first: with fewer there is little to learn. The aim
-is half."""
+"""Smallest share of second texts that follow the first. With fewer there is little to learn; the
+aim is half."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +114,9 @@ def make_pairs(
     """Yield sequences in which every token occurs once as part of a first or a following text.
 
     Args:
-      documents: with sentences of at most half of `room` tokens.
+      documents: documents with sentences of at most half of `room` tokens.
       room: the maximum number of tokens in a sequence, without special tokens.
-      seed: for lengths, for where sequences are divided, and for texts that do not follow.
+      seed: seed of the lengths, the divisions, and the texts that do not follow.
       next_sentence: divide sequences in two. Half of the second texts (more where a sequence is
         one sentence) come from another document; the text that would have followed is used again.
 
@@ -177,8 +177,8 @@ def check_following(pairs: Sequence[Pair], origin: str) -> None:
 def _some_text(document: Document, number: int, target: int, room: int, rng: random.Random) -> Span:
     """Return a random sentence and those after it, up to `target` tokens.
 
-    It is no longer than texts that follow, or the length would give it away. Because it is a copy,
-    a sentence of more than `room` tokens may be cut.
+    It is no longer than texts that follow, because the length would reveal the class. Because it is
+    a copy, a sentence of more than `room` tokens may be cut.
     """
     sentence = int(rng.random() * len(document.ends))
     start = document.ends[sentence - 1] if sentence else 0

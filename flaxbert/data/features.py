@@ -1,4 +1,4 @@
-"""Features: what a step trains on, made of tokenized sequences and stored in flat arrays.
+"""Features: the units that a step trains on, stored in flat arrays of tokenized sequences.
 
 M sequences belong to N features, and these to examples. All arrays are numpy arrays, so features
 can be saved and memory-mapped.
@@ -28,7 +28,7 @@ class Features:
     per_token: dict[str, np.ndarray]
     """[total tokens] values per token, all sequences end to end. Holds `input_ids`."""
     token_indices: dict[str, np.ndarray]
-    """[M] places inside the sequence, such as `cls_position`; packing shifts them."""
+    """[M] token positions in the sequence, such as `cls_position`; packing shifts them."""
     per_sequence: dict[str, np.ndarray]
     """[M, ...] values per sequence, such as `label`."""
     example_index: np.ndarray
@@ -38,10 +38,10 @@ class Features:
     truncated: Sequence[int] = ()
     """Indices of the examples that lost text to `max_length`."""
     unreachable: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
-    """Examples that no prediction can be right on, such as those with an answer in no window:
+    """Examples on which no prediction can be right, such as answers in no window:
     {kind: {example index: reason}}."""
     dropped: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """Examples that have no feature, because they do not fit: {example index: reason}."""
+    """Examples that were left out because they do not fit: {example index: reason}."""
 
     @classmethod
     def build(
@@ -111,7 +111,7 @@ class Features:
         return np.searchsorted(self.feature_index, np.arange(len(self) + 1))
 
     def per_feature(self, values: np.ndarray) -> np.ndarray:
-        """Return [N, ...] of values [M, ...] that are equal for all sequences of a feature."""
+        """Return values [N, ...] per feature of [M, ...], equal for all sequences of a feature."""
         return values[self.feature_start[:-1]]
 
     @functools.cached_property
@@ -145,10 +145,10 @@ class Features:
 
 
 def fingerprint_of(examples: Iterable[Any], labels: Sequence[str] = ()) -> str:
-    """Return the SHA-256 of what evaluation needs and features do not hold, in hexadecimal.
+    """Return the SHA-256, in hexadecimal, of the parts of examples that evaluation uses.
 
     Args:
-      examples: a task's; `texts`, `target` and `slice` count, `origin` does not.
+      examples: examples of a task; their `texts`, `target` and `slice` are hashed.
       labels: the label names behind the numbers in `target`.
     """
     digest = hashlib.sha256(f"{list(labels)!r}\n".encode())

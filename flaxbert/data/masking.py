@@ -1,4 +1,4 @@
-"""Masked words: which tokens a masked language model has to predict, and what replaces them.
+"""Masked words: the choice of tokens that a masked language model predicts, and their replacement.
 
 BERT paper, section 3.1 and appendix A.1; `create_masked_lm_predictions` of google-research/bert.
 """

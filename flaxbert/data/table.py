@@ -1,4 +1,4 @@
-"""The records of a data source, and what a task reads from them."""
+"""The records of a data source, and the items that a task reads from them."""
 
 import ast
 import collections
@@ -76,7 +76,7 @@ class _Plain(ast.NodeTransformer):
 
 
 def shown(value: Any) -> str:
-    """Return a value for a message, shortened: without a closing quote it may be half a file."""
+    """Return a value for a message, shortened: after a missing quote it may be half a file."""
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
@@ -218,7 +218,7 @@ class Table:
                 )
 
     def _advice(self, column: str, key: str, columns: Mapping[str, str]) -> str:
-        """Return how to fix that there is no such column."""
+        """Return how to fix a missing column."""
         known = self.columns
         if names := self._names_of_columns(columns):
             return (
@@ -278,7 +278,7 @@ class NoValidRowsError(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Reading(Sequence[T]):
-    """The items that a task read from a table, in order, and what was wrong with other records.
+    """The items that a task read from a table, in order, and the issues of other records.
 
     It is a sequence of its items.
     """

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
-"""Prefixes of each scheme: B begins an entity, I and M continue, E and L end, S and U are alone."""
+"""Prefixes of each scheme: B begins an entity, I and M continue one, E and L end one. S and U mark
+entities of one token."""
 
 
 FIRST, LAST = "BSU", "ELSU"  # letters that always begin an entity; that always end one
@@ -173,7 +174,7 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
 
     Broken sequences are read as the CoNLL-2000 script conlleval reads them: a tag that should
     continue an entity, but does not follow one of its type, starts one. Thus a stray I- in a BIO
-    file becomes B-, no entity is lost, and strict and lenient scoring agree on the gold entities.
+    file becomes B-, no entity is lost, and strict and lenient scoring agree on the labels.
     `misplaced` finds such tags.
 
     Args:

@@ -22,11 +22,11 @@ def has_tokenizer(directory: Path) -> bool:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """Load a checkpoint's tokenizer, with any truncation and padding stored in it reset.
+    """Load a checkpoint's tokenizer, and reset the truncation and padding stored in it.
 
     Such settings (sentence-transformers stores "128 tokens, padded") would silently truncate every
-    text; the task decides both. "[SEP]" or "[MASK]" written in a text is text. A tokenizer.json, if
-    there is one, decides the tokens.
+    text. "[SEP]" or "[MASK]" in a text is treated as text. If there is a tokenizer.json, it
+    determines the tokens.
 
     Raises:
       WeightsError: without tokenizer files, or for a tokenizer that `probe.check` refuses.
@@ -233,7 +233,7 @@ def mask_id(tokenizer: Tokenizer) -> int:
     if tokenizer.mask_token_id is None:
         raise WeightsError(
             f"{tokenizer.name_or_path}: the tokenizer has no mask token, which pre-training puts "
-            "where words are to be guessed. If the model has one, name it in "
+            "in place of words to predict. If the model has one, name it in "
             'tokenizer_config.json ("mask_token": "[MASK]"); else take another checkpoint.'
         )
     return int(tokenizer.mask_token_id)

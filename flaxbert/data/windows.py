@@ -171,7 +171,7 @@ def _spans(
 
 
 def _dropped(answer: tuple[str, int], starts: list[list[int]], ends: list[list[int]]) -> Set[int]:
-    """Return the places of an answer's characters that no token of a text's windows holds."""
+    """Return the places of an answer's characters that are in no token of the text's windows."""
     text, begin = answer
     places = set(range(begin, begin + len(text)))
     for window_starts, window_ends in zip(starts, ends, strict=True):
@@ -190,7 +190,7 @@ def gold_spans(
     """Return the target of each window: the first and the last token of the answer (see `span`).
 
     Without an answer the target is (0, 0). If no window contains the complete answer, all have
-    `NOWHERE`, and that is logged: (0, 0) would teach that there is no answer.
+    `NOWHERE`, and this is logged: with (0, 0) the model would learn that there is no answer.
 
     Args:
       answers: the answer to each question, with the question's origin.
@@ -268,7 +268,7 @@ def out_of_reach(
 def max_context(
     example_index: Sequence[int], starts: list[list[int]], overlap: int
 ) -> list[list[int]]:
-    """Mark each context token in the window that shows most around it (google-research/bert).
+    """Mark each context token in the window with most context around it (google-research/bert).
 
     Every token of the context counts once for decoding: in the window where the smaller of its left
     and right context, plus 0.01 of the window's length, is largest (the first of equals).

@@ -1,1 +1,1 @@
-"""Models: BERT, its output layers, and its weights. Knows no task, no data and no optimizer."""
+"""Models: BERT, its output layers, and its weights. Independent of tasks, data and optimizers."""

@@ -5,7 +5,7 @@ A head maps hidden states to named outputs. Sequence-level heads read the hidden
 families of encoders differ (RoBERTa has dropout before its pooler, ELECTRA a GELU in it), the
 encoder's configuration says how.
 
-Everything that other modules need to know about a single head is one of its class attributes.
+The differences between heads that other modules depend on are class attributes.
 """
 
 import math
@@ -75,14 +75,14 @@ def pooler(config: EncoderConfig, rngs: nnx.Rngs) -> DenseNorm:
 
 
 class Head(nnx.Module):
-    """An output layer, and what checkpoints, model cards and parity checks need to know of it."""
+    """An output layer, with the attributes that checkpoints, model cards and parity checks use."""
 
     head_type: ClassVar[str]
     """Suffix of the transformers class name, such as ForQuestionAnswering."""
     is_bare: ClassVar[bool] = False
     """Whether the transformers class is the encoder itself, whose tensor names have no prefix."""
     serves_one_task: ClassVar[bool] = False
-    """Whether trained weights are of no use to other tasks; those of pre-training heads are."""
+    """Whether trained weights serve only their own task, unlike those of pre-training heads."""
     uses_word_embeddings: ClassVar[bool] = False
     """Whether the word-embedding table is passed as a last argument."""
     pipeline_tag: ClassVar[str | None] = None
@@ -106,7 +106,7 @@ MakeHead = Callable[[EncoderConfig, nnx.Rngs], Head]
 
 
 class NoHead(Head):
-    """No output layer: the encoder alone, for families without a pooler of their own."""
+    """The head of an encoder alone, for families without a pooler: it has no outputs."""
 
     head_type = "Model"
     is_bare = True
@@ -135,7 +135,7 @@ class PoolerHead(Head):
 
 
 class SequenceHead(Head):
-    """Scores of each sequence: pooler, dropout and a dense layer."""
+    """A head that scores each sequence with a pooler, dropout and a dense layer."""
 
     hf_sequence_outputs: ClassVar = {"logits": ("logits",)}
 
@@ -163,7 +163,7 @@ class SequenceHead(Head):
 
 
 class SequenceClassificationHead(SequenceHead):
-    """Scores of C classes (`BertForSequenceClassification`; BERT paper, section 4.1)."""
+    """A head that scores C classes (`BertForSequenceClassification`; BERT paper, section 4.1)."""
 
     head_type = "ForSequenceClassification"
     serves_one_task = True
@@ -182,7 +182,7 @@ class SequenceClassificationHead(SequenceHead):
 
 
 class NextSentenceHead(SequenceHead):
-    """Whether the second text follows the first (`BertForNextSentencePrediction`)."""
+    """A head that scores whether text 2 follows text 1 (`BertForNextSentencePrediction`)."""
 
     head_type = "ForNextSentencePrediction"
 
@@ -192,7 +192,7 @@ class NextSentenceHead(SequenceHead):
 
 
 class MultipleChoiceHead(SequenceHead):
-    """One score for each sequence, to compare with other choices' (`BertForMultipleChoice`)."""
+    """A head with one score for each sequence, a choice (`BertForMultipleChoice`)."""
 
     head_type = "ForMultipleChoice"
     serves_one_task = True
@@ -205,7 +205,10 @@ class MultipleChoiceHead(SequenceHead):
 
 
 class TokenHead(Head):
-    """Scores of every token: in ModernBERT a layer like its pooler, dropout and a dense layer."""
+    """A head that scores every token with dropout and a dense layer.
+
+    In ModernBERT, a layer like its pooler precedes them.
+    """
 
     def __init__(self, config: EncoderConfig, outputs: int, rate: float, rngs: nnx.Rngs):
         self.transform = pooler(config, rngs) if config.transform_tokens else None
@@ -219,7 +222,7 @@ class TokenHead(Head):
 
 
 class SpanHead(TokenHead):
-    """Start and end scores of every token (`BertForQuestionAnswering`; paper, section 4.2)."""
+    """A head with start and end scores (`BertForQuestionAnswering`; paper, section 4.2)."""
 
     head_type = "ForQuestionAnswering"
     serves_one_task = True
@@ -239,7 +242,7 @@ class SpanHead(TokenHead):
 
 
 class TokenClassificationHead(TokenHead):
-    """Scores of C classes for every token (`BertForTokenClassification`; paper, section 5.3)."""
+    """A head with C scores per token (`BertForTokenClassification`; paper, section 5.3)."""
 
     head_type = "ForTokenClassification"
     serves_one_task = True
@@ -260,7 +263,7 @@ class TokenClassificationHead(TokenHead):
 
 
 class ReplacedTokenHead(Head):
-    """Whether each token was replaced: ELECTRA's discriminator (`ElectraForPreTraining`).
+    """ELECTRA's discriminator, which scores whether a token was replaced (`ElectraForPreTraining`).
 
     Clark et al., "ELECTRA" (2020), arXiv:2003.10555, section 2.
     """
@@ -278,11 +281,11 @@ class ReplacedTokenHead(Head):
 
 
 class MaskedLMHead(Head):
-    """Scores of masked words over the vocabulary (`BertForMaskedLM`; paper, section 3.1).
+    """A head that scores words at masked positions (`BertForMaskedLM`; paper, section 3.1).
 
-    Dense layer, activation, LayerNorm, the transposed word-embedding table and a bias. Scores are
-    computed only at masked positions, which are gathered first: at most a share `rate` of a row's
-    tokens and one more for each segment.
+    It is a dense layer, activation, LayerNorm, the transposed word-embedding table and a bias.
+    Masked positions are gathered first: at most a share `rate` of a row's tokens and one more for
+    each segment. Only these are scored.
     """
 
     head_type = "ForMaskedLM"
@@ -324,7 +327,7 @@ class MaskedLMHead(Head):
             count = min(length, math.ceil(self.mask_rate * length) + segments)
         else:
             masked = jnp.ones(hidden.shape[:2], jnp.int32)
-        _, positions = jax.lax.top_k(masked, count)  # of equals, the first positions come first
+        _, positions = jax.lax.top_k(masked, count)  # earlier positions first among equals
         table = words if self.decoder is None else self.decoder
         logits = table.attend(self.transform(gather(hidden, positions)))
         if self.word_bias is not None:
@@ -333,11 +336,11 @@ class MaskedLMHead(Head):
 
 
 class PreTrainingHead(MaskedLMHead):
-    """BERT's two pre-training tasks (`BertForPreTraining`; paper, section 3.1).
+    """A head for BERT's two pre-training tasks (`BertForPreTraining`; paper, section 3.1).
 
-    Masked words, and whether the second text follows the first: pooler and dense layer. ALBERT's
-    second task is whether two texts are in order (Lan et al. 2020, arXiv:1909.11942, section 3.1);
-    its layers are the same.
+    It scores masked words, and with a pooler and a dense layer whether the second text follows the
+    first. ALBERT's second task is whether two texts are in order (Lan et al. 2020,
+    arXiv:1909.11942, section 3.1); its layers are the same.
     """
 
     head_type = "ForPreTraining"
@@ -354,7 +357,8 @@ class PreTrainingHead(MaskedLMHead):
         """Score masked words as `MaskedLMHead` does, and the order of each segment's two texts.
 
         Returns:
-          Those outputs and float32 `nsp_logits` [R, K, 2] (0: the second text follows the first).
+          The outputs of `MaskedLMHead`, and float32 `nsp_logits` [R, K, 2]; class 0 means that the
+          second text follows the first.
         """
         outputs = super().__call__(hidden, batch, key, words)
         pooled = self.pooler(gather(hidden, batch.cls_position))

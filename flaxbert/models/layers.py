@@ -186,7 +186,7 @@ class Dense(nnx.Linear):
     where a sum stops growing at 256 times its increment.
     """
 
-    # Flax's methods take further arguments, which nothing here uses: hence the ignored overrides.
+    # Flax's methods have further arguments that are unused here, so mypy's error is ignored.
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         """Map [..., I] to [..., O]."""
         x = x.astype(self.dtype)

@@ -17,7 +17,7 @@ from flaxbert.types import Batch, Params
 
 
 class EncoderWithHead(nnx.Module):
-    """The module that a `Model` runs; its attribute names are the top of the parameter tree."""
+    """The module that a `Model` runs. Its attributes are the top level of the parameter tree."""
 
     def __init__(self, config: EncoderConfig, make_head: MakeHead, rngs: nnx.Rngs):
         self.encoder: Any = FAMILIES[config.model_type].build(config, rngs)
@@ -96,7 +96,7 @@ class Model:
 
     @staticmethod
     def first_layer(params: Params) -> Params:
-        """Return the part of a tree shaped like the parameters that is of the first layer."""
+        """Return the first layer's part of a tree that has the structure of the parameters."""
         layers: Params = params["encoder"]["layers"]
         first: Params = layers[min(layers)]
         return first
@@ -120,7 +120,7 @@ class Model:
 
 
 def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:
-    """Return named arrays, such as a tokenizer's, as a `Batch`; a `Batch` is returned as it is.
+    """Return named arrays, such as a tokenizer's, as a `Batch`; return a `Batch` unchanged.
 
     Args:
       inputs: `input_ids` [R, T] and optionally `token_type_ids`, `position_ids`, `segment_ids`

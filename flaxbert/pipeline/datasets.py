@@ -24,7 +24,7 @@ class Dataset:
     batches: Batches
     labeled: bool
     malformed: int = 0
-    """Lines, records and answers of its source that were left out (`data.on_bad_row=skip`)."""
+    """How many lines, records and answers of its source were left out (`data.on_bad_row=skip`)."""
 
     def origins(self, step: int) -> list[str]:
         """Return the places that the examples of a step were read from, such as train.tsv:17."""
@@ -38,7 +38,7 @@ class Dataset:
         return origin
 
     def fingerprint(self, labels: Sequence[str]) -> str:
-        """Return a hash of everything that the model is given and that evaluation compares with.
+        """Return a hash of the model's inputs and of the targets that evaluation uses.
 
         Args:
           labels: the label names behind the examples' numbers.
@@ -52,10 +52,10 @@ SPLITS = {"train": "train", "eval": "validation", "predict": "test"}
 
 
 def read_table(data: DataConfig, key: str) -> Table:
-    """Read the source that `key`, one of SPLITS, names.
+    """Read the source in the key `key` of the data section, one of SPLITS.
 
     Raises:
-      ConfigError: if it is not set.
+      ConfigError: if the key is not set.
       DataError, HubError: if it cannot be read.
     """
     source = getattr(data, key)
@@ -69,12 +69,12 @@ def read_table(data: DataConfig, key: str) -> Table:
 def read_examples(
     task_name: str, table: Table, data: DataConfig, options: Any = None, *, labeled: bool
 ) -> Reading[Any]:
-    """Read the examples of a table, with labels as they stand there.
+    """Read the examples of a table, with labels as the table spells them.
 
     Args:
       task_name: one of TASKS.
       table: the records.
-      data: slices, and what becomes of malformed records.
+      data: the column of slices, and how malformed records are treated.
       options: the task's; None for its defaults.
       labeled: whether labels are required.
 
@@ -96,10 +96,10 @@ def split_for_thresholds(
 
     Args:
       examples: all training examples.
-      task: has the thresholds.
+      task: the task whose thresholds are fitted.
       task_name: its name in messages.
-      share: of the documents, for the thresholds (`data.threshold_split`).
-      seed: of the random split.
+      share: share of the documents that is held out (`data.threshold_split`).
+      seed: seed of the random split.
 
     Raises:
       ConfigError: if the task has no thresholds, or nothing would be left to train on.

@@ -30,7 +30,7 @@ class Evaluation:
     """The result of one evaluation."""
 
     predictions: list[Prediction]
-    """In the order of the examples. Without labels only the first host has them."""
+    """In the order of the examples. Without labels, only the lead host has them."""
     metrics: Metrics
 
 
@@ -49,8 +49,8 @@ class Evaluator:
 
         Args:
           pipeline: task and model.
-          data: what is evaluated.
-          step: a forward step that was compiled elsewhere, or compiles when it is called.
+          data: the data set to evaluate.
+          step: a forward step to use instead of compiling one for this data set.
           quiet: show no progress, and build each batch when it is needed.
         """
         self._pipeline, self.data, self._quiet = pipeline, data, quiet
@@ -60,9 +60,9 @@ class Evaluator:
 
     @property
     def metric_names(self) -> list[str]:
-        """The names of the metrics that `run` may give, without `perf/...`.
+        """Return the names of the metrics that `run` may return, without `perf/...`.
 
-        Some depend on the data: without answerable questions there is no F1 of these.
+        Some depend on the data: the F1 of answerable questions needs such questions.
         """
         task = self._pipeline.task
         names = list(task.score([], []))
@@ -71,7 +71,7 @@ class Evaluator:
         return [*names, *losses, *(f"{name}/{part}" for part in slices for name in names)]
 
     def lower_is_better(self, metric: str) -> bool:
-        """Return whether lower values of a metric are better; a slice's are as the whole's."""
+        """Return whether lower values of a metric are better, also for its slices."""
         task, name = self._pipeline.task, metric.partition("/")[0]
         return name in ("loss", *task.loss_names, *task.lower_is_better)
 
@@ -92,9 +92,9 @@ class Evaluator:
         """Predict, decode, and score where there are labels.
 
         Args:
-          params: on the devices.
-          task: with fitted thresholds; by default the pipeline's.
-          preemption: asked before each batch.
+          params: parameters on the devices.
+          task: the task with fitted thresholds; by default the pipeline's.
+          preemption: checked before each batch.
 
         Returns:
           The predictions, and the metrics: the task's, `loss`, each slice's (`accuracy/en`), and
@@ -109,8 +109,8 @@ class Evaluator:
         task, data = task or self._pipeline.task, self.data
         start = time.perf_counter()
         outputs, losses = self._forward(params, preemption or Preemption())
-        # Every host needs the scores, since thresholds and the best weights follow from them;
-        # without labels the predictions are only written.
+        # Every host needs the scores, because they determine thresholds and the best weights.
+        # Predictions without labels are only written to a file, by the lead host.
         predictions: list[Prediction] = []
         if data.labeled or multihost.is_lead_host():
             predictions = task.decode(data.examples, data.batches.features, outputs)
@@ -124,14 +124,14 @@ class Evaluator:
         return Evaluation(predictions, metrics)
 
     def outputs(self, params: Params) -> TaskOutputs:
-        """Return what predictions are made of, for every feature in the features' order."""
+        """Return the outputs that predictions are made from, in the order of the features."""
         if self._step is None:
             self.compile(params)
         outputs, _ = self._forward(params, Preemption())
         return outputs
 
     def _forward(self, params: Params, preemption: Preemption) -> tuple[TaskOutputs, Losses]:
-        """Return the outputs for every feature, and the losses' sums."""
+        """Return the outputs for every feature, and the sums of the losses."""
         step, batches = self._step, self.data.batches
         assert step is not None
         bar = Progress(
@@ -172,13 +172,13 @@ class Evaluator:
             if row and not row_is_finite:
                 raise DivergedError(
                     f"{self.data.origin(row[0])}: the model's outputs for it, or for a text in the "
-                    "same row, are not finite, so they predict nothing. Try model.dtype=float32. "
+                    "same row, are not finite, so there is no prediction. Try model.dtype=float32. "
                     "If the weights themselves have grown too large, train again with a lower "
                     "optim.learning_rate."
                 )
 
     def _warn_if_worse_than_chance(self, task: Task, predictions: Sequence[Prediction]) -> None:
-        """Warn, once, if one label per text is wrong so often that labels must be mixed up."""
+        """Warn once if predicted labels are wrong so often that label names are likely mixed up."""
         labels = [prediction.get("label") for prediction in predictions]
         names = task.labels
         if self._warned or not multihost.is_lead_host() or not set(labels) <= set(names):
@@ -192,9 +192,9 @@ class Evaluator:
 
 
 def mean_losses(losses: Losses) -> Metrics:
-    """Return each loss's mean, and `loss`, their sum; the sums must be on the host.
+    """Return the mean of each loss, and their sum as `loss`; the sums must be on the host.
 
-    Without any loss there is no mean either.
+    Without losses the result is empty.
     """
     means = {name: float(sums.mean) for name, sums in losses.items()}
     return {"loss": sum(means.values())} | means if means else {}

@@ -1,7 +1,7 @@
-"""The loader: builds the batches of this host and places them on its devices, ahead of need.
+"""The loader builds the batches of this host and places them on its devices in advance.
 
-A background thread builds the next batches while the device computes. What it builds is a pure
-function of the step, so the order never depends on the thread.
+A background thread builds the next batches while the device computes. A batch is a pure function of
+the step number, so the results do not depend on the timing of the thread.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ AHEAD = 2
 """Batches that are built before they are needed. Each holds device memory."""
 
 POLL_SECONDS = 0.1
-"""Time after which a thread with a full queue looks whether it should end."""
+"""Interval at which a thread with a full queue checks whether it should end."""
 
 
 class Loader:
@@ -31,7 +31,7 @@ class Loader:
         """Create a loader; it builds nothing before the first batch is asked for.
 
         Args:
-          batches: of the data set.
+          batches: the batches of the data set.
           mesh: the devices.
           ahead: batches to build in advance; 0 builds each one when it is asked for.
         """
@@ -44,7 +44,7 @@ class Loader:
         Consecutive steps are built in advance; any other step may be asked for at any time.
 
         Raises:
-          Exception: whatever building the batch raised in the background thread.
+          Exception: the error that building the batch raised in the background thread.
         """
         if not self._ahead or step >= self.batches.steps:
             return self._make(step)
@@ -89,7 +89,7 @@ class Loader:
 
 
 class _Prefetch:
-    """A thread that makes the batches of consecutive steps, at most `ahead` before their turn."""
+    """A thread that makes the batches of consecutive steps, up to `ahead` of them in advance."""
 
     def __init__(self, loader: Loader, step: int, ahead: int):
         self.step = step
@@ -114,7 +114,7 @@ class _Prefetch:
         while step < self._loader.batches.steps and not self._ended.is_set():
             try:
                 result: Batch | BaseException = self._loader._make(step)
-            except BaseException as error:  # raised where the batch is asked for
+            except BaseException as error:  # `take` raises it
                 result = error
             while not self._ended.is_set():
                 with contextlib.suppress(queue.Full):

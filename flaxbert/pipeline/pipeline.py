@@ -34,7 +34,7 @@ from flaxbert.types import Params
 log = logging.getLogger("flaxbert")
 
 MIN_MEAN_SEGMENT = 8
-"""Tokens that a packed sequence has at least, on average: bounds the sequences of a row (K)."""
+"""Lower bound of the mean length of packed sequences, which bounds the sequences of a row (K)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Pipeline:
     mesh: sharding.Mesh
     data: DataConfig
     directory: Path
-    """The checkpoint's."""
+    """The directory of the checkpoint."""
     hf_config: Mapping[str, Any]
-    """The checkpoint's config.json."""
+    """The config.json of the checkpoint."""
 
     @classmethod
     def build(
@@ -70,7 +70,7 @@ class Pipeline:
           model: how the encoder is built.
           data: lengths, columns and packing.
           options: the task's; None for its defaults.
-          init: what to use in place of `model.init`, such as a run's workdir.
+          init: replaces `model.init`, for example by the workdir of a run.
           train: the training examples as read, from which labels may come; None in evaluation
             and prediction.
 
@@ -126,20 +126,20 @@ class Pipeline:
         epochs: float = 1.0,
         accumulation_steps: int = 1,
     ) -> Dataset:
-        """Tokenize examples and plan their batches; log what was cut or is unknown.
+        """Tokenize examples and plan their batches; log truncated texts and unknown words.
 
         Args:
-          examples: of the task.
+          examples: examples of the task.
           source: their name in messages.
           batch_size: features per step.
           labeled: whether the examples have labels.
           malformed: the number of records of the source that were left out.
           seed: shuffles each epoch; None keeps the order.
           epochs: passes over the data.
-          accumulation_steps: micro-batches of a step.
+          accumulation_steps: number of micro-batches of a step.
 
         Raises:
-          DataError: for an example that is too long, unless it is to be left out.
+          DataError: for an example that is too long, unless such examples are skipped.
           WeightsError: for a token that the model has no embedding for.
         """
         examples, features = self.featurize(examples, source, labeled=labeled)
@@ -219,7 +219,7 @@ class Pipeline:
         """Read the weights (numpy arrays), and log what was loaded and what is new.
 
         Args:
-          seed: of new parameters.
+          seed: seed of new parameters.
           reinit_head: whether the output layer is new even if the checkpoint has one.
           trained: whether the checkpoint must have the task's output layer.
 
@@ -283,9 +283,9 @@ class Pipeline:
         """Write a Hugging Face directory: config, weights, tokenizer and model card.
 
         Args:
-          params: on the devices; None leaves the weights out.
+          params: parameters on the devices; None leaves the weights out.
           directory: replaced if it exists.
-          task: with fitted thresholds; by default the pipeline's.
+          task: the task with fitted thresholds; by default the pipeline's.
           card: the text of its README.md.
 
         Raises:
@@ -307,7 +307,7 @@ class Pipeline:
 
 
 def _require_problem_type(directory: Path, hf_config: Mapping[str, Any], task_name: str) -> None:
-    """Refuse a checkpoint whose output layer was trained for another task with the same layer."""
+    """Check that the output layer was not trained for another task that has the same layer."""
     trained_for, ours = hf_config.get("problem_type"), TASKS[task_name].problem_type
     for other, task in TASKS.items():
         if trained_for is not None and task.problem_type == trained_for and ours is not None:
@@ -346,7 +346,7 @@ def _with_vocabulary(
     """Return the encoder's config with an embedding for each token of the tokenizer.
 
     Raises:
-      WeightsError: if the checkpoint has fewer, and is not to be resized.
+      WeightsError: if the checkpoint has fewer, unless `resize` is set.
     """
     ids = id_count(tokenizer)
     if ids <= encoder.vocab_size:

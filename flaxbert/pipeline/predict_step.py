@@ -16,11 +16,11 @@ from flaxbert.types import Batch, Losses, Params, TaskOutputs
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepOutputs:
-    """What the host reads of a forward step."""
+    """The results of a forward step that the host reads."""
 
     outputs: TaskOutputs
     finite: Array
-    """[R] bool: whether all outputs for a row are finite, which the task's may not show."""
+    """[R] bool: whether all outputs for a row are finite, also those that the task ignores."""
     losses: Losses
     """Empty without labels."""
 

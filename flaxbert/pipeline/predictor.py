@@ -1,8 +1,8 @@
-"""The predictor: a trained model with everything that it needs to answer and to be evaluated."""
+"""The predictor: a trained model that predicts for texts and is evaluated on data sets."""
 
 import dataclasses
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from flaxbert.types import Metrics, Params, Prediction
 log = logging.getLogger("flaxbert")
 
 INPUTS = "inputs"
-"""The name of texts that a program gives, in messages: `inputs:3`."""
+"""The name of a program's inputs in messages, such as `inputs:3`."""
 
 
 class Predictor:
@@ -37,7 +37,7 @@ class Predictor:
     Attributes:
       config: the task, lengths and options in use.
       pipeline: task, tokenizer and model.
-      params: on the devices.
+      params: parameters on the devices.
     """
 
     def __init__(self, config: Config, pipeline: Pipeline, params: Params):
@@ -46,7 +46,7 @@ class Predictor:
         Args:
           config: the configuration that the pipeline was built from.
           pipeline: task, tokenizer and model.
-          params: on the host, with the task's output layer.
+          params: parameters on the host, with the task's output layer.
         """
         self.config, self.pipeline = config, pipeline
         with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS):
@@ -61,44 +61,48 @@ class Predictor:
 
         Args:
           config: lengths, options and data.
-          workdir: of the run, whose own lengths and options are used; may be absent or empty.
-          given: keys of `config` that were set on purpose; see `stored.as_trained`.
+          workdir: the workdir of a run, whose lengths and options are used; it may hold no run.
+          given: keys of `config` that flags set; see `stored.as_trained`.
 
         Raises:
-          ConfigError: for a configuration that does not fit itself or the run.
-          WeightsError, HubError: for a checkpoint that is no model of the task.
+          ConfigError: for a configuration that contradicts itself or the run.
+          WeightsError, HubError: if the checkpoint does not hold a model of the task.
         """
-        ours = workdir is not None and stored.holds_run(workdir)
-        if ours and workdir is not None:
+        has_run = workdir is not None and stored.holds_run(workdir)
+        if has_run and workdir is not None:
             config = stored.as_trained(config, workdir, given)
         validate(config, TASKS)
-        if not ours:
-            stored.remark(config)
-        init = str(workdir) if ours else config.model.init
+        if not has_run:
+            stored.warn_about_differences(config)
+        init = str(workdir) if has_run else config.model.init
         pipeline = Pipeline.build(config.task, config.model, config.data, config.options, init=init)
         params = pipeline.load_params(seed=config.train.seed, trained=True)
         return cls(config, pipeline, params)
 
     # --- for programs ----------------------------------------------------------------------------
 
-    def predict(self, inputs: Sequence[Any], *, top_k: int = 1) -> list[Prediction]:
+    def predict(self, inputs: Iterable[Any], *, top_k: int = 1) -> list[Prediction]:
         """Predict for texts; the first call of each shape compiles.
 
         Args:
           inputs: one per prediction, in the task's form: a text; (text, second text);
             (question, context); a sentence, or the list of its words; or a dict with the columns of
             a data file.
-          top_k: the number of answers to return; only question answering has more than one.
+          top_k: the number of answers per input; more than 1 only for question answering.
 
         Returns:
-          A dict for each input, of JSON's types; what it holds depends on the task:
-          see docs/architecture.md.
+          A dict of JSON types for each input. Its keys depend on the task: see
+          docs/architecture.md.
 
         Raises:
-          DataError: for an input of another form, with its number, from 1.
+          DataError: for an input of another form, or one that is too long; the message has its
+            number, from 1.
         """
-        if isinstance(inputs, str | bytes):
-            raise DataError("inputs: a list of texts is expected; put the text in a list: [text].")
+        if isinstance(inputs, str | bytes | Mapping):
+            raise DataError(
+                "inputs: expected a list. To predict for one input, put it in a list: [input]."
+            )
+        inputs = list(inputs)
         if not inputs:
             return []
         task = self.pipeline.task
@@ -111,6 +115,8 @@ class Predictor:
             self.config.task, Table(INPUTS, records), strict, self.config.options, labeled=False
         )
         examples, features = self.pipeline.featurize(reading, INPUTS, labeled=False)
+        for reason in features.dropped.values():  # data.on_bad_row=skip is for files
+            raise DataError(reason)
         data = self.pipeline.batches(
             features, batch_size=self.config.train.eval_batch_size, power_of_two_buckets=True
         )
@@ -125,7 +131,7 @@ class Predictor:
         """Return the metrics on a labeled file or hub data set, without those of the clock.
 
         Args:
-          source: a path, a pattern of paths, or a hub data set, as `data.eval`.
+          source: a path, a pattern of paths, or a hub data set, like `data.eval`.
 
         Raises:
           DataError, HubError: if it cannot be read.
@@ -179,13 +185,13 @@ def load(
         of a model with an output layer.
       task: one of TASKS; by default the run's, or the one that fits the output layer.
       options: the task's; by default the run's.
-      max_length: the longest text in tokens; by default the run's, or as many as the model has
-        positions for, at most 512.
-      dtype: of the arithmetic, float32 or bfloat16.
+      max_length: the longest text in tokens; by default the run's, or the number of the model's
+        positions, at most 512.
+      dtype: type of the arithmetic, float32 or bfloat16.
 
     Raises:
       ConfigError: if no task fits the output layer, or the model has fewer positions.
-      WeightsError, HubError: if there is no such model.
+      WeightsError, HubError: if there is no such model, or the run has not finished.
     """
     init = str(directory)
     path = Path(init).expanduser()
@@ -198,20 +204,23 @@ def load(
             config.options = options
     else:
         config = _config_of_model(init, task, options)
-    config.model = dataclasses.replace(config.model, init=init, dtype=dtype)
+    # The revision is of the pre-trained model that a run started from.
+    config.model = dataclasses.replace(config.model, init=init, revision=None, dtype=dtype)
     if max_length is not None:
+        overlap = min(config.data.overlap, max_length // 4)
+        # The run's rows may be too short for longer texts.
         config.data = dataclasses.replace(
-            config.data, max_length=max_length, overlap=min(config.data.overlap, max_length // 4)
+            config.data, max_length=max_length, overlap=overlap, row_length=None
         )
     return Predictor.from_config(config)
 
 
 LONGEST = 512
-"""Tokens of a text, unless it is said otherwise."""
+"""The default of `max_length` for models with more positions."""
 
 
 def _config_of_model(init: str, task: str | None, options: Any) -> Config:
-    """Return a configuration for a model that no run of flaxbert has left."""
+    """Return a configuration for a model without the configuration of a run."""
     hf_config = formats.read_config(resolve(init))
     if task is None:
         fitting = [name for name, kind in TASKS.items() if kind.fits(hf_config)]

@@ -1,4 +1,4 @@
-"""What `eval` and `predict` take from the run in a workdir: it is scored as it was trained."""
+"""The configuration of the run in a workdir, which `eval` and `predict` use as it was trained."""
 
 import copy
 import functools
@@ -22,10 +22,10 @@ BOUND = (
     "data.max_length",
     "data.overlap",
 )
-"""Keys of the run, as all `options` but columns: a flag with another value is an error."""
+"""Keys that the run fixes, like all options except columns. Another value in a flag is an error."""
 
 SPEED = ("data.packing", "data.row_length")
-"""Keys of the run that a flag may change, as columns: they change no prediction."""
+"""Keys of the run that a flag may change, like columns, because no prediction depends on them."""
 
 
 def holds_run(workdir: Path) -> bool:
@@ -37,10 +37,10 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
     """Return the configuration with the run's own lengths, options and model.
 
     Args:
-      config: of the command line, or built in Python.
-      workdir: of a run.
-      given: the keys that were set by flags. These win where the value may differ; where it may
-        not, another value is an error. What the config file says gives way to the run.
+      config: the configuration of the command line, or one built in Python.
+      workdir: the workdir of a run.
+      given: the keys that flags set. A flag overrides the run if the key may change, and is an
+        error otherwise. All other values are replaced by those of the run.
 
     Raises:
       WorkdirError: if the run's config.json is missing or corrupt.
@@ -52,14 +52,14 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WorkdirError(
-            f"{path}: not the configuration of a run ({reason}), so it is unknown with which "
-            f"lengths and options it was trained. Bring the file back; or give all of them as "
+            f"{path}: not the configuration of a run ({reason}), so the lengths and "
+            f"options that it was trained with are unknown. Restore the file, or give them as "
             f"flags, with --config.model.init={workdir} and another --workdir."
         ) from None
     if config.task != stored["task"]:
         raise ConfigError(
             f"{workdir} holds a run of the task {stored['task']!r}, but the configuration is of "
-            f"{config.task!r}. Take the --config that it was trained with, or another --workdir."
+            f"{config.task!r}. Use the --config that it was trained with, or another --workdir."
         )
     config = copy.deepcopy(config)
     if config.options is None and config.task in TASKS:
@@ -74,7 +74,7 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
         raise ConfigError(
             f"{workdir} holds a run that these flags contradict:\n  "
             + "\n  ".join(refused)
-            + f"\nLeave the flags out to take the run's. To try others with its weights, give "
+            + f"\nLeave the flags out to use the run's values. To try others, give "
             f"--config.model.init={workdir} and another --workdir."
         )
     taken = [(name, old, now) for name, old, now, _ in differing if name not in given]
@@ -101,28 +101,28 @@ def config_of(workdir: Path) -> Config:
     return as_trained(Config(task=task), workdir, given=())
 
 
-def remark(config: Config) -> None:
-    """Warn if `model.init` is a run's, and was trained with other lengths or options."""
+def warn_about_differences(config: Config) -> None:
+    """Warn if `model.init` is a run that was trained with other lengths or options."""
     init = Path(config.model.init).expanduser()
     workdir = init.parent if init.name == "export" else init
     try:
         stored = _read(workdir / "config.json") if holds_run(workdir) else {}
     except (OSError, ValueError):  # nothing to compare with
         return
-    found = [
+    differing = [
         f"{name}={old!r} (here {now!r})"
         for name, old, now, loose in _differences(config, stored)
         if not loose and not name.startswith("model.")
     ]
-    if found:
-        log.warning(f"{workdir}: was trained with {', '.join(found)}")
+    if differing:
+        log.warning(f"{workdir}: was trained with {', '.join(differing)}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a run's config.json as {key: value}.
 
     Raises:
-      ValueError: if it is something else.
+      ValueError: if the file holds something else.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("task"), str):
@@ -135,11 +135,11 @@ def _differences(config: Config, stored: Mapping[str, Any]) -> Iterator[tuple[st
     now = flatten(config.to_dict())
     for name, field, _ in fields(config):
         option = name.startswith("options.")
-        if name not in stored or stored[name] == now[name]:  # not there: a key that is new
+        if name not in stored or stored[name] == now[name]:  # the run may lack new keys
             continue
         if not (option or name in BOUND or name in SPEED):
             continue
-        # Labels that the run took from its data are in its export; `labels.choose` compares them.
+        # Labels that the run took from its data are in its export, and compared there.
         derived = name == "options.labels" and not stored[name]
         renamed = field.metadata.get("column", False) and None not in (stored[name], now[name])
         yield name, stored[name], now[name], name in SPEED or renamed or derived

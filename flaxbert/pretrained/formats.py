@@ -240,7 +240,7 @@ def _read_pytorch(file: Path) -> Tensors:
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
             state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "unsupported" not in str(error).lower():  # what torch says of anything but tensors
+        if "unsupported" not in str(error).lower():  # torch's message for anything but tensors
             raise _corrupt(file, "PyTorch", error) from None
         raise WeightsError(
             f"{file}: not read, because it holds more than tensors and could run code. Ask its "

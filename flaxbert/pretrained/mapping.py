@@ -30,7 +30,7 @@ log = logging.getLogger("flaxbert")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor of the checkpoint or the model, and what was done with it."""
+    """A tensor of the checkpoint or the model, and how `load` treated it."""
 
     source: str | None
     """Name in the checkpoint; None if it is not there."""
@@ -408,7 +408,7 @@ def _problem_list(problems: Sequence[str]) -> str:
 
 
 def digests(params: Params) -> dict[str, str]:
-    """Return the SHA-256 of the parameters of encoder and head, in hexadecimal."""
+    """Return {part: SHA-256 in hexadecimal} of the parameters of encoder and head."""
     result = {}
     for part in params:
         digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, its data, its recipe and its metrics."""
+"""The model card of an export: architecture, data, recipe and metrics."""
 
 import json
 import shlex
@@ -23,7 +23,7 @@ def model_card(
       model: encoder and output layer.
       settings: the run's configuration, by sections and keys.
       results: metrics of the run; those that depend on the clock are left out.
-      commits: {config key: commit} of what was fetched from the hub.
+      commits: {config key: commit} of the model and data sets from the hub.
     """
     task, init = settings["task"], settings["model"]["init"]
     optim, train, data = settings["optim"], settings["train"], settings["data"]

@@ -1,6 +1,6 @@
 """Checkpoints that are recognized but not supported: adapters, quantized weights, other formats.
 
-Each is reported with the command or the directory that leads to a supported one.
+The explanations name the command or the directory that leads to a supported checkpoint.
 """
 
 import json

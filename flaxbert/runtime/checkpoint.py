@@ -32,7 +32,7 @@ CHECKSUMS = "checksums.json"
 """{file: SHA-256} of all other files of a checkpoint."""
 
 METADATA = "metadata.json"
-"""What a checkpoint stores next to its arrays."""
+"""The file with the `Metadata` of a checkpoint."""
 
 ORBAX_METADATA = "_CHECKPOINT_METADATA"
 """Orbax's timestamps. Orbax writes them after the checksums, and nothing is read from them."""
@@ -305,9 +305,9 @@ class BestParams:
         """Open the directory and delete what was kept after `best`: the run computes it again.
 
         Args:
-          directory: the parameters' own, inside the workdir.
-          metric: the metric that selects them. With another one than in `best`, all are deleted.
-          best: what the checkpoint's metadata has; None for a new run.
+          directory: the directory of the parameters, in the workdir.
+          metric: the metric that selects them. If it is not that of `best`, all are deleted.
+          best: `Metadata.best` of the checkpoint; None for a new run.
           better_is: which value of the metric is better.
 
         Raises:
@@ -324,7 +324,7 @@ class BestParams:
         self.close = self._store.close
 
     def maybe_save(self, params: Params, step: int, metrics: Metrics) -> None:
-        """Save the parameters of `step` if they are better than all before; the first of equals.
+        """Save the parameters of `step` if they are better than all earlier ones.
 
         Returns once they are written: a checkpoint's metadata must never name missing parameters.
 

@@ -79,7 +79,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line. Records may be a generator: they are written as they come.
+    """Write one JSON object per line. Records of a generator are written as they come.
 
     Raises:
       DivergedError: if a prediction is not finite; an existing file stays as it was.

@@ -236,7 +236,7 @@ def fail_together() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """The message that a host ends before the run is finished."""
+    """A host's announcement that it ends before the run is finished."""
 
     code: int
     """The exit code, which all hosts use."""

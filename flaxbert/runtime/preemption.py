@@ -1,4 +1,4 @@
-"""Stopping a run: SIGTERM, SIGINT, SIGHUP, a maintenance notice, or another host that ends.
+"""Stopping a run: after SIGTERM, SIGINT, SIGHUP, a maintenance notice, or another host's end.
 
 While there is state in memory that is not on disk yet (`holding`), a signal is only recorded, and
 the loop checks for it at every step and every evaluation batch (`requested`). At any other time,
@@ -31,7 +31,7 @@ GRACE_SECONDS = 5.0
 
 
 class Preemption:
-    """Whether the run should stop. Signals have no effect on it until `listen` is called.
+    """A request to stop the run. It ignores signals until `listen` is called.
 
     Training from Python does not call `listen`: a library leaves the program's signals alone.
     """
@@ -117,7 +117,7 @@ class Preemption:
         return self._signaled.is_set()
 
     def stop_watching(self) -> None:
-        """Ignore the endings of other hosts from now on: this host ends by itself."""
+        """Ignore the endings of other hosts from now on, because this host ends by itself."""
         self._stopped_watching = True
 
     def finish(self, code: int, reason: str) -> int:

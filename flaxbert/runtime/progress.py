@@ -50,7 +50,7 @@ class Progress:
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(self, what: str, total: int, *, done: int = 0, active: bool = True):
-        """Start.
+        """Show the progress of an operation that begins now.
 
         Args:
           what: the operation, such as "train".
@@ -77,7 +77,7 @@ class Progress:
             self._bar.start()
 
     def advance(self, count: int = 1) -> None:
-        """Count `count` more as done."""
+        """Add `count` to the count of what is done."""
         self._done += count
         now = time.monotonic()
         if self._bar is not None:
@@ -99,7 +99,7 @@ class Clock:
     """A clock of the training speed, without evaluations; its metrics are named `perf/...`."""
 
     def __init__(self, carried: Mapping[str, Any]) -> None:
-        """Start.
+        """Start the clock.
 
         Args:
           carried: the part of the first lap's sums that an earlier process computed.

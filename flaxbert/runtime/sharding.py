@@ -42,7 +42,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(tree: Any, mesh: Mesh) -> Any:
-    """Return a sharding for every leaf of a tree of arrays or shapes: the first matching rule's."""
+    """Return the sharding of the first matching rule for every leaf of a tree."""
 
     def place(path: tuple[Any, ...], _: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -52,7 +52,7 @@ def param_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_params(params: Any, mesh: Mesh) -> Any:
-    """Make global arrays, placed by the rules, of host arrays that are equal on every host."""
+    """Place host arrays, equal on every host, as global arrays according to the rules."""
 
     def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
@@ -69,7 +69,7 @@ def local_rows(count: int, mesh: Mesh) -> list[int]:
 
 
 def make_global_batch(local: Any, count: int, mesh: Mesh) -> Any:
-    """Make global arrays, divided by rows, of each host's share.
+    """Make global arrays, divided by rows, from the rows of each host.
 
     Args:
       local: a tree of host arrays [rows of this host, ...]: see `local_rows`.

@@ -1,7 +1,7 @@
 """The interface between a downstream task and the rest of the library.
 
 A task reads records into examples, turns examples into features, a head's outputs into a loss, and
-outputs back into metrics and predictions. It never sees a device, a mesh, a step or an optimizer.
+outputs back into metrics and predictions. It does not depend on devices, steps or optimizers.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from flaxbert.types import Batch, Losses, Metrics, Params, Prediction, TaskOutpu
 
 @dataclasses.dataclass
 class TaskOptions:
-    """Base of the tasks' own configurations, `config.options`."""
+    """The base class of tasks' options, `config.options`."""
 
     def check(self, data: DataConfig) -> None:
-        """Check what does not depend on the data.
+        """Check the options, as far as this is possible without the data.
 
         Raises:
           ConfigError: naming the key and the valid values.
@@ -33,28 +33,28 @@ class TaskOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Base of all downstream tasks; tasks/texts.py has that of tasks on whole texts.
+    """The base class of all downstream tasks; that of tasks on whole texts is in text_task.py.
 
-    A data set is read once: `read` parses the records into examples with labels as they stand,
-    `create` chooses the label names by those of the training data, and `resolve` turns labels into
-    what the loss and the metrics take.
+    A data set is read once. `read` parses the records into examples with labels as the table spells
+    them, `create` chooses the label names, for which it may use the training data, and `resolve`
+    converts labels to the form that the loss and the metrics need.
     """
 
     options_type: ClassVar[type] = TaskOptions
-    """Dataclass of this task's own configuration, `config.options`."""
+    """The dataclass of this task's options, `config.options`."""
     lower_is_better: ClassVar[Sequence[str]] = ()
-    """Names of the metrics of which `train.keep_best` keeps the lowest, as it does of all losses.
+    """Names of metrics whose lowest value is the best, as it is for all losses.
 
-    These are whole names: a metric `f1_error`, of entities of the type "error", is another one.
+    Names match as a whole: `error` does not stand for `f1_error`, the F1 of entities of that type.
     """
     problem_type: ClassVar[str | None] = None
     """`problem_type` of config.json, which distinguishes tasks with the same output layer."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
     same_answer_advice: ClassVar[str] = ""
-    """What to do if a trained model gives one answer to everything, apart from training longer."""
+    """Advice for a model that gives all examples the same answer, besides training longer."""
     head_type: ClassVar[str] = ""
-    """The output layer, as it ends Hugging Face class names; "" if it cannot predict for texts."""
+    """Suffix of the Hugging Face class of the head; "" if the task cannot predict for texts."""
 
     data: DataConfig
     options: Any
@@ -63,13 +63,13 @@ class Task:
 
     @classmethod
     def read(cls, table: Table, data: DataConfig, options: Any, *, labeled: bool) -> Reading[Any]:
-        """Read the records of a table into examples, with labels as they stand in the table.
+        """Read the records of a table into examples, with labels as the table spells them.
 
         Args:
           table: the records of one source.
-          data: slices, and what becomes of malformed records (`on_bad_row`).
-          options: of `options_type`.
-          labeled: whether labels are required; without, they are ignored.
+          data: the column of slices, and how malformed records are treated (`on_bad_row`).
+          options: an instance of `options_type`.
+          labeled: whether labels are required; otherwise they are ignored.
 
         Raises:
           DataError: with file and line, and how to fix it.
@@ -88,8 +88,8 @@ class Task:
 
         Args:
           data: lengths and slices.
-          options: of `options_type`.
-          train: what `read` returned for the training data; None in evaluation and prediction.
+          options: an instance of `options_type`.
+          train: the result of `read` for the training data; None in evaluation and prediction.
           hf_config: the checkpoint's config.json.
 
         Raises:
@@ -110,7 +110,7 @@ class Task:
         return ()
 
     def resolve(self, examples: Reading[Any]) -> Reading[Any]:
-        """Turn the labels of examples that were read as `labeled` into what `loss` takes.
+        """Convert the labels of labeled examples to the form that `loss` needs.
 
         Raises:
           DataError: for a label that is none of the task's.
@@ -142,7 +142,7 @@ class Task:
 
     @property
     def loss_names(self) -> Sequence[str]:
-        """Names of what `loss` returns. Their means are added."""
+        """Names of the losses that `loss` returns. Their means are added."""
         return ("loss",)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
@@ -153,7 +153,7 @@ class Task:
         raise NotImplementedError
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """Return what predictions are made of: arrays [R, K, ...] and [R, T, ...] by name."""
+        """Return the outputs for predictions: arrays [R, K, ...] and [R, T, ...] by name."""
         raise NotImplementedError
 
     def decode(
@@ -165,8 +165,7 @@ class Task:
     def score(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Metrics:
         """Return the metrics of decoded records against the examples' labels.
 
-        Records are the reference, not the arrays behind them: predictions.jsonl alone gives the
-        same metrics.
+        Metrics are computed from records alone, so predictions.jsonl gives the same metrics.
         """
         raise NotImplementedError
 
@@ -202,13 +201,13 @@ class Task:
         *,
         top_k: int,
     ) -> list[Prediction]:
-        """Return what `Predictor.predict` does: predictions in the form that programs need.
+        """Return the result of `Predictor.predict`: predictions in a form for programs.
 
         Args:
           examples: one per prediction.
-          features: made of them.
-          outputs: of the model.
-          predictions: decoded from them.
+          features: the features of the examples.
+          outputs: the outputs of the model.
+          predictions: the predictions decoded from the outputs.
           top_k: the number of alternatives, for tasks that have any.
 
         Raises:
@@ -227,7 +226,7 @@ class Task:
         raise NotImplementedError
 
     def resampler(self, tokenizer: Tokenizer) -> Resample | None:
-        """Return the function that draws token arrays anew in each epoch; None without any.
+        """Return the function that draws new token arrays in each epoch; None without one.
 
         It must be a pure function of (token arrays, index of the sequence, epoch).
         """
@@ -243,7 +242,7 @@ class HasThresholds(Protocol):
     """A task with thresholds, which are fitted on held-out training examples."""
 
     def group_key(self, example: Any) -> str:
-        """Return what an example was made from; examples of one group are held out together."""
+        """Return the group of an example, such as its document; groups are held out as a whole."""
 
     def calibrate(self, examples: Sequence[Any], records: Sequence[Prediction]) -> Task:
         """Return the task with thresholds fitted to decoded records of held-out examples."""
@@ -263,7 +262,7 @@ class HasUnits(Protocol):
 
     @property
     def units(self) -> str:
-        """Describe the units of training; "" if they are those of the labels."""
+        """A description of the units of training; "" if they are those of the labels."""
 
     def to_units(self, params: Params) -> Params:
         """Return weights whose outputs are in the labels' units."""

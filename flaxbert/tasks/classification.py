@@ -80,7 +80,7 @@ class Classification(TextTask):
         if not options.labels and known is None:
             stored = names.checkpoint_labels(hf_config)
             given = [names.single(example.label, stored) for example in train]
-            if data.on_bad_row == "skip":  # rows whose labels `resolve` refuses name no class
+            if data.on_bad_row == "skip":  # `resolve` leaves out rows with other values
                 given = [label for label in given if isinstance(label, str | int)]
             # NaN, which a Parquet file may hold for a null, differs from itself.
             seen = {str(label) for label in given if label not in (None, "") and label == label}
@@ -98,7 +98,7 @@ class Classification(TextTask):
         task = super().create(data, options, train, hf_config)
         labels, positive = task.labels, options.positive
         if positive is not None and positive not in labels:
-            raise ConfigError(f"options.positive={positive!r}: one of {', '.join(labels)}")
+            raise ConfigError(f"options.positive={positive!r}: expected one of {', '.join(labels)}")
         if positive is not None and len(labels) != 2:
             raise ConfigError("options.positive is for two labels; with more there is f1_macro")
         weights = tuple(options.class_weights)

@@ -9,7 +9,7 @@ from flaxbert.data.table import Reading, Record, Table
 
 @dataclasses.dataclass(frozen=True)
 class DocumentExample(Example):
-    """A document: its paragraphs."""
+    """A document, as its paragraphs."""
 
     name: str
     paragraphs: tuple[str, ...]
@@ -25,11 +25,11 @@ class DocumentExample(Example):
 def read_documents(
     table: Table, data: DataConfig, *, text: str, document: str | None, optional: str
 ) -> Reading[DocumentExample]:
-    """Read documents, in the order of their first records; a record without a name is one.
+    """Read documents, in the order of their first records; one without a name is a document.
 
     Args:
       table: the records, each a paragraph.
-      data: slices, and what becomes of malformed records.
+      data: the column of slices, and how malformed records are treated.
       text: the column of the text.
       document: the column that is equal within a document; None if each record is one.
       optional: a column of the document that tables may lack.

@@ -58,7 +58,7 @@ def resolve(
     if given:
         labels = tuple(given)
     elif seen is None:
-        labels = written  # whatever they are: a model may be trained on labels of these names
+        labels = written  # also LABEL_0, LABEL_1, ...: a model may be trained on such names
     elif names is not None:
         labels = tuple(names)
     else:

@@ -26,10 +26,12 @@ class LabelSetOptions(TextOptions):
     )
 
     def check(self, data: DataConfig) -> None:
-        """Check the separator too."""
+        """Check the options, including the separator."""
         super().check(data)
         if not self.separator:
-            raise ConfigError("options.separator='': what stands between two labels, such as ','")
+            raise ConfigError(
+                "options.separator='': expected the text between two labels, such as ','"
+            )
 
     @property
     def columns_of_labels(self) -> dict[str, str]:
@@ -50,9 +52,9 @@ BROKEN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class LabelCell:
-    """The labels of a record as they stand in its cell, before it is known whether they are flags.
+    """The labels of a record as its cell spells them; they may be flags.
 
-    With `options.label_columns` they are names already.
+    With `options.label_columns` they are already names.
     """
 
     value: Any
@@ -78,8 +80,8 @@ def label_lists(
     """Return the examples with the lists of their labels, as names or indices, in place of cells.
 
     Args:
-      examples: all of a table, which shows whether 0 and 1 are flags or indices.
-      options: of the task.
+      examples: all examples of a table, which show whether 0 and 1 are flags or indices.
+      options: the options of the task.
       labels: names in the order of flags; empty if not known yet.
       on_bad_row: see `Reading.map`.
 
@@ -105,7 +107,7 @@ def label_lists(
             f"{place} has {width} flags of 0 and 1, but there are {len(labels)} labels: "
             f"{shortened(labels)}. Name those of the flags: --config.options.labels."
         )
-    what = f"is read as flags, one a label: {', '.join(shortened(labels))}"
+    what = f"is read as flags, one per label: {', '.join(shortened(labels))}"
     note = Issue(READ_AS, examples.source, f"{options.label} {what}")
 
     def flagged(example: TextExample) -> TextExample:
@@ -135,7 +137,7 @@ def _width_of_flags(examples: Reading[TextExample], options: LabelSetOptions) ->
     [0, 1] may be the indices of two labels; [1, 0], [0, 0] and all that is longer are flags.
 
     Raises:
-      DataError: if all records are [0, 1], so that they may be either.
+      DataError: if all records are [0, 1], which may be either.
     """
     flags = [_flags(example.label.labels) for example in examples]
     width = len(flags[0])
@@ -156,7 +158,7 @@ JOINED = re.compile(r"[01]{2,}|[01]([^\w\s]|\s+)[01](?:\1[01])*")
 
 
 def _refuse_joined_flags(examples: Reading[TextExample], options: LabelSetOptions) -> None:
-    """Refuse flags with another separator than that of the labels, or without any.
+    """Refuse flags with another separator than that of the labels, or without one.
 
     Raises:
       DataError: if all texts are such flags, and equally many.

@@ -49,7 +49,9 @@ class MultipleChoiceOptions(TaskOptions):
     def check(self, data: DataConfig) -> None:
         """Check that choices are named."""
         if not self.choices:
-            raise ConfigError("options.choices is empty: name the column, or one a choice")
+            raise ConfigError(
+                "options.choices is empty: name the column of choices, or one column per choice"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _choices(row: Record, options: MultipleChoiceOptions) -> tuple[list[str], li
     names: Any = None
     if len(columns) > 1:
         choices = [row.values.get(column) for column in columns]
-        while choices and choices[-1] in (None, ""):  # a question with fewer than the others
+        while choices and choices[-1] in (None, ""):  # a question with fewer choices than others
             choices.pop()
     else:
         choices = unprinted(row.values.get(columns[0]))

@@ -1,8 +1,8 @@
 """BERT's two pre-training tasks on plain text: masked words and next sentence prediction.
 
-BERT paper, section 3.1. The loss is the mean over masked words plus the mean over sequences. Masks
-are drawn anew for every sequence and epoch; evaluation uses one draw. Training from a checkpoint is
-continued pre-training, and the export is a checkpoint to fine-tune.
+BERT paper, section 3.1. The loss is the mean over masked words plus the mean over sequences. New
+masks are drawn for every sequence and epoch; evaluation uses one draw. Training that starts from a
+checkpoint is continued pre-training, and the export is a checkpoint to fine-tune.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from flaxbert.tasks.losses import cross_entropy, weighted_sum
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 DOCUMENT = "file"
-"""The column of the document, unless another is named: plain text has it, tables may lack it."""
+"""The default column of the document, which plain text has and tables may lack."""
 
 
 @dataclasses.dataclass
@@ -52,7 +52,7 @@ class PreTrainingOptions(TaskOptions):
     def check(self, data: DataConfig) -> None:
         """Check the values."""
         if self.sentences not in ("split", "line"):
-            raise ConfigError(f"options.sentences={self.sentences!r}: one of split, line")
+            raise ConfigError(f"options.sentences={self.sentences!r}: expected one of split, line")
         if not 0 < self.mask_rate < 1:
             raise ConfigError(f"options.mask_rate={self.mask_rate!r}: between 0 and 1")
 
@@ -66,7 +66,7 @@ class PreTraining(Task):
 
     @property
     def loss_names(self) -> Sequence[str]:
-        """Masked words and, with it, next sentences."""
+        """Names of the losses: masked words, and next sentences if enabled."""
         return ("mlm_loss", "nsp_loss") if self.options.next_sentence else ("mlm_loss",)
 
     @classmethod
@@ -81,10 +81,11 @@ class PreTraining(Task):
     def featurize(
         self, examples: Sequence[DocumentExample], tokenizer: Tokenizer, *, labeled: bool
     ) -> Features:
-        """[CLS] text [SEP], or [CLS] text [SEP] text [SEP], of at most `max_length` tokens.
+        """Tokenize [CLS] text [SEP], or [CLS] text [SEP] text [SEP], up to `max_length` tokens.
 
-        Token arrays: `label`, the true ids; `kind`, see masking.py; `masked`, drawn each epoch, as
-        are `input_ids`. Slot `follows`: 0 if the second text follows, 1 if not (transformers').
+        Values per token: `label`, the true ids; `kind`, see masking.py; `masked`, which like
+        `input_ids` is drawn in each epoch. Value per sequence: `follows`, 0 if the second text
+        follows the first, else 1, as in transformers.
         """
         options = self.options
         room = self.data.max_length - (3 if options.next_sentence else 2)
@@ -101,9 +102,9 @@ class PreTraining(Task):
             )
         except ValueError:
             raise DataError(
-                f"{examples[0].origin}: one document; next sentence prediction takes texts that do "
-                "not follow from others. Give more files (--config.data.train='books/*.txt'), or "
-                "set --config.options.next_sentence=false."
+                f"{examples[0].origin}: one document, but next sentence prediction needs texts "
+                "from several. Give more files (--config.data.train='books/*.txt'), or set "
+                "--config.options.next_sentence=false."
             ) from None
         if not pairs:
             raise DataError(f"{examples[0].origin}: no document holds any text.")
@@ -131,7 +132,7 @@ class PreTraining(Task):
         )
 
     def resampler(self, tokenizer: Tokenizer) -> Resample:
-        """Return the function that masks the words of a sequence anew in each epoch."""
+        """Return the function that draws new masks for a sequence in each epoch."""
         options, mask, size = self.options, mask_id(tokenizer), tokenizer.vocab_size
 
         def resample(
@@ -153,12 +154,12 @@ class PreTraining(Task):
 
     @property
     def make_head(self) -> MakeHead:
-        """Scores over the vocabulary at masked places, and of the next sentence."""
+        """Return the function that builds the head: masked words, and next sentences if enabled."""
         head = PreTrainingHead if self.options.next_sentence else MaskedLMHead
         return lambda config, rngs: head(config, self.options.mask_rate, rngs)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Cross-entropy of words at masked places, and of following or not."""
+        """Return the cross-entropy of masked words, and of next sentences if enabled."""
         losses, masked, _ = _words(outputs, batch)
         sums = {"mlm_loss": weighted_sum(losses, masked)}
         if "nsp_logits" in outputs:

@@ -32,18 +32,18 @@ from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 @dataclasses.dataclass
 class QuestionAnsweringOptions(TaskOptions):
-    """How spans are decoded."""
+    """Options for unanswerable questions and the decoding of spans."""
 
     unanswerable: bool = option(False, "some questions have no answer in their text (SQuAD v2.0)")
     n_best: int = option(20, "best starts and best ends of each window to combine")
     max_answer_length: int = option(30, "maximum length of an answer in tokens")
 
     def check(self, data: DataConfig) -> None:
-        """Check lengths, and that there is a threshold to fit where that is asked for."""
+        """Check lengths, and that `data.threshold_split` has a threshold to fit."""
         windows.check(data.max_length, data.overlap)
         for name in ("n_best", "max_answer_length"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"options.{name}={getattr(self, name)}: at least 1")
+                raise ConfigError(f"options.{name}={getattr(self, name)}: expected at least 1")
         if data.threshold_split and not self.unanswerable:
             raise ConfigError(
                 "data.threshold_split fits the no-answer threshold: it needs "
@@ -89,8 +89,8 @@ class QuestionAnswering(Task):
 
         The target of a window without the complete answer is [CLS], as in the original BERT. If no
         window has it, the target of all is -1, which counts in no loss. Values per token:
-        `char_start` and `char_end`, the place of a context token in the text (-1 elsewhere), and
-        `max_context`, 1 in the window that shows most around the token.
+        `char_start` and `char_end`, the characters of a context token in the text (-1 elsewhere),
+        and `max_context`, 1 in the window that has most context around the token.
         """
         questions, data = [example.question for example in examples], self.data
         lengths = {"max_length": data.max_length, "overlap": data.overlap}
@@ -211,7 +211,7 @@ class QuestionAnswering(Task):
         logit, to be compared with others of the same question.
         """
         if top_k < 1:
-            raise ConfigError(f"top_k={top_k}: at least 1")
+            raise ConfigError(f"top_k={top_k}: expected at least 1")
         keys = ("score", "start", "end", "answer")
         best = [{key: prediction[key] for key in keys} for prediction in predictions]
         if top_k == 1:
@@ -239,7 +239,7 @@ class QuestionAnswering(Task):
         return squad.score_v2(answers, references) | best
 
     def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
-        """Return the reason if no window is trained on."""
+        """Return the reason if no window counts in the loss."""
         if (features.token_indices["start"] >= 0).any():
             return None
         return "no window contains a complete answer; raise data.max_length or data.overlap"

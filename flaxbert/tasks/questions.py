@@ -1,4 +1,4 @@
-"""Questions on a context, with the answers that people gave (SQuAD)."""
+"""Questions on a context, with their reference answers (SQuAD)."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def read_questions(
 
     Args:
       table: with `question`, `context` and, if `labeled`, `answers`.
-      data: slices, and whether answers that are not at their place may be skipped.
+      data: the column of slices, and whether misplaced answers are skipped (`on_bad_row`).
       unanswerable: whether questions may have no answer.
       labeled: whether answers are read.
 

@@ -21,7 +21,7 @@ class SentenceExample(Example):
     slice: str | None
     origin: str
     text: str | None = None
-    """The sentence as one text, if a program gave it so."""
+    """The sentence as one text, if the program's input was a text."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class SentenceExample(Example):
 
 
 TEXT = "_text"
-"""The column of a sentence that a program gave as one text."""
+"""The column of a program's input that is a text."""
 
 WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 """A word, with hyphens and apostrophes inside, or a single mark."""
@@ -65,11 +65,11 @@ def entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str,
     else:
         text = example.text
         places = [(start, end) for _, start, end in words_of(text)]
-    entities_found = [
+    marked = [
         (span.type, places[span.first][0], places[span.last][1])
         for span in entities.spans(tags, strict=False)
     ]
-    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in entities_found]
+    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in marked]
 
 
 def unlabeled_sentence(row: Record, column: str) -> SentenceExample:

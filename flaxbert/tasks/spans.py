@@ -12,7 +12,7 @@ from flaxbert.data.windows import trim
 from flaxbert.types import TaskOutputs
 
 IMPOSSIBLE = -1e30
-"""Below every real score: the score of places that are no candidates."""
+"""A score below all real ones, which excludes a position."""
 
 Candidates = dict[str, np.ndarray]
 """`start_score` `start_place` `end_score` `end_place`, [n] each, of one sequence."""
@@ -21,7 +21,7 @@ Candidates = dict[str, np.ndarray]
 def candidates(
     logits: Array, allowed: Array, segment_ids: Array, cls_position: Array, count: int
 ) -> tuple[Array, Array]:
-    """Return the `count` best places of each segment, so that not all scores leave the device.
+    """Return the `count` best positions of each segment, so that few scores leave the device.
 
     Args:
       logits: [R, T].

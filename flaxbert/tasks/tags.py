@@ -33,15 +33,15 @@ def require_words(table: Table, columns: Mapping[str, str], *, slices: str | Non
         single = [name for name in table.columns if name.strip().casefold() in ("word", "token")]
         if single and isinstance(table.rows[0].values.get(single[0]), str):
             raise DataError(
-                f"{table.source}: {single[0]} holds a word a row; expected a sentence a row, or a "
-                "column file: a word and its tag a line, a blank line after each sentence, and no "
-                "line of names (--config.data.format=conll)."
+                f"{table.source}: {single[0]} holds one word per row; expected one sentence per "
+                "row, or a column file: one word and its tag per line, a blank line after each "
+                "sentence, and no header (--config.data.format=conll)."
             )
     if _is_column_file(table):
         raise DataError(
-            f"{table.source}: a word a line, and blank lines between sentences, but the file is "
-            "read as a table. Set --config.data.format=conll; the word is the first column and its "
-            "tag the last, or as all are named: --config.data.columns=index,word,pos,tag."
+            f"{table.source}: one word per line, and blank lines between sentences, but the file "
+            "is read as a table. Set --config.data.format=conll. Unless the word is the first "
+            "column and its tag the last, name all: --config.data.columns=index,word,pos,tag."
         )
     table.require(columns, slices=slices)
 
@@ -98,13 +98,13 @@ class TaggedWords:
 def read_tags(
     table: Table, words: str, column: str, labels: Sequence[str], on_bad_row: str
 ) -> tuple[Reading[TaggedWords], str]:
-    """Read words and tags, these in IOB2 where they mark entities; and the scheme they were in.
+    """Read words and tags; convert tags that mark entities to IOB2, and return their scheme.
 
     Args:
       table: the records of one source.
       words: column of the words.
       column: column of the tags.
-      labels: what integers stand for, if the source does not say.
+      labels: the names behind integers, if the source has none.
       on_bad_row: see `Reading.map`.
 
     Raises:

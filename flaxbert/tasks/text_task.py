@@ -1,4 +1,4 @@
-"""The base of tasks on whole texts: one dense layer over [CLS], and windows that share a loss."""
+"""The base class of tasks on whole texts: one dense layer over [CLS], windows share a loss."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ from flaxbert.types import Batch, Losses, Prediction, TaskOutputs
 
 @dataclasses.dataclass(frozen=True)
 class TextTask(Task):
-    """Base of tasks on a text or a pair of texts: the pooler and a dense layer over [CLS].
+    """The base class of tasks on a text or a pair of texts: a pooler and a dense layer over [CLS].
 
-    The shortest task defines `losses`, `activation`, `answer` and `score`. Where a text has several
-    windows, `losses` and `activation` take the mean of their logits.
+    A minimal task defines `losses`, `activation`, `answer` and `score`. If a text has several
+    windows, `losses` and `activation` receive the mean of their logits.
     """
 
     options_type: ClassVar[type] = TextOptions
     head_type: ClassVar[str] = "ForSequenceClassification"
     activation_name: ClassVar[str] = "probability"
-    """What `activation` returns, as it is named in `TaskOutputs`."""
+    """The name of the result of `activation` in `TaskOutputs`."""
 
     @property
     def output_names(self) -> Sequence[str]:
@@ -48,7 +48,7 @@ class TextTask(Task):
         return None
 
     def activation(self, logits: Array) -> Array:
-        """Return what predictions are made of [R, K, ...]: logits [R, K, C]."""
+        """Return the outputs for predictions [R, K, ...]: logits [R, K, C]."""
         raise NotImplementedError
 
     def answer(self, output: np.ndarray) -> Prediction:
@@ -57,7 +57,7 @@ class TextTask(Task):
 
     @classmethod
     def read_label(cls, record: Record, options: Any) -> Any:
-        """Return the label of a record; by default the value of its column as it stands.
+        """Return the label of a record; by default the unchanged value of its column.
 
         Raises:
           DataError: for a label that is malformed.

@@ -1,4 +1,4 @@
-"""The base of tasks on whole texts: columns, examples, and texts longer than the model."""
+"""Texts and pairs of texts: their columns, examples, and texts longer than the model."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
@@ -18,7 +18,7 @@ LONG = ("head", "head_tail", "windows")
 
 @dataclasses.dataclass
 class TextOptions(TaskOptions):
-    """Columns, and what becomes of long texts."""
+    """Columns, and the treatment of long texts."""
 
     text: str = option("text", "column of the text", column=True)
     pair: str | None = option(None, "column of the second text, for sentence pairs", column=True)
@@ -35,13 +35,15 @@ class TextOptions(TaskOptions):
         return {self.label: "options.label"}
 
     def check(self, data: DataConfig) -> None:
-        """Check what does not depend on the data.
+        """Check the options, as far as this is possible without the data.
 
         Raises:
           ConfigError: naming the key and the valid values.
         """
         if self.long_texts not in LONG:
-            raise ConfigError(f"options.long_texts={self.long_texts!r}: one of {', '.join(LONG)}")
+            raise ConfigError(
+                f"options.long_texts={self.long_texts!r}: expected one of {', '.join(LONG)}"
+            )
         if self.long_texts == "head_tail" and self.pair is not None:
             raise ConfigError(
                 "options.long_texts=head_tail is for single texts; take head or windows"
@@ -133,7 +135,7 @@ def featurize(
 ) -> Features:
     """Tokenize [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; `label` is a value per sequence.
 
-    The parts of head_tail: Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
+    head_tail is described by Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
     """
     dropped: dict[int, str] = {}
     if options.long_texts == "windows" and examples and examples[0].pair is not None:

@@ -2,8 +2,8 @@
 
 BERT paper, section 5.3: dropout and one dense layer on every token; a word is tagged at its first
 piece, and the others are ignored. A sentence that is too long becomes overlapping windows; each
-word counts, in the loss and in the prediction, in the window that shows most around it. So a
-prediction has one tag for every word, whatever the length.
+word counts, in the loss and in the prediction, in the window with most context around it. So a
+prediction has one tag for every word of a sentence of any length.
 """
 
 import dataclasses
@@ -107,7 +107,7 @@ class TokenClassification(Task):
         other = None if self.options.labels else tag_schemes.not_iob2(self.labels)
         if other and scheme != "plain":
             raise DataError(
-                f"{examples.source}: not to be scored: the model's tags, such as {shown(other)}, "
+                f"{examples.source}: cannot be scored: the model's tags, such as {shown(other)}, "
                 "are not in IOB2. Use --mode=predict, or train with "
                 "--config.model.reinit_head=true."
             )

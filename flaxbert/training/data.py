@@ -19,7 +19,7 @@ log = logging.getLogger("flaxbert")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A table with its examples, whose labels are as they stand in it."""
+    """A table and the examples read from it, with labels as the table spells them."""
 
     table: Table
     examples: Reading[Any]
@@ -27,14 +27,14 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """What a run reads."""
+    """The data sources of a run."""
 
     train: Source
     eval: Source | None
 
     @property
     def commits(self) -> dict[str, str]:
-        """{config key: commit} of those from the hub."""
+        """Return {config key: commit} of the sources that come from the hub."""
         tables = {"data.train": self.train.table}
         tables |= {"data.eval": self.eval.table} if self.eval else {}
         return {key: table.commit for key, table in tables.items() if table.commit}
@@ -49,14 +49,14 @@ class TrainingData:
     """Training examples held out to fit thresholds on (`data.threshold_split`)."""
     eval: Dataset | None
     counts: dict[str, float]
-    """Lines, rows and answers left out of each data set (`data.on_bad_row=skip`), and examples
-    that no prediction can be right on, for results.json."""
+    """For results.json: how many lines, rows and answers were left out of each data set
+    (`data.on_bad_row=skip`), and on how many examples no prediction can be right."""
 
     def fingerprints(self, task: Task) -> dict[str, str]:
         """Return a hash of each data set, and the units of training unless they are the labels'.
 
-        A run that resumes compares them: a file may have changed under the same name, or another
-        version of the library may compute in other units.
+        A run that resumes compares them, because a file may have changed under the same name, and
+        another version of the library may compute in other units.
         """
         parts = {"train": self.train, "eval": self.eval, "held out": self.thresholds}
         units = {"units": task.units} if isinstance(task, HasUnits) and task.units else {}
@@ -67,7 +67,7 @@ def read_sources(task_name: str, data: DataConfig, options: Any) -> Sources:
     """Read `data.train` and, if it is set, `data.eval`.
 
     Args:
-      task_name: reads the records into examples.
+      task_name: the task that makes examples from the records.
       data: names the sources.
       options: the task's; None for its defaults.
 
@@ -83,11 +83,11 @@ def read_sources(task_name: str, data: DataConfig, options: Any) -> Sources:
 
 
 def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> TrainingData:
-    """Make the data sets of a run: every mistake in the data shows before weights are read.
+    """Make the data sets of a run. No weights are read yet, so that bad data fails early.
 
     Args:
       pipeline: task and tokenizer.
-      sources: what was read.
+      sources: the tables and their examples.
       train: batch sizes, epochs and seed.
 
     Raises:
@@ -144,7 +144,7 @@ def tokenize_for_evaluation(pipeline: Pipeline, source: Source, batch_size: int)
 
 
 def _warn_about_data(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
-    """Log the labels, and warn about examples that look wrong; `flaxbert lint` reports them all."""
+    """Log the labels, and warn about suspicious examples; `flaxbert lint` lists all of them."""
     if not multihost.is_lead_host():
         return
     names = task.labels

@@ -28,7 +28,7 @@ def fit(
     """
     step = int(state.step)
     shape = loader.batches.largest_shape
-    # Exits run in reverse order: whatever ends this, everything begun is written to its end.
+    # The contexts exit in reverse order. However training ends, pending writes are completed.
     with (
         memory.explain_exhaustion("training", memory.TRAINING, shape),
         contextlib.closing(run.checkpoints),
@@ -37,7 +37,7 @@ def fit(
         loader,
     ):
         if step == plan.stop_step and run.last_logged_step < step:
-            run.log(step, state.sums)  # when this step was taken, it was not the last
+            run.log(step, state.sums)  # it was not the last step when it was taken
         # A process that stopped may have left its last step without the evaluation that was due.
         take_step = step == 0 or run.evaluated
         while step < plan.stop_step or not take_step:
@@ -49,8 +49,8 @@ def fit(
                     run.log(step, report.sums)
                 run.advance()
             take_step = True
-            # Log, evaluate, then save: a checkpoint's step has all its lines, so that resuming cuts
-            # the file right behind them. Only a signal comes between.
+            # Log, evaluate, then save: a checkpoint's step has all its lines, and resuming cuts the
+            # file right after them. Only a signal skips the evaluation.
             stopping, evaluated = preemption.requested(), False
             if plan.eval_due(step) and not stopping:
                 evaluated = run.evaluate(step, state.params, preemption)

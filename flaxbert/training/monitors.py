@@ -1,7 +1,7 @@
 """Monitors of training: values that are not finite, and runs that learn nothing.
 
-A step whose loss or gradient is not finite changes nothing (see step.py). The host reads that here,
-a few steps later.
+A step whose loss or gradient is not finite changes nothing (see step.py). The host detects it
+here, a few steps later.
 """
 
 import collections
@@ -22,7 +22,7 @@ IN_FLIGHT = 2
 """Steps that may be queued on the device before the host waits for the oldest of them."""
 
 SHOWN = 8
-"""Examples of a batch that an error lists; a log line has all of them."""
+"""Examples of a batch that an error lists; the log has all of them."""
 
 VANISHED = 1e-6
 """Share of the gradient's norm below which the lowest layer learns nothing in float32."""
@@ -39,7 +39,7 @@ RISK = 0.05
 
 
 class FiniteGuard:
-    """Queued steps, checked for values that are not finite once the device has computed them."""
+    """A queue of steps that checks each for non-finite values once the device has computed it."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ class FiniteGuard:
         learning_rate: Callable[[int], float],
         origins: Callable[[int], list[str]],
     ):
-        """Start.
+        """Create a guard.
 
         Args:
           skipped: steps skipped before.
           max_skipped: steps that may be skipped in all; 0 stops at the first.
-          learning_rate: gives a step's.
-          origins: gives the places that a step's examples were read from.
+          learning_rate: returns the learning rate of a step.
+          origins: returns the places that a step's examples were read from.
         """
         self._skipped, self._max_skipped = skipped, max_skipped
         self._learning_rate, self._origins = learning_rate, origins
@@ -103,12 +103,12 @@ class FiniteGuard:
 
 
 class LearningMonitor:
-    """Warnings, each given once, about a run that does not learn."""
+    """A monitor that warns, once for each symptom, about a run that does not learn."""
 
     def __init__(
         self, *, first_loss: float | None, after: int, labels: int = 0, active: bool = True
     ):
-        """Start.
+        """Create a monitor.
 
         Args:
           first_loss: the loss of a resumed run's first line; None for a new run.
@@ -132,13 +132,13 @@ class LearningMonitor:
         if enough and "loss" not in self._warned:
             self._warned.add("loss")  # checked once: later it may be constant
             if loss > UNMOVED * self._losses[0] and not falls(self._losses):
-                self._warned.add("chance")  # the same warning in other words
+                self._warned.add("chance")  # it would repeat this warning
                 log.warning(
                     f"step {step}: the warm-up is over, and the training loss ({loss:.4f}) is "
-                    f"where it began ({self._losses[0]:.4f}): nothing is learned so far. If that "
-                    "remains so: another optim.learning_rate (2e-5 to 5e-5 serve BERT), more "
-                    "epochs, or another train.seed; check that the labels fit the texts (python -m "
-                    "flaxbert lint)."
+                    f"where it began ({self._losses[0]:.4f}): the model has learned nothing so "
+                    "far. If that does not change, try another optim.learning_rate (2e-5 to 5e-5 "
+                    "are usual for BERT), more epochs or another train.seed, and check that the "
+                    "labels fit the texts (flaxbert lint)."
                 )
         self._guessing(step, loss)
         vanished = line["lowest_grad_norm"] <= VANISHED * line["grad_norm"]
@@ -170,9 +170,9 @@ class LearningMonitor:
 
         Args:
           step: the step of the evaluation.
-          predictions: those for its examples.
-          answer_key: the task's; without one there is nothing to compare.
-          advice: what else the task can do against it.
+          predictions: the predictions for its examples.
+          answer_key: `Task.answer_key`; None checks nothing.
+          advice: `Task.same_answer_advice`.
         """
         if "predictions" in self._warned or not self._active or len(predictions) < 2:
             return

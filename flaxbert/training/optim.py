@@ -1,4 +1,4 @@
-"""The optimizer: AdamW with linear warm-up and decay, as BERT is fine-tuned with.
+"""The optimizer: AdamW with linear warm-up and decay, the usual choice for fine-tuning BERT.
 
 Original: `AdamWeightDecayOptimizer` of google-research/bert; decoupled decay: Loshchilov and Hutter
 2019, arXiv:1711.05101. One choice differs: the original leaves out Adam's bias correction, which
@@ -23,8 +23,8 @@ Schedule = Callable[[Any], Any]
 def warmup_steps(config: OptimConfig, total_steps: int) -> int:
     """Return the steps of warm-up: a `warmup` below 1 is a share of all steps, rounded up.
 
-    At least the last step has the peak: a run of one step has no warm-up, since its only step
-    would have a rate of 0.
+    The warm-up ends before the last step. A run of one step has no warm-up: the learning rate of
+    its only step would be 0.
     """
     share = config.warmup < 1
     wanted = math.ceil(config.warmup * total_steps) if share else round(config.warmup)
@@ -32,9 +32,9 @@ def warmup_steps(config: OptimConfig, total_steps: int) -> int:
 
 
 def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
-    """Learning rate by optimizer step, counted from 0.
+    """Return the learning rate as a function of the optimizer step, from 0.
 
-    Rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
+    It rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
     last step, `total_steps - 1`, still learns).
     """
     warmup = warmup_steps(config, total_steps)
@@ -48,14 +48,14 @@ def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
 
 
 def decay_mask(params: Any) -> Any:
-    """True for kernels and embedding tables, False for biases and LayerNorm."""
+    """Return a tree that is True for kernels and embedding tables, else False."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path[-1].key in ("kernel", "embedding"), params
     )
 
 
 def _adam_without_bias_correction(config: OptimConfig) -> optax.GradientTransformation:
-    """M / (sqrt(v) + eps) of the raw moments, as the original BERT has it."""
+    """Return the transformation m / (sqrt(v) + eps) of the raw moments, as in the original BERT."""
 
     def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -72,11 +72,11 @@ def _adam_without_bias_correction(config: OptimConfig) -> optax.GradientTransfor
 
 
 def _scale_by_rate(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
-    """Multiply by minus the learning rate of `step`, which `update` takes by keyword.
+    """Return the multiplication by minus the learning rate of `step`, a keyword of `update`.
 
-    Optax's own transformation counts its updates instead. A skipped step is no update, so that
-    count would fall behind the step that the run logs and that the schedule ends by. The state
-    keeps Optax's form, so that checkpoints of runs that used the count can be restored.
+    Optax's own transformation counts its updates instead. A skipped step is not an update, so
+    that count would fall behind the step numbers of the log and the schedule. The state keeps
+    Optax's form, so that older checkpoints can be restored.
     """
 
     def update(
@@ -116,5 +116,5 @@ def make_optimizer(
 
 
 def global_norm(tree: Any) -> Array:
-    """Euclidean norm of all leaves together."""
+    """Return the Euclidean norm of all leaves together."""
     return optax.tree.norm(tree)

@@ -1,4 +1,4 @@
-"""The plan of a run: what happens at which step, as numbers only."""
+"""The plan of a run: the step numbers at which it logs, evaluates, saves and stops."""
 
 import dataclasses
 import logging
@@ -34,8 +34,8 @@ class Plan:
 
         Args:
           train: how long it trains, and how often it logs, evaluates and saves.
-          optim: the warm-up.
-          batches: the steps of the schedule, and those of an epoch.
+          optim: the warm-up of the learning rate.
+          batches: the training batches, which give the number of steps.
         """
         steps, steps_per_epoch = batches.steps, batches.steps_per_epoch
         plan = cls(
@@ -70,7 +70,7 @@ class Plan:
         return min(3 * self.warmup, (self.warmup + self.schedule_steps) // 2)
 
     def epoch(self, step: int) -> float:
-        """Return the passes over the training data after `step`."""
+        """Return the number of passes over the training data after `step`."""
         return step / self.steps_per_epoch
 
 

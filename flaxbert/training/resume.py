@@ -1,4 +1,4 @@
-"""Resuming: what an earlier process left in a workdir, and whether a run may continue from it."""
+"""Resuming: find the checkpoint of an earlier process, and check that the run may continue."""
 
 import contextlib
 import dataclasses
@@ -12,6 +12,7 @@ from flaxbert.errors import HubError, WeightsError
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON, resolve
+from flaxbert.runtime import multihost
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.workdir import (
     changed_commits,
@@ -35,7 +36,7 @@ class SavedRun:
     step: int | None
     """The step of the newest intact checkpoint; None for a new run."""
     metadata: Metadata | None
-    """That checkpoint's; None for a new run."""
+    """The metadata of that checkpoint; None for a new run."""
     force: bool
     """Whether the run may continue with another configuration or other data."""
 
@@ -47,9 +48,10 @@ class SavedRun:
 
         Args:
           workdir: locked.
-          config: of this process, {dotted key: value}.
-          defaults: the same of a default configuration, for keys that an older version lacks.
-          force: continue though the configuration has changed.
+          config: the configuration of this process, {dotted key: value}.
+          defaults: the default configuration in the same form, for keys that were added after
+            the run began.
+          force: continue although the configuration has changed.
 
         Raises:
           ConfigError: for a configuration that differs.
@@ -57,12 +59,13 @@ class SavedRun:
         """
         checkpoints = Checkpoints(workdir / "checkpoints")
         step = checkpoints.latest_step()
-        if step is None:
-            require_not_finished(workdir, force=force)
-            return cls(workdir, checkpoints, None, None, force)
-        metadata = checkpoints.metadata(step)
-        before, now = with_defaults(metadata.config, defaults), resume_fields(config)
-        require_unchanged("configuration", before, now, workdir, force=force)
+        with multihost.fail_together():  # a mount may fail on one host only
+            if step is None:
+                require_not_finished(workdir, force=force)
+                return cls(workdir, checkpoints, None, None, force)
+            metadata = checkpoints.metadata(step)
+            before, now = with_defaults(metadata.config, defaults), resume_fields(config)
+            require_unchanged("configuration", before, now, workdir, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
 
     def init(self, model: ModelConfig) -> str:
@@ -86,16 +89,18 @@ class SavedRun:
     def commits(self, pipeline: Pipeline, commits: Mapping[str, str]) -> dict[str, str]:
         """Return {config key: commit} of the model and of data sets from the hub, for config.json.
 
+        Warn about commits that have changed since the run began.
+
         Args:
-          pipeline: the model's commit.
-          commits: the data sets'.
+          pipeline: gives the commit of the model.
+          commits: the commits of the data sets.
         """
         now = ({"model.init": pipeline.commit} if pipeline.commit else {}) | dict(commits)
         before = read_commits(self.workdir / "config.json")
         if self.step is not None:
             for line in changed_commits(before, now):
                 log.warning(line)
-        # The copy does not know where it comes from.
+        # The name of the copy does not contain its commit.
         copied = pipeline.directory == self.workdir / SKELETON
         return before | now if copied else now
 
@@ -109,21 +114,23 @@ class SavedRun:
         """Return the metadata of a new run.
 
         Args:
-          thresholds: the task's, before any is fitted.
+          thresholds: the thresholds of the task before any is fitted.
           data: fingerprints of the data sets.
           config: {dotted key: value}.
-          digest: of the pre-trained encoder.
+          digest: hash of the pre-trained encoder.
         """
         fields = resume_fields(config)
         return Metadata(thresholds, False, data, fields, best=None, weights=digest)
 
-    def resume(self, data: dict[str, str], pipeline: Pipeline, init: str, seed: int) -> Metadata:
+    def resume(
+        self, data: dict[str, str], pipeline: Pipeline, model: ModelConfig, seed: int
+    ) -> Metadata:
         """Check that data and pre-trained weights are those that the run began with.
 
         Args:
           data: fingerprints of the data sets.
-          pipeline: reads the weights.
-          init: `model.init`; if the pipeline uses the workdir's copy, there are no weights.
+          pipeline: reads the weights; if it uses the workdir's copy, there are none.
+          model: names the weights, and says whether their output layer is left out.
           seed: of the run.
 
         Returns:
@@ -136,12 +143,14 @@ class SavedRun:
         assert metadata is not None
         require_unchanged("data", metadata.data, data, self.workdir, force=self.force)
         if metadata.weights and pipeline.directory != self.workdir / SKELETON:
-            with contextlib.suppress(WeightsError):  # weights may be gone: the run has its own
-                params, _ = pipeline.read_params(seed=seed)
+            with contextlib.suppress(
+                WeightsError
+            ):  # they may be gone: the run continues with its own
+                params, _ = pipeline.read_params(seed=seed, reinit_head=model.reinit_head)
                 require_unchanged(
                     "pre-trained model",
-                    {init: metadata.weights},
-                    {init: encoder_digest(params)},
+                    {model.init: metadata.weights},
+                    {model.init: encoder_digest(params)},
                     self.workdir,
                     force=self.force,
                 )

@@ -1,4 +1,4 @@
-"""What a run reports and saves while it trains."""
+"""Metrics, evaluations and checkpoints of a run while it trains."""
 
 import contextlib
 import dataclasses
@@ -36,13 +36,13 @@ CLOCK_STEPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Evaluators:
-    """The evaluation of a run: thresholds are fitted first, if the task has any."""
+    """The evaluators of a run. Thresholds are fitted first, if the task has any."""
 
     task: Task
     eval: Evaluator | None
-    """Of `data.eval`."""
+    """The evaluator of `data.eval`."""
     thresholds: Evaluator | None
-    """Of the examples that thresholds are fitted on (`data.threshold_split`)."""
+    """The evaluator of the examples that thresholds are fitted on (`data.threshold_split`)."""
 
     keep_best: str | None = None
     """The metric that selects the parameters to export (`train.keep_best`)."""
@@ -65,7 +65,7 @@ class Evaluators:
         return cls(pipeline.task, evaluated, thresholds, keep_best)
 
     def compile(self, params: Params) -> None:
-        """Compile the programs of both."""
+        """Compile the programs of all evaluators."""
         for evaluator in (self.eval, self.thresholds):
             if evaluator is not None:
                 evaluator.compile(params)
@@ -100,14 +100,14 @@ class Evaluators:
 class Run:
     """Metric lines, evaluations and checkpoints of a run, and the monitors that read them.
 
-    A context manager: on exit everything that was begun is written to its end.
+    A context manager, which closes the trackers and the progress bar on exit.
 
     Attributes:
-      task: with the thresholds fitted last.
-      evaluation: of the parameters after the last step; None if these were not evaluated.
-      checkpoints: receive the state.
+      task: the task, with the thresholds that were fitted last.
+      evaluation: the evaluation of the current parameters; None if they were not evaluated.
+      checkpoints: the checkpoints of the training state.
       clock: measures the training speed.
-      evaluated: whether the evaluation after the last step is complete.
+      evaluated: whether the evaluation after the step that the run resumes from is complete.
     """
 
     def __init__(
@@ -119,19 +119,21 @@ class Run:
         schedule: Schedule,
         data: Dataset,
         evaluators: Evaluators,
+        best: BestParams | None,
         config: TrainConfig,
     ):
-        """Open the files of a run, cut back to the step of its state.
+        """Open the log files of a run, cut back to the step of its state.
 
         Args:
           saved: the workdir and its checkpoints.
-          metadata: of the checkpoint that the run resumes from, or of a new run.
-          state: what it begins or resumes with.
-          plan: says what is due.
+          metadata: metadata of the checkpoint that the run resumes from, or of a new run.
+          state: the state that it begins or resumes with.
+          plan: when to log, evaluate and save.
           schedule: the learning rate by step, from 0.
-          data: what it trains on, to name the examples of a step.
-          evaluators: of the run.
-          config: the section `train`.
+          data: the training data, to name the examples of a step.
+          evaluators: the evaluators of the run.
+          best: from `Evaluators.open_best`.
+          config: the section `train` of the configuration.
         """
         step, active = int(state.step), multihost.is_lead_host()
         if saved.step is not None:
@@ -141,12 +143,12 @@ class Run:
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
         self.checkpoints = saved.checkpoints
-        self._best = evaluators.open_best(saved.workdir / "best", metadata)
-        # If the best parameters are asked for only now, the saved evaluation does not count.
-        self.evaluated = metadata.evaluated and (self._best is None or self._best.best is not None)
+        self._best = best
+        # If train.keep_best is new, the checkpoint's evaluation has not chosen any parameters.
+        self.evaluated = metadata.evaluated and (best is None or best.best is not None)
         self.task: Task = evaluators.task
         self.evaluation: Evaluation | None = None
-        # The sums of a resumed line hold steps that another process took.
+        # Between two lines, the sums include steps that another process took.
         inside = step % plan.log_every
         self.clock = Clock(_sizes(jax.device_get(state.sums)) if inside else {})
         self._trackers = open_trackers(
@@ -184,12 +186,12 @@ class Run:
         return self._trackers.last_logged_step
 
     def add(self, step: int, skipped: Any) -> None:
-        """Count a step that the device has been given; its result is checked a few steps later.
+        """Record a step that was sent to the device; its result is checked a few steps later.
 
         Raises:
           DivergedError: see `FiniteGuard`.
         """
-        self.evaluation = None  # not of these parameters
+        self.evaluation = None  # it was of the previous parameters
         self._guard.add(step, skipped)
 
     def advance(self) -> None:
@@ -251,7 +253,7 @@ class Run:
     def final(
         self, state: TrainState, preemption: Preemption
     ) -> tuple[Params, Task, Evaluation | None, int | None]:
-        """Return the parameters to export, with the task and the evaluation that belong to them.
+        """Return the parameters to export, with their task and evaluation.
 
         Returns:
           The parameters; the task with its thresholds; the evaluation, None without `data.eval`;
@@ -267,7 +269,7 @@ class Run:
             evaluation = evaluation if best_step == int(state.step) else None
         if evaluation is not None:
             return params, self.task, evaluation, best_step
-        # The run had already ended, or other parameters than the last are the best.
+        # The run had already ended, or the best parameters are not the last ones.
         task, evaluation = self._evaluators.run(params, preemption)
         return params, task, evaluation, best_step
 

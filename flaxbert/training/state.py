@@ -1,4 +1,4 @@
-"""The training state: what changes from step to step, and therefore what a checkpoint holds."""
+"""The training state: everything that changes from step to step, and that a checkpoint holds."""
 
 import dataclasses
 import operator
@@ -23,11 +23,11 @@ class StepSums:
     examples: Array
     """Features, float32."""
     tokens: Array
-    """Tokens that are no padding."""
+    """Tokens, without padding."""
     grad_norm: Array
     """Norm of the gradient before clipping, added over steps."""
     first_layer_grad_norm: Array
-    """The same for the encoder's first layer: where it vanishes, nothing below learns."""
+    """The same for the encoder's first layer; if it vanishes, the encoder does not learn."""
     steps: Array
 
     def __add__(self, other: "StepSums") -> "StepSums":
@@ -37,7 +37,7 @@ class StepSums:
 
     @classmethod
     def zeros(cls, loss_names: Sequence[str]) -> "StepSums":
-        """Return the sums over no step."""
+        """Return the sums before the first step."""
         zero = jnp.zeros([], jnp.float32)
         losses = {name: WeightedSum(zero, zero) for name in loss_names}
         return cls(losses, zero, zero, zero, zero, zero)
@@ -46,16 +46,19 @@ class StepSums:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. Order, dropout and learning rate follow from `step`."""
+    """Everything that a step changes.
+
+    The order of the data, dropout and the learning rate are functions of `step`.
+    """
 
     step: Array
     """Optimizer steps taken, int32."""
     params: Params
     opt_state: Any
     sums: StepSums
-    """Over the steps since the last line of metrics.jsonl: a resumed run logs the same line."""
+    """Sums since the last line of metrics.jsonl, so that a resumed run logs the same next line."""
     skipped: Array
-    """Steps that changed nothing, since their loss or gradient was not finite, int32."""
+    """Steps that changed nothing because their loss or gradient was not finite, int32."""
 
 
 def init_state(
@@ -67,10 +70,10 @@ def init_state(
     """Return the state at step 0, each array placed as training needs it.
 
     Args:
-      params: on the host.
-      optimizer: initializes its moments.
+      params: parameters on the host.
+      optimizer: initializes the optimizer state.
       mesh: the devices.
-      loss_names: of the task.
+      loss_names: names of the task's losses.
     """
     init = _initializer(optimizer, loss_names)
     placed = sharding.shard_params(params, mesh)
@@ -85,9 +88,9 @@ def state_shapes(
     mesh: sharding.Mesh,
     loss_names: Sequence[str] = ("loss",),
 ) -> TrainState:
-    """Return what `init_state` does, as `jax.ShapeDtypeStruct`s with shardings.
+    """Return the result of `init_state` as `jax.ShapeDtypeStruct`s with shardings.
 
-    `params` are shapes too, such as `Model.shapes`: nothing is read or allocated.
+    `params` are shapes too, such as `Model.shapes`; nothing is read or allocated.
     """
     state = jax.eval_shape(_initializer(optimizer, loss_names), params)
     places = sharding.param_shardings(state, mesh)

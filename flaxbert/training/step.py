@@ -21,10 +21,10 @@ from flaxbert.types import Batch, Losses, Params, WeightedSum
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-    """What the host reads of a step, in arrays that the next step does not reuse."""
+    """The results of a step that the host reads. The next step does not reuse their memory."""
 
     sums: StepSums
-    """Over the steps since the last line of metrics.jsonl."""
+    """Sums since the last line of metrics.jsonl."""
     skipped: Array
     """Steps that changed nothing since the run began, int32."""
 
@@ -38,8 +38,8 @@ BatchSums = tuple[Losses, Array, Array]
 def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, BatchSums]]:
     """Return the function `(params, batch, key, whole) -> (loss, sums)`.
 
-    The loss is the sum of the means of the task's losses. For a micro-batch, `whole` gives the
-    losses of the whole batch, by whose weights its sums are divided.
+    The loss is the sum of the means of the task's losses. For a micro-batch, `whole` holds the
+    losses of the whole batch: its weights are the denominators of the means.
     """
 
     def loss(
@@ -62,7 +62,7 @@ def make_gradients(
 
     Args:
       loss: from `make_loss`.
-      accumulation_steps: micro-batches that a batch is computed in, one after the other.
+      accumulation_steps: number of micro-batches that a batch is computed in, one after another.
       data_parallelism: devices that divide the rows.
     """
 
@@ -73,7 +73,7 @@ def make_gradients(
         return grads, sums
 
     def accumulated(params: Params, batch: Batch, key: Array) -> tuple[Params, BatchSums]:
-        # Weights follow from the batch alone: the compiler drops the model from this line.
+        # Weights depend on the batch alone, so the compiler removes the model from this line.
         _, (whole, _, _) = loss(params, batch, None)
 
         def add(carry: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
@@ -108,14 +108,14 @@ def make_train_step(
 
     Args:
       model: encoder and head.
-      task: gives the loss.
+      task: defines the loss.
       optimizer: from `optim.make_optimizer`.
-      state: gives the shardings.
+      state: a state with the shardings of training.
       mesh: the devices.
-      accumulation_steps: micro-batches that a batch is computed in. The loss of each is divided by
-        the whole batch's weights, so the result is that of one.
-      seed: of dropout; the key of a micro-batch is a pure function of (seed, step, its index).
-      log_every: steps that a line of metrics.jsonl sums up.
+      accumulation_steps: number of micro-batches that a batch is computed in. The loss of each is
+        divided by the whole batch's weights, so their number does not change the result.
+      seed: seed of dropout; the key of a micro-batch is a pure function of (seed, step, its index).
+      log_every: steps between lines of metrics.jsonl; the sums restart after each.
     """
     loss, shards = make_loss(model, task), sharding.data_parallelism(mesh)
     compute_gradients = make_gradients(loss, accumulation_steps, shards)

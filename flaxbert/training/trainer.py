@@ -37,15 +37,18 @@ from flaxbert.types import Params, Prediction
 log = logging.getLogger("flaxbert")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trained(Mapping[str, float]):
-    """The result of a finished run: a mapping of metrics, as in results.json."""
+    """The result of a finished run: a mapping of metrics, as in results.json.
+
+    It is equal to every mapping with the same metrics.
+    """
 
     results: dict[str, float]
-    pipeline: Pipeline
-    examples: Sequence[Any]
-    """Those of `data.eval`; empty without it."""
-    predictions: list[Prediction]
+    pipeline: Pipeline = dataclasses.field(repr=False)
+    examples: Sequence[Any] = dataclasses.field(repr=False)
+    """The examples of `data.eval`; empty without it."""
+    predictions: list[Prediction] = dataclasses.field(repr=False)
     """The final prediction for each of them."""
 
     def __getitem__(self, name: str) -> float:
@@ -65,13 +68,13 @@ def train(
     preemption: Preemption | None = None,
     force: bool = False,
 ) -> Trained:
-    """Fine-tune, evaluate and export; with the same `workdir` it continues where it stopped.
+    """Fine-tune, evaluate and export; called again with the same `workdir`, resume the run.
 
     Args:
       config: see flaxbert/config.py.
       workdir: receives config.json, metrics.jsonl, checkpoints/, results.json,
         eval_predictions.jsonl, export/ and tensorboard/.
-      preemption: handles signals; by default they are left alone.
+      preemption: handles signals; by default signals are not handled.
       force: continue even if the configuration or the data have changed since the run began.
 
     Raises:
@@ -83,7 +86,7 @@ def train(
     settings, sections = flatten(config.to_dict()), (config.task, config.model, config.data)
     with lock(workdir):
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
-        with multihost.fail_together():  # everything that may fail on one host alone
+        with multihost.fail_together():  # any of this may fail on one host alone
             sources = read_sources(config.task, config.data, config.options)
             init = saved.init(config.model)
             labels = sources.train.examples
@@ -91,23 +94,26 @@ def train(
             data = tokenize(pipeline, sources, config.train)
             plan = Plan.make(config.train, config.optim, data.train.batches)
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
+            commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config, settings)
         _require_agreement(pipeline, data, plan, params)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
-        commits = saved.commits(pipeline, sources.commits)
+        best = evaluators.open_best(workdir / "best", metadata)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         train_step, seconds = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
-        run = Run(saved, metadata, state, plan, schedule, data.train, evaluators, config.train)
+        run = Run(
+            saved, metadata, state, plan, schedule, data.train, evaluators, best, config.train
+        )
         state = fit(state, plan, train_step, loader, run, preemption)
         card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
 
 
 def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None:
-    """Check everything that needs no file: the hosts, the configuration, the workdir's name."""
+    """Check the hosts, the configuration and the workdir's name, before any file is read."""
     multihost.check_started()
     multihost.agree(command(flatten(config.to_dict()), "train") | {"force": force})
     validate(config, TASKS)
@@ -140,12 +146,10 @@ def _begin(
     """
     fingerprints, seed = data.fingerprints(pipeline.task), config.train.seed
     if saved.step is not None:
-        return None, saved.resume(fingerprints, pipeline, config.model.init, seed)
+        return None, saved.resume(fingerprints, pipeline, config.model, seed)
     params = pipeline.load_params(seed=seed, reinit_head=config.model.reinit_head)
-    metadata = saved.begin(
-        thresholds_of(pipeline.task), fingerprints, settings, encoder_digest(params)
-    )
-    return params, metadata
+    thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
+    return params, saved.begin(thresholds, fingerprints, settings, digest)
 
 
 def _require_agreement(
@@ -171,7 +175,7 @@ def _place(
     pipeline: Pipeline,
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
-    """Return the state on the devices: of a new run, or that of the newest checkpoint."""
+    """Return the state on the devices: a new one, or that of the newest intact checkpoint."""
     parts = optimizer, pipeline.mesh, pipeline.task.loss_names
     with memory.explain_exhaustion("placing parameters and optimizer state", memory.PARAMETERS):
         if params is not None:
@@ -186,10 +190,9 @@ def _place(
 def _write_config(
     workdir: Path, config: Config, pipeline: Pipeline, commits: Mapping[str, str]
 ) -> None:
-    """Write config.json, and next to it what a checkpoint lacks to be a model.
+    """Write config.json, and the model's config and tokenizer, which checkpoints lack.
 
-    Only now is it known that the run can go on: until here a refused run leaves the workdir as it
-    was.
+    Call it after every check that may refuse the run: a refused run leaves the workdir unchanged.
     """
     with multihost.fail_together():
         if multihost.is_lead_host():
@@ -206,7 +209,7 @@ def _compile(
     loader: Loader,
     evaluators: Evaluators,
 ) -> tuple[TrainStep, float]:
-    """Return the compiled train step and the seconds it took, with the evaluations."""
+    """Compile the train step and the evaluations; return the step and the seconds it took."""
     start = time.perf_counter()
     step = make_train_step(
         pipeline.model,
@@ -219,10 +222,8 @@ def _compile(
         log_every=config.log_every,
     )
     evaluators.compile(state.params)
-    batches = loader.batches
-    with memory.explain_exhaustion(
-        "compiling the training step", memory.TRAINING, batches.largest_shape
-    ):
+    batches, shape = loader.batches, loader.batches.largest_shape
+    with memory.explain_exhaustion("compiling the training step", memory.TRAINING, shape):
         train_step = compile_buckets(step, state, batches.bucket_sizes, loader.empty)
     seconds = time.perf_counter() - start
     log.info(
@@ -247,12 +248,12 @@ def _finish(
     Args:
       workdir: receives export/, eval_predictions.jsonl and results.json.
       pipeline: writes the export.
-      data: what was left out of it is counted in the results.
-      run: has the best parameters, and the last evaluation if it is of the final ones.
-      state: the last.
-      compile_seconds: for the results.
+      data: the data sets, whose left-out examples are counted in the results.
+      run: holds the best parameters and the last evaluation.
+      state: the state after the last step.
+      compile_seconds: written to the results.
       card: makes the text of the model card from the results.
-      preemption: asked while evaluating.
+      preemption: checked while evaluating.
     """
     results = {"step": float(state.step), "skipped_steps": float(state.skipped)}
     params, task, evaluation, best_step = run.final(state, preemption)

@@ -1,5 +1,6 @@
 """The predictor: loads every kind of directory, and predicts and evaluates as the commands do."""
 
+import copy
 import dataclasses
 import json
 import logging
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from toy import FILLERS, OPINIONS, PLACES, make_config
 
@@ -188,6 +190,55 @@ def test_order_and_number_of_inputs_do_not_change_predictions(run):
 
 def test_no_inputs_give_no_predictions(run):
     assert run.predictor.predict([]) == []
+    assert run.predictor.predict(np.array([], str)) == []
+
+
+def test_inputs_may_be_an_array_or_a_generator(runs):
+    predictor, inputs = runs["classification"].predictor, INPUTS["classification"]
+    predictions = predictor.predict(inputs)
+    assert predictor.predict(np.array(inputs)) == predictions
+    assert predictor.predict(text for text in inputs) == predictions
+
+
+def test_input_that_does_not_fit_is_an_error_even_if_files_skip_such_rows(runs):
+    config = copy.deepcopy(runs["question_answering"].predictor.config)
+    config.data.on_bad_row = "skip"
+    predictor = flaxbert.Predictor.from_config(config)
+    with pytest.raises(DataError, match=r"^inputs:2: "):
+        predictor.predict([("who?", "he"), ("who " * 40, "he"), ("what?", "it")])
+
+
+def edit_config(run: Run, directory: Path, **sections: dict[str, Any]) -> Path:
+    """Copy a run's workdir with other values in its config.json."""
+    workdir = directory / "run"
+    shutil.copytree(run.workdir, workdir)
+    content = json.loads((workdir / "config.json").read_text())
+    for section, values in sections.items():
+        content[section] |= values
+    (workdir / "config.json").write_text(json.dumps(content))
+    return workdir
+
+
+@pytest.mark.parametrize("kind", ["", "export"])
+def test_run_of_a_revision_of_a_hub_model_is_loaded(runs, tmp_path, kind):
+    run = runs["classification"]
+    workdir = edit_config(run, tmp_path, model={"init": "user/model", "revision": "abc"})
+    predictor = flaxbert.load(workdir / kind)
+    assert_equal(predictor.predict(["good"]), run.predictor.predict(["good"]))
+
+
+def test_run_with_rows_of_a_fixed_length_is_loaded_for_longer_texts(runs, tmp_path):
+    run = runs["classification"]
+    workdir = edit_config(run, tmp_path, data={"row_length": 40})
+    assert flaxbert.load(workdir).pipeline.row_length == 40
+    assert flaxbert.load(workdir, max_length=64).pipeline.row_length == 64
+
+
+def test_unfinished_run_is_refused_with_the_command_that_exports_it(runs, tmp_path):
+    workdir = edit_config(runs["classification"], tmp_path)
+    shutil.rmtree(workdir / "export")
+    with pytest.raises(WeightsError, match=rf"has not finished.*flaxbert convert {workdir} DIR"):
+        flaxbert.load(workdir)
 
 
 # --- the forms of inputs -------------------------------------------------------------------------
@@ -211,7 +262,12 @@ def test_dicts_with_the_columns_of_a_file_are_inputs_too(runs):
 @pytest.mark.parametrize(
     ("task", "inputs", "message"),
     [
-        ("classification", "one text", r"^inputs: a list of texts is expected; .*\[text\]\.$"),
+        (
+            "classification",
+            "one text",
+            r"^inputs: expected a list\..*put it in a list: \[input\]\.$",
+        ),
+        ("classification", {"text": "good"}, r"^inputs: expected a list\."),
         ("classification", ["good", 3], r"^inputs:2: .*expected a text, or a dict"),
         ("classification", [("good", "bad")], r"^inputs:1: .*expected a text, or a dict"),
         ("classification", [None], r"^inputs:1: .*expected a text"),

@@ -165,7 +165,7 @@ def test_invalid_value_of_the_run_is_refused(workdir):
 def test_initial_model_of_a_run_with_other_lengths_gives_a_warning(workdir, caplog, init):
     chosen = config({"max_length": 384, "overlap": 100}, text="sentence", labels=("bad", "good"))
     chosen.model.init = init.format(workdir)
-    stored.remark(chosen)
+    stored.warn_about_differences(chosen)
     (record,) = caplog.records
     assert (
         record.getMessage()
@@ -175,7 +175,7 @@ def test_initial_model_of_a_run_with_other_lengths_gives_a_warning(workdir, capl
 
 def test_initial_model_that_is_no_run_gives_no_warning(checkpoint, caplog):
     chosen = dataclasses.replace(config(), model=ModelConfig(init=str(checkpoint)))
-    stored.remark(chosen)
+    stored.warn_about_differences(chosen)
     assert not caplog.records
 
 

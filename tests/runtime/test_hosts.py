@@ -20,6 +20,7 @@ from toy import make_config
 import flaxbert
 from flaxbert.errors import ConfigError, HostsError, WorkdirError
 from flaxbert.runtime import multihost, preemption, workdir
+from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.multihost import Ending
 from flaxbert.runtime.workdir import lock
 
@@ -211,6 +212,27 @@ def test_hosts_with_different_checkpoints_are_refused(hosts, tmp_path, monkeypat
     errors = hosts(lambda host: checkpoint.Store(tmp_path) and None)
     assert f"{tmp_path}: [2] on host 0 (a), [2, 4] on host 1 (b)" in str(errors[0])
     assert str(errors[0]) == str(errors[1])
+
+
+def test_checkpoint_that_one_host_cannot_read_is_an_error_on_all(hosts, tmp_path, monkeypatch):
+    from flaxbert.training import resume
+
+    class Checkpoints:
+        def __init__(self, directory: Path) -> None:
+            pass
+
+        def latest_step(self) -> int:
+            return 2
+
+        def metadata(self, step: int) -> Metadata:
+            if multihost._state().process_id == 1:
+                raise OSError("the mount is stale")
+            return Metadata({}, False, {}, {}, best=None)
+
+    monkeypatch.setattr(resume, "Checkpoints", Checkpoints)
+    other, failed = hosts(lambda host: resume.SavedRun.open(tmp_path, {}, {}, force=False))
+    assert isinstance(failed, OSError)
+    assert str(other) == "host 1 (b) stopped: OSError: the mount is stale"
 
 
 def test_first_host_to_end_sets_the_exit_code(hosts):

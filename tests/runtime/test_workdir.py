@@ -13,8 +13,10 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, write_checkpoint
+from safetensors.numpy import load_file, save_file
 from toy import make_config
 
 import flaxbert
@@ -26,6 +28,7 @@ from flaxbert.runtime import checkpoint
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import BUCKET, changed_commits, lock, read_commits, write_config
 from flaxbert.training import run
+from flaxbert.training.data import Sources
 from flaxbert.training.optim import linear_schedule
 from flaxbert.training.plan import Plan, schedule_warnings
 
@@ -161,6 +164,53 @@ def test_changed_pretrained_weights_are_refused(finished, tmp_path, caplog):
     assert str(model) in str(raised.value)
     (model / "model.safetensors").unlink()  # config and tokenizer are enough to resume
     flaxbert.train(config, tmp_path / "run")
+
+
+def test_changed_pretrained_weights_are_refused_if_their_head_is_replaced(finished, tmp_path):
+    config = copy.deepcopy(finished[0])
+    model = tmp_path / "model"  # with a classifier of three labels, while the data has two
+    shutil.copytree(finished[1] / "export", model)
+    path = model / "config.json"
+    labels = {"id2label": {"0": "a", "1": "b", "2": "c"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | labels))
+    weights = load_file(model / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = np.repeat(weights[name][:1], 3, 0)
+    save_file(weights, model / "model.safetensors")
+    config.model.init, config.model.reinit_head = str(model), True
+    with pytest.raises(Preempted):
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(2))
+    name = "bert.embeddings.word_embeddings.weight"
+    save_file(weights | {name: 2 * weights[name]}, model / "model.safetensors")
+    with pytest.raises(ConfigError, match="another pre-trained model"):
+        flaxbert.train(config, tmp_path / "run")
+
+
+def test_changed_hub_commit_is_reported_before_changed_data_is_refused(
+    finished, stopped, tmp_path, monkeypatch, caplog
+):
+    path = stopped / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commits": {"data.train": "a1"}}))
+    edit_metadata(stopped, lambda metadata: metadata["data"].update(train="another"))
+    monkeypatch.setattr(Sources, "commits", {"data.train": "b2"})
+    with pytest.raises(ConfigError, match="another data"):
+        flaxbert.train(finished[0], stopped)
+    assert "data.train: the hub has commit b2 now, but the run started with a1" in caplog.text
+
+
+def test_run_with_corrupt_best_weights_is_refused_before_its_config_is_written(finished, tmp_path):
+    config = copy.deepcopy(finished[0])
+    config.train.eval_every, config.train.keep_best = 2, "accuracy"
+    with pytest.raises(Preempted):
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(5))
+    for file in (tmp_path / "run" / "best").rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    path = tmp_path / "run" / "config.json"
+    before = path.read_bytes()
+    config.train.max_steps = 3  # may change on resume
+    with pytest.raises(WorkdirError, match="the best weights are corrupt"):
+        flaxbert.train(config, tmp_path / "run")
+    assert path.read_bytes() == before
 
 
 def test_refused_run_keeps_its_corrupt_checkpoint(finished, tmp_path):

@@ -220,7 +220,9 @@ def test_flags_of_all_labels_are_read_if_these_are_named(rows: list[Any], caplog
         task = create(train, MultiLabelOptions(labels=("joy", "fear", "love")))
         examples = logged(task.examples(train, labeled=True))
     assert [example.label for example in examples] == [(1, 0, 0), (0, 1, 1)]
-    assert caplog.messages == ["train.jsonl: labels is read as flags, one a label: joy, fear, love"]
+    assert caplog.messages == [
+        "train.jsonl: labels is read as flags, one per label: joy, fear, love"
+    ]
     assert flags(create(None, hf=task.hf_config()), train) == [(1, 0, 0), (0, 1, 1)]
     with pytest.raises(DataError, match=r"train\.jsonl:1: .*3 flags.*--config\.options\.labels="):
         create(train)

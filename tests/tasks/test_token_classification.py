@@ -467,7 +467,9 @@ def test_a_word_a_row_is_named_with_the_form_that_is_read(tmp_path: Path) -> Non
     file = tmp_path / "ner.csv"
     file.write_text("Sentence #,Word,POS,Tag\nSentence: 1,king,NN,B-PER\n,is,VB,O\n")
     rows = readers.read(str(file), DataConfig(), split="train")
-    with pytest.raises(DataError, match=r"ner\.csv: Word holds a word a row; expected a sentence"):
+    with pytest.raises(
+        DataError, match=r"ner\.csv: Word holds one word per row; expected one sentence"
+    ):
         create(rows)
 
 
@@ -487,7 +489,9 @@ def test_a_column_file_that_is_read_as_a_table_is_named(
     if names and content != WORDS_AND_POS:
         names = (*names, "more")
     rows = readers.read(str(file), DataConfig(columns=names), split="train")
-    with pytest.raises(DataError, match=rf"{name}: a word a line.*--config\.data\.format=conll"):
+    with pytest.raises(
+        DataError, match=rf"{name}: one word per line.*--config\.data\.format=conll"
+    ):
         create(rows)
     if not names:
         create(readers.read(str(file), DataConfig(format="conll"), split="train"))

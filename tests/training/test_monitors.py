@@ -159,7 +159,7 @@ def test_run_that_learns_gives_no_warning(name, caplog):
 @pytest.mark.parametrize("name", STAGNATES)
 def test_run_that_learns_nothing_gives_one_warning(name, caplog):
     (warning,) = warnings_of(STAGNATES[name], caplog)
-    assert "nothing is learned so far" in warning
+    assert "the model has learned nothing so far" in warning
     assert "optim.learning_rate" in warning
 
 

@@ -58,6 +58,8 @@ def finished(config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
     returned = flaxbert.train(config, workdir)
     assert dict(returned) == returned.results == read_results(workdir)
+    assert returned == read_results(workdir)
+    assert repr(returned) == f"Trained(results={returned.results!r})"
     return workdir
 
 

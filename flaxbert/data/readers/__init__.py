@@ -109,8 +109,8 @@ def form_of(path: Path, data: DataConfig) -> tuple[str, Issue | None]:
     if by_content is None and form is None:
         raise DataError(
             f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}, and the content "
-            f"does not say its form. Name it: --config.data.format, one of {', '.join(FORMATS)} "
-            "(conll: a word and its tag a line)."
+            f"does not show its format. Set --config.data.format to one of {', '.join(FORMATS)} "
+            "(conll: one word and its tag per line)."
         )
     if by_content is None:
         return str(form), None

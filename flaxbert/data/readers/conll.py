@@ -1,6 +1,6 @@
 """Column files of labeled words (CoNLL), and the schemes by which their tags mark entities.
 
-One token a line: the token, then any further columns, the tag last; a blank line ends a sentence.
+A line holds one token: the token, any further columns, and the tag. A blank line ends a sentence.
 
     EU     NNP  B-ORG
     votes  VBZ  O
@@ -202,7 +202,7 @@ def _layout(
     """Return the columns of a file: those that are named, or what their content shows.
 
     Raises:
-      DataError: for names that do not fit; for a first column of tags, or of one value a sentence.
+      DataError: for names that do not fit; for a first column of tags or of one value per sentence.
     """
     width = first[1]
     if columns:
@@ -291,7 +291,7 @@ def _check_order(
         names = [*(f"column{n}" for n in range(1, width)), "tag"]
         names[texts.index(max(texts))] = "word"
         named = ",".join(names)
-        what = "numbers" if numbers else "one value a sentence"
+        what = "numbers" if numbers else "one value per sentence"
         raise DataError(
             f"{path}:{number}: the first column has {what}, such as {shown(flat[0])}, where words "
             f"are expected; {fix.format(named)}"

@@ -362,7 +362,7 @@ def _rows(path: Path, records: Records, data: DataConfig, dialect: Dialect) -> R
         header = Header(list(data.columns), "data.columns names")
         if first == header.names:
             del sample[0]
-            what = "the first line names the columns as data.columns does; it is no row"
+            what = "the first line names the columns as data.columns does; it is not a row"
             yield Issue(READ_AS, place, what)
         else:
             once = _only_in_first([cells for _, cells in sample], len(header.names))

@@ -1,8 +1,8 @@
 """JSON documents and JSON lines, read into rows by their form.
 
-Rows are a list of objects, a line each, or columns (as pandas writes them). Questions may be
-nested as in SQuAD: articles with paragraphs, paragraphs with questions (`context`, `qas`), or one
-of these; a line each in MRQA's files.
+Rows are a list of objects, one object per line, or columns (as pandas writes them). Questions may
+be nested as in SQuAD: articles with paragraphs, paragraphs with questions (`context`, `qas`), or
+one of these. MRQA's files have one paragraph per line.
 """
 
 import collections
@@ -97,7 +97,7 @@ def read_lines(path: Path, data: DataConfig) -> RecordOrIssue:
         except ValueError:  # each bad line is reported below
             content = None
         if isinstance(content, list | dict):
-            yield Issue(READ_AS, str(path), "one JSON document, not a JSON object a line")
+            yield Issue(READ_AS, str(path), "one JSON document, not one JSON object per line")
             yield from _document(path, content)
             return
     yield from _read_lines(path, data)
@@ -148,7 +148,7 @@ def read_document(path: Path, data: DataConfig) -> RecordOrIssue:
             yield Issue(READ_AS, str(path), "JSON lines, an object each")
             yield from _read_lines(path, data)
             return
-        several = " (several values; write one a line, or a list of them)"
+        several = " (several values; write one per line, or a list of them)"
         hint = several if error.msg == "Extra data" else ""
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}){hint}.") from None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The declaration of a family of encoders: what reading and writing its checkpoints needs.
+"""Families of encoders: the names and constants to read and write their checkpoints.
 
 `encoder_names` and `heads` map this project's modules to those of transformers. Their parameters
 need no entries: `kernel`, `embedding` and `scale` are called `weight` there, `bias` is `bias`.
@@ -109,7 +109,7 @@ class Family:
 
 
 RUNTIME_FIELDS = {"dtype", "param_dtype", "remat"}
-"""Fields that the run sets; the `dtype` of a config.json is that of its file."""
+"""Fields that the run sets. In a config.json, `dtype` is the type of the stored weights."""
 
 
 def config_from_hf(

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line."""
+"""metrics.jsonl: one JSON object per line."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger("flaxbert")
 
 
 class JsonlTracker:
-    """A file of metrics with one JSON object a line.
+    """A file of metrics with one JSON object per line.
 
     Attributes:
       first_loss: the loss of the first line about training; None if there is none.

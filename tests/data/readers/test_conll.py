@@ -382,7 +382,7 @@ def test_named_columns_are_those_that_are_read(tmp_path: Path) -> None:
         (
             "d1 0 Anna B-PER\nd1 1 saw O\n\n" * 5,
             [],
-            r":1: the first column has one value a sentence, such as 'd1'"
+            r":1: the first column has one value per sentence, such as 'd1'"
             r".*=column1,column2,word,tag",
         ),
         (  # where words begin in the text

@@ -342,7 +342,7 @@ def test_a_header_that_is_none_of_ours_is_not_taken_for_data(tmp_path: Path) -> 
 def test_the_names_that_are_told_may_stand_in_the_file_too(tmp_path: Path) -> None:
     table = read(tmp_path / "a.csv", "label,text\nham,fine\n", columns=("label", "text"))
     assert values(table) == [{"label": "ham", "text": "fine"}]
-    assert "it is no row" in remarks(table)[0]
+    assert "it is not a row" in remarks(table)[0]
 
 
 def test_a_row_of_another_width_than_the_names_told_is_malformed(tmp_path: Path) -> None:
