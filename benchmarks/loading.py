@@ -1,4 +1,4 @@
-"""Measure how long training waits for data, beside the time that building a batch takes.
+"""Measure how long training waits for data, and how long building a batch takes.
 
     python benchmarks/loading.py --config=configs/squad.py --config.data.train=FILE \
         --config.train.batch_size=32

@@ -1,13 +1,13 @@
-"""Small offline runs of three other tasks. One of qa, ner, spam.
+"""Small offline runs of three other tasks: qa, ner or spam.
 
     python -m flaxbert.run --config=configs/examples.py:qa --workdir=runs/example_qa
     python -m flaxbert.run --config=configs/examples.py:ner --workdir=runs/example_ner
     python -m flaxbert.run --config=configs/examples.py:spam --workdir=runs/example_spam
 
 MiniLM-L6 is fine-tuned on the English and Spanish files in examples/data/. The runs show the format
-of the data and of the results; the scores say little. Expect modest scores for spam and ner. For qa
-there are too few questions: the model learns to predict that there is no answer. Hardware: any; two
-CPU cores are enough.
+of the data and of the results; the scores mean little. Expect modest scores for spam and ner. For
+qa there are too few questions: the model learns to predict that there is no answer. Hardware: any;
+two CPU cores are enough.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -33,7 +33,7 @@ TASKS = {
 def get_config(name: str = "ner") -> Config:
     """Return the configuration of a small model and a small data set; `name` is a key of TASKS."""
     if name not in TASKS:
-        raise ValueError(f"configs/examples.py:{name}: one of {', '.join(TASKS)}")
+        raise ValueError(f"configs/examples.py:{name}: expected one of {', '.join(TASKS)}")
     (task, ending, slices, length), (options, epochs, rate) = TASKS[name]
     return Config(
         task=task,

@@ -1,10 +1,9 @@
-"""GLUE: sentences and sentence pairs. One of cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli.
+"""GLUE, sentences and sentence pairs: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb or wnli.
 
     python -m flaxbert.run --config=configs/glue.py:mrpc --workdir=runs/mrpc
 
-GLUE's own .tsv files work too (--config.data.train=train.tsv --config.data.eval=dev.tsv, for mnli
-dev_matched.tsv), except those of CoLA, which have no header line. These files use other column
-names, which must be given:
+GLUE's own .tsv files work too: --config.data.train=train.tsv --config.data.eval=dev.tsv, or
+dev_matched.tsv for mnli. The files of these tasks have other column names, which must be given:
 
     mnli    --config.options.text=sentence1 --config.options.pair=sentence2
             --config.options.label=gold_label
@@ -12,6 +11,8 @@ names, which must be given:
             --config.options.label=Quality
     qqp     --config.options.label=is_duplicate
     stsb    --config.options.label=score
+
+The files of cola have no header line, and need --config.data.columns=source,label,mark,sentence.
 
 With BERT-base, expect results close to those of the BERT paper (Devlin et al. 2019, table 1, test
 sets): Matthews correlation 0.52 on cola, accuracy 0.85 on mnli, F1 0.89 on mrpc, accuracy 0.91 on
@@ -40,7 +41,7 @@ TASKS = {
 def get_config(name: str = "mrpc") -> Config:
     """Return three epochs at batch 32, as in section 4.1 of the paper; `name` is a key of TASKS."""
     if name not in TASKS:
-        raise ValueError(f"configs/glue.py:{name}: one of {', '.join(TASKS)}")
+        raise ValueError(f"configs/glue.py:{name}: expected one of {', '.join(TASKS)}")
     text, pair, split = TASKS[name]
     options = (
         regression.RegressionOptions if name == "stsb" else classification.ClassificationOptions

@@ -2,10 +2,10 @@
 
     python -m flaxbert.run --config=configs/go_emotions.py --workdir=runs/go_emotions
 
-A twentieth of the training comments is held out to fit the threshold of each emotion. Thresholds
-are stored with the export (--config.data.threshold_split=0 keeps all at 0.5). With BERT-base,
-expect a macro F1 near 0.46 (Demszky et al. 2020, table 4). Local files need a column `labels` with
-a list, or with names separated by commas. Hardware: one GPU with 8 GB or one TPU chip.
+5 % of the training comments are held out to fit the threshold of each emotion. Thresholds are
+stored with the export (--config.data.threshold_split=0 keeps all at 0.5). With BERT-base, expect a
+macro F1 near 0.46 (Demszky et al. 2020, table 4). Local files need a column `labels` with a list,
+or with names separated by commas. Hardware: one GPU with 8 GB or one TPU chip.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

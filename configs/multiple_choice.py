@@ -1,12 +1,12 @@
-"""Multiple choice: which choice is the answer? One of swag, arc_easy, arc_challenge, local.
+"""Multiple choice, choose the answer to a question: swag, arc_easy, arc_challenge or local.
 
     python -m flaxbert.run --config=configs/multiple_choice.py:swag --workdir=runs/swag
     python -m flaxbert.run --config=configs/multiple_choice.py:local --workdir=runs/choice \
         --config.data.train=train.jsonl --config.data.eval=dev.jsonl
 
 Local files have the columns question, choices (a list; its length may vary) and label (the number
-of the right choice, from 0). With BERT-base, expect an accuracy of 0.816 on the development set of
-SWAG (Devlin et al. 2019, table 4). ARC-Challenge asks for knowledge, so expect little more than
+of the correct choice, from 0). With BERT-base, expect an accuracy of 0.816 on the development set
+of SWAG (Devlin et al. 2019, table 4). ARC-Challenge tests knowledge, so expect little more than
 chance. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
 --config.model.dtype=bfloat16).
 """
@@ -26,7 +26,7 @@ SETS = {
 def get_config(name: str = "local") -> Config:
     """Return three epochs at batch 16, as in section 4.4 of the paper; `name` is a key of SETS."""
     if name not in SETS:
-        raise ValueError(f"configs/multiple_choice.py:{name}: one of {', '.join(SETS)}")
+        raise ValueError(f"configs/multiple_choice.py:{name}: expected one of {', '.join(SETS)}")
     data, options = SETS[name]
     return Config(
         task="multiple_choice",

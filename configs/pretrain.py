@@ -3,12 +3,12 @@
     python -m flaxbert.run --config=configs/pretrain.py --workdir=runs/pretrain \
         --config.data.train='books/*.txt' --config.data.eval='held_out/*.txt'
 
-Training continues from a checkpoint, to adapt it to a domain. Fine-tune from the result with
+This continues the training of a checkpoint, to adapt it to a domain. Fine-tune the result with
 --config.model.init=runs/pretrain. In a .txt file a blank line ends a paragraph, and each file is a
-document. The format of the original BERT scripts (one sentence a line, a blank line between
+document. The format of the original BERT scripts (one sentence per line, a blank line between
 documents) needs --config.options.document=none --config.options.sentences=line. Expect the
-`perplexity` of held-out text to fall from its value at the first evaluation. Hardware: one TPU v5e
-or v6e host, or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
+`perplexity` of the held-out text to fall after the first evaluation. Hardware: one TPU v5e or v6e
+host, or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

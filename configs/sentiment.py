@@ -1,4 +1,4 @@
-"""Sentiment of texts from your own file with the columns text and label. One of en, es.
+"""Sentiment of texts from your own files with the columns text and label: en or es.
 
     python -m flaxbert.run --config=configs/sentiment.py:en --workdir=runs/sentiment \
         --config.data.train=train.tsv --config.data.eval=dev.tsv
@@ -6,12 +6,13 @@
         --config.data.train=train.tsv --config.data.eval=dev.tsv
 
 `en` (the default) fine-tunes BERT-base with the labels negative, neutral and positive. `es`
-fine-tunes BETO, a Spanish BERT-base, with negativo, neutro and positivo. Files are .tsv, .csv,
+fine-tunes BETO, a Spanish BERT-base, with negativo, neutro and positivo. Files can be .tsv, .csv,
 .json, .jsonl or .parquet. Other column names: --config.options.text=... and
---config.options.label=...; other labels: --config.options.labels=bad,good. With a column of groups
-(language, product, source), --config.data.slices=COLUMN gives each group its own metrics. Expect
-scores that depend on your data; compare the accuracy with the share of the most frequent label.
-Hardware: one GPU with 8 GB or one TPU chip; a CPU works but is slow.
+--config.options.label=.... Other labels: --config.options.labels=bad,good, or
+--config.options.labels= to take them from the training file. If a column names a group (language,
+product, source), --config.data.slices=COLUMN also reports the metrics of each group. Expect scores
+that depend on your data; compare the accuracy with the share of the most frequent label. Hardware:
+one GPU with 8 GB or one TPU chip; a CPU works but is slow.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -27,7 +28,7 @@ LANGUAGES = {
 def get_config(name: str = "en") -> Config:
     """Return three epochs at batch 32; `name` is a key of LANGUAGES."""
     if name not in LANGUAGES:
-        raise ValueError(f"configs/sentiment.py:{name}: one of {', '.join(LANGUAGES)}")
+        raise ValueError(f"configs/sentiment.py:{name}: expected one of {', '.join(LANGUAGES)}")
     init, labels = LANGUAGES[name]
     return Config(
         task="classification",

@@ -1,11 +1,11 @@
-"""Spam or ham: short messages from your own file with the columns text and label.
+"""Spam or ham: short messages from your own files with the columns text and label.
 
     python -m flaxbert.run --config=configs/spam.py --workdir=runs/spam \
         --config.data.train=train.csv --config.data.eval=dev.csv
 
-Look at `f1`, the F1 of the label `spam`: if most messages are ham, a high accuracy means little.
-Expect an F1 that depends on your data. Hardware: one GPU with 8 GB or one TPU chip; a CPU is enough
-for small files.
+Compare models by `f1`, the F1 of the label `spam`: if most messages are ham, accuracy is always
+high. Expect an F1 that depends on your data. Hardware: one GPU with 8 GB or one TPU chip; a CPU is
+enough for small files.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -1,13 +1,13 @@
-"""SQuAD v1.1: find the answer to a question in a paragraph. One of en, es.
+"""SQuAD v1.1, find the answer to a question in a paragraph: en or es.
 
     python -m flaxbert.run --config=configs/squad.py:en --workdir=runs/squad
     python -m flaxbert.run --config=configs/squad.py:es --workdir=runs/squad_es \
         --config.data.train=train.json --config.data.eval=dev.json
 
 `en` (the default) fine-tunes BERT-base on SQuAD v1.1 from the hub. Expect results close to those of
-the BERT paper on the development set: exact match 80.8, F1 88.5 (Devlin et al. 2019, table 2).
-`es` fine-tunes BETO, a Spanish BERT-base, on your files, such as SQuAD-es v1.1 (Carrino et al.
-2020), a machine translation. Compare its F1 with that of a multilingual BERT
+the BERT paper on the development set: exact match 80.8, F1 88.5 (Devlin et al. 2019, table 2). `es`
+fine-tunes BETO, a Spanish BERT-base, on your files, such as SQuAD-es v1.1 (Carrino et al. 2020), a
+machine translation. Compare its F1 with that of a multilingual BERT
 (--config.model.init=google-bert/bert-base-multilingual-uncased). Hardware: one TPU v5e or v6e host,
 or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
 
@@ -27,9 +27,9 @@ LANGUAGES = {
 
 
 def get_config(name: str = "en") -> Config:
-    """Return two epochs at batch 32, as in section 4.2 of the paper; `name` is of LANGUAGES."""
+    """Return two epochs at batch 32, as in section 4.2 of the paper; `name` is in LANGUAGES."""
     if name not in LANGUAGES:
-        raise ValueError(f"configs/squad.py:{name}: one of {', '.join(LANGUAGES)}")
+        raise ValueError(f"configs/squad.py:{name}: expected one of {', '.join(LANGUAGES)}")
     init, data = LANGUAGES[name]
     return Config(
         task="question_answering",

@@ -2,7 +2,7 @@
 
     python -m flaxbert.run --config=configs/squad_v2.py --workdir=runs/squad_v2
 
-A twentieth of the training paragraphs is held out, and the no-answer threshold is fitted on their
+5 % of the training paragraphs are held out, and the no-answer threshold is fitted on their
 questions. The threshold is stored with the export, and used by --mode=eval and --mode=predict. The
 BERT paper reports an F1 of 81.9 on the development set for BERT-large (Devlin et al. 2019, table
 3); expect less with BERT-base. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more

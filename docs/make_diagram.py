@@ -1,4 +1,4 @@
-"""Draw architecture.svg: the layers, and the way of a batch through them.
+"""Draw architecture.svg: the layers, and the path of a batch through them.
 
     python docs/make_diagram.py
 
@@ -8,15 +8,15 @@ The color of an arrow's label is that of the layer that does the work.
 from pathlib import Path
 
 LAYERS = {
-    "commands": ("flags, tables, exit codes", "#e8e8e8"),
+    "commands": ("flags, tables, errors", "#e8e8e8"),
     "training": ("a run: plan, loop, step, monitors", "#ffd9b3"),
     "pipeline": ("task + tokenizer + model; loader", "#ffe9a8"),
     "pretrained": ("to and from Hugging Face", "#e4f0b5"),
-    "tasks": ("one file a task", "#c9ebc4"),
+    "tasks": ("one file per task", "#c9ebc4"),
     "runtime": ("devices, hosts, checkpoints", "#c2e8e4"),
     "data": ("files to batches, in numpy", "#c5dcf5"),
     "models": ("encoders, output layers, families", "#d9d0f2"),
-    "metrics": ("functions of labels and predictions", "#f2d0e4"),
+    "metrics": ("predictions against labels", "#f2d0e4"),
 }
 GROUND = "config.py, errors.py, hub.py, types.py"
 

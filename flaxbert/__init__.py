@@ -1,4 +1,4 @@
-"""flaxbert: fine-tune BERT in JAX, on TPUs and GPUs.
+"""flaxbert: fine-tune BERT in JAX, on TPUs, GPUs and CPUs.
 
 results = flaxbert.train(config, "workdir")
 predictor = flaxbert.load("workdir")

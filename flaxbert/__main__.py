@@ -1,9 +1,9 @@
-"""Fine-tune BERT in JAX, on TPUs and GPUs.
+"""Fine-tune BERT in JAX, on TPUs, GPUs and CPUs.
 
 usage: flaxbert COMMAND [ARGUMENTS]
 
 commands:
-  train           fine-tune a model on labeled data, evaluate it and export it
+  train           fine-tune a model on labeled data, evaluate it, and export it
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
   lint            check data files before training, and report problems with file and line
@@ -14,7 +14,8 @@ for example:
   flaxbert train --config=configs/quickstart.py --workdir=runs/quickstart
 
 `flaxbert COMMAND --help` describes a command. `python -m flaxbert COMMAND` is the same as
-`flaxbert COMMAND`, and `python -m flaxbert.run --mode=MODE` the same as `flaxbert MODE`.
+`flaxbert COMMAND`. For train, eval and predict, `python -m flaxbert.run --mode=MODE` is the same as
+`flaxbert MODE`.
 """
 
 import difflib

@@ -19,24 +19,24 @@ FORMATS = ("csv", "tsv", "json", "jsonl", "conll", "parquet", "txt")
 """Formats of local files: the values of `data.format` besides "auto"."""
 
 SEPARATORS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
-"""Names for `data.separator`, since some of these characters mean something to a shell."""
+"""Names for `data.separator`, since some of these characters are special in a shell."""
 
 
 def option(default: Any, help: str, *, column: bool = False) -> Any:
-    """Return a dataclass field with a default and a line for `--help`.
+    """Return a dataclass field with a default and its text for `--help`.
 
     Args:
       default: value of the field.
-      help: what `--help` says about it.
-      column: whether the field names something in a data file. Another file may use another name,
-        so a run can be evaluated with another value.
+      help: its text for `--help`.
+      column: whether the field names something in a data file, such as a column. Other files may
+        use other names, so the value may change when a run is evaluated.
     """
     return dataclasses.field(default=default, metadata={"help": help, "column": column})
 
 
 @dataclasses.dataclass
 class ModelConfig:
-    """The pre-trained model, and how it computes."""
+    """The pre-trained model, and the precision and memory of its computation."""
 
     init: str = option(
         "google-bert/bert-base-uncased",
@@ -46,19 +46,23 @@ class ModelConfig:
     revision: str | None = option(None, "branch, tag or commit, if model.init is a hub id")
     dtype: str = option(
         "float32",
-        "type of matrix products and activations: float32 or bfloat16; parameters, gradients, the "
-        "optimizer state and output layers are always float32",
+        "type of matrix products and activations: float32 or bfloat16; in training, parameters, "
+        "gradients and the optimizer state are always float32",
     )
     param_dtype: str = option(
         "float32",
         "type of the parameters in memory: float32, or for --mode=eval and predict also bfloat16",
     )
     remat: str = option(
-        "none", "recompute activations in the backward pass, to save memory: none, dots or full"
+        "none",
+        "recompute activations in the backward pass, to save memory: none, dots (all but matrix "
+        "products) or full",
     )
-    dropout: float | None = option(None, "all dropout rates (default: the checkpoint's)")
+    dropout: float | None = option(
+        None, "rate of all dropout layers (default: the checkpoint's rates)"
+    )
     reinit_head: bool = option(
-        False, "initialize a new output layer although the checkpoint has one"
+        False, "initialize a new output layer even if the checkpoint has one"
     )
     max_position_embeddings: int | None = option(
         None,
@@ -81,20 +85,26 @@ class DataConfig:
         "training data: a file, a pattern of files, or a hub data set "
         "ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
     )
-    eval: str | None = option(None, "evaluation data, as data.train (default split: validation)")
+    eval: str | None = option(
+        None, "evaluation data, in the same form as data.train (default split: validation)"
+    )
     predict: str | None = option(
-        None, "data for --mode=predict, as data.train; needs no labels (default split: test)"
+        None,
+        "data for --mode=predict, in the same form as data.train; needs no labels (default split: "
+        "test)",
     )
     slices: str | None = option(
-        None, "column of groups; each group gets its own metrics (accuracy/en)"
+        None,
+        "column that names a group, such as a language; metrics are also reported for each group "
+        "(accuracy/en)",
     )
     format: str = option(
         "auto",
-        "format of local files: auto (detected from ending and content), csv, tsv, json, jsonl, "
+        "format of local files: auto (detected from extension and content), csv, tsv, json, jsonl, "
         "conll, parquet or txt",
     )
     columns: tuple[str, ...] = option(
-        (), "column names of a file that has no header line: label,text"
+        (), "column names of files without a header line, such as label,text"
     )
     separator: str | None = option(
         None,
@@ -107,10 +117,10 @@ class DataConfig:
     )
     encoding: str = option("utf-8", "encoding of text files: utf-8, utf-16, cp1252, cp1251, ...")
     on_bad_row: str = option(
-        "error", "on a malformed line, row or answer: error, or skip and count"
+        "error", "what to do with a malformed line, row or answer: error, or skip (and count)"
     )
     threshold_split: float = option(
-        0.0, "share of the training examples that is held out to fit thresholds"
+        0.0, "share of the training examples to hold out for fitting thresholds"
     )
     max_length: int = option(128, "maximum tokens of a feature, including special tokens")
     overlap: int = option(
@@ -124,13 +134,13 @@ class DataConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """Length and schedule of training. Batch sizes are global: summed over devices and hosts."""
+    """Length and schedule of training. Batch sizes are global, over all devices and hosts."""
 
     epochs: float = option(3.0, "passes over the training data")
     batch_size: int = option(32, "features in an optimizer step")
     eval_batch_size: int = option(64, "features in an evaluation step")
     accumulation_steps: int = option(
-        1, "micro-batches that a step is computed in; saves memory, same result"
+        1, "micro-batches per step; more need less memory, and the result is the same"
     )
     max_steps: int | None = option(
         None, "stop after this step; the learning-rate schedule does not change"
@@ -138,7 +148,7 @@ class TrainConfig:
     seed: int = option(0, "seed of the data order, dropout and the new output layer")
     log_every: int = option(10, "steps between lines of metrics.jsonl")
     eval_every: int | None = option(
-        None, "steps between evaluations (default: an epoch; 0: only at the end)"
+        None, "steps between evaluations (default: one epoch; 0: only at the end)"
     )
     save_every: int = option(
         500, "steps between checkpoints; evaluations and the last step save too"
@@ -146,10 +156,10 @@ class TrainConfig:
     save_minutes: float = option(15.0, "maximum minutes between checkpoints (0: no limit)")
     max_nonfinite_steps: int = option(
         0,
-        "number of steps with a non-finite loss or gradient that are skipped before the run fails",
+        "how many steps with a non-finite loss or gradient to skip before the run fails",
     )
     keep_best: str | None = option(
-        None, "export the weights that are best by this metric (default: the last weights)"
+        None, "export the weights with the best value of this metric (default: the last weights)"
     )
 
 
@@ -163,7 +173,7 @@ class OptimConfig:
         "linear warm-up: a fraction of all steps if below 1, else a number of steps; it ends "
         "before the last step",
     )
-    weight_decay: float = option(0.01, "decoupled weight decay; not of biases and LayerNorm")
+    weight_decay: float = option(0.01, "decoupled weight decay, except for biases and LayerNorm")
     clip_norm: float = option(1.0, "maximum global gradient norm (0: no clipping)")
     b1: float = option(0.9, "decay of Adam's first moment")
     b2: float = option(0.999, "decay of Adam's second moment")
@@ -201,12 +211,12 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fie
 
 def unknown_key(name: str, config: Any) -> ConfigError:
     """Return the error for a key that does not exist; it lists the valid keys of the section."""
-    known = [known for known, _, _ in fields(config)]
+    known = [key for key, _, _ in fields(config)]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     section = name.rpartition(".")[0]
     siblings = [key for key in known if key.rpartition(".")[0] == section] or known
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return ConfigError(f"unknown config key {name!r}.{hint} Valid: {', '.join(siblings)}.")
+    return ConfigError(f"unknown config key {name!r}.{hint} Valid keys: {', '.join(siblings)}.")
 
 
 def _is_encoding(name: str) -> bool:
@@ -236,14 +246,14 @@ def _finite(value: Any) -> bool:
 
 
 def validate(config: Config, tasks: Mapping[str, Any]) -> None:
-    """Check types, ranges and combinations; nothing is loaded.
+    """Check types, ranges and combinations, without loading anything.
 
     Args:
       config: the configuration to check.
       tasks: the known tasks by name, with their `options_type`.
 
     Raises:
-      ConfigError: with every key that is wrong, and its valid values.
+      ConfigError: with every invalid key, and its valid values.
     """
     problems = []
     for name, field, value in fields(config):
@@ -255,17 +265,20 @@ def validate(config: Config, tasks: Mapping[str, Any]) -> None:
     if not problems:
         problems = list(_problems(config, tasks))
     if problems:
-        raise ConfigError("bad configuration:\n  " + "\n  ".join(problems))
+        raise ConfigError("invalid configuration:\n  " + "\n  ".join(problems))
 
 
 def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     model, data, train, optim = config.model, config.data, config.train, config.optim
     if config.task not in tasks:
-        yield f"task={config.task!r}: known tasks are {', '.join(sorted(tasks))}"
+        yield f"task={config.task!r}: expected one of {', '.join(sorted(tasks))}"
     elif config.options is not None and not isinstance(
         config.options, tasks[config.task].options_type
     ):
-        yield f"task={config.task!r}: options are those of another task; use a config of this task"
+        yield (
+            f"options: {type(config.options).__name__} does not fit task={config.task!r}; expected "
+            f"{tasks[config.task].options_type.__name__}. Use a config of this task"
+        )
     for name, value, valid in (
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
@@ -304,7 +317,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     if len(set(data.columns)) != len(data.columns) or not all(data.columns):
         yield f"data.columns={data.columns!r}: each column needs a unique name"
     if not _is_encoding(data.encoding):
-        yield f"data.encoding={data.encoding!r}: expected an encoding of Python, such as cp1252"
+        yield f"data.encoding={data.encoding!r}: expected a Python encoding, such as cp1252"
     for name, path in (
         ("model.init", model.init.removeprefix("package://")),
         ("data.train", data.train),
@@ -324,10 +337,13 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         yield f"model.dropout={model.dropout!r}: expected at least 0 and less than 1"
     if data.row_length is not None and data.row_length < data.max_length:
         yield (
-            f"data.row_length={data.row_length} is less than data.max_length={data.max_length}: a "
-            "row must hold the longest feature; lower max_length or raise row_length"
+            f"data.row_length={data.row_length}: expected at least data.max_length="
+            f"{data.max_length}, because a row must hold the longest feature"
         )
     if train.keep_best and not data.eval:
-        yield "train.keep_best needs data.eval: it selects by the metrics of an evaluation"
+        yield "train.keep_best needs evaluations, but data.eval is not set"
     if train.keep_best and train.eval_every == 0:
-        yield "train.keep_best needs evaluations during training, but train.eval_every=0"
+        yield (
+            "train.keep_best needs evaluations during training, but train.eval_every=0; set it to "
+            "a number of steps, or to none for one evaluation per epoch"
+        )

@@ -1,4 +1,4 @@
-"""User-facing errors: each ends a command with one message and an exit code."""
+"""User-facing errors, which end a command with one message and an exit code."""
 
 import re
 from collections.abc import Sequence
@@ -11,11 +11,14 @@ def some(items: Sequence[str], most: int = 8) -> str:
 
 
 SCREEN = 4000
-"""Characters that a message may have, so that it fits on a screen."""
+"""Maximum length of a message in characters, so that it fits on a screen."""
 
 
 def clip(text: str, most: int = SCREEN) -> str:
-    """Return a message, without its middle if it is long; its end may say how to fix the error."""
+    """Return a message, shortened in the middle if it is long.
+
+    The end is kept, since it may say how to fix the error.
+    """
     if len(text) <= most:
         return text
     head, tail = text[: most * 3 // 4], text[-(most // 4) :]
@@ -23,7 +26,7 @@ def clip(text: str, most: int = SCREEN) -> str:
 
 
 class RunStopped(Exception):
-    """An end that a command reports in one message, without a traceback."""
+    """The reason why a command ends, which is reported in one message without a traceback."""
 
     exit_code: int
 
@@ -39,7 +42,7 @@ class Preempted(RunStopped):
 
 
 class UserError(RunStopped):
-    """Bad usage, configuration or input; the message says where, and how to fix it."""
+    """Invalid usage, configuration or input; the message says where, and how to fix it."""
 
     exit_code = 2
 
@@ -52,7 +55,7 @@ class DataError(UserError):
     """A data file or data set is missing, unreadable or malformed.
 
     Attributes:
-      cause: what malformed rows have in common, such as an unknown label; "" if unknown.
+      cause: what several malformed rows have in common, such as an unknown label; else "".
     """
 
     def __init__(self, message: str, cause: str = ""):
@@ -73,7 +76,7 @@ class WorkdirError(UserError):
 
 
 class HostsError(UserError):
-    """Hosts of one run differ, or another host has stopped."""
+    """The hosts of a run have different inputs, or another host has stopped."""
 
     def __init__(self, message: str, code: int = UserError.exit_code):
         super().__init__(message)
@@ -98,7 +101,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """Return the message of an error, to be shown on the hosts where it did not happen."""
+    """Return the message of an error, to show it on the other hosts."""
     text = str(error) if isinstance(error, RunStopped) else f"{type(error).__name__}: {error}"
     return text if len(text) <= 2000 else f"{text[:2000]} ..."
 
@@ -106,13 +109,13 @@ def describe(error: BaseException) -> str:
 def url_problem(name: str, path: object) -> str:
     """Return the problem if a path is a URL, else "".
 
-    A URL is gs://bucket/run or the like, or gs:/bucket/run, to which pathlib shortens it.
+    pathlib shortens gs://bucket/run to gs:/bucket/run, so that is a URL too.
     """
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         return ""
     return (
         f"{name}={path}: expected a local path, not a URL. Mount the bucket (gcsfuse for gs://) or "
-        "copy the files, and give that path; give a hub id without its address"
+        "copy the files, and give the local path. For the hub, give the id, not its address"
     )
 
 
@@ -130,9 +133,9 @@ MOST_NAMES, LONGEST_NAME, LONGEST_VALUE = 20, 60, 200
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Return names for a message: a few, cut to a readable length.
+    """Return names for a message: the first few, each of a readable length.
 
-    A file that was written without line breaks has a million columns.
+    In a file without line breaks, the first line may have a million columns.
     """
     few = [n if len(n) <= LONGEST_NAME else f"{n[:LONGEST_NAME]}..." for n in names[:MOST_NAMES]]
     return [*few, f"... {len(names) - len(few)} more"] if len(names) > len(few) else few

@@ -11,16 +11,16 @@ modes:
   eval      evaluate the finished run in DIR (without one, model.init) on data.eval
   predict   write predictions for data.predict to predictions.jsonl
 
-eval and predict use the lengths, options and thresholds of the run in DIR. Training resumes if DIR
-holds an unfinished run. On SIGTERM, SIGHUP or Ctrl-C the run saves a checkpoint and exits. With
---distributed all hosts exit together, with the same code.
+eval and predict use the lengths, options and thresholds of the run in DIR. If DIR holds an
+unfinished run, training resumes. On SIGTERM, SIGHUP or Ctrl-C the run saves a checkpoint and exits.
+With --distributed all hosts exit together, with the same code.
 
 exit codes:
   0   done
   2   bad usage, configuration or data, or the hub cannot be reached
   3   diverged: a loss or gradient is not finite
   75  stopped by a signal; run the same command again to resume
-  else an internal error
+  1   internal error
 """
 
 import contextlib

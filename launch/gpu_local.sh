@@ -10,5 +10,5 @@ cd "$(dirname "$0")/.."
 
 make --silent .venv/base-cuda ACCELERATOR=cuda
 .venv/bin/python -c 'import jax, sys; sys.exit(jax.default_backend() != "gpu" and
-  "error: JAX finds no GPU. Check that the driver is installed (nvidia-smi).")'
+  "error: JAX finds no GPU. Check with nvidia-smi that the driver is installed.")'
 exec .venv/bin/python -m flaxbert.run "$@"

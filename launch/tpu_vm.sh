@@ -5,17 +5,18 @@
 #     launch/tpu_vm.sh --config=configs/squad.py --workdir=runs/squad \
 #     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
 #
-# VERSION is the image of the VM: v2-alpha-tpuv5-lite (v5litepod), v2-alpha-tpuv6e (v6e),
-# v2-alpha-tpuv5 (v5p), tpu-ubuntu2204-base (v4 and older).
+# TYPE is the accelerator type (default: v5litepod-8). VERSION is the image of the VM and must fit
+# TYPE: v2-alpha-tpuv5-lite (the default) for v5litepod, v2-alpha-tpuv6e for v6e, v2-alpha-tpuv5 for
+# v5p, tpu-ubuntu2204-base for v4 and older.
 #
-# SPOT=1 creates a spot VM (SPOT=0 does not). SETUP is a command that every host runs first, such as
-# one that mounts a bucket.
+# SPOT=1 creates a spot VM. SETUP is a command that every host runs first, such as one that mounts a
+# bucket.
 #
-# Run the same command again to continue an interrupted run: it resumes from its workdir. A run
-# whose connection was lost is stopped first. A VM that was preempted is deleted and created again,
-# with an empty disk. So the workdir of a spot VM must be in a mounted bucket, and the workdir of a
-# slice of several hosts in a bucket or a Filestore share that all hosts mount. A run renames
-# directories, which a bucket allows only if it was created like this:
+# To resume an interrupted run, run the same command again. If the run still runs on the VM, because
+# only the connection was lost, it is stopped first. A VM that was preempted is deleted and created
+# again, with an empty disk. So the workdir of a spot VM must be in a mounted bucket. The workdir of
+# a slice of several hosts must be in a bucket or a Filestore share that all hosts mount. A run
+# renames directories, which a bucket supports only if it was created like this:
 #
 #   gcloud storage buckets create gs://BUCKET --location=LOCATION \
 #     --uniform-bucket-level-access --enable-hierarchical-namespace
@@ -28,12 +29,18 @@
 # The environment variables JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS
 # are passed on to the VM.
 #
-# The VM keeps running after the training. Delete it with:
+# The VM keeps running after the training. A workdir such as runs/squad is in ~/flaxbert on the VM.
+# Copy its results:
+#   gcloud compute tpus tpu-vm scp --recurse $NAME:flaxbert/runs/squad/export export \
+#     --project=$PROJECT --zone=$ZONE
+#
+# Delete the VM:
 #   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-: "${PROJECT:?a Google Cloud project}" "${ZONE:?a zone with TPUs}" "${NAME:?a name for the VM}"
+: "${PROJECT:?set it to a Google Cloud project}" "${ZONE:?set it to a zone with TPUs}"
+: "${NAME:?set it to a name for the VM}"
 TYPE=${TYPE:-v5litepod-8}
 VERSION=${VERSION:-v2-alpha-tpuv5-lite}
 SPOT=${SPOT:-}
@@ -67,7 +74,8 @@ create() {
 }
 
 while true; do
-  # No output means no such VM. For any other reason, create fails and says why.
+  # No output means that there is no such VM. If describe fails for another reason, create fails
+  # too and reports it.
   state=$(vm describe --format='value(state)' 2>/dev/null) || state=
   case $state in
     READY) break ;;

@@ -77,7 +77,7 @@ def test_the_docstring_has_command_expectation_and_hardware(file):
 @pytest.mark.parametrize("stem", ARGUMENTS)
 def test_an_unknown_argument_lists_the_known_ones(stem):
     with pytest.raises(
-        ConfigError, match=f"configs/{stem}.py:nothing: one of .*{ARGUMENTS[stem][-1]}"
+        ConfigError, match=f"configs/{stem}.py:nothing: expected one of .*{ARGUMENTS[stem][-1]}"
     ):
         config_file.load(f"{ROOT}/configs/{stem}.py:nothing")
 

@@ -30,9 +30,10 @@ RUN_FLAGS = (
     Flag(
         "distributed",
         "",
-        "run on several hosts: auto (TPU slices, SLURM and similar), or HOST:PORT,COUNT,INDEX",
+        "run on several hosts: auto (TPU slices, SLURM and similar), or HOST:PORT,COUNT,INDEX with "
+        "the first host's address, the number of hosts, and this host's index from 0",
     ),
-    Flag("force", False, "resume although the configuration or the data have changed"),
+    Flag("force", False, "resume even if the configuration or the data have changed (train only)"),
 )
 """Flags of a run; `train`, `eval` and `predict` have all of them but --mode."""
 
@@ -95,7 +96,7 @@ def parse(
     if spec is None:
         if wants_help:
             raise HelpRequested(help_text.render(description, flags))
-        raise ConfigError("no --config=FILE; try --config=configs/quickstart.py, or --help.")
+        raise ConfigError("no --config=FILE. Try --config=configs/quickstart.py, or see --help.")
     config = config_file.load(spec)
     values, overrides = _split(tokens, flags, config)
     types_by_key = {name: field.type for name, field, _ in fields(config)}
@@ -104,7 +105,7 @@ def parse(
     if wants_help:
         raise HelpRequested(help_text.render(description, flags, config))
     if workdir and not values["workdir"]:
-        raise ConfigError("no --workdir=DIR, the directory for the files of this run.")
+        raise ConfigError("no --workdir=DIR. Give a directory for the files of this run.")
     directory = str(values.get("workdir", ""))
     check_local("--workdir", directory)
     repeated = [f"--config.{key}={word}" for key, words in overrides.items() for word in words]
@@ -163,7 +164,7 @@ def _split(
             if choices[name] and text not in choices[name]:
                 raise ConfigError(f"--{name}={text}: expected {'|'.join(choices[name])}.")
     if stray:
-        raise ConfigError(f"unexpected arguments: {' '.join(stray)}")
+        raise ConfigError(f"unexpected arguments: {' '.join(stray)}. Write --FLAG=VALUE.")
     return values, overrides
 
 

@@ -6,16 +6,15 @@ usage: flaxbert convert SOURCE DEST [--certify] [--architecture=CLASS] [--revisi
 for example:
   flaxbert convert runs/squad model --certify
 
-SOURCE is what --config.model.init accepts: a directory with safetensors, pytorch_model.bin,
-flax_model.msgpack or a TensorFlow checkpoint of google-research/bert; the workdir of a run (of an
-unfinished one, its newest checkpoint is read); package://NAME; a hub id. DEST receives config.json,
-model.safetensors and the tokenizer.
+SOURCE is what --config.model.init accepts: a hub id, package://NAME, the workdir of a run, or a
+directory with safetensors, pytorch_model.bin, flax_model.msgpack or a TensorFlow checkpoint of
+google-research/bert. For an unfinished run, its newest checkpoint is read. config.json,
+model.safetensors and the tokenizer are written to DEST.
 
 exit codes:
   0   done
-  1   --certify found a difference
+  1   --certify found a difference, or an internal error
   2   bad usage, or a checkpoint that cannot be read or does not fit
-  else an internal error
 """
 
 import argparse

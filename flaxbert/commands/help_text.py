@@ -24,7 +24,7 @@ EXIT_CODES = """exit codes:
   2   bad usage, configuration or data, or the hub cannot be reached
   3   diverged: a loss or gradient is not finite
   75  stopped by a signal; run the same command again to resume
-  else an internal error"""
+  1   internal error"""
 
 DESCRIPTIONS = {
     "train": f"""Fine-tune a model on labeled data, evaluate it, and export it.
@@ -34,10 +34,10 @@ usage: flaxbert train --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY
 for example:
   flaxbert train --config=configs/quickstart.py --workdir=runs/quickstart --config.train.epochs=3
 
-Training starts from model.init and reads data.train; data.eval is evaluated during training and at
-the end. If DIR holds an unfinished run, training resumes from its newest checkpoint. On SIGTERM,
-SIGHUP or Ctrl-C the run saves a checkpoint and exits. With --distributed all hosts exit together,
-with the same code.
+Training starts from the weights in model.init and reads data.train. The model is evaluated on
+data.eval during training and at the end. If DIR holds an unfinished run, training resumes from its
+newest checkpoint. On SIGTERM, SIGHUP or Ctrl-C the run saves a checkpoint and exits. With
+--distributed all hosts exit together, with the same code.
 
 {EXIT_CODES}""",
     "eval": f"""Evaluate a trained model on data.eval, and write eval_results.json.
@@ -47,8 +47,8 @@ usage: flaxbert eval --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=
 for example:
   flaxbert eval --config=configs/squad.py --workdir=runs/squad --config.data.eval=test.json
 
-The model is that of the finished run in DIR, with the run's lengths, options and thresholds. If DIR
-holds no run, the model is model.init, which must have an output layer for the task.
+This uses the model of the finished run in DIR, with its lengths, options and thresholds. If DIR
+holds no run, it uses model.init, which must have an output layer for the task.
 
 {EXIT_CODES}""",
     "predict": f"""Write a prediction for every example of data.predict to predictions.jsonl.
@@ -59,9 +59,9 @@ for example:
   flaxbert predict --config=configs/quickstart.py --workdir=runs/quickstart \\
       --config.data.predict=mine.tsv
 
-The data needs no labels. The model is that of the finished run in DIR, with the run's lengths,
-options and thresholds. If DIR holds no run, the model is model.init, which must have an output
-layer for the task.
+The data needs no labels. This uses the model of the finished run in DIR, with its lengths, options
+and thresholds. If DIR holds no run, it uses model.init, which must have an output layer for the
+task.
 
 {EXIT_CODES}""",
 }
@@ -77,7 +77,7 @@ def render(description: str, flags: Sequence[Flag], config: Config | None = None
         lines += _entry(f"--{flag.name}", f"{about} (default: {flag.default!r})")
     lines += ["", "configuration keys, --config.KEY=VALUE:"]
     if config is None:
-        lines.append("  --config=FILE --help lists every key of that configuration.")
+        lines.append("  Use --config=FILE --help to list every key of that configuration.")
     else:
         for name, field, value in fields(config):
             lines += _entry(name, f"{field.metadata.get('help', '')} [{value!r}]")

@@ -5,15 +5,16 @@ usage: flaxbert lint --config=configs/NAME.py[:ARG] [--all] [--config.KEY=VALUE 
 for example:
   flaxbert lint --config=configs/ner.py:conll --config.data.train=train.conll
 
-Reads those of data.train, data.eval and data.predict that are set. Problems that would stop a run
+The linter reads data.train, data.eval and data.predict, if they are set. Problems that stop a run
 are errors: an unusable file, or a malformed line, row or answer. With
---config.data.on_bad_row=skip malformed ones are warnings, since a run skips and counts them. All
-other problems are warnings. The flags of a training command are accepted and ignored.
+--config.data.on_bad_row=skip, malformed lines, rows and answers are warnings, since a run skips and
+counts them. All other problems are warnings. The flags of `flaxbert train` are accepted and
+ignored, so the arguments of a training command can be used as they are.
 
 exit codes:
   0   no errors
   2   errors in the data, or bad usage or configuration
-  else an internal error
+  1   internal error
 """
 
 import collections
@@ -38,7 +39,7 @@ from flaxbert.tasks import TASKS
 
 log = logging.getLogger("flaxbert")
 
-ALL = Flag("all", False, "list every place of a problem, not only the first five")
+ALL = Flag("all", False, "list all occurrences of a problem, not only the first five")
 
 PLACES = 5
 """Places that are listed for each kind of problem, without --all."""

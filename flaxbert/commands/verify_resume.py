@@ -9,8 +9,8 @@ for example:
 DIR/whole is an uninterrupted run. DIR/killed is a run of the same configuration that is killed N
 times with SIGKILL and restarted each time: first while it starts, then whenever it has written a
 new checkpoint. Both take train.max_steps steps (20 if unset) and save often enough to be killed N
-times. Prints PASS if both are bit-identical, except for timings (`perf/...`), else the first
-difference.
+times. The command prints PASS if both are bit-identical, except for timings (`perf/...`), else the
+first difference.
 
 exit codes:
   0   PASS
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = args.parse(argv, __doc__ or "", flags=FLAGS)
         if arguments.flags["kills"] < 1:
-            raise ConfigError(f"--kills={arguments.flags['kills']}: at least 1.")
+            raise ConfigError(f"--kills={arguments.flags['kills']}: expected at least 1.")
     except args.HelpRequested as text:
         print(text)
         return 0

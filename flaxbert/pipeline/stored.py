@@ -59,7 +59,7 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
     if config.task != stored["task"]:
         raise ConfigError(
             f"{workdir} holds a run of the task {stored['task']!r}, but the configuration is of "
-            f"{config.task!r}. Take the --config that it was trained with, or another --workdir."
+            f"{config.task!r}. Use the --config that it was trained with, or another --workdir."
         )
     config = copy.deepcopy(config)
     if config.options is None and config.task in TASKS:

@@ -29,14 +29,18 @@ from flaxbert.types import Metrics, Prediction
 class ClassificationOptions(texts.TextOptions):
     """Columns and labels."""
 
-    label: str = option("label", "column of the label: a name, or an integer", column=True)
-    labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
-    positive: str | None = option(None, "of two labels, the one for `f1` (default: the second)")
+    label: str = option("label", "column of the label, a name or an integer", column=True)
+    labels: tuple[str, ...] = option(
+        (), "label names in order (default: those in the training data)"
+    )
+    positive: str | None = option(
+        None, "if there are two labels, the one whose F1 is `f1` (default: the second)"
+    )
     class_weights: tuple[float, ...] = option(
-        (), "weight of each label's examples in the loss, in the labels' order"
+        (), "weight of each label's examples in the loss, in the order of the labels"
     )
     balanced_class_weights: bool = option(
-        False, "class weights inverse to the labels' training frequencies"
+        False, "weight labels inversely to their frequency in the training data"
     )
 
 
@@ -94,7 +98,7 @@ class Classification(TextTask):
         task = super().create(data, options, train, hf_config)
         labels, positive = task.labels, options.positive
         if positive is not None and positive not in labels:
-            raise ConfigError(f"options.positive={positive!r}: one of {', '.join(labels)}")
+            raise ConfigError(f"options.positive={positive!r}: expected one of {', '.join(labels)}")
         if positive is not None and len(labels) != 2:
             raise ConfigError("options.positive is for two labels; with more there is f1_macro")
         weights = tuple(options.class_weights)

@@ -18,11 +18,11 @@ class LabelSetOptions(TextOptions):
     """Columns of the text and of the labels."""
 
     label: str = option(
-        "labels", "column of the labels: a list, or a text with a separator", column=True
+        "labels", "column of the labels, a list or a text with a separator", column=True
     )
-    separator: str = option(",", "separator of labels in a text", column=True)
+    separator: str = option(",", "separator between labels, if the column is text", column=True)
     label_columns: tuple[str, ...] = option(
-        (), "columns of 0 and 1, one per label, instead of a column of labels", column=True
+        (), "columns of 0 and 1, one per label, instead of options.label", column=True
     )
 
     def check(self, data: DataConfig) -> None:

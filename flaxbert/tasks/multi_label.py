@@ -33,7 +33,9 @@ from flaxbert.types import Metrics, Prediction
 class MultiLabelOptions(LabelSetOptions):
     """Columns and labels."""
 
-    labels: tuple[str, ...] = option((), "label names in order (default: from the training data)")
+    labels: tuple[str, ...] = option(
+        (), "label names in order (default: those in the training data)"
+    )
 
     def check(self, data: DataConfig) -> None:
         """Check that labels have one source."""

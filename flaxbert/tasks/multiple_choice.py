@@ -43,7 +43,7 @@ class MultipleChoiceOptions(TaskOptions):
         column=True,
     )
     label: str = option(
-        "label", "column of the right choice: its number from 0, or its name", column=True
+        "label", "column of the correct choice: its number from 0, or its name", column=True
     )
 
     def check(self, data: DataConfig) -> None:

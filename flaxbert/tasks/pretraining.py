@@ -40,11 +40,11 @@ class PreTrainingOptions(TaskOptions):
     text: str = option("text", "column of the text", column=True)
     document: str | None = option(
         DOCUMENT,
-        "column that is equal within a document (if none or absent: each row is a document)",
+        "column that names the document of a row; without it, each row is a document",
         column=True,
     )
-    sentences: str = option("split", "split (paragraphs into sentences) or line (each line is one)")
-    next_sentence: bool = option(True, "next sentence prediction in addition to masked words")
+    sentences: str = option("split", "split (paragraphs into sentences), or line (one per line)")
+    next_sentence: bool = option(True, "also train next-sentence prediction, not only masked words")
     mask_rate: float = option(0.15, "share of tokens to predict")
     whole_words: bool = option(False, "mask whole words, not single word pieces")
     seed: int = option(0, "seed of masks and pairs")
@@ -52,7 +52,7 @@ class PreTrainingOptions(TaskOptions):
     def check(self, data: DataConfig) -> None:
         """Check the values."""
         if self.sentences not in ("split", "line"):
-            raise ConfigError(f"options.sentences={self.sentences!r}: one of split, line")
+            raise ConfigError(f"options.sentences={self.sentences!r}: expected one of split, line")
         if not 0 < self.mask_rate < 1:
             raise ConfigError(f"options.mask_rate={self.mask_rate!r}: between 0 and 1")
 

@@ -35,15 +35,15 @@ class QuestionAnsweringOptions(TaskOptions):
     """Options for unanswerable questions and the decoding of spans."""
 
     unanswerable: bool = option(False, "some questions have no answer in their text (SQuAD v2.0)")
-    n_best: int = option(20, "starts and ends of each window that are combined")
-    max_answer_length: int = option(30, "longest answer in tokens")
+    n_best: int = option(20, "best starts and best ends of each window to combine")
+    max_answer_length: int = option(30, "maximum length of an answer in tokens")
 
     def check(self, data: DataConfig) -> None:
         """Check lengths, and that `data.threshold_split` has a threshold to fit."""
         windows.check(data.max_length, data.overlap)
         for name in ("n_best", "max_answer_length"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"options.{name}={getattr(self, name)}: at least 1")
+                raise ConfigError(f"options.{name}={getattr(self, name)}: expected at least 1")
         if data.threshold_split and not self.unanswerable:
             raise ConfigError(
                 "data.threshold_split fits the no-answer threshold: it needs "
@@ -211,7 +211,7 @@ class QuestionAnswering(Task):
         logit, to be compared with others of the same question.
         """
         if top_k < 1:
-            raise ConfigError(f"top_k={top_k}: at least 1")
+            raise ConfigError(f"top_k={top_k}: expected at least 1")
         keys = ("score", "start", "end", "answer")
         best = [{key: prediction[key] for key in keys} for prediction in predictions]
         if top_k == 1:

@@ -25,8 +25,8 @@ class TextOptions(TaskOptions):
     label: str = option("label", "column of the label", column=True)
     long_texts: str = option(
         "head",
-        "texts over max_length: head keeps the start; head_tail keeps start and end, a quarter "
-        "and three (single texts); windows reads all in overlapping windows and averages logits",
+        "texts over max_length: head keeps the start; head_tail (single texts) keeps a quarter of "
+        "the start and three of the end; windows averages the logits of overlapping windows",
     )
 
     @property
@@ -41,7 +41,9 @@ class TextOptions(TaskOptions):
           ConfigError: naming the key and the valid values.
         """
         if self.long_texts not in LONG:
-            raise ConfigError(f"options.long_texts={self.long_texts!r}: one of {', '.join(LONG)}")
+            raise ConfigError(
+                f"options.long_texts={self.long_texts!r}: expected one of {', '.join(LONG)}"
+            )
         if self.long_texts == "head_tail" and self.pair is not None:
             raise ConfigError(
                 "options.long_texts=head_tail is for single texts; take head or windows"

@@ -39,8 +39,8 @@ class TokenClassificationOptions(TaskOptions):
     """Columns and tags."""
 
     tokens: str = option("tokens", "column of the list of words", column=True)
-    tags: str = option("tags", "column of the list of tags: names, or integers", column=True)
-    labels: tuple[str, ...] = option((), "tag names in order (default: from the training data)")
+    tags: str = option("tags", "column of the list of tags, names or integers", column=True)
+    labels: tuple[str, ...] = option((), "tag names in order (default: those in the training data)")
 
     def check(self, data: DataConfig) -> None:
         """Check that windows can advance."""

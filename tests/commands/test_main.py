@@ -110,7 +110,7 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
         (["convert", "absent", "out"], "absent"),
         (["convert", "absent"], "name a DEST, or --inspect"),
         (["verify-resume", SQUAD], "no --workdir=DIR"),
-        (["verify-resume", SQUAD, "--workdir=x", "--kills=0"], "--kills=0: at least 1."),
+        (["verify-resume", SQUAD, "--workdir=x", "--kills=0"], "--kills=0: expected at least 1."),
         (
             ["verify-resume", SQUAD, "--workdir=x", "--kills=some"],
             "--kills=some: expected an integer, not 'some'.",

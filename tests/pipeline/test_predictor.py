@@ -347,7 +347,7 @@ def test_top_k_gives_the_best_answers_in_their_order(runs, count):
 
 
 def test_top_k_below_one_or_for_a_task_without_alternatives_is_refused(runs):
-    with pytest.raises(ConfigError, match="top_k=0: at least 1"):
+    with pytest.raises(ConfigError, match="top_k=0: expected at least 1"):
         runs["question_answering"].predictor.predict([("who?", "he")], top_k=0)
     with pytest.raises(ConfigError, match="top_k=2: only question answering has alternatives"):
         runs["token_classification"].predictor.predict(["paris"], top_k=2)

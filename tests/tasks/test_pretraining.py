@@ -88,7 +88,7 @@ def sequences(features: Features) -> list[dict[str, list[int]]]:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"sentences": "words"}, "options.sentences='words': one of split, line"),
+        ({"sentences": "words"}, "options.sentences='words': expected one of split, line"),
         ({"mask_rate": 0.0}, "options.mask_rate=0.0: between 0 and 1"),
         ({"mask_rate": 1.0}, "options.mask_rate=1.0: between 0 and 1"),
         ({"mask_rate": -0.1}, "options.mask_rate=-0.1: between 0 and 1"),

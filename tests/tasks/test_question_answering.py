@@ -591,7 +591,7 @@ def test_an_overlap_that_stops_windows_from_advancing_is_refused(overlap: int, f
 
 @pytest.mark.parametrize("name", ["n_best", "max_answer_length"])
 def test_decoding_options_are_at_least_1(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"options.{name}=0: at least 1"):
+    with pytest.raises(ConfigError, match=f"options.{name}=0: expected at least 1"):
         create(**{name: 0})
 
 
