@@ -1,6 +1,7 @@
 """The arrows between modules and the sizes of files: what keeps the library readable in a day."""
 
 import ast
+import functools
 import re
 import tokenize
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "flaxbert"
 FILES = {str(file.relative_to(PACKAGE)): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
+@functools.cache
 def imports(file: Path) -> set[str]:
     """Dotted names that a file imports, wherever in it: `from a import b` gives a.b."""
     package = (PACKAGE.name, *file.relative_to(PACKAGE).parent.parts)
@@ -26,6 +28,7 @@ def imports(file: Path) -> set[str]:
     return found
 
 
+@functools.cache
 def attributes(file: Path) -> set[str]:
     """Dotted names that a file uses without importing them, such as jax.sharding.Mesh."""
     nodes = ast.walk(ast.parse(file.read_text()))

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import flaxbert
 from flaxbert import Config
 from flaxbert.commands import modes
 from flaxbert.errors import ConfigError, DataError, WeightsError
-from flaxbert.runtime import sharding
 
 TASKS = ("classification", "question_answering", "token_classification")
 KINDS = ("workdir", "export", "hugging face")
@@ -43,13 +41,7 @@ INPUTS: dict[str, list[Any]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device() -> Iterator[None]:
-    """Use one device, which compiles faster."""
-    make_mesh = sharding.make_mesh
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
-        yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @dataclasses.dataclass
@@ -64,7 +56,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def runs(
+    one_device: None, one_layer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Run]:
     finished = {}
     for task in TASKS:
         directory = tmp_path_factory.mktemp(task)
