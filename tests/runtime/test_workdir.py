@@ -32,6 +32,8 @@ from flaxbert.training.data import Sources
 from flaxbert.training.optim import linear_schedule
 from flaxbert.training.plan import Plan, schedule_warnings
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 class StopAt(Preemption):
     """A preemption requested at the given step."""

@@ -20,6 +20,8 @@ from flaxbert.runtime import checkpoint, sharding
 from flaxbert.training.monitors import LearningMonitor, falls
 from flaxbert.types import TaskOutputs
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def config(one_layer, tmp_path_factory):
