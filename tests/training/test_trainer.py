@@ -19,7 +19,7 @@ from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator
 from flaxbert.pretrained import formats
-from flaxbert.runtime import files
+from flaxbert.runtime import files, sharding
 from flaxbert.tasks import TASKS
 
 LINE = ("step", "loss", "grad_norm", "lowest_grad_norm", "learning_rate", "epoch")
@@ -166,6 +166,8 @@ def test_changed_configuration_is_refused_with_the_difference(finished, config):
 
 
 def test_interrupted_run_resumes_bit_for_bit(one_layer, tmp_path, monkeypatch):
+    one_device = sharding.make_mesh(jax.devices()[:1])  # compiles faster
+    monkeypatch.setattr(sharding, "make_mesh", lambda: one_device)
     monkeypatch.setattr(batching, "MIN_TOKENS_SAVED", 0)  # otherwise so short a run has one program
     config = make_config("classification", one_layer, tmp_path, count=64)
     config.train.epochs = 3.0
