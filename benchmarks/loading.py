@@ -15,10 +15,10 @@ import numpy as np
 
 from flaxbert.commands import args
 from flaxbert.config import validate
-from flaxbert.pipeline.datasets import read_examples, read_table
 from flaxbert.pipeline.loader import AHEAD, Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
+from flaxbert.training.data import read_sources, tokenize
 
 DEVICE_MS, BLOCKS, STEPS = 50, 4, 40
 
@@ -27,17 +27,11 @@ def main() -> None:
     """Print the time to build a batch, and the share of waiting without and with look-ahead."""
     config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
     validate(config, TASKS)
-    table = read_table(config.data, "train")
-    raw = read_examples(config.task, table, config.data, config.options, labeled=True)
-    pipeline = Pipeline.build(config.task, config.model, config.data, config.options, train=raw)
-    data = pipeline.tokenize(
-        pipeline.task.resolve(raw),
-        table.source,
-        batch_size=config.train.batch_size,
-        labeled=True,
-        seed=config.train.seed,
-        epochs=config.train.epochs,
-    )
+    config.data.eval = None
+    sources = read_sources(config.task, config.data, config.options)
+    sections = config.task, config.model, config.data, config.options
+    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    data = tokenize(pipeline, sources, config.train).train
     assert data.batches.bucket_sizes  # packing is planned before the first step
     loaders = {ahead: Loader(data.batches, pipeline.mesh, ahead=ahead) for ahead in (0, AHEAD)}
     waits: dict[int, list[float]] = {ahead: [] for ahead in loaders}

@@ -22,12 +22,12 @@ from flaxbert.commands import args
 from flaxbert.config import Config, validate
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
-from flaxbert.pipeline.datasets import read_examples, read_table
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime.compilation import compile_buckets
 from flaxbert.tasks import TASKS
 from flaxbert.training import optim, state
+from flaxbert.training.data import read_sources, tokenize
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 4, 3
@@ -38,19 +38,11 @@ def main() -> None:
     arguments = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
     config = arguments.config
     validate(config, TASKS)
-    table = read_table(config.data, "train")
+    config.data.eval = None
+    sources = read_sources(config.task, config.data, config.options)
     sections = config.task, config.model, config.data, config.options
-    train = read_examples(config.task, table, config.data, config.options, labeled=True)
-    pipeline = Pipeline.build(*sections, train=train)
-    batches = pipeline.tokenize(
-        pipeline.task.resolve(train),
-        table.source,
-        batch_size=config.train.batch_size,
-        labeled=True,
-        seed=config.train.seed,
-        epochs=config.train.epochs,
-        accumulation_steps=config.train.accumulation_steps,
-    ).batches
+    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    batches = tokenize(pipeline, sources, config.train).train.batches
     members = [batches.step_features(step) for step in range(BLOCKS * STEPS)]
     ours = flaxbert_step(config, pipeline, batches)
     theirs = torch_step(config, pipeline, batches.features)

@@ -4,6 +4,7 @@ Shape letters: see models/layers.py.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -74,6 +75,14 @@ class Batch:
     feature is one sequence."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arrays of the task, [R, T] or [R, K, ...], such as `start`."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "Batch":
+        """Return a batch of named arrays; those without a field of their own go to `extra`."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"extra"}
+        fields = {name: values for name, values in arrays.items() if name in names}
+        extra = {name: values for name, values in arrays.items() if name not in names}
+        return cls(**fields, extra=extra)
 
 
 @jax.tree_util.register_dataclass

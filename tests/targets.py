@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from flaxbert.config import OptimConfig
-from flaxbert.data.batching import to_batch
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
 from flaxbert.training.optim import make_optimizer
 from flaxbert.training.state import state_shapes
 from flaxbert.training.step import make_train_step
+from flaxbert.types import Batch
 
 H100 = Path(__file__).parent / "golden/h100_target.txtpb"
 
@@ -81,7 +81,7 @@ def compiled_step(
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
     batch["weight"] = array(segments, jnp.float32)
-    program: str = train_step.lower(state, to_batch(batch)).compile().as_text()
+    program: str = train_step.lower(state, Batch.from_arrays(batch)).compile().as_text()
     return program
 
 

@@ -13,7 +13,6 @@ from conftest import ROOT
 
 from flaxbert.commands import args, config_file
 from flaxbert.config import Config, validate
-from flaxbert.data.batching import to_batch
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
@@ -148,7 +147,7 @@ def make_shapes(config: Config) -> Batch:
         name: jax.ShapeDtypeStruct((rows, *size), np.int32)
         for name, size in (sizes | own[config.task]).items()
     }
-    return to_batch(shapes | {"weight": jax.ShapeDtypeStruct((rows, slots), np.float32)})
+    return Batch.from_arrays(shapes | {"weight": jax.ShapeDtypeStruct((rows, slots), np.float32)})
 
 
 # The first name of each config file: the other names have the same sizes.

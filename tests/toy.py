@@ -74,11 +74,8 @@ def read_dataset(config: Config, pipeline: Pipeline, key: str, *, labeled: bool 
     """Return the examples of `data.train` or `data.eval` in their order, as evaluated."""
     table = read_table(config.data, key)
     examples = read_examples(config.task, table, config.data, config.options, labeled=labeled)
-    if labeled:
-        examples = logged(pipeline.task.resolve(examples))
-    return pipeline.tokenize(
-        examples, table.source, batch_size=config.train.eval_batch_size, labeled=labeled
-    )
+    size = config.train.eval_batch_size
+    return pipeline.tokenize_in_order(table, examples, batch_size=size, labeled=labeled)
 
 
 LABELS = ("negative", "positive")

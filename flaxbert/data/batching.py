@@ -220,7 +220,7 @@ class Batches:
                 if group:
                     arrays["group"][r, k] = group[feature]
                 offset += length
-        return to_batch(arrays)
+        return Batch.from_arrays(arrays)
 
     def unpack(self, rows: Sequence[PackedRow], outputs: TaskOutputs, into: TaskOutputs) -> None:
         """Store the outputs for rows in the order of the features: the inverse of `build`.
@@ -261,16 +261,6 @@ class Batches:
             return {}
         parts = self._microbatch_features(step)
         return {int(feature): number for part in parts for number, feature in enumerate(part)}
-
-
-CORE = tuple(field.name for field in dataclasses.fields(Batch) if field.name != "extra")
-
-
-def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-    """Return a batch of named arrays; arrays without a field in `Batch` go to `extra`."""
-    core = {name: values for name, values in arrays.items() if name in CORE}
-    extra = {name: values for name, values in arrays.items() if name not in CORE}
-    return Batch(**core, extra=extra)
 
 
 def _zeros(size: int, values: np.ndarray) -> np.ndarray:

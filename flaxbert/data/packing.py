@@ -59,8 +59,7 @@ def choose_bucket_sizes(
     rounded = np.maximum(1, -(-np.asarray(needed) // multiple)) * multiple
     sizes, counts = np.unique(rounded, return_counts=True)
     distinct = len(sizes)
-    # best[j][i]: fewest rows for the i lowest needs in j buckets, of which the largest is
-    # sizes[i-1].
+    # best[j][i]: fewest rows for the i lowest needs in j buckets, the largest being sizes[i-1].
     best = np.full((limit + 1, distinct + 1), np.inf)
     best[0, 0] = 0
     cut = np.zeros((limit + 1, distinct + 1), int)

@@ -131,13 +131,10 @@ def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:
     if isinstance(inputs, Batch):
         return inputs
     arrays = {name: jnp.asarray(values) for name, values in inputs.items()}
-    core = {field.name for field in dataclasses.fields(Batch)} - {"extra"}
     mask = arrays.pop("attention_mask", jnp.ones_like(arrays["input_ids"]))
     defaults = {
         "segment_ids": mask,
         "position_ids": None,
         "cls_position": jnp.zeros((len(arrays["input_ids"]), 1), jnp.int32),
     }
-    given = {name: values for name, values in arrays.items() if name in core}
-    extra = {name: values for name, values in arrays.items() if name not in core}
-    return Batch(**(defaults | given), extra=extra)
+    return Batch.from_arrays(defaults | arrays)

@@ -15,7 +15,7 @@ from flaxbert.config import DataConfig, ModelConfig
 from flaxbert.data import checks, coverage
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
-from flaxbert.data.table import Reading
+from flaxbert.data.table import Reading, Table
 from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer
 from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models.families import read_config
@@ -162,6 +162,31 @@ class Pipeline:
             level = logging.WARNING if unknown.serious or unknown.lost else logging.INFO
             log.log(level, f"{source}: {unknown.describe(examples)}")
         return Dataset(examples, batches, labeled, malformed + len(features.dropped))
+
+    def tokenize_in_order(
+        self, table: Table, examples: Reading[Any], *, batch_size: int, labeled: bool
+    ) -> Dataset:
+        """Tokenize the examples of a table to evaluate them or to predict for them.
+
+        Args:
+          table: the source of the examples.
+          examples: as `read_examples` returns them.
+          batch_size: features per step.
+          labeled: whether the examples have labels.
+
+        Raises:
+          DataError, WeightsError: see `tokenize`; also for a label that is none of the task's.
+        """
+        if labeled:
+            examples = self.task.resolve(examples)
+        checks.log_issues(examples.issues)
+        return self.tokenize(
+            examples,
+            table.source,
+            batch_size=batch_size,
+            labeled=labeled,
+            malformed=table.malformed + examples.malformed,
+        )
 
     def batches(
         self,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from flaxbert.config import Config, DataConfig, ModelConfig, validate
-from flaxbert.data import checks
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.families import read_config
@@ -153,16 +152,8 @@ class Predictor:
         examples = read_examples(
             self.config.task, table, data, self.config.options, labeled=labeled
         )
-        if labeled:
-            examples = self.pipeline.task.resolve(examples)
-        checks.log_issues(examples.issues)
-        dataset = self.pipeline.tokenize(
-            examples,
-            table.source,
-            batch_size=self.config.train.eval_batch_size,
-            labeled=labeled,
-            malformed=table.malformed + examples.malformed,
-        )
+        size = self.config.train.eval_batch_size
+        dataset = self.pipeline.tokenize_in_order(table, examples, batch_size=size, labeled=labeled)
         return dataset, table
 
     def run(self, data: Dataset) -> Evaluation:

@@ -123,24 +123,16 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
     counts = {"data/train/malformed": float(malformed)} | features.counts("train")
     evaluated = None
     if sources.eval is not None:
-        evaluated = tokenize_for_evaluation(pipeline, sources.eval, train.eval_batch_size)
+        evaluated = pipeline.tokenize_in_order(
+            sources.eval.table,
+            sources.eval.examples,
+            batch_size=train.eval_batch_size,
+            labeled=True,
+        )
         counts["data/eval/malformed"] = float(evaluated.malformed)
         counts |= evaluated.batches.features.counts("eval")
     _warn_about_data(task, examples, evaluated.examples if evaluated else ())
     return TrainingData(training, thresholds, evaluated, counts)
-
-
-def tokenize_for_evaluation(pipeline: Pipeline, source: Source, batch_size: int) -> Dataset:
-    """Make a data set of labeled examples, in their order."""
-    examples = pipeline.task.resolve(source.examples)
-    checks.log_issues(examples.issues)
-    return pipeline.tokenize(
-        examples,
-        source.table.source,
-        batch_size=batch_size,
-        labeled=True,
-        malformed=source.table.malformed + examples.malformed,
-    )
 
 
 def _warn_about_data(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:

@@ -33,7 +33,7 @@ def fit(
         memory.explain_exhaustion("training", memory.TRAINING, shape),
         contextlib.closing(run.checkpoints),
         preemption.holding(),
-        run,
+        contextlib.closing(run),
         loader,
     ):
         if step == plan.stop_step and run.last_logged_step < step:

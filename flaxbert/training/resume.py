@@ -143,9 +143,8 @@ class SavedRun:
         assert metadata is not None
         require_unchanged("data", metadata.data, data, self.workdir, force=self.force)
         if metadata.weights and pipeline.directory != self.workdir / SKELETON:
-            with contextlib.suppress(
-                WeightsError
-            ):  # they may be gone: the run continues with its own
+            # They may be gone: the run continues with its own.
+            with contextlib.suppress(WeightsError):
                 params, _ = pipeline.read_params(seed=seed, reinit_head=model.reinit_head)
                 require_unchanged(
                     "pre-trained model",

@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import logging
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import jax
 
@@ -43,7 +42,6 @@ class Evaluators:
     """The evaluator of `data.eval`."""
     thresholds: Evaluator | None
     """The evaluator of the examples that thresholds are fitted on (`data.threshold_split`)."""
-
     keep_best: str | None = None
     """The metric that selects the parameters to export (`train.keep_best`)."""
 
@@ -99,8 +97,6 @@ class Evaluators:
 
 class Run:
     """Metric lines, evaluations and checkpoints of a run, and the monitors that read them.
-
-    A context manager, which closes the trackers and the progress bar on exit.
 
     Attributes:
       task: the task, with the thresholds that were fitted last.
@@ -167,18 +163,6 @@ class Run:
             labels=len(self.task.labels),
             active=active,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with contextlib.closing(self._trackers), contextlib.closing(self._bar):
-            pass
 
     @property
     def last_logged_step(self) -> int:
@@ -249,6 +233,11 @@ class Run:
         self._metadata = dataclasses.replace(self._metadata, evaluated=evaluated, best=best)
         self._trackers.sync()  # a checkpoint's step has all its lines, even if the machine is lost
         self.checkpoints.save(state, step, self._metadata)
+
+    def close(self) -> None:
+        """Close the progress bar and the trackers."""
+        with contextlib.closing(self._trackers):
+            self._bar.close()
 
     def final(
         self, state: TrainState, preemption: Preemption

@@ -96,7 +96,7 @@ def train(
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
             commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config, settings)
-        _require_agreement(pipeline, data, plan, params)
+        _require_agreement(pipeline, metadata, data, plan, params)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
@@ -153,16 +153,15 @@ def _begin(
 
 
 def _require_agreement(
-    pipeline: Pipeline, data: TrainingData, plan: Plan, params: Params | None
+    pipeline: Pipeline, metadata: Metadata, data: TrainingData, plan: Plan, params: Params | None
 ) -> None:
     """Check that all hosts have the same data, weights and plan."""
     if not multihost.is_multihost():
         return
-    parts = data.fingerprints(pipeline.task)
     digests = {} if params is None else mapping.digests(params)
     multihost.agree(
         {"labels": list(pipeline.task.labels)}
-        | {f"examples, {name}": digest for name, digest in parts.items()}
+        | {f"examples, {name}": digest for name, digest in metadata.data.items()}
         | {f"weights, {part}": digest for part, digest in digests.items()}
         | {"steps": (plan.schedule_steps, plan.stop_step)}
         | {"rows of a step": list(data.train.batches.bucket_sizes)}
