@@ -73,6 +73,9 @@ class Batch:
     group: Any = None
     """[R, K] int32: a number below R * K, equal for the sequences of one feature; None if each
     feature is one sequence."""
+    sequence_index: Any = None
+    """[R, K] int32: the index of each sequence in its data set, which dropout depends on; None
+    numbers the rows, each of one sequence."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arrays of the task, [R, T] or [R, K, ...], such as `start`."""
 

@@ -195,6 +195,7 @@ class Batches:
         names = [*features.per_token, "position_ids", "segment_ids"]
         arrays: dict[str, np.ndarray] = {name: np.zeros(grid, np.int32) for name in names}
         arrays["weight"] = np.zeros(slots, np.float32)
+        arrays["sequence_index"] = np.zeros(slots, np.int32)
         for name in features.token_indices:
             arrays[name] = np.zeros(slots, np.int32)
         for name, values in features.per_sequence.items():
@@ -212,6 +213,7 @@ class Batches:
                     arrays[name][r, here] = values
                 arrays["position_ids"][r, here] = np.arange(length)
                 arrays["segment_ids"][r, here] = k + 1
+                arrays["sequence_index"][r, k] = sequence
                 arrays["weight"][r, k] = 1.0 / len(features.sequences(feature))
                 for name, values in features.token_indices.items():
                     arrays[name][r, k] = values[sequence] + offset
