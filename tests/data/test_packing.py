@@ -332,13 +332,13 @@ def test_padding_share_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("examples", "epochs", "batch_size", "row_length", "typical", "most"),
-    [(552, 5, 32, 64, 24, 0.10), (3000, 2, 16, 384, 170, 0.12), (8600, 3, 32, 128, 27, 0.07)],
+    [(552, 5, 32, 64, 24, 0.10), (3000, 2, 16, 384, 170, 0.13), (8600, 3, 32, 128, 27, 0.09)],
     ids=["quick start", "SQuAD", "movie reviews"],
 )
 def test_buckets_cost_little_padding(
     examples: int, epochs: int, batch_size: int, row_length: int, typical: int, most: float
 ) -> None:
-    """Runs of some minutes on two cores, with lengths as in real data: skewed, cut at a maximum."""
+    """Runs of some minutes, with lengths as those of real data: skewed, cut at a maximum."""
     chance = np.random.Generator(np.random.Philox(1))
     lengths = chance.lognormal(np.log(typical), 0.35, examples).astype(int).clip(6, row_length)
     batches = make_batches(
@@ -349,8 +349,8 @@ def test_buckets_cost_little_padding(
         data_parallelism=1,
         steps=epochs * -(-examples // batch_size),
         seed=0,
-        costs=ShapeCosts(program=1700, attention=0.0013),  # six layers of width 384
-    ).with_cheapest_row_length()
+        costs=ShapeCosts(program=1700),
+    )
     assert batches.padding_share() <= most
 
 
