@@ -52,6 +52,7 @@ def config(one_layer, tmp_path_factory):
     config.train.epochs = 5.0
     config.optim.learning_rate = 1e-2
     config.optim.weight_decay = 0.0
+    config.train.seed = 1
     return config
 
 
