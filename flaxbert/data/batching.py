@@ -16,8 +16,9 @@ from flaxbert.data.packing import PackedRow, choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
 from flaxbert.types import Batch, TaskOutputs
 
-Resample = Callable[[dict[str, np.ndarray], int, int], dict[str, np.ndarray]]
-"""(token arrays of a sequence, its index, epoch) -> the arrays that replace the stored ones."""
+Resample = Callable[[Features, np.ndarray, int], dict[str, np.ndarray]]
+"""(features, indices of sequences [S], epoch) -> the arrays that replace the stored ones, with the
+tokens of these sequences end to end. What is drawn for one does not depend on the others."""
 
 MAX_SHAPES = 4
 """Largest number of buckets for training, and again for evaluation: eight programs at most."""
@@ -203,14 +204,18 @@ class Batches:
         group = self._group_numbers(step)
         if group:
             arrays["group"] = np.zeros(slots, np.int32)
+        drawn, begin = self._drawn(rows, epoch), 0
         for r, row in enumerate(rows):
             offset = 0
             for k, sequence in enumerate(row):
                 length = int(features.lengths[sequence])
                 feature = int(features.feature_index[sequence])
                 here = slice(offset, offset + length)
-                for name, values in self._tokens(sequence, epoch).items():
+                for name, values in features.tokens_of(sequence).items():
                     arrays[name][r, here] = values
+                for name, values in drawn.items():
+                    arrays[name][r, here] = values[begin : begin + length]
+                begin += length
                 arrays["position_ids"][r, here] = np.arange(length)
                 arrays["segment_ids"][r, here] = k + 1
                 arrays["sequence_index"][r, k] = sequence
@@ -252,10 +257,10 @@ class Batches:
                     into.per_token[name][start : start + length] = here
                 offset += length
 
-    def _tokens(self, sequence: int, epoch: int) -> dict[str, np.ndarray]:
-        stored = self.features.tokens_of(sequence)
-        drawn = {} if self.resample is None else self.resample(stored, sequence, epoch)
-        return stored | drawn
+    def _drawn(self, rows: Sequence[PackedRow], epoch: int) -> dict[str, np.ndarray]:
+        """Return the token arrays that are drawn anew, for the sequences of all rows end to end."""
+        sequences = np.array([sequence for row in rows for sequence in row], np.int64)
+        return {} if self.resample is None else self.resample(self.features, sequences, epoch)
 
     def _group_numbers(self, step: int) -> dict[int, int]:
         """Return a number for each feature of a step, from 0 in each micro-batch."""

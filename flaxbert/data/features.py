@@ -138,6 +138,12 @@ class Features:
             digest.update(np.ascontiguousarray(parts[name]).data)
         return digest.hexdigest()
 
+    def places_of(self, sequences: np.ndarray) -> np.ndarray:
+        """Return the places in the flat arrays of the tokens of sequences [S], end to end."""
+        lengths = self.lengths[sequences].astype(np.int64)
+        shifts = self.sequence_start[sequences] - (np.cumsum(lengths) - lengths)
+        return np.repeat(shifts, lengths) + np.arange(lengths.sum())
+
     def tokens_of(self, sequence: int) -> dict[str, np.ndarray]:
         """Return the stored token arrays of a sequence, [length] each."""
         here = slice(self.sequence_start[sequence], self.sequence_start[sequence + 1])

@@ -132,17 +132,18 @@ class PreTraining(Task):
         )
 
     def resampler(self, tokenizer: Tokenizer) -> Resample:
-        """Return the function that draws new masks for a sequence in each epoch."""
+        """Return the function that draws new masks for sequences in each epoch."""
         options, mask, size = self.options, mask_id(tokenizer), tokenizer.vocab_size
 
         def resample(
-            tokens: dict[str, np.ndarray], sequence: int, epoch: int
+            features: Features, sequences: np.ndarray, epoch: int
         ) -> dict[str, np.ndarray]:
-            length = len(tokens["label"])
+            places, lengths = features.places_of(sequences), features.lengths[sequences]
             input_ids, masked = masking.mask(
-                tokens["label"],
-                tokens["kind"],
-                uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
+                features.per_token["label"][places],
+                features.per_token["kind"][places],
+                lengths,
+                uniform(3, lengths, options.seed, epoch, sequences),
                 rate=options.mask_rate,
                 whole_words=options.whole_words,
                 mask_id=mask,
@@ -209,8 +210,9 @@ class PreTraining(Task):
     def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
         """Return the reason if no word of any sequence can be masked."""
         assert resample is not None
-        sequences = range(len(features.lengths))
-        if any(resample(features.tokens_of(n), n, 0)["masked"].any() for n in sequences):
+        sequences = np.arange(len(features.lengths))
+        parts = (sequences[start : start + 1000] for start in range(0, len(sequences), 1000))
+        if any(resample(features, part, 0)["masked"].any() for part in parts):
             return None
         return "no word can be masked: all tokens are special, or words have too many pieces"
 

@@ -465,8 +465,9 @@ def test_no_packing_masks_more_places_than_the_head_scores(rate: float) -> None:
     count_of = {}  # of a sequence by its length, at least [CLS], one token and [SEP]
     for length in range(3, 65):
         kinds = np.array([SPECIAL, *[START] * (length - 2), SPECIAL])
-        ids, draws = np.arange(length), np.full((3, length), 0.5)
-        chosen = mask(ids, kinds, draws, rate=rate, whole_words=False, mask_id=4, vocab_size=99)[1]
+        ids, lengths, draws = np.arange(length), np.array([length]), np.full((3, length), 0.5)
+        words = {"whole_words": False, "mask_id": 4, "vocab_size": 99}
+        chosen = mask(ids, kinds, lengths, draws, rate=rate, **words)[1]
         count_of[length] = int(chosen.sum())
     for length in (8, 13, 32, 33, 47, 64):
         for segments in sorted({1, 2, 5, length // 8, length // 3}):
