@@ -90,10 +90,8 @@ class PreTraining(Task):
         options = self.options
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
-        texts = [
-            documents.tokenize(example.paragraphs, tokenizer, lines=lines, longest=room // 2)
-            for example in examples
-        ]
+        paragraphs = [example.paragraphs for example in examples]
+        texts = documents.tokenize(paragraphs, tokenizer, lines=lines, longest=room // 2)
         try:
             pairs = list(
                 documents.make_pairs(
@@ -108,27 +106,17 @@ class PreTraining(Task):
             ) from None
         if not pairs:
             raise DataError(f"{examples[0].origin}: no document holds any text.")
+        notes = []
         if options.next_sentence and labeled:
-            documents.check_following(pairs, examples[0].origin)
-        cls_id, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        ids, kinds, types = [], [], []
-        for pair in pairs:
-            row, kind, segment = [cls_id], [masking.SPECIAL], [0]
-            for number, span in enumerate((pair.first, pair.second)):
-                if span is not None:
-                    text = texts[span.document]
-                    row += [*text.ids[span.start : span.end], sep]
-                    kind += [*text.kinds[span.start : span.end], masking.SPECIAL]
-                    segment += [number] * (span.end - span.start + 1)
-            ids.append(row)
-            kinds.append(kind)
-            types.append(segment)
-
-        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
+            notes.append(documents.check_following(pairs, examples[0].origin))
+        special = tokenizer.cls_token_id, tokenizer.sep_token_id
+        lengths, tokens = documents.joined(pairs, texts, *special)
         return Features.build(
-            tokens | {"masked": [[0] * len(row) for row in ids]},
+            tokens | {"label": tokens["input_ids"], "masked": np.zeros(lengths.sum(), np.int32)},
+            lengths=lengths,
             example_index=[pair.first.document for pair in pairs],
             per_sequence={"follows": [int(not pair.follows) for pair in pairs]},
+            notes=notes,
         )
 
     def resampler(self, tokenizer: Tokenizer) -> Resample:
