@@ -109,13 +109,12 @@ class QuestionAnswering(Task):
             characters=True,
         )
         placed = windows.Windows.of(encoded, contexts)
-        marks = placed.max_context(data.overlap)
         answers = windows.Answers({}, {}, [])
         if labeled:
             given = [(example.answers, example.origin) for example in examples]
             answers = windows.find(given, placed, self.options.max_answer_length)
         return Features.build(
-            encoded.per_token | {"max_context": marks},
+            encoded.per_token | {"max_context": placed.max_context(data.overlap)},
             lengths=encoded.lengths,
             example_index=encoded.example_index,
             token_indices=answers.targets,
