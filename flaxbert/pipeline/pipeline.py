@@ -227,6 +227,8 @@ class Pipeline:
         """
         features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
         checks.log_issues(checks.too_long_issues(source, features.dropped))
+        for note in features.notes:
+            log.log(note.level, note.text)
         kept = [example for n, example in enumerate(examples) if n not in features.dropped]
         highest = int(features.per_token["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
