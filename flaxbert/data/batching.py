@@ -346,7 +346,7 @@ class _Places:
         end = np.cumsum(lengths)
         tokens = np.bincount(row, lengths, len(rows)).astype(np.int64)
         offset = end - lengths - (np.cumsum(tokens) - tokens)[row]
-        in_features = _ranges(features.sequence_start[sequences], lengths)
+        in_features = features.places_of(sequences)
         in_grid = _ranges(row * row_length + offset, lengths)
         slot = _ranges(np.zeros_like(counts), counts)
         return cls(sequences, lengths, row, slot, offset, in_features, in_grid)
