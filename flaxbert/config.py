@@ -130,6 +130,11 @@ class DataConfig:
     )
     packing: bool = option(True, "pack several short features into one row")
     row_length: int | None = option(None, "tokens of a row (default: max_length)")
+    feature_cache: str | None = option(
+        "auto",
+        "directory where large tokenized data sets are stored, for other runs on the same data: "
+        "auto (flaxbert/features in $XDG_CACHE_HOME or ~/.cache), a path, or none",
+    )
 
 
 @dataclasses.dataclass
