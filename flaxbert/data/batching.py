@@ -304,11 +304,10 @@ class Batches:
 
     def _tokens(self, at: "_Places", epoch: int) -> dict[str, np.ndarray]:
         """Return the token arrays of sequences, end to end."""
-        features = self.features
-        tokens = {name: values[at.in_features] for name, values in features.per_token.items()}
+        tokens = {name: values[at.in_features] for name, values in self.features.per_token.items()}
         if self.resample is None:
             return tokens
-        return tokens | self.resample(features, at.sequences, epoch)
+        return tokens | self.resample(self.features, at.sequences, epoch)
 
     def _group_numbers(self, features: np.ndarray, step: int) -> np.ndarray:
         """Return a number for each of a step's features, from 0 in each micro-batch."""

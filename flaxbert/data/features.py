@@ -143,6 +143,10 @@ class Features:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all arrays with their names, in hexadecimal."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         parts = {
             "lengths": self.lengths,
