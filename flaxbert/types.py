@@ -75,7 +75,7 @@ class Batch:
     feature is one sequence."""
     sequence_index: Any = None
     """[R, K] int32: the index of each sequence in its data set, which dropout depends on; None
-    numbers the rows, each of one sequence."""
+    numbers them here."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arrays of the task, [R, T] or [R, K, ...], such as `start`."""
 

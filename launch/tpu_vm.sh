@@ -26,8 +26,7 @@
 #   SPOT=1 SETUP='mkdir -p ~/bucket; mountpoint -q ~/bucket || gcsfuse BUCKET ~/bucket' ... \
 #     launch/tpu_vm.sh --workdir='~/bucket/runs/squad' ...
 #
-# The environment variables JAX_DEFAULT_PRNG_IMPL, JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS
-# are passed on to the VM.
+# The environment variables JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS are passed on to the VM.
 #
 # The VM keeps running after the training. A workdir such as runs/squad is in ~/flaxbert on the VM.
 # Copy its results:
@@ -103,7 +102,7 @@ gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --w
 
 arguments=$(printf ' %q' "$@" --distributed=auto)
 settings=
-for name in JAX_DEFAULT_MATMUL_PRECISION JAX_DEFAULT_PRNG_IMPL LIBTPU_INIT_ARGS; do
+for name in JAX_DEFAULT_MATMUL_PRECISION LIBTPU_INIT_ARGS; do
   [[ -z ${!name:-} ]] || settings+=$(printf ' %q' "$name=${!name}")
 done
 vm ssh --worker=all --command="

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from flaxbert.models.layers import dropout
+from flaxbert.models.dropout import DropoutKeys, drop_probs
 
 
 def attend(
@@ -19,7 +19,7 @@ def attend(
     *,
     window: int | None = None,
     rate: float = 0.0,
-    key: Array | None = None,
+    keys: DropoutKeys | None = None,
 ) -> Array:
     """Return scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
 
@@ -33,7 +33,7 @@ def attend(
       segment_ids: [R, T], 0 for padding.
       window: tokens further away than this are not attended to; None: all of the segment are.
       rate: dropout rate of the attention probabilities.
-      key: dropout key; None means no dropout.
+      keys: dropout keys of the queries' tokens [R, T]; None means no dropout.
 
     Returns:
       [R, T, N * H].
@@ -42,7 +42,7 @@ def attend(
     scores = jnp.einsum("rtnh,rsnh->rnts", q, k, preferred_element_type=jnp.float32)
     mask = attention_mask(segment_ids, window)
     scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
-    probs = dropout(jax.nn.softmax(scores, axis=-1).astype(q.dtype), rate, key)
+    probs = drop_probs(jax.nn.softmax(scores, axis=-1).astype(q.dtype), rate, keys)
     context = jnp.einsum("rnts,rsnh->rtnh", probs, v)
     return context.reshape(*context.shape[:2], -1)
 

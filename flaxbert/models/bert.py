@@ -17,14 +17,13 @@ from flax import nnx
 from jax import Array
 
 from flaxbert.models.attention import attend
+from flaxbert.models.dropout import DropoutKeys, dropout, fold_in
 from flaxbert.models.layers import (
     ACTIVATIONS,
     EncoderConfig,
     dense,
-    dropout,
     embed,
     layer_norm,
-    split_key,
     with_remat,
 )
 
@@ -76,7 +75,7 @@ class Embeddings(nnx.Module):
 
     @jax.named_scope("embeddings")
     def __call__(
-        self, input_ids: Array, token_type_ids: Array, position_ids: Array, key: Array | None
+        self, input_ids: Array, token_type_ids: Array, position_ids: Array, keys: DropoutKeys | None
     ) -> Array:
         """Map ids [R, T] to embeddings [R, T, D]."""
         x = self.word(input_ids)  # float32 up to the norm
@@ -84,7 +83,7 @@ class Embeddings(nnx.Module):
             # RoBERTa's table has one row: all its tokens have the same type.
             x += self.token_type.select(token_type_ids)
         x += self.position(position_ids + self.position_offset)
-        x = dropout(self.norm(x), self.rate, key)
+        x = dropout(self.norm(x), self.rate, keys)
         return x if self.project is None else self.project(x)
 
 
@@ -101,14 +100,14 @@ class SelfAttention(nnx.Module):
         self.rate = config.attention_probs_dropout_prob
 
     @jax.named_scope("attention")
-    def __call__(self, x: Array, segment_ids: Array, key: Array | None) -> Array:
+    def __call__(self, x: Array, segment_ids: Array, keys: DropoutKeys | None) -> Array:
         """Map hidden states [R, T, D] and segment ids [R, T] to [R, T, D]."""
         rows, length, width = x.shape
         split = (rows, length, self.heads, width // self.heads)
         q = self.query(x).reshape(split)  # [R, T, N, H]
         k = self.key(x).reshape(split)  # [R, S, N, H]
         v = self.value(x).reshape(split)  # [R, S, N, H]
-        return self.output(attend(q, k, v, segment_ids, rate=self.rate, key=key))
+        return self.output(attend(q, k, v, segment_ids, rate=self.rate, keys=keys))
 
 
 class Layer(nnx.Module):
@@ -123,14 +122,14 @@ class Layer(nnx.Module):
         self.activation = config.hidden_act
         self.rate = config.hidden_dropout_prob
 
-    def __call__(self, x: Array, segment_ids: Array, key: Array | None) -> Array:
+    def __call__(self, x: Array, segment_ids: Array, keys: DropoutKeys | None) -> Array:
         """Map hidden states [R, T, D] and segment ids [R, T] to [R, T, D]."""
-        probs_key, attention_key, output_key = split_key(key, 3)
-        y = dropout(self.attention(x, segment_ids, probs_key), self.rate, attention_key)
+        y = self.attention(x, segment_ids, fold_in(keys, 0))
+        y = dropout(y, self.rate, fold_in(keys, 1))
         x = self.attention_norm(x + y)
         with jax.named_scope("mlp"):
             y = self.output(ACTIVATIONS[self.activation](self.intermediate(x)))  # [R, T, F] inside
-        return self.output_norm(x + dropout(y, self.rate, output_key))
+        return self.output_norm(x + dropout(y, self.rate, fold_in(keys, 2)))
 
 
 class Bert(nnx.Module):
@@ -150,7 +149,7 @@ class Bert(nnx.Module):
         position_ids: Array | None = None,
         segment_ids: Array | None = None,
         *,
-        key: Array | None = None,
+        keys: DropoutKeys | None = None,
     ) -> Array:
         """Encode packed rows.
 
@@ -160,7 +159,7 @@ class Bert(nnx.Module):
           position_ids: [R, T], restarting at 0 in each segment; default 0 to T - 1.
           segment_ids: [R, T], 0 for padding and k for the k-th segment of the row, whose tokens are
             contiguous; default all 1. A tokenizer's `attention_mask` is the one-segment case.
-          key: dropout key; None means no dropout.
+          keys: dropout keys of the tokens; None means no dropout.
 
         Returns:
           Hidden states of the last layer, [R, T, D]. Those of padding are finite but meaningless.
@@ -179,8 +178,8 @@ class Bert(nnx.Module):
             token_type_ids = jnp.zeros_like(input_ids)
         if segment_ids is None:
             segment_ids = jnp.ones_like(input_ids)
-        embedding_key, *layer_keys = split_key(key, 1 + len(self.schedule))
-        x = self.embeddings(input_ids, token_type_ids, position_ids, embedding_key)
-        for index, layer_key in zip(self.schedule, layer_keys, strict=True):
-            x = with_remat(self.layers[index].__call__, self.remat)(x, segment_ids, layer_key)
+        x = self.embeddings(input_ids, token_type_ids, position_ids, fold_in(keys, 0))
+        for depth, index in enumerate(self.schedule, start=1):
+            layer = with_remat(self.layers[index].__call__, self.remat)
+            x = layer(x, segment_ids, fold_in(keys, depth))
         return x

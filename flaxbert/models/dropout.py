@@ -13,7 +13,6 @@ multiplications. The mixing function is lowbias32 of Wellons, "Prospecting for H
 
 import dataclasses
 import functools
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -35,42 +34,48 @@ class DropoutKeys:
     positions: Array
     """[R, T] or [R, K] int32: the token's position in its sequence."""
 
-    def fold_in(self, number: int) -> Self:
-        """Return the keys of a part of the model, by its number in the whole."""
-        first, second = absorb(self.first, self.second, jnp.uint32(number))
-        return dataclasses.replace(self, first=first, second=second)
-
-    def at(self, places: Array) -> Self:
-        """Return the keys [R, K] of the tokens at places [R, K] of their rows."""
-        taken: Self = jax.tree.map(lambda x: jnp.take_along_axis(x, places, axis=1), self)
-        return taken
-
 
 def dropout_key(seed: int, step: Array | int) -> Array:
     """Return the key of a step, two uint32 words [2]; `seed` may be any integer."""
     first, second = jnp.uint32(GOLDEN), jnp.uint32(0)
     for word in (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, step):
-        first, second = absorb(first, second, jnp.asarray(word).astype(jnp.uint32))
+        first, second = absorb(first, second, jnp.asarray(word, jnp.uint32))
     return jnp.stack([first, second])
 
 
 def token_keys(
-    key: Array, sequence_index: Array, segment_ids: Array, position_ids: Array
-) -> DropoutKeys:
-    """Return the keys of all tokens.
+    key: Array | None, sequence_index: Array, segment_ids: Array, position_ids: Array
+) -> DropoutKeys | None:
+    """Return the keys of all tokens; None without a key.
 
     Args:
-      key: [2], from `dropout_key`.
+      key: [2], from `dropout_key`; None means no dropout.
       sequence_index: [R, K] index of each sequence in its data set.
       segment_ids: [R, T], k for the tokens of the row's k-th sequence, 0 for padding, whose keys
         are arbitrary.
       position_ids: [R, T], from 0 in each sequence.
     """
+    if key is None:
+        return None
     sequence = jnp.take_along_axis(sequence_index, jnp.maximum(segment_ids - 1, 0), axis=1)
     first, second = key[0], key[1]
     for word in (sequence, position_ids):
         first, second = absorb(first, second, word.astype(jnp.uint32))
     return DropoutKeys(first, second, position_ids)
+
+
+def fold_in(keys: DropoutKeys | None, number: int) -> DropoutKeys | None:
+    """Return the keys of a part of the model, by its number in the whole; None stays None."""
+    if keys is None:
+        return None
+    first, second = absorb(keys.first, keys.second, jnp.uint32(number))
+    return DropoutKeys(first, second, keys.positions)
+
+
+def at_places(keys: DropoutKeys | None, places: Array) -> DropoutKeys | None:
+    """Return the keys [R, K] of the tokens at places [R, K] of their rows; None stays None."""
+    taken: DropoutKeys | None = jax.tree.map(lambda x: jnp.take_along_axis(x, places, axis=1), keys)
+    return taken
 
 
 def dropout(x: Array, rate: float, keys: DropoutKeys | None) -> Array:

@@ -17,15 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from flaxbert.models.dropout import DropoutKeys, at_places, dropout, fold_in
 from flaxbert.models.layers import (
     ACTIVATIONS,
     Embedding,
     EncoderConfig,
     dense,
-    dropout,
     embed,
     layer_norm,
-    split_key,
 )
 from flaxbert.types import Batch
 
@@ -114,7 +113,7 @@ class NoHead(Head):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         del config, rngs
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, keys: DropoutKeys | None) -> Outputs:
         """Return no outputs: the model's only output is `hidden_states`."""
         return {}
 
@@ -129,7 +128,7 @@ class PoolerHead(Head):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.pooler = DenseNorm(config, "tanh", rngs, norm=False)
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, keys: DropoutKeys | None) -> Outputs:
         """Map hidden [R, T, D] and `cls_position` [R, K] to `pooled` [R, K, D]."""
         return {"pooled": self.pooler(gather(hidden, batch.cls_position))}
 
@@ -150,16 +149,16 @@ class SequenceHead(Head):
         self.pooler_rate = self.rate if config.pooler_dropout else 0.0
         self.pooling = config.pooling
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, keys: DropoutKeys | None) -> Outputs:
         """Map hidden [R, T, D] and `cls_position` [R, K] to float32 `logits` [R, K, C]."""
-        pooler_key, key = split_key(key, 2) if self.pooler_rate else (None, key)
         cls_positions = batch.cls_position
+        keys = at_places(keys, cls_positions)
         if self.pooling == "mean":
             pooled = segment_means(hidden, batch.segment_ids, cls_positions.shape[1])
         else:
             pooled = gather(hidden, cls_positions)  # [R, K, D]
-        pooled = self.pooler(dropout(pooled, self.pooler_rate, pooler_key))
-        return {"logits": self.classifier(dropout(pooled, self.rate, key))}
+        pooled = self.pooler(dropout(pooled, self.pooler_rate, fold_in(keys, 0)))
+        return {"logits": self.classifier(dropout(pooled, self.rate, fold_in(keys, 1)))}
 
 
 class SequenceClassificationHead(SequenceHead):
@@ -215,10 +214,10 @@ class TokenHead(Head):
         self.classifier = dense(config, config.hidden_size, outputs, rngs, logits=True)
         self.rate = rate
 
-    def scores(self, hidden: Array, key: Array | None) -> Array:
+    def scores(self, hidden: Array, keys: DropoutKeys | None) -> Array:
         """Map hidden [R, T, D] to float32 [R, T, outputs]."""
         x = hidden if self.transform is None else self.transform(hidden)
-        return self.classifier(dropout(x, self.rate, key))
+        return self.classifier(dropout(x, self.rate, keys))
 
 
 class SpanHead(TokenHead):
@@ -235,9 +234,9 @@ class SpanHead(TokenHead):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         super().__init__(config, 2, config.span_dropout, rngs)
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, keys: DropoutKeys | None) -> Outputs:
         """Map hidden [R, T, D] to float32 `start_logits` and `end_logits` [R, T]."""
-        logits = self.scores(hidden, key)
+        logits = self.scores(hidden, keys)
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
 
@@ -257,9 +256,9 @@ class TokenClassificationHead(TokenHead):
         """Return the function that builds this head for `num_labels` classes."""
         return lambda config, rngs: cls(config, num_labels, rngs)
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, keys: DropoutKeys | None) -> Outputs:
         """Map hidden [R, T, D] to float32 `logits` [R, T, C]."""
-        return {"logits": self.scores(hidden, key)}
+        return {"logits": self.scores(hidden, keys)}
 
 
 class ReplacedTokenHead(Head):
@@ -275,7 +274,7 @@ class ReplacedTokenHead(Head):
         self.transform = DenseNorm(config, config.hidden_act, rngs, norm=False)
         self.classifier = dense(config, config.hidden_size, 1, rngs, logits=True)
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None) -> Outputs:
+    def __call__(self, hidden: Array, batch: Batch, keys: DropoutKeys | None) -> Outputs:
         """Map hidden [R, T, D] to float32 `logits` [R, T] of "was replaced"."""
         return {"logits": self.classifier(self.transform(hidden))[..., 0]}
 
@@ -308,14 +307,16 @@ class MaskedLMHead(Head):
         del num_labels
         return lambda config, rngs: cls(config, 1.0, rngs)
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
+    def __call__(
+        self, hidden: Array, batch: Batch, keys: DropoutKeys | None, words: Embedding
+    ) -> Outputs:
         """Score the words at masked positions.
 
         Args:
           hidden: [R, T, D].
           batch: `extra["masked"]` [R, T], 1 where a word is to be predicted; without it all are.
             `cls_position` [R, K].
-          key: unused; this head has no dropout.
+          keys: unused; this head has no dropout.
           words: the encoder's word-embedding table.
 
         Returns:
@@ -353,14 +354,16 @@ class PreTrainingHead(MaskedLMHead):
         self.next_sentence = dense(config, config.hidden_size, 2, rngs, logits=True)
         self.pooler = pooler(config, rngs)
 
-    def __call__(self, hidden: Array, batch: Batch, key: Array | None, words: Embedding) -> Outputs:
+    def __call__(
+        self, hidden: Array, batch: Batch, keys: DropoutKeys | None, words: Embedding
+    ) -> Outputs:
         """Score masked words as `MaskedLMHead` does, and the order of each segment's two texts.
 
         Returns:
           The outputs of `MaskedLMHead`, and float32 `nsp_logits` [R, K, 2]; class 0 means that the
           second text follows the first.
         """
-        outputs = super().__call__(hidden, batch, key, words)
+        outputs = super().__call__(hidden, batch, keys, words)
         pooled = self.pooler(gather(hidden, batch.cls_position))
         return outputs | {"nsp_logits": self.next_sentence(pooled)}
 

@@ -1,4 +1,4 @@
-"""Building blocks of encoders and output layers: configuration, dense layers, norms, dropout.
+"""Building blocks of encoders and output layers: configuration, dense layers, norms.
 
 Shape comments and einsums of the whole project use these letters:
 
@@ -115,25 +115,6 @@ class EncoderConfig:
         names -= {"pooler_dropout"} if self.span_dropout else {"pooler_dropout", "span_dropout"}
         rates: dict[str, Any] = dict.fromkeys(names, rate)
         return dataclasses.replace(self, **rates)
-
-
-def split_key(key: Array | None, count: int) -> list[Array | None]:
-    """Split a dropout key into `count` keys; None (no dropout) gives `count` times None."""
-    return [None] * count if key is None else list(jax.random.split(key, count))
-
-
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zero each element with probability `rate` and scale the others; identity if `key` is None.
-
-    Generating random bits is a large part of dropout's cost, so each 32-bit word serves two
-    elements. This rounds the rate to a multiple of 1/65536.
-    """
-    if key is None or rate == 0.0:
-        return x
-    width = x.shape[-1]
-    words = jax.random.bits(key, (*x.shape[:-1], (width + 1) // 2), jnp.uint32)
-    bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]
-    return jnp.where(bits >= round(rate * 65536), x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from flaxbert.models.dropout import DropoutKeys, fold_in, token_keys
 from flaxbert.models.families import FAMILIES
 from flaxbert.models.families.base import Family
 from flaxbert.models.heads import Head, MakeHead, Outputs
-from flaxbert.models.layers import EncoderConfig, split_key
+from flaxbert.models.layers import EncoderConfig
 from flaxbert.types import Batch, Params
 
 
@@ -24,17 +25,17 @@ class EncoderWithHead(nnx.Module):
         self.head = make_head(config, rngs)
 
     def __call__(self, batch: Batch, key: Array | None) -> Outputs:
-        encoder_key, head_key = split_key(key, 2)
+        keys = _token_keys(batch, key)
         hidden = self.encoder(
             batch.input_ids,
             batch.token_type_ids,
             batch.position_ids,
             batch.segment_ids,
-            key=encoder_key,
+            keys=fold_in(keys, 0),
         )
         words = (self.encoder.embeddings.word,) if self.head.uses_word_embeddings else ()
         with jax.named_scope("head"):
-            return {"hidden_states": hidden, **self.head(hidden, batch, head_key, *words)}
+            return {"hidden_states": hidden, **self.head(hidden, batch, fold_in(keys, 1), *words)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class Model:
         Args:
           params: nested dict with the structure of `self.shapes`.
           batch: a `Batch`, or a tokenizer's dict; see `as_batch`.
-          key: dropout key; None means no dropout.
+          key: from `dropout_key`; None means no dropout.
 
         Returns:
           `hidden_states` [R, T, D] and the head's outputs, such as `logits`.
@@ -117,6 +118,16 @@ class Model:
             return nnx.to_pure_dict(nnx.state(self.make_head(self.config, nnx.Rngs(seed))))
 
         return jax.jit(init)()
+
+
+def _token_keys(batch: Batch, key: Array | None) -> DropoutKeys | None:
+    """Return the dropout keys of a batch's tokens, [R, T]; None without a key."""
+    index, positions = batch.sequence_index, batch.position_ids
+    if index is None:
+        index = jnp.arange(batch.cls_position.size).reshape(batch.cls_position.shape)
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(batch.input_ids.shape[1]), batch.input_ids.shape)
+    return token_keys(key, index, batch.segment_ids, positions)
 
 
 def as_batch(inputs: Batch | Mapping[str, Any]) -> Batch:

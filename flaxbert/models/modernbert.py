@@ -13,14 +13,13 @@ from flax import nnx
 from jax import Array
 
 from flaxbert.models.attention import attend
+from flaxbert.models.dropout import DropoutKeys, dropout, fold_in
 from flaxbert.models.layers import (
     ACTIVATIONS,
     EncoderConfig,
     dense,
-    dropout,
     embed,
     layer_norm,
-    split_key,
     with_remat,
 )
 
@@ -84,31 +83,32 @@ class Layer(nnx.Module):
         self.rate = config.mlp_dropout
 
     def __call__(
-        self, x: Array, segment_ids: Array, position_ids: Array, key: Array | None
+        self, x: Array, segment_ids: Array, position_ids: Array, keys: DropoutKeys | None
     ) -> Array:
         """Map hidden states [R, T, D], segment and position ids [R, T] to [R, T, D]."""
-        attention_key, residual_key, mlp_key = split_key(key, 3)
-        y = self.attend(x, segment_ids, position_ids, attention_key)
-        x += dropout(y, self.attention_rate, residual_key)
-        return x + self.feed_forward(x, mlp_key)
+        y = self.attend(x, segment_ids, position_ids, fold_in(keys, 0))
+        x += dropout(y, self.attention_rate, fold_in(keys, 1))
+        return x + self.feed_forward(x, fold_in(keys, 2))
 
     @jax.named_scope("attention")
-    def attend(self, x: Array, segment_ids: Array, position_ids: Array, key: Array | None) -> Array:
+    def attend(
+        self, x: Array, segment_ids: Array, position_ids: Array, keys: DropoutKeys | None
+    ) -> Array:
         """Normalize and attend: map [R, T, D] to [R, T, D]."""
         x = x if self.attention_norm is None else self.attention_norm(x)
         split = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
         q, k, v = (part.reshape(split) for part in jnp.split(self.qkv(x), 3, axis=-1))
         q, k = rotate(q, position_ids, self.theta), rotate(k, position_ids, self.theta)
         context = attend(
-            q, k, v, segment_ids, window=self.window, rate=self.attention_rate, key=key
+            q, k, v, segment_ids, window=self.window, rate=self.attention_rate, keys=keys
         )
         return self.attention_output(context)
 
     @jax.named_scope("mlp")
-    def feed_forward(self, x: Array, key: Array | None) -> Array:
+    def feed_forward(self, x: Array, keys: DropoutKeys | None) -> Array:
         """Normalize and apply a gated linear unit (Shazeer 2020, arXiv:2002.05202)."""
         y, gate = jnp.split(self.intermediate(self.norm(x)), 2, axis=-1)  # [R, T, F] each
-        return self.output(dropout(ACTIVATIONS[self.activation](y) * gate, self.rate, key))
+        return self.output(dropout(ACTIVATIONS[self.activation](y) * gate, self.rate, keys))
 
 
 class Embeddings(nnx.Module):
@@ -120,9 +120,9 @@ class Embeddings(nnx.Module):
         self.rate = config.embedding_dropout
 
     @jax.named_scope("embeddings")
-    def __call__(self, input_ids: Array, key: Array | None) -> Array:
+    def __call__(self, input_ids: Array, keys: DropoutKeys | None) -> Array:
         """Map ids [R, T] to embeddings [R, T, D]."""
-        return dropout(self.norm(self.word(input_ids)), self.rate, key)
+        return dropout(self.norm(self.word(input_ids)), self.rate, keys)
 
 
 class ModernBert(nnx.Module):
@@ -142,7 +142,7 @@ class ModernBert(nnx.Module):
         position_ids: Array | None = None,
         segment_ids: Array | None = None,
         *,
-        key: Array | None = None,
+        keys: DropoutKeys | None = None,
     ) -> Array:
         """Encode packed rows; see `bert.Bert`. `token_type_ids` have no effect."""
         del token_type_ids
@@ -150,8 +150,8 @@ class ModernBert(nnx.Module):
             position_ids = jnp.broadcast_to(jnp.arange(input_ids.shape[1]), input_ids.shape)
         if segment_ids is None:
             segment_ids = jnp.ones_like(input_ids)
-        embedding_key, *layer_keys = split_key(key, 1 + len(self.layers))
-        x = self.embeddings(input_ids, embedding_key)
-        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            x = with_remat(layer.__call__, self.remat)(x, segment_ids, position_ids, layer_key)
+        x = self.embeddings(input_ids, fold_in(keys, 0))
+        for depth, layer in enumerate(self.layers, start=1):
+            call = with_remat(layer.__call__, self.remat)
+            x = call(x, segment_ids, position_ids, fold_in(keys, depth))
         return self.norm(x)

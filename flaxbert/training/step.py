@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from flaxbert.models.dropout import dropout_key
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
 from flaxbert.tasks.base import Task
@@ -76,16 +77,14 @@ def make_gradients(
         # Weights depend on the batch alone, so the compiler removes the model from this line.
         _, (whole, _, _) = loss(params, batch, None)
 
-        def add(carry: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
-            index, rows = part
-            part_key = jax.random.fold_in(key, index)
-            return jax.tree.map(jnp.add, carry, gradients(params, rows, part_key, whole)), None
+        def add(carry: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, carry, gradients(params, part, key, whole)), None
 
         parts = split_batch(batch, parts=accumulation_steps, data_parallelism=data_parallelism)
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(gradients, params, first, key)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation_steps), parts))
+        total, _ = jax.lax.scan(add, zeros, parts)
         return total
 
     return gradients if accumulation_steps == 1 else accumulated
@@ -114,7 +113,7 @@ def make_train_step(
       mesh: the devices.
       accumulation_steps: number of micro-batches that a batch is computed in. The loss of each is
         divided by the whole batch's weights, so their number does not change the result.
-      seed: seed of dropout; the key of a micro-batch is a pure function of (seed, step, its index).
+      seed: seed of dropout, which is a function of (seed, step, sequence, position, unit).
       log_every: steps between lines of metrics.jsonl; the sums restart after each.
     """
     loss, shards = make_loss(model, task), sharding.data_parallelism(mesh)
@@ -122,7 +121,7 @@ def make_train_step(
     update = optax.with_extra_args_support(optimizer).update  # any may be given the step
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = dropout_key(seed, state.step)
         grads, (losses, examples, tokens) = compute_gradients(state.params, batch, key)
         updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)

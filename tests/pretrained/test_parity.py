@@ -24,6 +24,7 @@ from tolerance import assert_close, assert_grads_close
 from flaxbert.config import DataConfig, OptimConfig
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
+from flaxbert.models.dropout import dropout_key
 from flaxbert.models.families import read_config
 from flaxbert.models.heads import MakeHead, PoolerHead, SpanHead
 from flaxbert.models.model import Model, as_batch
@@ -378,7 +379,7 @@ def dropout_gradients(golden: Path) -> Callable[..., Any]:
         return jax.jit(jax.grad(make_loss(model, task), has_aux=True))
 
     def gradients(batch: Any, *, remat: str, seed: int) -> Params:
-        return compiled(remat)(params, batch, jax.random.key(seed))[0]
+        return compiled(remat)(params, batch, dropout_key(seed, 0))[0]
 
     return gradients
 

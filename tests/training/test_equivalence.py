@@ -1,4 +1,7 @@
-"""The layout of rows, devices and micro-batches changes the speed and never the numbers."""
+"""The layout of rows, devices and micro-batches changes the speed and never the numbers.
+
+All gradients are computed with dropout.
+"""
 
 import copy
 import dataclasses
@@ -14,6 +17,7 @@ from toy import build_pipeline, make_config, read_dataset
 from flaxbert import Config
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
+from flaxbert.models.dropout import dropout_key
 from flaxbert.models.model import Model
 from flaxbert.pipeline.evaluator import Evaluator
 from flaxbert.pipeline.loader import Loader
@@ -59,8 +63,12 @@ class Bench:
 
     @functools.cached_property
     def gradient(self):
-        loss = step.make_loss(self.pipeline.model, self.pipeline.task)
-        return jax.jit(jax.value_and_grad(lambda p, b: loss(p, b, None), has_aux=True))
+        loss = step.make_loss(self.with_dropout(0.3), self.pipeline.task)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    def with_dropout(self, rate: float) -> Model:
+        model = self.pipeline.model
+        return Model.create(model.config.with_dropout(rate), model.make_head)
 
 
 @pytest.fixture(scope="module", params=BENCHES)
@@ -97,8 +105,8 @@ def assert_same(bench: Bench, ours, theirs) -> None:
     assert_grads_close(*gradients)
 
 
-def loss_and_gradient(bench: Bench, batch: Batch):
-    (_, sums), gradient = bench.gradient(bench.params, batch)
+def loss_and_gradient(bench: Bench, batch: Batch, seed: int = 3):
+    (_, sums), gradient = bench.gradient(bench.params, batch, dropout_key(seed, 5))
     return sums, gradient
 
 
@@ -113,6 +121,8 @@ def test_packed_rows_give_the_loss_and_gradient_of_one_feature_per_row(bench, on
     rows = batches.rows(0)
     assert max(map(len, rows)) > 1
     assert_same(bench, loss_and_gradient(bench, batches.build(rows)), one_per_row)
+    with pytest.raises(AssertionError):  # dropout was on
+        assert_same(bench, loss_and_gradient(bench, batches.build(rows), seed=4), one_per_row)
 
 
 # The encoder's own, whose positions restart with each segment, and the heads that look for places.
@@ -162,17 +172,16 @@ trained = pytest.mark.parametrize(
 )
 
 
-def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps: int = 1):
+def two_steps(bench: Bench, *, devices: int, rate: float = 0.3, accumulation_steps: int = 1):
     """Return the sums of two train steps on the same rows, and the gradient of the second.
 
     One device gets as many rows as eight.
     """
     mesh = sharding.make_mesh(jax.devices()[:devices])
     pipeline = bench.pipeline
-    model = Model.create(pipeline.model.config.with_dropout(dropout), pipeline.task.make_head)
     start = state.init_state(bench.params, keep_gradient, mesh, pipeline.task.loss_names)
     run = step.make_train_step(
-        model,
+        bench.with_dropout(rate),
         pipeline.task,
         keep_gradient,
         start,
@@ -190,15 +199,14 @@ def two_steps(bench: Bench, *, devices: int, dropout: float, accumulation_steps:
 
 @pytest.fixture(scope="module")
 def eight_devices(bench):
-    return two_steps(bench, devices=8, dropout=0.0)
+    return two_steps(bench, devices=8)
 
 
 @trained
 def test_step_on_one_device_equals_the_step_on_eight_with_dropout(bench, eight_devices):
-    on_eight = two_steps(bench, devices=8, dropout=0.3)
-    assert_same(bench, two_steps(bench, devices=1, dropout=0.3), on_eight)
+    assert_same(bench, two_steps(bench, devices=1), eight_devices)
     # Dropout was on, with other masks in each step.
-    (first, second), (without, _) = on_eight[0], eight_devices[0]
+    (first, second), (without, _) = eight_devices[0], two_steps(bench, devices=8, rate=0.0)[0]
     name = bench.pipeline.task.loss_names[0]
     losses = sorted(float(sums.losses[name].total) for sums in (first, second, without))
     assert min(losses[1] - losses[0], losses[2] - losses[1]) > 1e-3 * losses[0]
@@ -206,8 +214,7 @@ def test_step_on_one_device_equals_the_step_on_eight_with_dropout(bench, eight_d
 
 @trained
 def test_step_in_microbatches_equals_the_whole_step(bench, eight_devices):
-    in_microbatches = two_steps(bench, devices=8, dropout=0.0, accumulation_steps=4)
-    assert_same(bench, in_microbatches, eight_devices)
+    assert_same(bench, two_steps(bench, devices=8, accumulation_steps=4), eight_devices)
 
 
 # A batch of 32 holds all 26 features. By default both ends, and 7 without packing.
