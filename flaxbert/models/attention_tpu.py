@@ -190,7 +190,7 @@ _attention.defvjp(_forward, _backward)
 
 
 def _call(
-    kernel: Any,
+    kernel: Callable[..., None],
     plan: Plan,
     shapes: list[jax.ShapeDtypeStruct],
     first: Array,
@@ -207,13 +207,17 @@ def _call(
             return pl.BlockSpec((1, 1, *x.shape[2:]), lambda r, g, *_: (r, g, 0, 0))
         return pl.BlockSpec((1, length, plan.lanes), lambda r, g, *_: (r, 0, g))
 
+    def run(first_ref: Any, last_ref: Any, tokens_ref: Any, *refs: Any) -> None:
+        row, group = pl.program_id(0), pl.program_id(1)
+        kernel(_Tiles(first_ref, last_ref, tokens_ref, row, group, plan), *refs)
+
     products = 2 if scratch is None else 5
     scores = rows * length * plan.reach * (depth // plan.width)
     streamed: list[Any] = [tokens, *inputs, *shapes]
     blocks = [x for x in streamed[1:] if x.ndim == 3]
     held = length * plan.lanes * (sum(2 * x.dtype.itemsize for x in blocks) + 8)
     return pl.pallas_call(
-        functools.partial(kernel, plan=plan),
+        run,
         out_shape=shapes,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
@@ -235,7 +239,7 @@ def _call(
             bytes_accessed=sum(x.size * x.dtype.itemsize for x in streamed),
         ),
         interpret=plan.interpret,
-        name=kernel.__name__.strip("_"),
+        name="attention_forward" if scratch is None else "attention_backward",
     )(first, last, tokens, *inputs)
 
 
@@ -245,20 +249,10 @@ def _call(
 # to base 2, and include the scale of the scores.
 
 
-def _forward_kernel(
-    first_ref: Any,
-    last_ref: Any,
-    tokens_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    out_ref: Any,
-    lse_ref: Any,
-    *,
-    plan: Plan,
-) -> None:
+def _forward_kernel(tiles: "_Tiles", *refs: Any) -> None:
     """Compute the attention of all queries of a row, and the logarithms of their softmax sums."""
-    tiles = _Tiles(first_ref, last_ref, tokens_ref, pl.program_id(0), pl.program_id(1), plan)
+    q_ref, k_ref, v_ref, out_ref, lse_ref = refs
+    plan = tiles.plan
     exponent = plan.scale * LOG2_E
 
     def attend(i: Any) -> None:
@@ -297,26 +291,10 @@ def _forward_kernel(
     tiles.for_all_blocks(attend)
 
 
-def _backward_kernel(
-    first_ref: Any,
-    last_ref: Any,
-    tokens_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    out_ref: Any,
-    grad_ref: Any,
-    lse_ref: Any,
-    dq_ref: Any,
-    dk_ref: Any,
-    dv_ref: Any,
-    dk_sum: Any,
-    dv_sum: Any,
-    *,
-    plan: Plan,
-) -> None:
+def _backward_kernel(tiles: "_Tiles", *refs: Any) -> None:
     """Compute the gradients of queries, keys and values from that of the attention."""
-    tiles = _Tiles(first_ref, last_ref, tokens_ref, pl.program_id(0), pl.program_id(1), plan)
+    q_ref, k_ref, v_ref, out_ref, grad_ref, lse_ref, dq_ref, dk_ref, dv_ref, dk_sum, dv_sum = refs
+    plan = tiles.plan
     exponent = plan.scale * LOG2_E
 
     def clear(j: Any) -> None:
