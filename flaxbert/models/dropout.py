@@ -68,8 +68,8 @@ def fold_in(keys: DropoutKeys | None, number: int) -> DropoutKeys | None:
     """Return the keys of a part of the model, by its number in the whole; None stays None."""
     if keys is None:
         return None
-    first, second = absorb(keys.first, keys.second, jnp.uint32(number))
-    return DropoutKeys(first, second, keys.positions)
+    words = absorb(keys.first, keys.second, jnp.uint32(number))
+    return DropoutKeys(*_once(words), keys.positions)
 
 
 def at_places(keys: DropoutKeys | None, places: Array) -> DropoutKeys | None:
@@ -101,7 +101,7 @@ def drop_probs(probs: Array, rate: float, keys: DropoutKeys | None) -> Array:
     if keys is None or rate == 0.0:
         return probs
     heads = jnp.arange(probs.shape[1], dtype=jnp.uint32)[:, None]
-    first, second = absorb(keys.first[:, None], keys.second[:, None], heads)  # [R, N, T]
+    first, second = _once(absorb(keys.first[:, None], keys.second[:, None], heads))  # [R, N, T]
     units = keys.positions[:, None, None].astype(jnp.uint32)  # [R, 1, 1, S]
     return _drop(probs, rate, first[..., None], second[..., None], units)
 
@@ -126,6 +126,12 @@ def absorb(first: Array, second: Array, word: Array) -> tuple[Array, Array]:
     """Mix another word into a key of two; all are uint32 and broadcast."""
     first = _mix(first ^ (word * jnp.uint32(GOLDEN))) + second
     return first, _mix(second + (first ^ jnp.uint32(0x85EBCA6B)))
+
+
+def _once(words: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return the words of keys, which XLA otherwise fuses, and computes again for each unit."""
+    computed: tuple[Array, Array] = jax.lax.optimization_barrier(words)
+    return computed
 
 
 def _mix(x: Array) -> Array:

@@ -13,6 +13,7 @@ Shape comments and einsums of the whole project use these letters:
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -22,8 +23,34 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """Return x Phi(x), the exact GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), as in BERT.
+
+    JAX's own saves the error function of every element for the backward pass, a second array as
+    large as the widest of a layer. This one saves only its input, and computes the function again.
+    """
+    return x * _normal_cdf(x)
+
+
+def _gelu_forward(x: Array) -> tuple[Array, Array]:
+    return gelu(x), x
+
+
+def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
+    density = jnp.exp(-0.5 * jnp.square(x)) * (2 * math.pi) ** -0.5
+    return (grad * (_normal_cdf(x) + x * density),)
+
+
+def _normal_cdf(x: Array) -> Array:
+    return 0.5 * jax.lax.erfc(-x * 2**-0.5)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # BERT's own: the exact, erf form
+    "gelu": gelu,
     "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
@@ -149,11 +176,16 @@ def _matmul_backward(
     x, kernel = saved
     grad = grad.astype(x.dtype)
     leading = tuple(range(x.ndim - 1))
-    # Swapping the operands transposes the product; XLA cannot transpose it in bfloat16 on CPUs.
-    lhs, rhs = (grad, x) if transposed else (x, grad)
+    # On CPUs, a pass transposes the first operand, and computes its activation function again
+    # for that. So the narrower operand comes first, and the small product is transposed instead.
+    # In bfloat16 XLA cannot transpose that on CPUs, and an accelerator does not need to.
+    swapped = x.shape[-1] > grad.shape[-1] if x.dtype == jnp.float32 else transposed
+    lhs, rhs = (grad, x) if swapped else (x, grad)
     kernel_grad = jax.lax.dot_general(
         lhs, rhs, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
     )
+    if swapped != transposed:
+        kernel_grad = kernel_grad.T
     return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
 
 
