@@ -129,7 +129,11 @@ class DataConfig:
         "good value",
     )
     packing: bool = option(True, "pack several short features into one row")
-    row_length: int | None = option(None, "tokens of a row (default: max_length)")
+    row_length: int | None = option(
+        None,
+        "tokens of a row, at least max_length (default: chosen for the lengths of the texts; "
+        "max_length for single requests)",
+    )
 
 
 @dataclasses.dataclass

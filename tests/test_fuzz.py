@@ -27,9 +27,10 @@ from toy import arrays_of, logged
 
 from flaxbert.commands import lint
 from flaxbert.config import Config, DataConfig, ModelConfig
-from flaxbert.data import batching, readers, tag_schemes, windows
+from flaxbert.data import readers, tag_schemes, windows
 from flaxbert.data.batching import MAX_SHAPES, Batches
 from flaxbert.data.checks import READ_AS
+from flaxbert.data.encoding import encode
 from flaxbert.data.features import Features
 from flaxbert.data.packing import choose_bucket_sizes, pack
 from flaxbert.data.readers import conll
@@ -838,11 +839,14 @@ def test_packing_places_every_sequence_once_and_overfills_no_row(count: int) -> 
         segments=st.integers(1, 6),
     )
     def _(lengths: list[int], room: int, segments: int) -> None:
-        rows = pack(lengths, room, segments)
+        numbers = pack(lengths, room, segments)
+        rows: list[list[int]] = [[] for _ in range(max(numbers, default=-1) + 1)]
+        for item, row in enumerate(numbers):
+            rows[row].append(item)
         assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
         assert all(1 <= len(row) <= segments for row in rows)
         assert all(sum(lengths[item] for item in row) <= room for row in rows)
-        assert pack(lengths, room, segments) == rows
+        assert pack(lengths, room, segments) == numbers
 
 
 @cases(100, 1250)
@@ -888,11 +892,7 @@ PLANS: dict[str, Any] = dict(
 
 
 @cases(80, 1000)
-def test_an_epoch_is_every_feature_once_however_it_is_cut(
-    count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batching, "MIN_TOKENS_SAVED", 0)  # else so few steps share one height
-
+def test_an_epoch_is_every_feature_once_however_it_is_cut(count: int) -> None:
     @for_all(count, **PLANS)
     def _(
         sizes: list[list[int]],
@@ -917,6 +917,7 @@ def test_an_epoch_is_every_feature_once_however_it_is_cut(
         )
         elsewhere = Batches(features, batch_size, room, 1, 1, 2 * a_pass, seed=seed)
         assert plan.steps_per_epoch == a_pass
+        assert plan.slots <= segments
         heights = plan.bucket_sizes
         assert 1 <= len(heights) <= MAX_SHAPES
         assert all(height % (data_parallelism * parts) == 0 for height in heights)
@@ -981,7 +982,7 @@ def test_the_arrays_of_a_batch_are_its_features(count: int) -> None:
         found: list[int] = []
         groups: dict[tuple[int, int], set[int]] = collections.defaultdict(set)
         for r in range(len(rows)):
-            for k in range(segments):
+            for k in range(plan.slots):
                 here = np.flatnonzero(batch.segment_ids[r] == k + 1)
                 if batch.weight[r, k] == 0:
                     assert len(here) == 0
@@ -1008,7 +1009,7 @@ def test_the_arrays_of_a_batch_are_its_features(count: int) -> None:
         assert sorted(found) == sorted(s for f in members for s in features.sequences(f))
         assert batch.weight.sum() == pytest.approx(len(members))  # a feature counts once
         assert all(len(each) == 1 for each in groups.values())
-        slots = len(rows) // parts * segments
+        slots = len(rows) // parts * plan.slots
         assert all(number < slots for _, number in groups)
 
 
@@ -1193,17 +1194,14 @@ def test_an_answer_lies_at_its_characters_in_each_window_that_holds_it(
             return
         options = question_answering.QuestionAnsweringOptions(unanswerable=True)
         task = question_answering.QuestionAnswering.create(data, options, None, {})
-        with messages() as told:
-            features = task.featurize(examples, tokenizer, labeled=True)
+        features = task.featurize(examples, tokenizer, labeled=True)
+        told = [note.text for note in features.notes]
         lost = set()
         for number, example in enumerate(examples):
-            encoded = tokenizer([example.context], return_offsets_mapping=True)
-            inside = [sequence == 0 for sequence in encoded.sequence_ids(0)]
-            offsets = encoded["offset_mapping"][0]
-            starts = [o[0] if i else -1 for o, i in zip(offsets, inside, strict=True)]
-            ends = [o[1] if i else -1 for o, i in zip(offsets, inside, strict=True)]
-            (ends,) = windows.extend_ends([example.context], [0], [starts], [ends])
-            tokens = [(s, e) for s, e in zip(starts, ends, strict=True) if s >= 0]
+            encoded = encode(tokenizer, [example.context], characters=True)
+            whole = windows.Windows.of(encoded, [example.context])
+            pairs = zip(whole.starts.tolist(), whole.ends.tolist(), strict=True)
+            tokens = [(s, e) for s, e in pairs if s >= 0]
             own = np.flatnonzero(features.example_index == number)
             spans = []
             shown = set()

@@ -21,6 +21,7 @@ from flaxbert.errors import ConfigError, WeightsError
 from flaxbert.models.families import read_config
 from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
+from flaxbert.pipeline.costs import shape_costs
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.export import export
@@ -34,7 +35,7 @@ from flaxbert.types import Params
 log = logging.getLogger("flaxbert")
 
 MIN_MEAN_SEGMENT = 8
-"""Lower bound of the mean length of packed sequences, which bounds the sequences of a row (K)."""
+"""Lower bound of the mean length of the sequences in a row of a request, which fixes K there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +105,8 @@ class Pipeline:
 
     @property
     def row_length(self) -> int:
-        """Tokens per row (T)."""
+        """Tokens of a row (T), unless it is chosen for the lengths of a data set."""
         return self.data.row_length or self.data.max_length
-
-    @property
-    def segments(self) -> int:
-        """Largest number of sequences in a row (K)."""
-        return max(1, self.row_length // MIN_MEAN_SEGMENT) if self.data.packing else 1
 
     # --- data ------------------------------------------------------------------------------------
 
@@ -200,18 +196,23 @@ class Pipeline:
     ) -> Batches:
         """Plan the batches of features; see `tokenize` and `Batches`."""
         steps_per_epoch = math.ceil(len(features) / batch_size)
-        return Batches(
+        limit = self.row_length // MIN_MEAN_SEGMENT if power_of_two_buckets else self.row_length
+        batches = Batches(
             features,
             batch_size=batch_size,
             row_length=self.row_length,
-            segments=self.segments,
+            segments=max(1, limit) if self.data.packing else 1,
             data_parallelism=sharding.data_parallelism(self.mesh),
             microbatches=accumulation_steps,
             steps=math.ceil(steps_per_epoch * epochs),
             seed=seed,
             resample=self.task.resampler(self.tokenizer),
+            costs=shape_costs(self.model.config, self.mesh),
             power_of_two_buckets=power_of_two_buckets,
         )
+        # Requests share programs, so their rows have one length.
+        fixed = self.data.row_length is not None or power_of_two_buckets
+        return batches if fixed else batches.with_cheapest_row_length()
 
     def featurize(
         self, examples: Sequence[Any], source: str, *, labeled: bool
@@ -226,6 +227,8 @@ class Pipeline:
         """
         features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
         checks.log_issues(checks.too_long_issues(source, features.dropped))
+        for note in features.notes:
+            log.log(note.level, note.text)
         kept = [example for n, example in enumerate(examples) if n not in features.dropped]
         highest = int(features.per_token["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:

@@ -32,6 +32,12 @@ def data_parallelism(mesh: Mesh) -> int:
     return mesh.shape[DATA]
 
 
+def platform(mesh: Mesh) -> str:
+    """Return the kind of the devices: cpu, gpu or tpu."""
+    name: str = mesh.devices.flat[0].platform
+    return name
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -1,6 +1,7 @@
 """Whole runs on tiny data: what they write, that they learn, and that they resume exactly."""
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
@@ -10,13 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from toy import build_pipeline, make_config
+from toy import build_pipeline, load_data, make_config
 
 import flaxbert
 from flaxbert import run
 from flaxbert.data import batching
 from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.errors import ConfigError
+from flaxbert.pipeline.costs import PLATFORMS
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator
 from flaxbert.pretrained import formats
 from flaxbert.runtime import files, sharding
@@ -50,6 +52,7 @@ def config(one_layer, tmp_path_factory):
     config.train.epochs = 5.0
     config.optim.learning_rate = 1e-2
     config.optim.weight_decay = 0.0
+    config.train.seed = 1
     return config
 
 
@@ -168,14 +171,18 @@ def test_changed_configuration_is_refused_with_the_difference(finished, config):
 def test_interrupted_run_resumes_bit_for_bit(one_layer, tmp_path, monkeypatch):
     one_device = sharding.make_mesh(jax.devices()[:1])  # compiles faster
     monkeypatch.setattr(sharding, "make_mesh", lambda: one_device)
-    monkeypatch.setattr(batching, "MIN_TOKENS_SAVED", 0)  # otherwise so short a run has one program
+    free = dataclasses.replace(PLATFORMS["cpu"], program_seconds=0)
+    monkeypatch.setitem(PLATFORMS, "cpu", free)  # otherwise so short a run has one program
+    monkeypatch.setattr(batching, "MAX_SHAPES", 2)
     config = make_config("classification", one_layer, tmp_path, count=64)
     config.train.epochs = 3.0
-    config.train.batch_size = 16  # steps of 8 rows and of 16: two programs
+    config.train.batch_size = 16
     config.train.log_every = 4
     config.train.eval_every = config.train.save_every = 3
     whole, stopped, killed = (tmp_path / name for name in ("whole", "stopped", "killed"))
     config.train.max_steps = 10
+    _, data = load_data(config)
+    assert len(data.train.batches.bucket_sizes) == 2
     flaxbert.train(config, whole)
 
     config.train.max_steps = 5
