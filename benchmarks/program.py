@@ -27,6 +27,9 @@ FREE = frozenset(
 )
 """Operations that move no bytes themselves."""
 
+KERNEL = "tpu_custom_call"
+"""What a custom call of a Pallas kernel runs."""
+
 PLACEHOLDERS = ("AllocateBuffer", "ConcatBitcast")
 """Custom calls of the TPU compiler that only name memory which copies fill."""
 
@@ -63,8 +66,10 @@ class Instruction:
     operands: tuple[str, ...]
     op_name: str
     """The path of the operation in the traced program, such as jit(train_step)/jvp(mlp)/mul."""
-    target: str
+    target: str = ""
     """What a custom call runs; empty for other operations."""
+    claimed_bytes: int = 0
+    """Bytes that a kernel's author says it moves; the compiler counts these, and 0 without them."""
 
     @property
     def is_free(self) -> bool:
@@ -100,6 +105,7 @@ def instructions(program: str) -> Iterator[Instruction]:
             opcode, _, arguments = call.partition("(")
             op_name = re.search(r'op_name="([^"]*)"', arguments)
             target = re.search(r'custom_call_target="([^"]*)"', arguments)
+            claim = re.search(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"', arguments)
             yield Instruction(
                 name,
                 opcode.strip(),
@@ -107,6 +113,7 @@ def instructions(program: str) -> Iterator[Instruction]:
                 tuple(re.findall(r"%([\w.-]+)", arguments.partition(")")[0])),
                 op_name.group(1) if op_name else "",
                 target.group(1) if target else "",
+                int(claim.group(1)) if claim else 0,
             )
 
 
@@ -209,6 +216,19 @@ def traffic(program: str) -> dict[str, Traffic]:
             else:
                 total.hbm += array.nbytes
     return totals
+
+
+def uncounted_kernel_bytes(program: str) -> int:
+    """Return the bytes by which operands and results of kernels exceed what their authors claim."""
+    arrays: dict[str, tuple[StoredArray, ...]] = {}
+    total = 0
+    for instruction in instructions(program):
+        arrays[instruction.name] = instruction.outputs
+        if instruction.target == KERNEL:
+            operands = (array for name in instruction.operands for array in arrays.get(name, ()))
+            moved = sum(array.nbytes for array in (*instruction.outputs, *operands))
+            total += max(0, moved - instruction.claimed_bytes)
+    return total
 
 
 def part_of(instruction: Instruction) -> str:

@@ -45,6 +45,16 @@ def test_traffic_counts_operands_and_results_outside_of_fusions() -> None:
     assert parts["optimizer"] == program.Traffic(hbm=4, vmem=1200, passes=1)
 
 
+def test_kernels_count_with_their_operands_and_results_if_those_exceed_their_estimate() -> None:
+    kernel = '%y = f32[100] custom-call(%w), custom_call_target="tpu_custom_call"'
+    estimate = ', backend_config={"cost_estimate":{"flops":"1","bytes_accessed":"BYTES"}}'
+    lines = "ENTRY %main () -> f32[100] {\n  %w = f32[100]{0} parameter(0)\n  "
+    assert program.uncounted_kernel_bytes(lines + kernel) == 800
+    for claimed, uncounted in ((300, 500), (1000, 0)):
+        text = lines + kernel + estimate.replace("BYTES", str(claimed))
+        assert program.uncounted_kernel_bytes(text) == uncounted
+
+
 def test_collectives_are_counted_with_their_bytes() -> None:
     assert program.collectives(HLO) == {"all-reduce": (1, 404)}
 
