@@ -36,7 +36,8 @@ Columns:
     padding     share of the token places that hold no token
     memory      largest memory of the process, or of the device, in GB
     start-up    seconds from the start of the process to the end of its first step, without reading
-                and tokenizing the data
+                and tokenizing the data; flaxbert loads programs that an earlier run compiled,
+                unless JAX_ENABLE_COMPILATION_CACHE=0
     others      metrics of the evaluation
 """
 

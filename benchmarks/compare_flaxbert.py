@@ -34,6 +34,7 @@ def train(
     from flaxbert.config import validate
     from flaxbert.pipeline.loader import Loader
     from flaxbert.pipeline.pipeline import Pipeline
+    from flaxbert.runtime import program_cache
     from flaxbert.runtime.compilation import compile_buckets
     from flaxbert.tasks import TASKS
     from flaxbert.training import optim, state
@@ -42,6 +43,7 @@ def train(
 
     config = parse(argv, equal)
     validate(config, TASKS)
+    program_cache.enable()  # as in a run
     imported = time.time()
     config.data.eval = None
     sources = read_sources(config.task, config.data, config.options)
@@ -126,7 +128,7 @@ def parse(argv: list[str], equal: str) -> Any:
     config = args.parse([*argv, "--workdir=unused"], "").config
     if equal:
         config.train.batch_size, config.data.max_length = map(int, equal.split("x"))
-        config.data.row_length, config.train.epochs = None, 1.0
+        config.data.row_length, config.train.epochs = config.data.max_length, 1.0
     return config
 
 
