@@ -3,7 +3,8 @@
     python benchmarks/tpu_traffic.py [--models=base,large] [--lengths=128,384,512] \
         [--slices=v5e:2x4,v6e:2x4] [--json=FILE] [--programs=DIR]
 
-Needs libtpu (pip install -e '.[tpu]'), and JAX_PLATFORMS=cpu in the environment. The TPU compiler
+Needs the libtpu that belongs to the version of jax (pip install -e '.[tpu]'; JAX may not be able to
+read the programs of another one), and JAX_PLATFORMS=cpu in the environment. The TPU compiler
 compiles the step ahead of time: BERT-base or -large with the output layer of question answering,
 bfloat16, dropout 0.1, AdamW. A chip holds 12,288 tokens: 96 rows of 128, 32 of 384 or 24 of 512. A
 program takes one to several minutes. Nothing runs, so no time is measured.
@@ -38,6 +39,7 @@ of instructions, and the largest arrays. --programs writes the optimized HLO tex
 """
 
 import argparse
+import importlib.metadata
 import json
 import sys
 import time
@@ -91,7 +93,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--programs", type=Path)
     flags = parser.parse_args()
-    print(f"jax {jax.__version__}, {TOKENS} tokens a chip")
+    libtpu = importlib.metadata.version("libtpu")
+    print(f"jax {jax.__version__}, libtpu {libtpu}, {TOKENS} tokens a chip")
     print("  ".join(f"{name:>14}" if n == 2 else f"{name:>8}" for n, name in enumerate(COLUMNS)))
     records = []
     for slice_name in flags.slices.split(","):
@@ -149,6 +152,7 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
     collectives = program.collectives(text)
     return {
         "slice": slice_name,
+        "libtpu": importlib.metadata.version("libtpu"),
         "model": name,
         "shape": f"{rows} x {length}",
         "bytes_accessed": accessed,
