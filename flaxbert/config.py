@@ -134,6 +134,11 @@ class DataConfig:
         "tokens of a row, at least max_length (default: chosen for the lengths of the texts; "
         "max_length for single requests)",
     )
+    feature_cache: str | None = option(
+        "auto",
+        "directory where large tokenized data sets are stored, for other runs on the same data: "
+        "auto (flaxbert/features in $XDG_CACHE_HOME or ~/.cache), a path, or none",
+    )
 
 
 @dataclasses.dataclass
