@@ -17,9 +17,11 @@ from flaxbert.training import trainer
 from flaxbert.types import Prediction
 
 
-def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
+def train(
+    config: Config, workdir: Path, *, preemption: Preemption, force: bool, profile: range
+) -> None:
     """Train, and print the metrics and some predictions."""
-    trained = trainer.train(config, workdir, preemption=preemption, force=force)
+    trained = trainer.train(config, workdir, preemption=preemption, force=force, profile=profile)
     if multihost.is_lead_host():
         show_predictions(trained.pipeline.task, trained.examples, trained.predictions)
         show_metrics(trained.results, "results.json")

@@ -1,14 +1,23 @@
 """Scaled dot-product attention within the segments of packed rows. Shape letters: layers.py.
 
-Callers pass segment ids and a window, not a mask, so that a fused kernel can take the place of
-`attend` without any change to the encoders.
+Callers pass segment ids and a window, not a mask, so that `attend` can choose how it is computed.
 """
+
+import functools
+import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from flaxbert.models.attention_tpu import LANES, heads_of_a_group, tpu_attention
 from flaxbert.models.dropout import DropoutKeys, drop_probs
+
+log = logging.getLogger("flaxbert")
+
+SHORTEST = 256
+"""Shortest rows for which the TPU kernel is used."""
 
 
 def attend(
@@ -38,6 +47,54 @@ def attend(
     Returns:
       [R, T, N * H].
     """
+    # In a jitted function, the type of an array has the mesh of the function's sharded arguments,
+    # which may be one of devices that this machine does not have.
+    mesh: Any = jax.typeof(q).sharding.mesh
+    device = mesh.abstract_device
+    way = choose(device.platform if device else jax.default_backend(), *q.shape[1:])
+    if way == "plain":
+        return plain_attention(q, k, v, segment_ids, window=window, rate=rate, keys=keys)
+    kernel = functools.partial(tpu_attention, window=window, rate=rate)
+
+    def attend_rows(q: Array, k: Array, v: Array, ids: Array, keys: DropoutKeys | None) -> Array:
+        return kernel(q, k, v, ids, keys=keys)
+
+    if not mesh.empty:
+        # The compiler cannot divide a kernel, so each device calls it with its own rows.
+        rows = jax.P(mesh.axis_names)
+        attend_rows = jax.shard_map(
+            attend_rows, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False
+        )
+    return attend_rows(q, k, v, segment_ids, keys)
+
+
+@functools.cache
+def choose(platform: str, length: int, heads: int, width: int) -> str:
+    """Return how attention is computed: `plain`, or `tpu` for the kernel in attention_tpu.py.
+
+    Args:
+      platform: cpu, gpu or tpu.
+      length: T.
+      heads: N.
+      width: H.
+    """
+    fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
+    way = "tpu" if platform == "tpu" and length >= SHORTEST and fits else "plain"
+    log.info("attention in rows of %d tokens: %s", length, way)
+    return way
+
+
+def plain_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    segment_ids: Array,
+    *,
+    window: int | None = None,
+    rate: float = 0.0,
+    keys: DropoutKeys | None = None,
+) -> Array:
+    """Return attention, for any device; see `attend`. Probabilities [R, N, T, S] are in memory."""
     # Scores and softmax are float32 whatever the compute dtype: bfloat16 has 8 bits of precision.
     scores = jnp.einsum("rtnh,rsnh->rnts", q, k, preferred_element_type=jnp.float32)
     mask = attention_mask(segment_ids, window)

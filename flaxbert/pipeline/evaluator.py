@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from flaxbert.pipeline.loader import AHEAD, Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
 from flaxbert.runtime import memory, multihost
-from flaxbert.runtime.compilation import compile_buckets
+from flaxbert.runtime.compilation import start_compiling
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import Progress
 from flaxbert.tasks.base import Task, score_with_slices
@@ -75,16 +76,30 @@ class Evaluator:
         task, name = self._pipeline.task, metric.partition("/")[0]
         return name in ("loss", *task.loss_names, *task.lower_is_better)
 
-    def compile(self, params: Params) -> None:
-        """Compile for every bucket size now; otherwise `run` does it."""
+    def start_compiling(self, params: Params) -> Callable[[], None]:
+        """Start to compile for every bucket size; otherwise `run` does it.
+
+        Returns:
+          A function that waits until all programs are compiled.
+        """
         pipeline, batches = self._pipeline, self.data.batches
         step = make_predict_step(
             pipeline.model, pipeline.task, pipeline.mesh, labeled=self.data.labeled
         )
-        with memory.explain_exhaustion(
-            "compiling an evaluation", memory.EVALUATION, batches.largest_shape
-        ):
-            self._step = compile_buckets(step, params, batches.bucket_sizes, self._loader.empty)
+        explained = functools.partial(
+            memory.explain_exhaustion,
+            "compiling an evaluation",
+            memory.EVALUATION,
+            batches.largest_shape,
+        )
+        with explained():
+            finish_step = start_compiling(step, params, batches.bucket_sizes, self._loader.empty)
+
+        def finish() -> None:
+            with explained():
+                self._step = finish_step()
+
+        return finish
 
     def run(
         self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
@@ -105,7 +120,7 @@ class Evaluator:
           DivergedError: for outputs that are not finite.
         """
         if self._step is None:
-            self.compile(params)
+            self.start_compiling(params)()
         task, data = task or self._pipeline.task, self.data
         start = time.perf_counter()
         outputs, losses = self._forward(params, preemption or Preemption())
@@ -126,7 +141,7 @@ class Evaluator:
     def outputs(self, params: Params) -> TaskOutputs:
         """Return the outputs that predictions are made from, in the order of the features."""
         if self._step is None:
-            self.compile(params)
+            self.start_compiling(params)()
         outputs, _ = self._forward(params, Preemption())
         return outputs
 

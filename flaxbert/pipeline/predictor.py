@@ -17,7 +17,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import make_predict_step
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import memory, sharding
+from flaxbert.runtime import memory, program_cache, sharding
 from flaxbert.tasks import TASKS
 from flaxbert.types import Metrics, Params, Prediction
 
@@ -67,6 +67,7 @@ class Predictor:
           ConfigError: for a configuration that contradicts itself or the run.
           WeightsError, HubError: if the checkpoint does not hold a model of the task.
         """
+        program_cache.enable()
         has_run = workdir is not None and stored.holds_run(workdir)
         if has_run and workdir is not None:
             config = stored.as_trained(config, workdir, given)

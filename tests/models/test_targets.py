@@ -5,11 +5,20 @@ installs both compilers (several gigabytes); a test is skipped if its compiler i
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import pytest
-from targets import bfloat16_sums, compiled_step, h100_devices, v5e_devices
+from program import collectives, score_arrays
+from targets import (
+    bfloat16_sums,
+    compile_step,
+    compiled_step,
+    h100_devices,
+    tpu_devices,
+    v5e_devices,
+)
 
 from flaxbert.config import DataConfig
 from flaxbert.tasks.pretraining import PreTraining
@@ -59,6 +68,14 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def optimized() -> Iterator[None]:
+    """Compile as in a run, not as conftest.py has it."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "config"), CASES, ids=[f"{t}-{c['model_type']}" for t, c in CASES]
@@ -68,11 +85,36 @@ def test_nothing_is_summed_in_bfloat16(target: str, task: str, config: dict[str,
     pytest.importorskip("libtpu" if target == "v5e" else "jax_cuda12_plugin")
     devices = v5e_devices() if target == "v5e" else h100_devices()
     made, arrays = TASKS[task]
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        program = compiled_step(made, config, devices, **arrays)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py has it
+    program = compiled_step(made, config, devices, **arrays)
     assert re.search(r"bf16\[[^\n]* (dot|convolution|custom-call)\(", program)
     assert re.search(r"f32\[[^\n]* all-reduce(-start)?\(", program)
     assert not bfloat16_sums(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [384, 512])
+@pytest.mark.parametrize("slice_name", ["v5e:2x4", "v6e:2x4"])
+def test_a_step_for_tpus_stores_no_scores_and_moves_only_gradients(
+    slice_name: str, length: int
+) -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["question_answering"]
+    config = SIZES | {"num_hidden_layers": 2}
+    program = compiled_step(made, config, tpu_devices(slice_name), length=length, **arrays)
+    # One forward and one backward kernel a layer.
+    assert program.count('custom_call_target="tpu_custom_call"') == 4
+    assert not score_arrays(program, SIZES["num_attention_heads"], length)
+    assert set(collectives(program)) == {"all-reduce"}
+
+
+@pytest.mark.slow
+def test_modernbert_base_trains_on_8192_tokens_in_16_gigabytes() -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["token_classification"]
+    config = MODERN | {"num_hidden_layers": 22}
+    compiled = compile_step(made, config, v5e_devices(), rows=8, length=8192, **arrays)
+    memory = compiled.memory_analysis()
+    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    used = arguments + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    assert used < 16e9
+    assert not score_arrays(compiled.as_text(), SIZES["num_attention_heads"], 8192)

@@ -1,4 +1,7 @@
-"""Compile a training step for a TPU slice or a GPU that is not present, and read the program."""
+"""Compile a training step for a TPU slice or a GPU that is not present, and read the program.
+
+The tests of the compiled programs and `tpu_traffic.py` share this module.
+"""
 
 import os
 import re
@@ -18,17 +21,22 @@ from flaxbert.training.state import state_shapes
 from flaxbert.training.step import make_train_step
 from flaxbert.types import Batch
 
-H100 = Path(__file__).parent / "golden/h100_target.txtpb"
+H100 = Path(__file__).parent.parent / "tests/golden/h100_target.txtpb"
 
 
-def v5e_devices() -> list[Any]:
-    """Return eight chips of a TPU v5e; needs libtpu."""
+def tpu_devices(slice_name: str) -> list[Any]:
+    """Return the chips of a TPU slice, such as v5e:2x4; needs libtpu."""
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
-    return list(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices)
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=slice_name).devices)
+
+
+def v5e_devices() -> list[Any]:
+    """Return eight chips of a TPU v5e; needs libtpu."""
+    return tpu_devices("v5e:2x4")
 
 
 def h100_devices() -> list[Any]:
@@ -41,10 +49,10 @@ def h100_devices() -> list[Any]:
 
 
 BY_TOKEN = ("input_ids", "token_type_ids", "position_ids", "segment_ids")
-BY_SEGMENT = ("cls_position",)
+BY_SEGMENT = ("cls_position", "sequence_index")
 
 
-def compiled_step(
+def compile_step(
     task: Any,
     config: dict[str, Any],
     devices: list[Any],
@@ -54,8 +62,8 @@ def compiled_step(
     rows: int = 32,
     length: int = 384,
     segments: int = 8,
-) -> str:
-    """Return the optimized HLO of a training step in bfloat16, with dropout.
+) -> Any:
+    """Return the compiled program of a training step in bfloat16, with dropout.
 
     Args:
       task: gives the output layer and the loss.
@@ -81,7 +89,12 @@ def compiled_step(
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
     batch["weight"] = array(segments, jnp.float32)
-    program: str = train_step.lower(state, Batch.from_arrays(batch)).compile().as_text()
+    return train_step.lower(state, Batch.from_arrays(batch)).compile()
+
+
+def compiled_step(task: Any, config: dict[str, Any], devices: list[Any], **sizes: Any) -> str:
+    """Return the optimized HLO of a training step; see `compile_step`."""
+    program: str = compile_step(task, config, devices, **sizes).as_text()
     return program
 
 

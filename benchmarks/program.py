@@ -1,0 +1,221 @@
+"""Read an optimized HLO program: its arrays, its collectives, and what moves the most bytes.
+
+An array counts where an instruction outside of a fusion writes it. Inside a fusion nothing is
+stored.
+"""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
+"""Bytes of an element, by type; all others have 4."""
+
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+FREE = frozenset(
+    ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "while")
+)
+"""Operations that move no bytes themselves."""
+
+PLACEHOLDERS = ("AllocateBuffer", "ConcatBitcast")
+"""Custom calls of the TPU compiler that only name memory which copies fill."""
+
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
+_ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16)\[([\d,]*)\](\{[^}]*\})?")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredArray:
+    """An array that an instruction writes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    on_chip: bool
+    """Whether it lies in the chip's fast memory (VMEM) instead of HBM."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return BYTES.get(self.dtype, 4) * math.prod(self.shape)
+
+    def __str__(self) -> str:
+        """Return the type as in HLO."""
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """An instruction outside of fusions."""
+
+    name: str
+    opcode: str
+    outputs: tuple[StoredArray, ...]
+    operands: tuple[str, ...]
+    op_name: str
+    """The path of the operation in the traced program, such as jit(train_step)/jvp(mlp)/mul."""
+    target: str
+    """What a custom call runs; empty for other operations."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no byte moves: a name for memory, or the end of a copy that began earlier."""
+        return self.opcode in FREE or self.opcode.endswith("-done") or self.target in PLACEHOLDERS
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether an array moves between HBM and VMEM while other instructions run."""
+        return self.opcode in ("copy-start", "slice-start")
+
+    @property
+    def written(self) -> tuple[StoredArray, ...]:
+        """The arrays that the instruction fills; the type of a copy names its source too."""
+        if self.opcode == "copy-start":
+            return self.outputs[:1]
+        if self.opcode == "slice-start":
+            return self.outputs[-2:-1]
+        return self.outputs
+
+
+def instructions(program: str) -> Iterator[Instruction]:
+    """Yield the instructions of an HLO text that are not part of a fusion or a reduction."""
+    fused = set(re.findall(r"(?:calls|to_apply)=%?([\w.-]+)", program))
+    skipping = False
+    for line in program.splitlines():
+        if line and not line[0].isspace():
+            header = re.match(r"(?:ENTRY )?%?([\w.-]+) ", line)
+            skipping = header is None or header.group(1) in fused
+        elif not skipping and (match := _INSTRUCTION.match(line)):
+            name, rest = match.groups()
+            kind, call = _split_type(rest)
+            opcode, _, arguments = call.partition("(")
+            op_name = re.search(r'op_name="([^"]*)"', arguments)
+            target = re.search(r'custom_call_target="([^"]*)"', arguments)
+            yield Instruction(
+                name,
+                opcode.strip(),
+                tuple(_arrays(kind)),
+                tuple(re.findall(r"%([\w.-]+)", arguments.partition(")")[0])),
+                op_name.group(1) if op_name else "",
+                target.group(1) if target else "",
+            )
+
+
+def _split_type(text: str) -> tuple[str, str]:
+    """Split `TYPE opcode(...)`; a tuple's type has parentheses and spaces."""
+    if not text.startswith("("):
+        kind, _, call = text.partition(" ")
+        return kind, call
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return text[: place + 1], text[place + 1 :].strip()
+    raise ValueError(f"unbalanced parentheses in {text[:80]!r}")
+
+
+def _arrays(kind: str) -> Iterator[StoredArray]:
+    for dtype, sizes, layout in _ARRAY.findall(kind):
+        shape = tuple(int(size) for size in sizes.split(",") if size)
+        yield StoredArray(dtype, shape, "S(" in layout)
+
+
+@dataclasses.dataclass
+class Traffic:
+    """What a part of the step moves."""
+
+    hbm: int = 0
+    """Bytes read from and written to HBM."""
+    vmem: int = 0
+    """Bytes read from and written to VMEM."""
+    passes: int = 0
+    """Number of instructions."""
+
+
+PARTS = ("embeddings", "attention", "mlp", "head")
+"""Named scopes of the model. Residual sums, LayerNorm and their dropout have none."""
+
+
+def stored_arrays(program: str) -> list[tuple[StoredArray, Instruction]]:
+    """Return all arrays that the program writes, largest first, with their instructions."""
+    written = [
+        (array, instruction)
+        for instruction in instructions(program)
+        if not instruction.is_free
+        for array in instruction.written
+    ]
+    return sorted(written, key=lambda pair: -pair[0].nbytes)
+
+
+def score_arrays(program: str, heads: int, length: int) -> list[StoredArray]:
+    """Return the stored arrays that have a number for each head and pair of tokens.
+
+    Args:
+      program: optimized HLO.
+      heads: N; an array counts whose other sizes multiply to a multiple of it.
+      length: T; an array counts that has two axes of this size.
+    """
+    matches = []
+    for array, _ in stored_arrays(program):
+        others = math.prod(array.shape) // length**2
+        if array.shape.count(length) >= 2 and others and others % heads == 0:
+            matches.append(array)
+    return matches
+
+
+def collectives(program: str) -> dict[str, tuple[int, int]]:
+    """Return {kind: (count, bytes)} of the program's communication between devices."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for instruction in instructions(program):
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            counts[kind] += 1
+            sizes[kind] += sum(array.nbytes for array in instruction.outputs)
+    return {kind: (counts[kind], sizes[kind]) for kind in counts}
+
+
+def traffic(program: str) -> dict[str, Traffic]:
+    """Return what the instructions of each part of the step read and write.
+
+    Every operand counts in full, even if a fusion reads only a slice of it.
+    """
+    arrays: dict[str, tuple[StoredArray, ...]] = {}
+    totals = {part: Traffic() for part in (*PARTS, "rest of the model", "optimizer", "copies")}
+    for instruction in instructions(program):
+        arrays[instruction.name] = instruction.outputs
+        if instruction.is_free:
+            continue
+        total = totals[part_of(instruction)]
+        total.passes += 1
+        if instruction.is_copy:  # one of its two sides is HBM, the other VMEM
+            moved = sum(array.nbytes for array in instruction.written)
+            total.hbm += moved
+            total.vmem += moved
+            continue
+        operands = (array for name in instruction.operands for array in arrays.get(name, ()))
+        for array in (*instruction.written, *operands):
+            if array.on_chip:
+                total.vmem += array.nbytes
+            else:
+                total.hbm += array.nbytes
+    return totals
+
+
+def part_of(instruction: Instruction) -> str:
+    """Return the part of the step that an instruction belongs to."""
+    if instruction.is_copy:
+        return "copies"
+    for part in PARTS:
+        if f"({part})" in instruction.op_name or f"/{part}/" in instruction.op_name:
+            return part
+    return "rest of the model" if "jvp(" in instruction.op_name else "optimizer"
