@@ -45,13 +45,14 @@ def main() -> None:
         data = dataclasses.replace(pipeline.data, feature_cache=directory)
         stored = dataclasses.replace(pipeline, data=data)
         for name in ("from texts", "from the cache"):
-            before, start = _reset_peak(), time.perf_counter()
+            before, start, cpu = _reset_peak(), time.perf_counter(), time.process_time()
             _, features = stored.featurize(examples, name, labeled=True, stored=True)
-            seconds, grown = time.perf_counter() - start, _peak() - before
-            size = _size(features)
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+            grown, size = _peak() - before, _size(features)
             print(
-                f"{name}: {seconds:.2f} s; memory grows by {grown / 2**20:.0f} MB, "
-                f"{grown / size:.1f} times the {size / 2**20:.0f} MB of the features"
+                f"{name}: {seconds:.2f} s, {cpu:.2f} s of CPU; memory grows by "
+                f"{grown / 2**20:.0f} MB, {grown / size:.1f} times the {size / 2**20:.0f} MB of "
+                "the features"
             )
         batches = stored.batches(features, batch_size=BATCH, seed=0)
         if batches.resample is not None:

@@ -137,16 +137,29 @@ def _chunk(
 
 
 class _Chunks:
-    """The arrays of chunks, by name."""
+    """Arrays that grow by chunks, by name.
+
+    They grow in place. Chunks that are kept until the end and then joined need twice the memory,
+    because the allocator does not give back what small arrays took.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[np.ndarray]] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+        self._sizes: dict[str, int] = {}
 
-    def add(self, **arrays: np.ndarray) -> None:
+    def add(self, **chunk: np.ndarray) -> None:
         """Add the arrays of a chunk."""
-        for name, values in arrays.items():
-            self._parts.setdefault(name, []).append(values)
+        for name, values in chunk.items():
+            array = self._arrays.setdefault(name, np.empty(0, values.dtype))
+            size = self._sizes.get(name, 0)
+            end = size + len(values)
+            if end > len(array):
+                array.resize(max(end, len(array) * 5 // 4), refcheck=False)
+            array[size:end] = values
+            self._sizes[name] = end
 
     def joined(self) -> dict[str, np.ndarray]:
-        """Return whole arrays; chunks are freed one name after the other."""
-        return {name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)}
+        """Return whole arrays."""
+        for name, size in self._sizes.items():
+            self._arrays[name].resize(size, refcheck=False)
+        return self._arrays
