@@ -332,6 +332,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("data.train", data.train),
         ("data.eval", data.eval),
         ("data.predict", data.predict),
+        ("data.feature_cache", data.feature_cache),
     ):
         if problem := url_problem(name, path):
             yield problem

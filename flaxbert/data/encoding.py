@@ -13,7 +13,7 @@ import numpy as np
 
 from flaxbert.data.tokenization import Tokenizer
 
-CHUNK = 256
+CHUNK = 128
 """Texts that are tokenized together: enough for all cores, and few enough to be small in memory."""
 
 NONE = -1
@@ -72,17 +72,17 @@ def encode(
     chunks, truncated = _Chunks(), list[int]()
     try:
         for first, inputs in _inputs(texts, pairs):
-            encodings = backend.encode_batch(
-                inputs, is_pretokenized=split, add_special_tokens=special_tokens
+            # One expression, so that no encoding of a chunk is alive while the next one is made.
+            arrays, cut = _chunk(
+                backend.encode_batch(
+                    inputs, is_pretokenized=split, add_special_tokens=special_tokens
+                ),
+                windows=overlap is not None,
+                last=int(pairs is not None) if characters else None,
+                words=words,
             )
-            windows = [[e, *e.overflowing] if overlap is not None else [e] for e in encodings]
-            if overlap is None and max_length is not None:
-                truncated += [first + n for n, e in enumerate(encodings) if e.overflowing]
-            counts = np.fromiter(map(len, windows), np.int64, len(windows))
-            parts = list(itertools.chain.from_iterable(windows))
-            numbers = np.repeat(np.arange(first, first + len(windows)), counts)
-            arrays = _arrays(parts, pairs is not None, characters=characters, words=words)
-            chunks.add(example_index=numbers, **arrays)
+            truncated += (cut + first).tolist()
+            chunks.add(example_index=arrays.pop("text") + first, **arrays)
     finally:
         backend.no_truncation()
     arrays = chunks.joined()
@@ -98,17 +98,27 @@ def _inputs(texts: Sequence[Any], pairs: Sequence[str] | None) -> Iterator[tuple
         yield first, alone if pairs is None else list(zip(alone, pairs[here], strict=True))
 
 
-def _arrays(
-    parts: Sequence[Any], paired: bool, *, characters: bool, words: bool
-) -> dict[str, np.ndarray]:
-    """Return the arrays of some encodings end to end."""
+def _chunk(
+    encodings: Sequence[Any], *, windows: bool, last: int | None, words: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the arrays of some encodings, end to end, and the indices of those that were cut.
+
+    Args:
+      encodings: one for each text of a chunk.
+      windows: whether what is over the limit becomes further windows.
+      last: the number of the text whose characters are needed, if any.
+      words: whether words are needed.
+    """
+    groups = [[e, *e.overflowing] if windows else [e] for e in encodings]
+    parts = list(itertools.chain.from_iterable(groups))
     lengths = np.fromiter(map(len, parts), np.int32, len(parts))
     total = int(lengths.sum())
 
     def flat(values: Iterable[Iterable[Any]], size: int = total) -> np.ndarray:
         return np.fromiter(itertools.chain.from_iterable(values), np.int32, size)
 
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
+        "text": np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
         "lengths": lengths,
         "input_ids": flat(part.ids for part in parts),
         "token_type_ids": flat(part.type_ids for part in parts),
@@ -116,27 +126,40 @@ def _arrays(
     if words:
         given = ((NONE if word is None else word for word in part.word_ids) for part in parts)
         arrays["word"] = flat(given)
-    if characters:
-        last = int(paired)
+    if last is not None:
         inside = flat((text == last for text in part.sequence_ids) for part in parts) > 0
         pairs = itertools.chain.from_iterable(part.offsets for part in parts)
         places = flat(pairs, 2 * total).reshape(total, 2)
         for n, name in enumerate(("char_start", "char_end")):
             arrays[name] = np.where(inside, places[:, n], np.int32(NONE))
-    return arrays
+    cut = [] if windows else [n for n, encoding in enumerate(encodings) if encoding.overflowing]
+    return arrays, np.array(cut, np.int64)
 
 
 class _Chunks:
-    """The arrays of chunks, by name."""
+    """Arrays that grow by chunks, by name.
+
+    They grow in place. Chunks that are kept until the end and then joined need twice the memory,
+    because the allocator does not give back what small arrays took.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[np.ndarray]] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+        self._sizes: dict[str, int] = {}
 
-    def add(self, **arrays: np.ndarray) -> None:
+    def add(self, **chunk: np.ndarray) -> None:
         """Add the arrays of a chunk."""
-        for name, values in arrays.items():
-            self._parts.setdefault(name, []).append(values)
+        for name, values in chunk.items():
+            array = self._arrays.setdefault(name, np.empty(0, values.dtype))
+            size = self._sizes.get(name, 0)
+            end = size + len(values)
+            if end > len(array):
+                array.resize(max(end, len(array) * 5 // 4), refcheck=False)
+            array[size:end] = values
+            self._sizes[name] = end
 
     def joined(self) -> dict[str, np.ndarray]:
-        """Return whole arrays; chunks are freed one name after the other."""
-        return {name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)}
+        """Return whole arrays."""
+        for name, size in self._sizes.items():
+            self._arrays[name].resize(size, refcheck=False)
+        return self._arrays

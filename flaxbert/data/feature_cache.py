@@ -84,17 +84,18 @@ def save(entry: Path, features: Features) -> Features:
             _write(partial, features)
             partial.chmod(0o755)
             os.rename(partial, entry)
+            stored = _read(entry)[0]
         except OSError:
-            if not entry.is_dir():  # else another process has stored the same
+            if not entry.is_dir():
                 raise
+            stored = load(entry) or features  # another process has stored the same
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         _delete_unused(entry.parent)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         log.warning(f"{entry.parent}: features are not stored ({error}); see data.feature_cache")
         return features
-    stored = load(entry)
-    return features if stored is None else stored
+    return stored
 
 
 def _write(partial: Path, features: Features) -> None:

@@ -159,6 +159,25 @@ class Features:
             digest.update(np.ascontiguousarray(parts[name]).data)
         return digest.hexdigest()
 
+    def sequences_of(self, first: int, end: int) -> slice:
+        """Return the sequences of the examples from `first` to `end`; examples must ascend."""
+        start, stop = np.searchsorted(self.example_index, [first, end]).tolist()
+        return slice(start, stop)
+
+    def part(self, first: int, end: int) -> "Features":
+        """Return the features of the examples from `first` to `end`, counted from `first`."""
+        here = self.sequences_of(first, end)
+        tokens = slice(int(self.sequence_start[here.start]), int(self.sequence_start[here.stop]))
+        feature_index = self.feature_index[here]
+        return Features(
+            lengths=self.lengths[here],
+            per_token={name: values[tokens] for name, values in self.per_token.items()},
+            token_indices={name: values[here] for name, values in self.token_indices.items()},
+            per_sequence={name: values[here] for name, values in self.per_sequence.items()},
+            example_index=self.example_index[here] - first,
+            feature_index=feature_index - (feature_index[0] if len(feature_index) else 0),
+        )
+
     def places_of(self, sequences: np.ndarray) -> np.ndarray:
         """Return the places in the flat arrays of the tokens of sequences [S], end to end."""
         lengths = self.lengths[sequences].astype(np.int64)

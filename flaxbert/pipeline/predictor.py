@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,10 @@ class Predictor:
         size = self.config.train.eval_batch_size
         dataset = self.pipeline.tokenize_in_order(table, examples, batch_size=size, labeled=labeled)
         return dataset, table
+
+    def stream(self, data: Dataset) -> Iterator[Prediction]:
+        """Yield the predictions for a data set as batches finish; see `Evaluator.stream`."""
+        return Evaluator(self.pipeline, data).stream(self.params)
 
     def run(self, data: Dataset) -> Evaluation:
         """Predict for a data set, and score it if it has labels."""

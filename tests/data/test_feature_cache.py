@@ -1,5 +1,6 @@
 """Features on disk: what is stored is what was made, or it is made again."""
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -86,6 +87,27 @@ def test_few_tokens_are_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     features = make()
     assert feature_cache.save(tmp_path / "cache" / NAME, features) is features
     assert not (tmp_path / "cache").exists()
+
+
+def test_parts_of_features_together_are_the_whole() -> None:
+    # Examples of two, none, three and one sequences; the first and the third are one feature each.
+    whole = Features.build(
+        {"input_ids": [[n] * (n + 1) for n in range(6)]},
+        example_index=[0, 0, 2, 2, 2, 3],
+        feature_index=[0, 0, 1, 1, 1, 2],
+        token_indices={"start": [0, 1, 0, 2, 1, 4]},
+        per_sequence={"label": [5, 5, 7, 7, 7, 9]},
+    )
+    for edges in ([0, 4], [0, 1, 4], [0, 2, 2, 3, 4], [0, 1, 2, 3, 4]):
+        parts = [whole.part(first, end) for first, end in itertools.pairwise(edges)]
+        for name, values in arrays(whole).items():
+            joined = [arrays(part)[name] for part in parts]
+            if name == "example_index":
+                joined = [a + first for a, first in zip(joined, edges, strict=False)]
+            if name == "feature_index":
+                counts = [0, *itertools.accumulate(len(part) for part in parts)]
+                joined = [a + n for a, n in zip(joined, counts, strict=False)]
+            assert np.array_equal(np.concatenate(joined), values), (edges, name)
 
 
 # --- damage ------------------------------------------------------------------------------------
