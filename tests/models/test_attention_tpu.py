@@ -7,13 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from targets import BY_SEGMENT, BY_TOKEN
+from test_targets import SIZES, TASKS
 from tolerance import assert_close, assert_grads_close
 
+from flaxbert.config import OptimConfig
 from flaxbert.models import attention
 from flaxbert.models.attention import attend, attention_mask, choose, plain_attention
 from flaxbert.models.attention_tpu import block_length, bounds, heads_of_a_group, tpu_attention
 from flaxbert.models.dropout import DropoutKeys, dropout_key, fold_in, token_keys
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
+from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import state_shapes
+from flaxbert.training.step import make_train_step
+from flaxbert.types import Batch
 
 ROWS = 2
 
@@ -152,3 +161,32 @@ def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert ours["out"].sharding.is_equivalent_to(sharding.batch_sharding(mesh), 3)
     assert_close(ours["out"], expected["out"])
     assert_grads_close(ours["grads"], expected["grads"], 1e-5)
+
+
+@pytest.mark.parametrize(("remat", "parts"), [("none", 1), ("full", 2)])
+def test_a_training_step_chooses_for_the_devices_of_its_arguments(
+    remat: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platforms = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "this machine")
+    monkeypatch.setattr(
+        attention, "choose", lambda platform, *_: platforms.append(platform) or "plain"
+    )
+    mesh = sharding.make_mesh()
+    task, arrays = TASKS["token_classification"]
+    config = SIZES | {"hidden_size": 128, "num_attention_heads": 2, "vocab_size": 99}
+    model = Model.create(read_config(config, remat=remat), task.make_head)
+    optimizer, _ = make_optimizer(OptimConfig(), 100)
+    state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
+    sizes = dict.fromkeys((*BY_TOKEN, *arrays["by_token"]), 128) | dict.fromkeys(BY_SEGMENT, 8)
+    rows = sharding.batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((16, size), jnp.int32, sharding=rows)
+        for name, size in sizes.items()
+    }
+    batch["weight"] = jax.ShapeDtypeStruct((16, 8), jnp.float32, sharding=rows)
+    step = make_train_step(
+        model, task, optimizer, state, mesh, accumulation_steps=parts, seed=0, log_every=10
+    )
+    step.lower(state, Batch.from_arrays(batch))  # type: ignore[attr-defined]
+    assert set(platforms) == {"cpu"}
