@@ -12,8 +12,8 @@ that a noisy machine slows down all sides. While one side computes, the others w
     trainer     the Trainer of transformers (PyTorch), padded to the longest sequence of the batch
     grouped     the same, with batches of sequences of similar length (group_by_length)
     max_length  the same, all sequences padded to data.max_length
-    keras       KerasHub on JAX, padded to data.max_length; classification of texts only. Needs
-                keras-hub
+    keras       KerasHub on JAX, padded to data.max_length; for classification of texts, without
+                an evaluation. Needs keras-hub (pip install keras-hub)
 
 By default the run goes to its end, and the weights of every side are evaluated on data.eval by
 flaxbert. With --rounds=N it stops after N blocks of every side, without an evaluation.

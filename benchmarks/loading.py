@@ -1,7 +1,7 @@
 """Measure how long training waits for data, and how long building a batch takes.
 
     python benchmarks/loading.py --config=configs/squad.py --config.data.train=FILE \
-        --config.train.batch_size=32
+        --config.train.batch_size=256
 
 The device is replaced by a pause of DEVICE_MS, in which the host is free, as it is while an
 accelerator computes. Blocks alternate between a loader that builds each batch when it is asked for
@@ -20,7 +20,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks import TASKS
 from flaxbert.training.data import read_sources, tokenize
 
-DEVICE_MS, BLOCKS, STEPS = 50, 4, 40
+DEVICE_MS, BLOCKS, STEPS = 20, 4, 40
 
 
 def main() -> None:

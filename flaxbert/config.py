@@ -134,6 +134,11 @@ class DataConfig:
         "tokens of a row, at least max_length (default: chosen for the lengths of the texts; "
         "max_length for single requests)",
     )
+    feature_cache: str | None = option(
+        "auto",
+        "directory where large tokenized data sets are stored, for other runs on the same data: "
+        "auto (flaxbert/features in $XDG_CACHE_HOME or ~/.cache), a path, or none",
+    )
 
 
 @dataclasses.dataclass
@@ -327,6 +332,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("data.train", data.train),
         ("data.eval", data.eval),
         ("data.predict", data.predict),
+        ("data.feature_cache", data.feature_cache),
     ):
         if problem := url_problem(name, path):
             yield problem

@@ -105,7 +105,8 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
         log.setLevel(logging.WARNING)
     config, workdir = arguments.config, arguments.workdir
     if mode == "train":
-        modes.train(config, workdir, preemption=preemption, force=arguments.force)
+        force, profile = arguments.force, arguments.profile
+        modes.train(config, workdir, preemption=preemption, force=force, profile=profile)
     elif mode == "eval":
         modes.evaluate(config, workdir, given=arguments.given)
     else:

@@ -30,6 +30,7 @@ from flaxbert.config import Config, DataConfig, ModelConfig
 from flaxbert.data import readers, tag_schemes, windows
 from flaxbert.data.batching import MAX_SHAPES, Batches
 from flaxbert.data.checks import READ_AS
+from flaxbert.data.encoding import encode
 from flaxbert.data.features import Features
 from flaxbert.data.packing import choose_bucket_sizes, pack
 from flaxbert.data.readers import conll
@@ -1193,17 +1194,14 @@ def test_an_answer_lies_at_its_characters_in_each_window_that_holds_it(
             return
         options = question_answering.QuestionAnsweringOptions(unanswerable=True)
         task = question_answering.QuestionAnswering.create(data, options, None, {})
-        with messages() as told:
-            features = task.featurize(examples, tokenizer, labeled=True)
+        features = task.featurize(examples, tokenizer, labeled=True)
+        told = [note.text for note in features.notes]
         lost = set()
         for number, example in enumerate(examples):
-            encoded = tokenizer([example.context], return_offsets_mapping=True)
-            inside = [sequence == 0 for sequence in encoded.sequence_ids(0)]
-            offsets = encoded["offset_mapping"][0]
-            starts = [o[0] if i else -1 for o, i in zip(offsets, inside, strict=True)]
-            ends = [o[1] if i else -1 for o, i in zip(offsets, inside, strict=True)]
-            (ends,) = windows.extend_ends([example.context], [0], [starts], [ends])
-            tokens = [(s, e) for s, e in zip(starts, ends, strict=True) if s >= 0]
+            encoded = encode(tokenizer, [example.context], characters=True)
+            whole = windows.Windows.of(encoded, [example.context])
+            pairs = zip(whole.starts.tolist(), whole.ends.tolist(), strict=True)
+            tokens = [(s, e) for s, e in pairs if s >= 0]
             own = np.flatnonzero(features.example_index == number)
             spans = []
             shown = set()

@@ -34,6 +34,12 @@ RUN_FLAGS = (
         "the first host's address, the number of hosts, and this host's index from 0",
     ),
     Flag("force", False, "resume even if the configuration or the data have changed (train only)"),
+    Flag(
+        "profile",
+        "",
+        "START:STOP: write a profile of the steps from START to before STOP to the directory "
+        "profile/ in the workdir, for Perfetto and TensorBoard (train only)",
+    ),
 )
 """Flags of a run; `train`, `eval` and `predict` have all of them but --mode."""
 
@@ -65,6 +71,25 @@ class Arguments:
     def force(self) -> bool:
         """Whether to resume although something has changed."""
         return bool(self.flags["force"])
+
+    @property
+    def profile(self) -> range:
+        """The steps to profile, from 1; empty without --profile.
+
+        Raises:
+          ConfigError: for a range that is malformed or has no steps.
+        """
+        text = str(self.flags["profile"])
+        if not text:
+            return range(0)
+        match = re.fullmatch(r"(\d+):(\d+)", text)
+        steps = range(int(match[1]), int(match[2])) if match else range(0)
+        if not steps or steps.start < 1:
+            raise ConfigError(
+                f"--profile={text}: expected START:STOP, two step numbers with 1 <= START < STOP. "
+                "--profile=10:15 writes a profile of the steps 10 to 14."
+            )
+        return steps
 
 
 class HelpRequested(Exception):

@@ -1,10 +1,11 @@
 """The modes of a run: train, eval and predict. Each prints its results."""
 
+import collections
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from flaxbert.commands.tables import show_metrics, show_predictions
+from flaxbert.commands.tables import show_metrics, show_predictions, spread
 from flaxbert.config import Config
 from flaxbert.errors import check_local
 from flaxbert.pipeline.datasets import Dataset
@@ -17,9 +18,11 @@ from flaxbert.training import trainer
 from flaxbert.types import Prediction
 
 
-def train(config: Config, workdir: Path, *, preemption: Preemption, force: bool) -> None:
+def train(
+    config: Config, workdir: Path, *, preemption: Preemption, force: bool, profile: range
+) -> None:
     """Train, and print the metrics and some predictions."""
-    trained = trainer.train(config, workdir, preemption=preemption, force=force)
+    trained = trainer.train(config, workdir, preemption=preemption, force=force, profile=profile)
     if multihost.is_lead_host():
         show_predictions(trained.pipeline.task, trained.examples, trained.predictions)
         show_metrics(trained.results, "results.json")
@@ -59,13 +62,28 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
     """Write predictions.jsonl for `data.predict`, which needs no labels; see `evaluate`."""
     opened = _open(config, workdir, "predict", given)
-    predictions = opened.predictor.run(opened.data).predictions
+    examples, shown = opened.data.examples, dict[int, Prediction]()
+    predictions = _keeping(opened.predictor.stream(opened.data), shown, len(examples))
     if multihost.is_lead_host():
         opened.write("predictions", "predictions", predictions)
-        show_predictions(opened.predictor.pipeline.task, opened.data.examples, predictions)
+        chosen = [examples[number] for number in shown]
+        show_predictions(opened.predictor.pipeline.task, chosen, list(shown.values()))
         malformed = opened.data.malformed
         skipped = f"; {malformed} malformed rows were skipped" if malformed else ""
-        print(f"\n{len(predictions)} predictions: {workdir / 'predictions.jsonl'}{skipped}")
+        print(f"\n{len(examples)} predictions: {workdir / 'predictions.jsonl'}{skipped}")
+    else:
+        collections.deque(predictions, maxlen=0)  # the devices of all hosts compute each batch
+
+
+def _keeping(
+    predictions: Iterable[Prediction], shown: dict[int, Prediction], count: int
+) -> Iterator[Prediction]:
+    """Yield `count` predictions, and put those to show into `shown`."""
+    chosen = spread(count)
+    for number, prediction in enumerate(predictions):
+        if number in chosen:
+            shown[number] = prediction
+        yield prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +96,7 @@ class _Opened:
     commits: dict[str, str]
     """{config key: commit} of the model and data that come from the hub."""
 
-    def write(self, name: str, predictions: str, values: Sequence[Prediction]) -> str:
+    def write(self, name: str, predictions: str, values: Iterable[Prediction]) -> str:
         """Write predictions and their configuration, and return the names of both files.
 
         The names differ from those of the run's own results, which are of other data.

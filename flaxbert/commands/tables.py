@@ -41,14 +41,18 @@ def _bound(name: str, side: str) -> str:
     return f"{metric}_{side}{slash}{part}"
 
 
+def spread(count: int) -> range:
+    """Return the indices of a few of `count` predictions, spread evenly over the data set."""
+    return range(0, count, max(1, count // SHOWN))[:SHOWN]
+
+
 def show_predictions(
     task: Task, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> None:
     """Print some predictions, spread evenly over the data set."""
     if not predictions:
         return
-    chosen = range(0, len(predictions), max(1, len(predictions) // SHOWN))[:SHOWN]
-    lines = [task.table_row(examples[i], predictions[i]) for i in chosen]
+    lines = [task.table_row(examples[i], predictions[i]) for i in spread(len(predictions))]
     table = Table(*lines[0], title="predictions")
     for line in lines:
         cells = [clip(text, CELL) for text in line.values()]

@@ -18,8 +18,9 @@ from flaxbert.data.packing import PackedRow, ShapeCosts, choose_bucket_sizes, pa
 from flaxbert.data.shuffle import permutation
 from flaxbert.types import Batch, TaskOutputs
 
-Resample = Callable[[dict[str, np.ndarray], int, int], dict[str, np.ndarray]]
-"""(token arrays of a sequence, its index, epoch) -> the arrays that replace the stored ones."""
+Resample = Callable[[Features, np.ndarray, int], dict[str, np.ndarray]]
+"""(features, indices of sequences [S], epoch) -> the arrays that replace the stored ones, with the
+tokens of these sequences end to end. What is drawn for one does not depend on the others."""
 
 MAX_SHAPES = 6
 """Largest number of buckets for training, and again for evaluation: twelve programs at most."""
@@ -303,12 +304,10 @@ class Batches:
 
     def _tokens(self, at: "_Places", epoch: int) -> dict[str, np.ndarray]:
         """Return the token arrays of sequences, end to end."""
-        features, sequences = self.features, at.sequences.tolist()
-        tokens = {name: values[at.in_features] for name, values in features.per_token.items()}
-        if self.resample is None or not sequences:
+        tokens = {name: values[at.in_features] for name, values in self.features.per_token.items()}
+        if self.resample is None:
             return tokens
-        drawn = [self.resample(features.tokens_of(n), n, epoch) for n in sequences]
-        return tokens | {name: np.concatenate([part[name] for part in drawn]) for name in drawn[0]}
+        return tokens | self.resample(self.features, at.sequences, epoch)
 
     def _group_numbers(self, features: np.ndarray, step: int) -> np.ndarray:
         """Return a number for each of a step's features, from 0 in each micro-batch."""
@@ -346,7 +345,7 @@ class _Places:
         end = np.cumsum(lengths)
         tokens = np.bincount(row, lengths, len(rows)).astype(np.int64)
         offset = end - lengths - (np.cumsum(tokens) - tokens)[row]
-        in_features = _ranges(features.sequence_start[sequences], lengths)
+        in_features = features.places_of(sequences)
         in_grid = _ranges(row * row_length + offset, lengths)
         slot = _ranges(np.zeros_like(counts), counts)
         return cls(sequences, lengths, row, slot, offset, in_features, in_grid)

@@ -48,20 +48,31 @@ class Unknown:
 
 def unknown(features: Features, tokenizer: Any) -> Unknown:
     """Return the share of [UNK] tokens, and the examples with a text of unknown tokens alone."""
-    unk, ids = tokenizer.unk_token_id, features.per_token["input_ids"]
-    if unk is None or not len(ids):
+    unk = tokenizer.unk_token_id
+    if unk is None:
         return Unknown("", 0.0, [])
-    special = np.isin(ids, [number for number in tokenizer.all_special_ids if number != unk])
-    begins = np.zeros(len(ids), bool)
-    begins[features.sequence_start[:-1]] = True
-    text = np.cumsum(special | begins)  # special tokens divide a sequence into its texts
-    count = int(text[-1]) + 1
-    words = np.bincount(text[~special], minlength=count)
-    unknown_count = np.bincount(text[~special & (ids == unk)], minlength=count)
-    example_index = np.repeat(features.example_index, features.lengths)
-    lost = example_index[~special & (words == unknown_count)[text]]
-    share = float(unknown_count.sum() / max(1, words.sum()))
-    return Unknown(tokenizer.unk_token, share, np.unique(lost).tolist())
+    special = [number for number in tokenizer.all_special_ids if number != unk]
+    words, unknown_words, lost = 0, 0, set[int]()
+    for first in range(0, len(features.lengths), BLOCK):
+        block = slice(first, first + BLOCK)
+        bounds = features.sequence_start[first : first + BLOCK + 1]
+        ids = features.per_token["input_ids"][bounds[0] : bounds[-1]]
+        ordinary = ~np.isin(ids, special)
+        words += int(ordinary.sum())
+        if not (is_unknown := ordinary & (ids == unk)).any():
+            continue
+        unknown_words += int(is_unknown.sum())
+        begins = np.zeros(len(ids), bool)
+        begins[bounds[:-1] - bounds[0]] = True
+        text = np.cumsum(~ordinary | begins)  # special tokens divide a sequence into its texts
+        known = np.bincount(text[ordinary & ~is_unknown], minlength=int(text[-1]) + 1)
+        example = np.repeat(features.example_index[block], features.lengths[block])
+        lost.update(example[is_unknown & (known == 0)[text]].tolist())
+    return Unknown(tokenizer.unk_token, unknown_words / max(1, words), sorted(lost))
+
+
+BLOCK = 1024
+"""Sequences that are counted at a time, which bounds the memory."""
 
 
 def vanishing(texts: Iterable[str], tokenizer: Any) -> dict[str, int]:

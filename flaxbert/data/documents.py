@@ -7,7 +7,6 @@ a sequence is divided.
 
 import bisect
 import dataclasses
-import itertools
 import logging
 import math
 import random
@@ -15,11 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from flaxbert.data.masking import CONTINUATION, START
+import numpy as np
+
+from flaxbert.data.encoding import NONE, encode
+from flaxbert.data.features import Note
+from flaxbert.data.masking import CONTINUATION, SPECIAL, START
 from flaxbert.data.tokenization import Tokenizer, needs_blank
 from flaxbert.errors import DataError
-
-log = logging.getLogger("flaxbert")
 
 CLOSING, OPENING = "\"'”’»)\\]", "\"'“‘«(\\[¿¡—-"
 SENTENCE_END = re.compile(rf"[.!?…][{CLOSING}]*(\s+)(?=[{OPENING}]*([^\W\d_]))")
@@ -40,9 +41,10 @@ aim is half."""
 class Document:
     """The tokens of a document, without special tokens."""
 
-    ids: list[int]
-    kinds: list[int]
-    """The kind of each token; see masking.py."""
+    ids: np.ndarray
+    """[tokens] int32."""
+    kinds: np.ndarray
+    """[tokens] int8: the kind of each token; see masking.py."""
     ends: list[int]
     """The end of each sentence, which begins where the previous one ends."""
 
@@ -86,26 +88,38 @@ def sentence_ends(lengths: Sequence[int], longest: int) -> list[int]:
 
 
 def tokenize(
-    paragraphs: Sequence[str], tokenizer: Tokenizer, *, lines: bool, longest: int
-) -> Document:
-    """Return the tokens of a document: those of its sentences, with a blank between them.
+    documents: Sequence[Sequence[str]], tokenizer: Tokenizer, *, lines: bool, longest: int
+) -> list[Document]:
+    """Return the tokens of documents: those of their sentences, with a blank between them.
 
-    With `lines` each line is a sentence, else paragraphs are split.
+    Args:
+      documents: the paragraphs of each document.
+      tokenizer: the tokenizer of a checkpoint.
+      lines: whether each line is a sentence; else paragraphs are split.
+      longest: the most tokens of a sentence; longer ones are divided.
     """
     split = str.splitlines if lines else split_sentences
-    sentences = [text for paragraph in paragraphs for text in split(paragraph) if text.strip()]
-    if needs_blank(tokenizer):
-        sentences = sentences[:1] + [f" {text.lstrip()}" for text in sentences[1:]]
-    ids: list[int] = []
-    kinds: list[int] = []
-    lengths = []
-    encoded = tokenizer(sentences, add_special_tokens=False).encodings if sentences else []
-    for encoding in encoded:
-        words = [None, *encoding.word_ids]
-        kinds += [CONTINUATION if a == b else START for a, b in itertools.pairwise(words)]
-        ids += encoding.ids
-        lengths.append(len(encoding.ids))
-    return Document(ids, kinds, sentence_ends([n for n in lengths if n], longest))
+    sentences, counts = list[str](), list[int]()
+    blank = needs_blank(tokenizer)
+    for paragraphs in documents:
+        texts = [text for paragraph in paragraphs for text in split(paragraph) if text.strip()]
+        sentences += texts[:1] + [f" {text.lstrip()}" for text in texts[1:]] if blank else texts
+        counts.append(len(texts))
+    encoded = encode(tokenizer, sentences, special_tokens=False, words=True)
+    words = encoded.per_token["word"]
+    before = np.concatenate([[NONE], words[:-1]])
+    starts = np.cumsum(encoded.lengths) - encoded.lengths
+    before[starts[encoded.lengths > 0]] = NONE
+    kinds = np.where(words == before, CONTINUATION, START).astype(np.int8)
+    ids, lengths, start, first = encoded.per_token["input_ids"], encoded.lengths.tolist(), 0, 0
+    tokenized = []
+    for count in counts:
+        own = lengths[first : first + count]
+        here = slice(start, start + sum(own))
+        ends = sentence_ends([length for length in own if length], longest)
+        tokenized.append(Document(ids[here], kinds[here], ends))
+        first, start = first + count, here.stop
+    return tokenized
 
 
 def make_pairs(
@@ -154,15 +168,41 @@ def make_pairs(
                 sentence = stop
 
 
-def check_following(pairs: Sequence[Pair], origin: str) -> None:
-    """Log the share of second texts that follow the first.
+def joined(
+    pairs: Sequence[Pair], documents: Sequence[Document], cls_id: int, sep_id: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the tokens of pairs.
+
+    Returns:
+      The tokens of each pair [M], and `input_ids`, `token_type_ids` and `kind`, [total tokens].
+    """
+    texts = [[span for span in (pair.first, pair.second) if span is not None] for pair in pairs]
+    lengths = [1 + sum(span.end - span.start + 1 for span in spans) for spans in texts]
+    total = sum(lengths)
+    ids = np.full(total, sep_id, np.int32)
+    types, kinds = np.zeros(total, np.int32), np.full(total, SPECIAL, np.int32)
+    place = 0
+    for spans in texts:
+        ids[place] = cls_id
+        place += 1
+        for number, (document, start, end) in enumerate(spans):
+            here = slice(place, place + end - start)
+            ids[here] = documents[document].ids[start:end]
+            kinds[here] = documents[document].kinds[start:end]
+            place = here.stop + 1
+            types[here.start : place] = number
+    tokens = {"input_ids": ids, "token_type_ids": types, "kind": kinds}
+    return np.array(lengths, np.int32), tokens
+
+
+def check_following(pairs: Sequence[Pair], origin: str) -> Note:
+    """Return a note of the share of second texts that follow the first.
 
     Raises:
       DataError: if the share is too low to learn from, because most documents have one sentence;
         the message names `origin`.
     """
     share = sum(pair.follows for pair in pairs) / len(pairs)
-    log.info(f"{share:.0%} of {len(pairs)} second texts follow the first")
     # With few pairs the share may be low by chance: two standard deviations are allowed.
     chance = 2 * math.sqrt(LEAST_FOLLOWING * (1 - LEAST_FOLLOWING) / len(pairs))
     if share < LEAST_FOLLOWING - chance:
@@ -172,6 +212,7 @@ def check_following(pairs: Sequence[Pair], origin: str) -> None:
             "name the column that is equal within a document (--config.options.document=COLUMN), "
             "or set --config.options.next_sentence=false."
         )
+    return Note(logging.INFO, f"{share:.0%} of {len(pairs)} second texts follow the first")
 
 
 def _some_text(document: Document, number: int, target: int, room: int, rng: random.Random) -> Span:

@@ -8,9 +8,17 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Note(NamedTuple):
+    """A line for the log about the features of a data set."""
+
+    level: int
+    """One of logging's."""
+    text: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,32 +50,40 @@ class Features:
     {kind: {example index: reason}}."""
     dropped: Mapping[int, str] = dataclasses.field(default_factory=dict)
     """Examples that were left out because they do not fit: {example index: reason}."""
+    notes: Sequence[Note] = ()
+    """What the log should say about them."""
 
     @classmethod
     def build(
         cls,
-        per_token: dict[str, list[list[int]]],
+        per_token: Mapping[str, Any],
         *,
+        lengths: np.ndarray | None = None,
         example_index: Sequence[int] | np.ndarray | None = None,
         feature_index: Sequence[int] | np.ndarray | None = None,
-        token_indices: dict[str, list[int]] | None = None,
-        per_sequence: dict[str, Any] | None = None,
+        token_indices: Mapping[str, Any] | None = None,
+        per_sequence: Mapping[str, Any] | None = None,
         truncated: Sequence[int] = (),
         unreachable: Mapping[str, Mapping[int, str]] | None = None,
         dropped: Mapping[int, str] | None = None,
+        notes: Sequence[Note] = (),
     ) -> "Features":
-        """Build features from lists with one entry per sequence.
+        """Build features from flat arrays, or from lists with one entry per sequence.
 
         `cls_position` is 0 unless given. Values per sequence become int32, or float32 if they hold
-        fractions; `example_index` and `feature_index` count the sequences unless given.
+        fractions; `example_index` and `feature_index` count the sequences unless given. With
+        `lengths`, values per token are arrays [total tokens], else a list for each sequence.
         """
-        lengths = np.array([len(ids) for ids in per_token["input_ids"]], np.int32)
+        if lengths is None:
+            lengths = np.array([len(ids) for ids in per_token["input_ids"]], np.int32)
+            total = int(lengths.sum())
+            per_token = {name: _flat(rows, total) for name, rows in per_token.items()}
         count = len(lengths)
-        places = {"cls_position": [0] * count} | (token_indices or {})
+        places = {"cls_position": np.zeros(count, np.int32)} | dict(token_indices or {})
         numbers = np.arange(count)
         return cls(
-            lengths=lengths,
-            per_token={name: _flat(rows, int(lengths.sum())) for name, rows in per_token.items()},
+            lengths=np.asarray(lengths, np.int32),
+            per_token={name: np.asarray(rows, np.int32) for name, rows in per_token.items()},
             token_indices={name: np.asarray(value, np.int32) for name, value in places.items()},
             per_sequence={name: _narrow(value) for name, value in (per_sequence or {}).items()},
             example_index=(
@@ -79,6 +95,7 @@ class Features:
             truncated=truncated,
             unreachable=unreachable or {},
             dropped=dropped or {},
+            notes=notes,
         )
 
     def __len__(self) -> int:
@@ -126,6 +143,10 @@ class Features:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all arrays with their names, in hexadecimal."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         parts = {
             "lengths": self.lengths,
@@ -137,6 +158,31 @@ class Features:
             digest.update(f"{name} {parts[name].shape} {parts[name].dtype}".encode())
             digest.update(np.ascontiguousarray(parts[name]).data)
         return digest.hexdigest()
+
+    def sequences_of(self, first: int, end: int) -> slice:
+        """Return the sequences of the examples from `first` to `end`; examples must ascend."""
+        start, stop = np.searchsorted(self.example_index, [first, end]).tolist()
+        return slice(start, stop)
+
+    def part(self, first: int, end: int) -> "Features":
+        """Return the features of the examples from `first` to `end`, counted from `first`."""
+        here = self.sequences_of(first, end)
+        tokens = slice(int(self.sequence_start[here.start]), int(self.sequence_start[here.stop]))
+        feature_index = self.feature_index[here]
+        return Features(
+            lengths=self.lengths[here],
+            per_token={name: values[tokens] for name, values in self.per_token.items()},
+            token_indices={name: values[here] for name, values in self.token_indices.items()},
+            per_sequence={name: values[here] for name, values in self.per_sequence.items()},
+            example_index=self.example_index[here] - first,
+            feature_index=feature_index - (feature_index[0] if len(feature_index) else 0),
+        )
+
+    def places_of(self, sequences: np.ndarray) -> np.ndarray:
+        """Return the places in the flat arrays of the tokens of sequences [S], end to end."""
+        lengths = self.lengths[sequences].astype(np.int64)
+        shifts = self.sequence_start[sequences] - (np.cumsum(lengths) - lengths)
+        return np.repeat(shifts, lengths) + np.arange(lengths.sum())
 
     def tokens_of(self, sequence: int) -> dict[str, np.ndarray]:
         """Return the stored token arrays of a sequence, [length] each."""

@@ -12,6 +12,7 @@ SPECIAL, START, CONTINUATION = 0, 1, 2
 def mask(
     input_ids: np.ndarray,
     kinds: np.ndarray,
+    lengths: np.ndarray,
     draws: np.ndarray,
     *,
     rate: float,
@@ -22,34 +23,70 @@ def mask(
     """Choose tokens and replace them: 80 % by [MASK], 10 % by a random token, 10 % stay.
 
     Args:
-      input_ids: [length].
-      kinds: [length], SPECIAL, START or CONTINUATION.
-      draws: [3, length] uniform numbers for the choice, the kind of replacement, and the token.
-      rate: share of all tokens that are chosen; at least one is.
+      input_ids: [tokens] of S sequences, end to end.
+      kinds: [tokens], SPECIAL, START or CONTINUATION.
+      lengths: [S] tokens of each sequence.
+      draws: [3, tokens] uniform numbers for the choice, the kind of replacement, and the token.
+      rate: share of all tokens of a sequence that are chosen; at least one is.
       whole_words: choose words, with all their pieces, rather than single pieces.
       mask_id: the id of [MASK].
       vocab_size: number of tokens to draw from.
 
     Returns:
-      The new ids [length], and 1 at the chosen tokens, else 0 [length]. None is chosen if every
-      token is special, or if every word has more pieces than are to be chosen.
+      The new ids [tokens], and 1 at the chosen tokens, else 0 [tokens]. None of a sequence is
+      chosen if every token is special, or if every word has more pieces than are to be chosen.
     """
-    # Where a text begins inside a word, the rest of the word counts as a word.
-    after_special = np.concatenate([[True], kinds[:-1] == SPECIAL])
-    starts = (kinds == START) | ((kinds == CONTINUATION) & after_special)
-    units = np.cumsum(starts) if whole_words else np.arange(1, len(kinds) + 1)
-    units = np.where(kinds == SPECIAL, 0, units)
-    names, first, sizes = np.unique(units, return_index=True, return_counts=True)
-    quota = max(1, round(rate * len(input_ids)))
-    chosen, count = [], 0
-    for unit in np.argsort(draws[0][first], kind="stable"):
-        if names[unit] == 0:
-            continue
-        # A word with more pieces than remain is skipped, as in the original.
-        if count + sizes[unit] <= quota:
-            chosen.append(names[unit])
-            count += sizes[unit]
-    masked = np.isin(units, chosen) & (units > 0)
-    replaced = np.where(draws[1] < 0.8, mask_id, (draws[2] * vocab_size).astype(np.int32))
-    replaced = np.where(draws[1] < 0.9, replaced, input_ids)
-    return np.where(masked, replaced, input_ids).astype(np.int32), masked.astype(np.int32)
+    ordinary = kinds != SPECIAL
+    begins = ordinary
+    if whole_words:
+        # Where a text begins inside a word, the rest of the word counts as a word.
+        after_special = np.concatenate([[True], ~ordinary[:-1]])
+        ends = np.cumsum(lengths)
+        after_special[(ends - lengths)[lengths > 0]] = True
+        begins = (kinds == START) | ((kinds == CONTINUATION) & after_special)
+    places = np.flatnonzero(ordinary)
+    unit = np.cumsum(begins)[places] - 1  # of each ordinary token
+    first = np.flatnonzero(begins)
+    chosen = _choose(
+        np.bincount(unit, minlength=len(first)),
+        np.repeat(np.arange(len(lengths)), lengths)[first],
+        draws[0][first],
+        np.maximum(1, np.rint(rate * lengths)).astype(np.int64),
+    )
+    places = places[chosen[unit]]
+    ids, masked = input_ids.astype(np.int32), np.zeros(len(input_ids), np.int32)
+    masked[places] = 1
+    kind, token = draws[1][places], (draws[2][places] * vocab_size).astype(np.int32)
+    ids[places] = np.where(kind < 0.8, mask_id, np.where(kind < 0.9, token, ids[places]))
+    return ids, masked
+
+
+def _choose(
+    sizes: np.ndarray, sequences: np.ndarray, draws: np.ndarray, quotas: np.ndarray
+) -> np.ndarray:
+    """Choose units of each sequence in the order of their draws, until a sequence has its quota.
+
+    Args:
+      sizes: [units] tokens of each unit.
+      sequences: [units] the sequence of each, ascending.
+      draws: [units].
+      quotas: [S] the most tokens to choose of each sequence.
+
+    Returns:
+      [units] booleans.
+    """
+    order = np.lexsort((draws, sequences))
+    chosen, left = np.zeros(len(sizes), bool), quotas.copy()
+    ends = np.searchsorted(sequences, np.arange(len(quotas)), side="right")
+    place = np.concatenate([[0], ends[:-1]])
+    # One unit of every sequence at a time: a word with more pieces than are left is skipped, as in
+    # the original, so what is chosen depends on what was chosen before.
+    open_ = np.flatnonzero(place < ends)
+    while len(open_):
+        units = order[place[open_]]
+        fits = sizes[units] <= left[open_]
+        chosen[units[fits]] = True
+        left[open_[fits]] -= sizes[units[fits]]
+        place[open_] += 1
+        open_ = open_[(left[open_] > 0) & (place[open_] < ends[open_])]
+    return chosen

@@ -1,5 +1,6 @@
 """The tokenizer of a checkpoint, loaded by Hugging Face transformers."""
 
+import hashlib
 import json
 import unicodedata
 from pathlib import Path
@@ -247,6 +248,15 @@ def reset(tokenizer: Tokenizer) -> None:
     for key in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of",
                 "truncation_side", "padding_side"):  # fmt: skip
         tokenizer.init_kwargs.pop(key, None)
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Return the SHA-256 of what tokens depend on besides the text, in hexadecimal."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    special = dict(tokenizer.special_tokens_map), tokenizer.split_special_tokens
+    return hashlib.sha256(f"{special!r}\n{backend.to_str()}".encode()).hexdigest()
 
 
 def save(tokenizer: Tokenizer, directory: Path) -> None:

@@ -31,7 +31,7 @@ PLATFORMS = {
 }
 """Orders of magnitude are enough: the best choice changes little with them.
 
-For CPUs: two cores, which compile a training step of 6 layers in about 6 s. Programs are compiled
+For CPUs: two cores, which compile a training step of 6 layers in about 5 s. Programs are compiled
 in parallel threads and come from the compilation cache in later runs, so a run is charged with
 about a third of the time that compiling takes. Attention kernels for TPUs need rows of a multiple
 of 128 tokens.

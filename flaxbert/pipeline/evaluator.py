@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from flaxbert.pipeline.loader import AHEAD, Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
 from flaxbert.runtime import memory, multihost
-from flaxbert.runtime.compilation import compile_buckets
+from flaxbert.runtime.compilation import start_compiling
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import Progress
 from flaxbert.tasks.base import Task, score_with_slices
@@ -75,16 +76,30 @@ class Evaluator:
         task, name = self._pipeline.task, metric.partition("/")[0]
         return name in ("loss", *task.loss_names, *task.lower_is_better)
 
-    def compile(self, params: Params) -> None:
-        """Compile for every bucket size now; otherwise `run` does it."""
+    def start_compiling(self, params: Params) -> Callable[[], None]:
+        """Start to compile for every bucket size; otherwise `run` does it.
+
+        Returns:
+          A function that waits until all programs are compiled.
+        """
         pipeline, batches = self._pipeline, self.data.batches
         step = make_predict_step(
             pipeline.model, pipeline.task, pipeline.mesh, labeled=self.data.labeled
         )
-        with memory.explain_exhaustion(
-            "compiling an evaluation", memory.EVALUATION, batches.largest_shape
-        ):
-            self._step = compile_buckets(step, params, batches.bucket_sizes, self._loader.empty)
+        explained = functools.partial(
+            memory.explain_exhaustion,
+            "compiling an evaluation",
+            memory.EVALUATION,
+            batches.largest_shape,
+        )
+        with explained():
+            finish_step = start_compiling(step, params, batches.bucket_sizes, self._loader.empty)
+
+        def finish() -> None:
+            with explained():
+                self._step = finish_step()
+
+        return finish
 
     def run(
         self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
@@ -105,7 +120,7 @@ class Evaluator:
           DivergedError: for outputs that are not finite.
         """
         if self._step is None:
-            self.compile(params)
+            self.start_compiling(params)()
         task, data = task or self._pipeline.task, self.data
         start = time.perf_counter()
         outputs, losses = self._forward(params, preemption or Preemption())
@@ -126,12 +141,66 @@ class Evaluator:
     def outputs(self, params: Params) -> TaskOutputs:
         """Return the outputs that predictions are made from, in the order of the features."""
         if self._step is None:
-            self.compile(params)
+            self.start_compiling(params)()
         outputs, _ = self._forward(params, Preemption())
         return outputs
 
+    def stream(self, params: Params) -> Iterator[Prediction]:
+        """Yield the prediction for each example, in their order, as batches finish.
+
+        Predictions are not kept, so there may be more of them than memory can hold. Only the lead
+        host yields any.
+
+        Args:
+          params: parameters on the devices.
+
+        Raises:
+          DivergedError: for outputs that are not finite.
+        """
+        if self._step is None:
+            self.start_compiling(params)()
+        examples, batches, outputs = self.data.examples, self.data.batches, TaskOutputs()
+        features, done = batches.features, 0
+        if np.any(np.diff(features.example_index) < 0):
+            raise ValueError("predictions can be streamed only if features are in order")
+        for step in self._collected(params, Preemption(), outputs, {}):
+            # An example is ready if the later batches hold none of its sequences.
+            count = min((step + 1) * batches.batch_size, len(features))
+            pending = features.example_index[features.feature_start[count] :]
+            ready = int(pending[0]) if len(pending) else len(examples)
+            if multihost.is_lead_host():
+                part, here = features.part(done, ready), self._outputs_of(outputs, done, ready)
+                yield from self._pipeline.task.decode(examples[done:ready], part, here)
+            done = ready
+
+    def _outputs_of(self, outputs: TaskOutputs, first: int, end: int) -> TaskOutputs:
+        """Return the outputs for the examples from `first` to `end`."""
+        features = self.data.batches.features
+        here = features.sequences_of(first, end)
+        tokens = slice(*features.sequence_start[[here.start, here.stop]].tolist())
+        return TaskOutputs(
+            {name: values[here] for name, values in outputs.per_sequence.items()},
+            {name: values[tokens] for name, values in outputs.per_token.items()},
+        )
+
     def _forward(self, params: Params, preemption: Preemption) -> tuple[TaskOutputs, Losses]:
         """Return the outputs for every feature, and the sums of the losses."""
+        outputs, losses = TaskOutputs(), dict[str, WeightedSum]()
+        for _ in self._collected(params, preemption, outputs, losses):
+            pass
+        return outputs, losses
+
+    def _collected(
+        self, params: Params, preemption: Preemption, outputs: TaskOutputs, losses: Losses
+    ) -> Iterator[int]:
+        """Run all batches, and yield the number of each when its outputs are stored.
+
+        Args:
+          params: parameters on the devices.
+          preemption: checked before each batch.
+          outputs: receives the outputs for every feature.
+          losses: receives the sums of the losses.
+        """
         step, batches = self._step, self.data.batches
         assert step is not None
         bar = Progress(
@@ -139,10 +208,9 @@ class Evaluator:
             len(batches.features.lengths),
             active=multihost.is_lead_host() and not self._quiet,
         )
-        outputs, losses = TaskOutputs(), dict[str, WeightedSum]()
         in_flight: list[tuple[int, StepOutputs]] = []
 
-        def collect(number: int, pending: StepOutputs) -> None:
+        def collect(number: int, pending: StepOutputs) -> int:
             received = jax.tree.map(np.asarray, pending)
             rows = batches.padded_rows(number)
             self._require_finite(rows, received.finite)
@@ -151,6 +219,7 @@ class Evaluator:
                 part = WeightedSum(float(sums.total), float(sums.weight))
                 losses[name] = losses[name] + part if name in losses else part
             bar.advance(sum(map(len, rows)))
+            return number
 
         with (
             memory.explain_exhaustion("evaluating", memory.EVALUATION, batches.largest_shape),
@@ -162,10 +231,9 @@ class Evaluator:
                     raise Preempted("stopped while evaluating; the same command continues")
                 in_flight.append((number, step(params, loader.batch(number))))
                 if len(in_flight) > 1:  # the device works on one while the host stores another
-                    collect(*in_flight.pop(0))
+                    yield collect(*in_flight.pop(0))
             for item in in_flight:
-                collect(*item)
-        return outputs, losses
+                yield collect(*item)
 
     def _require_finite(self, rows: Sequence[list[int]], finite: np.ndarray) -> None:
         for row, row_is_finite in zip(rows, finite, strict=True):

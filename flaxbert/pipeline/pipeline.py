@@ -12,7 +12,7 @@ import numpy as np
 
 from flaxbert import hub
 from flaxbert.config import DataConfig, ModelConfig
-from flaxbert.data import checks, coverage
+from flaxbert.data import checks, coverage, feature_cache
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Table
@@ -23,6 +23,7 @@ from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.costs import shape_costs
 from flaxbert.pipeline.datasets import Dataset
+from flaxbert.pipeline.feature_key import feature_key
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.export import export
 from flaxbert.pretrained.load import other_head
@@ -138,7 +139,7 @@ class Pipeline:
           DataError: for an example that is too long, unless such examples are skipped.
           WeightsError: for a token that the model has no embedding for.
         """
-        examples, features = self.featurize(examples, source, labeled=labeled)
+        examples, features = self.featurize(examples, source, labeled=labeled, stored=True)
         batches = self.batches(
             features,
             batch_size=batch_size,
@@ -215,9 +216,15 @@ class Pipeline:
         return batches if fixed else batches.with_cheapest_row_length()
 
     def featurize(
-        self, examples: Sequence[Any], source: str, *, labeled: bool
+        self, examples: Sequence[Any], source: str, *, labeled: bool, stored: bool = False
     ) -> tuple[list[Any], Features]:
         """Tokenize examples, without a plan of batches.
+
+        Args:
+          examples: examples of the task.
+          source: their name in messages.
+          labeled: whether the examples have labels.
+          stored: whether to use the cache (`data.feature_cache`).
 
         Returns:
           The examples that fit, and their features; the others are in `Features.dropped`.
@@ -225,8 +232,11 @@ class Pipeline:
         Raises:
           DataError, WeightsError: see `tokenize`.
         """
-        features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        cache = feature_cache.directory(self.data.feature_cache) if stored else None
+        features = self._features(examples, cache, labeled=labeled)
         checks.log_issues(checks.too_long_issues(source, features.dropped))
+        for note in features.notes:
+            log.log(note.level, note.text)
         kept = [example for n, example in enumerate(examples) if n not in features.dropped]
         highest = int(features.per_token["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
@@ -236,6 +246,19 @@ class Pipeline:
                 "the same model."
             )
         return kept, features
+
+    def _features(self, examples: Sequence[Any], cache: Path | None, *, labeled: bool) -> Features:
+        """Return the features of examples, from the cache if it holds them."""
+        key = None
+        if cache is not None:
+            key = feature_key(self.task, examples, self.tokenizer, labeled=labeled)
+        if cache is None or key is None:
+            return self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        stored = feature_cache.load(cache / key)
+        if stored is not None:
+            return stored
+        features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
+        return feature_cache.save(cache / key, features)
 
     # --- weights ---------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import make_predict_step
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import memory, sharding
+from flaxbert.runtime import memory, program_cache, sharding
 from flaxbert.tasks import TASKS
 from flaxbert.types import Metrics, Params, Prediction
 
@@ -67,6 +67,7 @@ class Predictor:
           ConfigError: for a configuration that contradicts itself or the run.
           WeightsError, HubError: if the checkpoint does not hold a model of the task.
         """
+        program_cache.enable()
         has_run = workdir is not None and stored.holds_run(workdir)
         if has_run and workdir is not None:
             config = stored.as_trained(config, workdir, given)
@@ -155,6 +156,10 @@ class Predictor:
         size = self.config.train.eval_batch_size
         dataset = self.pipeline.tokenize_in_order(table, examples, batch_size=size, labeled=labeled)
         return dataset, table
+
+    def stream(self, data: Dataset) -> Iterator[Prediction]:
+        """Yield the predictions for a data set as batches finish; see `Evaluator.stream`."""
+        return Evaluator(self.pipeline, data).stream(self.params)
 
     def run(self, data: Dataset) -> Evaluation:
         """Predict for a data set, and score it if it has labels."""

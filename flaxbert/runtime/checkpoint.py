@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,20 +230,27 @@ class Checkpoints:
         self._directory = directory
         self._store = Store(directory, max_to_keep=KEEP, cleanup_tmp_directories=True)
         self._last_save = time.monotonic()
+        self._was_due: Callable[[], str] | None = None
         self.wait, self.close = self._store.wait, self._store.close
 
     def save(self, state: Any, step: int, metadata: Metadata) -> None:
         """Start to write the state after `step`; the next step may run on return."""
         self._store.save(step, state, dataclasses.asdict(metadata))
-        self._last_save = time.monotonic()
+        self._last_save, self._was_due = time.monotonic(), None
 
     def save_due(self, minutes: float) -> bool:
-        """Return whether the last save is `minutes` old, by the lead host's clock (0: never)."""
+        """Return whether the last save is `minutes` old, by the lead host's clock (0: never).
+
+        With several hosts, the result is that of the lead host's previous call since the last save.
+        If they exchanged the present one, each device would wait for the message.
+        """
         if not minutes:
             return False
-        return bool(
-            multihost.broadcast_from_host0(int(time.monotonic() - self._last_save >= 60 * minutes))
-        )
+        due = time.monotonic() - self._last_save >= 60 * minutes
+        if not multihost.is_multihost():
+            return due
+        previous, self._was_due = self._was_due, multihost.send_from_host0(str(due))
+        return previous is not None and previous() == str(True)
 
     def latest_step(self) -> int | None:
         """Return the step of the newest intact checkpoint; None if there are no checkpoints.

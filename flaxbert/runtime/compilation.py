@@ -1,17 +1,28 @@
 """Ahead-of-time compilation of a step for every batch size."""
 
+import concurrent.futures
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from flaxbert.runtime import memory
+from flaxbert.runtime import ledger, memory
+
+Step = Callable[[Any, Any], Any]
+"""A compiled step: a function of its first argument and a batch."""
+
+_compilers = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "compile")
+"""Threads that compile. XLA does not hold Python's lock, so several programs compile at once."""
 
 
-def compile_buckets(
+def start_compiling(
     step: Any, first: Any, bucket_sizes: Sequence[int], make_batch: Callable[[int], Any]
-) -> Callable[[Any, Any], Any]:
-    """Compile a jitted step for every bucket size before the first batch.
+) -> Callable[[], Step]:
+    """Trace a jitted step for every bucket size, and start to compile the programs in threads.
+
+    Tracing holds Python's lock, and follows settings of the caller's thread such as
+    `jax.default_matmul_precision`; so it is done here, one size after another.
 
     Args:
       step: a jitted function of `first` and a batch.
@@ -21,13 +32,38 @@ def compile_buckets(
         first axis is the row.
 
     Returns:
-      The step. It selects the program by the batch's number of rows and never compiles again.
+      A function that waits until all are compiled, and returns the step. The step selects the
+      program by the batch's number of rows and never compiles again.
     """
-    programs = {rows: step.lower(first, make_batch(rows)).compile() for rows in bucket_sizes}
-    memory.log_usage(programs[max(bucket_sizes)], max(bucket_sizes))
-    return lambda first, batch: programs[_rows(batch)](first, batch)
+
+    def start(rows: int) -> concurrent.futures.Future[Any]:
+        batch = make_batch(rows)
+        shape = " x ".join(map(str, _shape(batch)))
+        return _compilers.submit(_compile, step.lower(first, batch), shape)
+
+    pending = {rows: start(rows) for rows in bucket_sizes}
+
+    def finish() -> Step:
+        programs = {rows: compiling.result() for rows, compiling in pending.items()}
+        memory.log_usage(programs[max(bucket_sizes)], max(bucket_sizes))
+        return lambda first, batch: programs[_shape(batch)[0]](first, batch)
+
+    return finish
 
 
-def _rows(batch: Any) -> int:
-    rows: int = jax.tree.leaves(batch)[0].shape[0]
-    return rows
+def compile_buckets(
+    step: Any, first: Any, bucket_sizes: Sequence[int], make_batch: Callable[[int], Any]
+) -> Step:
+    """Compile a jitted step for every bucket size before the first batch; see `start_compiling`."""
+    return start_compiling(step, first, bucket_sizes, make_batch)()
+
+
+def _compile(lowered: Any, shape: str) -> Any:
+    with ledger.shape(shape):
+        return lowered.compile()
+
+
+def _shape(batch: Any) -> tuple[int, ...]:
+    """Return the shape of a batch's first array, whose first axis is the row."""
+    shape: tuple[int, ...] = jax.tree.leaves(batch)[0].shape
+    return shape

@@ -16,11 +16,10 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
@@ -113,13 +112,6 @@ def check_started() -> None:
         )
 
 
-def broadcast_from_host0(value: int) -> int:
-    """Return the first host's value on every host."""
-    if not is_multihost():
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
-
-
 _numbers = itertools.count()
 
 
@@ -130,6 +122,21 @@ def all_gather(value: str) -> list[str]:
     number = next(_numbers)
     _publish(number, value)
     return _collect(number)
+
+
+def send_from_host0(value: str) -> Callable[[], str]:
+    """Send the first host's value; all hosts must call it at the same points of a run.
+
+    Returns:
+      A function that returns the value, and waits for it if it has not arrived. Called later, it
+      does not wait.
+    """
+    if not connected():
+        return lambda: value
+    number = next(_numbers)
+    if _state().process_id == 0:
+        _publish(number, value)
+    return lambda: _wait_for(f"{PREFIX}/{number}/0")
 
 
 def _publish(number: int, value: str) -> None:

@@ -28,6 +28,7 @@ MAY_CHANGE_ON_RESUME = (
     "train.save_minutes",
     "train.max_nonfinite_steps",
     "data.predict",
+    "data.feature_cache",
 )
 """Configuration keys that affect no number that a run computes."""
 

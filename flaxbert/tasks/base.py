@@ -228,7 +228,7 @@ class Task:
     def resampler(self, tokenizer: Tokenizer) -> Resample | None:
         """Return the function that draws new token arrays in each epoch; None without one.
 
-        It must be a pure function of (token arrays, index of the sequence, epoch).
+        See `Resample`. What it draws must be a pure function of (sequence, epoch).
         """
         return None
 

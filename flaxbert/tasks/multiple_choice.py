@@ -15,6 +15,7 @@ import numpy as np
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.checks import Example
+from flaxbert.data.encoding import encode
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
@@ -115,19 +116,17 @@ class MultipleChoice(Task):
         """Tokenize [CLS] question [SEP] choice [SEP]; the longer text is truncated."""
         example_index = [n for n, example in enumerate(examples) for _ in example.choices]
         choices = [choice for example in examples for choice in example.choices]
-        encoded = tokenizer(
+        encoded = encode(
+            tokenizer,
             [examples[n].question for n in example_index],
             choices,
-            truncation="longest_first",
             max_length=self.data.max_length,
-            return_token_type_ids=True,
         )
-        truncated = [
-            n for n, e in zip(example_index, encoded.encodings, strict=True) if e.overflowing
-        ]
+        truncated = [example_index[n] for n in encoded.truncated]
         right = [int(n == e.label) for e in examples for n in range(len(e.choices))]
         return Features.build(
-            {name: encoded[name] for name in ("input_ids", "token_type_ids")},
+            encoded.per_token,
+            lengths=encoded.lengths,
             example_index=example_index,
             feature_index=example_index,
             per_sequence={"right": right} if labeled else {},

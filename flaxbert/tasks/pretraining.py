@@ -90,10 +90,8 @@ class PreTraining(Task):
         options = self.options
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
-        texts = [
-            documents.tokenize(example.paragraphs, tokenizer, lines=lines, longest=room // 2)
-            for example in examples
-        ]
+        paragraphs = [example.paragraphs for example in examples]
+        texts = documents.tokenize(paragraphs, tokenizer, lines=lines, longest=room // 2)
         try:
             pairs = list(
                 documents.make_pairs(
@@ -108,41 +106,32 @@ class PreTraining(Task):
             ) from None
         if not pairs:
             raise DataError(f"{examples[0].origin}: no document holds any text.")
+        notes = []
         if options.next_sentence and labeled:
-            documents.check_following(pairs, examples[0].origin)
-        cls_id, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        ids, kinds, types = [], [], []
-        for pair in pairs:
-            row, kind, segment = [cls_id], [masking.SPECIAL], [0]
-            for number, span in enumerate((pair.first, pair.second)):
-                if span is not None:
-                    text = texts[span.document]
-                    row += [*text.ids[span.start : span.end], sep]
-                    kind += [*text.kinds[span.start : span.end], masking.SPECIAL]
-                    segment += [number] * (span.end - span.start + 1)
-            ids.append(row)
-            kinds.append(kind)
-            types.append(segment)
-
-        tokens = {"input_ids": ids, "token_type_ids": types, "label": ids, "kind": kinds}
+            notes.append(documents.check_following(pairs, examples[0].origin))
+        special = tokenizer.cls_token_id, tokenizer.sep_token_id
+        lengths, tokens = documents.joined(pairs, texts, *special)
         return Features.build(
-            tokens | {"masked": [[0] * len(row) for row in ids]},
+            tokens | {"label": tokens["input_ids"], "masked": np.zeros(lengths.sum(), np.int32)},
+            lengths=lengths,
             example_index=[pair.first.document for pair in pairs],
             per_sequence={"follows": [int(not pair.follows) for pair in pairs]},
+            notes=notes,
         )
 
     def resampler(self, tokenizer: Tokenizer) -> Resample:
-        """Return the function that draws new masks for a sequence in each epoch."""
+        """Return the function that draws new masks for sequences in each epoch."""
         options, mask, size = self.options, mask_id(tokenizer), tokenizer.vocab_size
 
         def resample(
-            tokens: dict[str, np.ndarray], sequence: int, epoch: int
+            features: Features, sequences: np.ndarray, epoch: int
         ) -> dict[str, np.ndarray]:
-            length = len(tokens["label"])
+            places, lengths = features.places_of(sequences), features.lengths[sequences]
             input_ids, masked = masking.mask(
-                tokens["label"],
-                tokens["kind"],
-                uniform(3 * length, options.seed, epoch, sequence).reshape(3, length),
+                features.per_token["label"][places],
+                features.per_token["kind"][places],
+                lengths,
+                uniform(3, lengths, options.seed, epoch, sequences),
                 rate=options.mask_rate,
                 whole_words=options.whole_words,
                 mask_id=mask,
@@ -209,8 +198,9 @@ class PreTraining(Task):
     def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
         """Return the reason if no word of any sequence can be masked."""
         assert resample is not None
-        sequences = range(len(features.lengths))
-        if any(resample(features.tokens_of(n), n, 0)["masked"].any() for n in sequences):
+        sequences = np.arange(len(features.lengths))
+        parts = (sequences[start : start + 1000] for start in range(0, len(sequences), 1000))
+        if any(resample(features, part, 0)["masked"].any() for part in parts):
             return None
         return "no word can be masked: all tokens are special, or words have too many pieces"
 

@@ -17,6 +17,7 @@ import numpy as np
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.batching import Resample
+from flaxbert.data.encoding import encode
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Table, shown
 from flaxbert.data.tokenization import Tokenizer
@@ -97,30 +98,29 @@ class QuestionAnswering(Task):
         too_long = windows.too_long(questions, "the question", tokenizer, **lengths)
         dropped = refuse_too_long(examples, too_long, data.on_bad_row)
         examples = [example for i, example in enumerate(examples) if i not in dropped]
-        encoded = tokenizer(
+        contexts = [example.context for example in examples]
+        encoded = encode(
+            tokenizer,
             [example.question for example in examples],
-            [example.context for example in examples],
+            contexts,
             truncation="only_second",
-            max_length=self.data.max_length,
-            stride=self.data.overlap,  # transformers' name for the overlap
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
+            max_length=data.max_length,
+            overlap=data.overlap,
+            characters=True,
         )
-        example_index = encoded["overflow_to_sample_mapping"]
-        starts, ends = windows.offsets(encoded)
-        ends = windows.extend_ends([e.context for e in examples], example_index, starts, ends)
-        firsts = [(e.answers[0] if e.answers else None, e.origin) for e in examples]
-        every, limit = [(e.answers, e.origin) for e in examples], self.options.max_answer_length
-        places = example_index, starts, ends
+        placed = windows.Windows.of(encoded, contexts)
+        answers = windows.Answers({}, {}, [])
+        if labeled:
+            given = [(example.answers, example.origin) for example in examples]
+            answers = windows.find(given, placed, self.options.max_answer_length)
         return Features.build(
-            {name: encoded[name] for name in ("input_ids", "token_type_ids")}
-            | {"char_start": starts, "char_end": ends}
-            | {"max_context": windows.max_context(example_index, starts, data.overlap)},
-            example_index=example_index,
-            token_indices=windows.gold_spans(firsts, *places) if labeled else {},
-            unreachable=windows.out_of_reach(every, *places, limit) if labeled else {},
+            encoded.per_token | {"max_context": placed.max_context(data.overlap)},
+            lengths=encoded.lengths,
+            example_index=encoded.example_index,
+            token_indices=answers.targets,
+            unreachable=answers.unreachable,
             dropped=dropped,
+            notes=answers.notes,
         )
 
     @property

@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import numpy as np
+
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.checks import Example
+from flaxbert.data.encoding import Encoded, encode
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, Table
 from flaxbert.data.tokenization import Tokenizer
@@ -144,64 +147,58 @@ def featurize(
         too_long = windows.too_long(firsts, "the first text", tokenizer, **lengths)
         dropped = refuse_too_long(examples, too_long, data.on_bad_row)
         examples = [example for i, example in enumerate(examples) if i not in dropped]
-    encode = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}[options.long_texts]
-    tokens, example_index, truncated = encode(examples, tokenizer, data)
+    tokenize = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}
+    encoded = tokenize[options.long_texts](examples, tokenizer, data)
+    index = encoded.example_index
+    labels = [example.label for example in examples] if labeled else []
     return Features.build(
-        tokens,
-        example_index=example_index,
-        feature_index=example_index,
-        per_sequence={"label": [examples[i].label for i in example_index]} if labeled else {},
-        truncated=truncated,
+        encoded.per_token,
+        lengths=encoded.lengths,
+        example_index=index,
+        feature_index=index,
+        per_sequence={"label": [labels[i] for i in index.tolist()]} if labeled else {},
+        truncated=encoded.truncated,
         dropped=dropped,
     )
 
 
-Encoded = tuple[dict[str, list[list[int]]], list[int], list[int]]
-"""Token arrays by sequence, the example of each sequence, the examples that were truncated."""
-
-
-def _texts(examples: Sequence[TextExample]) -> tuple[list[str], list[str | None] | None]:
+def _texts(examples: Sequence[TextExample]) -> tuple[list[str], list[str] | None]:
     paired = bool(examples) and examples[0].pair is not None
-    return [e.text for e in examples], [e.pair for e in examples] if paired else None
+    return [e.text for e in examples], [e.pair or "" for e in examples] if paired else None
 
 
 def _cut(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:
-    encoded = tokenizer(
-        *_texts(examples),
-        truncation="longest_first",  # of a pair, the longer text is cut first
-        max_length=data.max_length,
-        return_token_type_ids=True,
-    )
-    cut = [n for n, encoding in enumerate(encoded.encodings) if encoding.overflowing]
-    tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
-    return tokens, list(range(len(examples))), cut
+    # Of a pair, the longer text is cut first.
+    return encode(tokenizer, *_texts(examples), max_length=data.max_length)
 
 
 def _head_and_tail(
     examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
 ) -> Encoded:
-    room, ids = data.max_length - 2, []
+    room = data.max_length - 2
     head = room // 4
-    texts, _ = _texts(examples)
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    cut = [n for n, words in enumerate(encoded) if len(words) > room]
-    for words in encoded:
-        kept = words[:head] + words[head - room :] if len(words) > room else words
-        ids.append([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])
-    tokens = {"input_ids": ids, "token_type_ids": [[0] * len(row) for row in ids]}
-    return tokens, list(range(len(examples))), cut
+    whole = encode(tokenizer, _texts(examples)[0], special_tokens=False)
+    counts = whole.lengths.astype(np.int64)
+    text = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(text)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = (place < head) | (place >= counts[text] - (room - head)) | (counts[text] <= room)
+    lengths = np.minimum(counts, room) + 2
+    ends = np.cumsum(lengths)
+    ids = np.zeros(int(lengths.sum()), np.int32)
+    ids[ends - lengths], ids[ends - 1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    ids[np.arange(kept.sum()) + 2 * text[kept] + 1] = whole.per_token["input_ids"][kept]
+    tokens = {"input_ids": ids, "token_type_ids": np.zeros_like(ids)}
+    cut = np.flatnonzero(counts > room).tolist()
+    return Encoded(lengths.astype(np.int32), whole.example_index, tokens, cut)
 
 
 def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:
     texts, pairs = _texts(examples)
-    encoded = tokenizer(
+    return encode(
+        tokenizer,
         texts,
         pairs,
         truncation="only_first" if pairs is None else "only_second",
         max_length=data.max_length,
-        stride=data.overlap,  # transformers' name for the overlap
-        return_overflowing_tokens=True,
-        return_token_type_ids=True,
+        overlap=data.overlap,
     )
-    tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids")}
-    return tokens, list(encoded["overflow_to_sample_mapping"]), []

@@ -17,7 +17,8 @@ import numpy as np
 from flaxbert.config import DataConfig, option
 from flaxbert.data import tag_schemes, windows
 from flaxbert.data.batching import Resample
-from flaxbert.data.features import Features
+from flaxbert.data.encoding import encode
+from flaxbert.data.features import Features, Note
 from flaxbert.data.table import Reading, Table, shown
 from flaxbert.data.tokenization import Tokenizer, expect_words
 from flaxbert.errors import DataError
@@ -127,48 +128,41 @@ class TokenClassification(Task):
         word's first piece in the window where it counts; `label`.
         """
         expect_words(tokenizer)
-        encoded = tokenizer(
+        encoded = encode(
+            tokenizer,
             [list(example.tokens) for example in examples],
-            is_split_into_words=True,
+            split=True,
             truncation="only_first",
             max_length=self.data.max_length,
-            stride=self.data.overlap,  # transformers' name for the overlap
-            return_overflowing_tokens=True,
-            return_token_type_ids=True,
+            overlap=self.data.overlap,
+            words=True,
         )
-        example_index = encoded["overflow_to_sample_mapping"]
-        words = [
-            [-1 if word is None else word for word in encoded.word_ids(window)]
-            for window in range(len(example_index))
-        ]
-        marks = windows.max_context(example_index, words, self.data.overlap)
-        first, labels, seen = [], [], set()
-        for window, example in enumerate(example_index):
-            first.append([0] * len(words[window]))
-            labels.append([0] * len(words[window]))
-            for place, (word, marked) in enumerate(zip(words[window], marks[window], strict=True)):
-                # The first marked piece is the word's first: marks never go back.
-                if word < 0 or not marked or (example, word) in seen:
-                    continue
-                seen.add((example, word))
-                first[-1][place] = 1
-                if labeled and (tags := examples[example].tags):
-                    labels[-1][place] = self.labels.index(tags[word])
-        lost = sum(len(example.tokens) for example in examples) - len(seen)
+        example_index, lengths = encoded.example_index, encoded.lengths
+        words = encoded.per_token["word"]
+        marks = windows.max_context(example_index, lengths, words >= 0, self.data.overlap)
+        # The first marked piece of a word is the word's first: marks never go back.
+        marked = np.flatnonzero(marks)
+        example = np.repeat(example_index, lengths)[marked]
+        keys = example * (1 + int(words.max(initial=0))) + words[marked]
+        firsts = np.unique(keys, return_index=True)[1]
+        first, label = np.zeros(len(words), np.int32), np.zeros(len(words), np.int32)
+        first[marked[firsts]] = 1
+        if labeled:
+            number = {name: place for place, name in enumerate(self.labels)}
+            tags = (examples[n].tags for n in example[firsts].tolist())
+            pairs = zip(tags, words[marked[firsts]].tolist(), strict=True)
+            label[marked[firsts]] = [number[tags[word]] if tags else 0 for tags, word in pairs]
+        notes = []
+        lost = sum(len(example.tokens) for example in examples) - len(firsts)
         if lost:
             inside = ", or inside the entity around them" if self._entities else ""
-            log.info(
-                f"{lost} words without any visible character are tagged {self._outside}{inside}"
-            )
+            what = f"{lost} words without any visible character are tagged {self._outside}{inside}"
+            notes.append(Note(logging.INFO, what))
         return Features.build(
-            {
-                "input_ids": encoded["input_ids"],
-                "token_type_ids": encoded["token_type_ids"],
-                "word": words,
-                "first": first,
-                **({"label": labels} if labeled else {}),
-            },
+            encoded.per_token | {"first": first} | ({"label": label} if labeled else {}),
+            lengths=lengths,
             example_index=example_index,
+            notes=notes,
         )
 
     @property

@@ -15,12 +15,15 @@ from flaxbert.training.step import TrainStep
 def fit(
     state: TrainState,
     plan: Plan,
-    train_step: TrainStep,
+    train_step: TrainStep | None,
     loader: Loader,
     run: Run,
     preemption: Preemption,
 ) -> TrainState:
     """Train from the step of `state` to the last one; return once the last checkpoint is written.
+
+    The host runs ahead of the device: it checks a step, and writes its line, two steps later (see
+    `Run.add`). `train_step` may be None if no step is left to take.
 
     Raises:
       Preempted: if a signal came; the state is saved.
@@ -42,15 +45,18 @@ def fit(
         take_step = step == 0 or run.evaluated
         while step < plan.stop_step or not take_step:
             if take_step:
-                state, report = train_step(state, loader.batch(step))
+                assert train_step is not None
+                with run.profile.step(step + 1):
+                    state, report = train_step(state, loader.batch(step))
                 step += 1
                 run.add(step, report.skipped)
                 if plan.log_due(step):
                     run.log(step, report.sums)
                 run.advance()
             take_step = True
-            # Log, evaluate, then save: a checkpoint's step has all its lines, and resuming cuts the
-            # file right after them. Only a signal skips the evaluation.
+            # Log, evaluate, then save: a checkpoint's step has all its lines, as both first write
+            # those that wait for the device; and resuming cuts the file right after them. Only a
+            # signal skips the evaluation.
             stopping, evaluated = preemption.requested(), False
             if plan.eval_due(step) and not stopping:
                 evaluated = run.evaluate(step, state.params, preemption)
@@ -59,6 +65,7 @@ def fit(
                 run.save(step, state, evaluated=evaluated)
             if stopping:
                 raise _stopped(step, plan)
+        run.flush()
         run.checkpoints.wait()
         if preemption.requested():  # since the last step
             raise _stopped(step, plan)

@@ -39,11 +39,16 @@ RISK = 0.05
 
 
 class FiniteGuard:
-    """A queue of steps that checks each for non-finite values once the device has computed it."""
+    """A queue of steps that checks each for non-finite values once the device has computed it.
+
+    Attributes:
+      checked: the last step that was checked, and did not end the run.
+    """
 
     def __init__(
         self,
         *,
+        step: int,
         skipped: int,
         max_skipped: int,
         learning_rate: Callable[[int], float],
@@ -52,12 +57,13 @@ class FiniteGuard:
         """Create a guard.
 
         Args:
+          step: the last step before.
           skipped: steps skipped before.
           max_skipped: steps that may be skipped in all; 0 stops at the first.
           learning_rate: returns the learning rate of a step.
           origins: returns the places that a step's examples were read from.
         """
-        self._skipped, self._max_skipped = skipped, max_skipped
+        self.checked, self._skipped, self._max_skipped = step, skipped, max_skipped
         self._learning_rate, self._origins = learning_rate, origins
         self._queued: collections.deque[tuple[int, Any]] = collections.deque()
 
@@ -82,6 +88,7 @@ class FiniteGuard:
             if skipped > self._skipped:
                 self._skipped = skipped
                 self._report(step)
+            self.checked = step
 
     def _report(self, step: int) -> None:
         origins = self._origins(step)
@@ -93,6 +100,7 @@ class FiniteGuard:
         if self._skipped <= self._max_skipped:
             log.warning(f"{problem}; skipped, {self._skipped} of at most {self._max_skipped}")
             return
+        self._queued.clear()  # later steps do not count
         log.info(f"the examples of step {step}: {', '.join(origins)}")
         raise DivergedError(
             f"{problem}. The checkpoints before it are intact. Lower optim.learning_rate or "

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -35,13 +36,17 @@ def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
     """Return the learning rate as a function of the optimizer step, from 0.
 
     It rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
-    last step, `total_steps - 1`, still learns).
+    last step, `total_steps - 1`, still learns). For a step on the host, it is computed there: on
+    the device it would wait for the steps in its queue.
     """
     warmup = warmup_steps(config, total_steps)
 
     def rate(step: Any) -> Any:
         rising = step / max(1, warmup)
         falling = (total_steps - step) / max(1, total_steps - warmup)
+        if not isinstance(step, jax.Array):
+            share = np.float32(rising if step < warmup else falling)
+            return np.float32(config.learning_rate) * np.clip(share, np.float32(0), np.float32(1))
         return config.learning_rate * jnp.clip(jnp.where(step < warmup, rising, falling), 0.0, 1.0)
 
     return rate
@@ -112,7 +117,8 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay, decay_mask),
         _scale_by_rate(schedule),
     )
-    return chain, schedule
+    update = jax.named_scope("optimizer")(chain.update)
+    return optax.GradientTransformationExtraArgs(chain.init, update), schedule
 
 
 def global_norm(tree: Any) -> Array:

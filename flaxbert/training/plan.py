@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.data.batching import Batches
+from flaxbert.errors import ConfigError
 from flaxbert.runtime import multihost
 from flaxbert.training.optim import warmup_steps
 
@@ -68,6 +69,27 @@ class Plan:
     def learning_by(self) -> int:
         """The step by which a model that learns should have a lower loss than at the start."""
         return min(3 * self.warmup, (self.warmup + self.schedule_steps) // 2)
+
+    def check_profile(self, steps: range, done: int) -> None:
+        """Check that the run still takes the steps to profile; warn if a resumed run does not.
+
+        Args:
+          steps: the steps to profile; may be empty.
+          done: the steps that the run has taken.
+
+        Raises:
+          ConfigError: if the run ends before them.
+        """
+        if steps and steps.start > self.stop_step:
+            raise ConfigError(
+                f"--profile={steps.start}:{steps.stop}: the run ends after step {self.stop_step}. "
+                "Give earlier steps."
+            )
+        if steps and steps.stop - 1 <= done and multihost.is_lead_host():
+            log.warning(
+                f"--profile={steps.start}:{steps.stop}: no profile, because the run resumes after "
+                f"step {done}. Give later steps."
+            )
 
     def epoch(self, step: int) -> float:
         """Return the number of passes over the training data after `step`."""

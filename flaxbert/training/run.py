@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import multihost
 from flaxbert.runtime.checkpoint import BestParams, Metadata
 from flaxbert.runtime.preemption import Preemption
+from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.progress import Clock, Progress, note, summary
 from flaxbert.runtime.trackers import open_trackers
 from flaxbert.tasks.base import HasThresholds, Task
@@ -62,11 +64,16 @@ class Evaluators:
             raise ConfigError(f"train.keep_best={keep_best!r}: the evaluation gives {known}")
         return cls(pipeline.task, evaluated, thresholds, keep_best)
 
-    def compile(self, params: Params) -> None:
-        """Compile the programs of all evaluators."""
-        for evaluator in (self.eval, self.thresholds):
-            if evaluator is not None:
-                evaluator.compile(params)
+    def start_compiling(self, params: Params) -> Callable[[], None]:
+        """Start to compile all programs; return a function that waits until they are compiled."""
+        evaluators = [part for part in (self.eval, self.thresholds) if part is not None]
+        pending = [evaluator.start_compiling(params) for evaluator in evaluators]
+
+        def finish() -> None:
+            for finish_evaluator in pending:
+                finish_evaluator()
+
+        return finish
 
     def run(self, params: Params, preemption: Preemption) -> tuple[Task, Evaluation | None]:
         """Fit thresholds, then evaluate with them.
@@ -102,6 +109,7 @@ class Run:
       task: the task, with the thresholds that were fitted last.
       evaluation: the evaluation of the current parameters; None if they were not evaluated.
       checkpoints: the checkpoints of the training state.
+      profile: records some of the steps; the caller may set it.
       clock: measures the training speed.
       evaluated: whether the evaluation after the step that the run resumes from is complete.
     """
@@ -138,7 +146,7 @@ class Run:
             log.info(f"resuming {saved.workdir} after step {step} of {plan.stop_step}: {left}")
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
-        self.checkpoints = saved.checkpoints
+        self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir, range(0))
         self._best = best
         # If train.keep_best is new, the checkpoint's evaluation has not chosen any parameters.
         self.evaluated = metadata.evaluated and (best is None or best.best is not None)
@@ -151,7 +159,10 @@ class Run:
             saved.workdir, step=step, evaluated=self.evaluated, active=active
         )
         self._bar = Progress("train", plan.stop_step, done=step, active=active)
+        self._lines: list[tuple[int, StepSums]] = []
+        """Lines whose sums the device may not have computed yet, by step."""
         self._guard = FiniteGuard(
+            step=step,
             skipped=int(state.skipped),
             max_skipped=config.max_nonfinite_steps,
             learning_rate=lambda step: float(schedule(step - 1)),
@@ -170,21 +181,43 @@ class Run:
         return self._trackers.last_logged_step
 
     def add(self, step: int, skipped: Any) -> None:
-        """Record a step that was sent to the device; its result is checked a few steps later.
+        """Record a step that was sent to the device; check an earlier one, and write its line.
+
+        The guard waits for the step before the previous one, so that the host does not run too far
+        ahead. Its sums are then on the device, and reading them stalls nothing.
 
         Raises:
           DivergedError: see `FiniteGuard`.
         """
         self.evaluation = None  # it was of the previous parameters
         self._guard.add(step, skipped)
+        self._write_lines()
+        self.profile.finish(step, skipped)
 
     def advance(self) -> None:
         """Move the progress bar."""
         self._bar.advance()
 
     def log(self, step: int, sums: StepSums) -> None:
-        """Log the means over the steps since the last line."""
-        self._guard.drain()
+        """Log the means over the steps since the last line, as soon as `step` was checked."""
+        self._lines.append((step, sums))
+
+    def flush(self) -> None:
+        """Wait for the device, check all steps, and write the lines about them.
+
+        Raises:
+          DivergedError: see `FiniteGuard`.
+        """
+        try:
+            self._guard.drain()
+        finally:
+            self._write_lines()
+
+    def _write_lines(self) -> None:
+        while self._lines and self._lines[0][0] <= self._guard.checked:
+            self._write_line(*self._lines.pop(0))
+
+    def _write_line(self, step: int, sums: StepSums) -> None:
         host: StepSums = jax.tree.map(float, jax.device_get(sums))
         steps = max(1.0, float(host.steps))
         line = mean_losses(host.losses)
@@ -199,7 +232,7 @@ class Run:
 
     def evaluate(self, step: int, params: Params, preemption: Preemption) -> bool:
         """Evaluate and log; return False if a signal interrupted the evaluation."""
-        self._guard.drain()
+        self.flush()
         self.clock.pause()
         try:
             self.task, self.evaluation = self._evaluators.run(params, preemption)
@@ -228,16 +261,24 @@ class Run:
 
     def save(self, step: int, state: TrainState, *, evaluated: bool) -> None:
         """Save the state after `step`, once it is known to be finite."""
-        self._guard.drain()
+        self.flush()
         best = self._best.best if self._best is not None else None
         self._metadata = dataclasses.replace(self._metadata, evaluated=evaluated, best=best)
         self._trackers.sync()  # a checkpoint's step has all its lines, even if the machine is lost
         self.checkpoints.save(state, step, self._metadata)
 
     def close(self) -> None:
-        """Close the progress bar and the trackers."""
-        with contextlib.closing(self._trackers):
-            self._bar.close()
+        """Close the profile, the progress bar and the trackers.
+
+        If an error ended the training, the lines of steps that were computed are written first.
+        """
+        with (
+            contextlib.closing(self._trackers),
+            contextlib.closing(self._bar),
+            contextlib.closing(self.profile),
+            contextlib.suppress(Exception),  # the device may have failed: that error is raised
+        ):
+            self.flush()
 
     def final(
         self, state: TrainState, preemption: Preemption

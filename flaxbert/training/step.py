@@ -46,7 +46,9 @@ def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, BatchSums]
     def loss(
         params: Params, batch: Batch, key: Array | None, whole: Losses | None = None
     ) -> tuple[Array, BatchSums]:
-        losses = task.loss(model(params, batch, key=key), batch)
+        outputs = model(params, batch, key=key)
+        with jax.named_scope("loss"):
+            losses = task.loss(outputs, batch)
         total = jnp.zeros([], jnp.float32)
         for name, part in losses.items():
             total += WeightedSum(part.total, (whole or losses)[name].weight).mean

@@ -3,35 +3,34 @@
 import dataclasses
 import functools
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 
-from flaxbert.config import Config, TrainConfig, validate
+from flaxbert.config import Config, validate
 from flaxbert.errors import ConfigError, check_local
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
-from flaxbert.runtime import files, memory, multihost
+from flaxbert.runtime import files, memory, multihost, program_cache
 from flaxbert.runtime.checkpoint import Metadata
-from flaxbert.runtime.compilation import compile_buckets
+from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
+from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
 from flaxbert.training.data import TrainingData, read_sources, tokenize
 from flaxbert.training.loop import fit
 from flaxbert.training.optim import make_optimizer
 from flaxbert.training.plan import Plan
+from flaxbert.training.programs import compile_programs
 from flaxbert.training.resume import SavedRun, encoder_digest
 from flaxbert.training.run import Evaluators, Run, thresholds_of
 from flaxbert.training.state import TrainState, init_state, state_shapes
-from flaxbert.training.step import TrainStep, make_train_step
 from flaxbert.types import Params, Prediction
 
 log = logging.getLogger("flaxbert")
@@ -67,24 +66,27 @@ def train(
     *,
     preemption: Preemption | None = None,
     force: bool = False,
+    profile: range = range(0),
 ) -> Trained:
     """Fine-tune, evaluate and export; called again with the same `workdir`, resume the run.
 
     Args:
       config: see flaxbert/config.py.
-      workdir: receives config.json, metrics.jsonl, checkpoints/, results.json,
+      workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
         eval_predictions.jsonl, export/ and tensorboard/.
       preemption: handles signals; by default signals are not handled.
       force: continue even if the configuration or the data have changed since the run began.
+      profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
 
     Raises:
       Preempted: if a signal came; the state is saved.
       UserError: for a configuration, data or weights that the user can fix.
     """
     _require_trainable(config, workdir, force)
+    program_cache.enable()
     workdir, preemption = Path(workdir), preemption or Preemption()
     settings, sections = flatten(config.to_dict()), (config.task, config.model, config.data)
-    with lock(workdir):
+    with lock(workdir), Ledger() as ledger:
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
         with multihost.fail_together():  # any of this may fail on one host alone
             sources = read_sources(config.task, config.data, config.options)
@@ -93,6 +95,7 @@ def train(
             pipeline = Pipeline.build(*sections, config.options, init=init, train=labels)
             data = tokenize(pipeline, sources, config.train)
             plan = Plan.make(config.train, config.optim, data.train.batches)
+            plan.check_profile(profile, saved.step or 0)
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
             commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config, settings)
@@ -103,11 +106,17 @@ def train(
         best = evaluators.open_best(workdir / "best", metadata)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
-        train_step, seconds = _compile(config.train, pipeline, optimizer, state, loader, evaluators)
+        train_step, seconds = compile_programs(
+            config.train, pipeline, optimizer, state, loader, evaluators, plan, ledger
+        )
+        _write_compiles(workdir, ledger)
         run = Run(
             saved, metadata, state, plan, schedule, data.train, evaluators, best, config.train
         )
-        state = fit(state, plan, train_step, loader, run, preemption)
+        run.profile = Profile(workdir / "profile", profile, active=multihost.is_lead_host())
+        with ledger.steady():
+            state = fit(state, plan, train_step, loader, run, preemption)
+        _write_compiles(workdir, ledger)  # again, should any be late
         card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
 
@@ -200,36 +209,11 @@ def _write_config(
                 pipeline.export(None, workdir / SKELETON)
 
 
-def _compile(
-    config: TrainConfig,
-    pipeline: Pipeline,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    loader: Loader,
-    evaluators: Evaluators,
-) -> tuple[TrainStep, float]:
-    """Compile the train step and the evaluations; return the step and the seconds it took."""
-    start = time.perf_counter()
-    step = make_train_step(
-        pipeline.model,
-        pipeline.task,
-        optimizer,
-        state,
-        pipeline.mesh,
-        accumulation_steps=config.accumulation_steps,
-        seed=config.seed,
-        log_every=config.log_every,
-    )
-    evaluators.compile(state.params)
-    batches, shape = loader.batches, loader.batches.largest_shape
-    with memory.explain_exhaustion("compiling the training step", memory.TRAINING, shape):
-        train_step = compile_buckets(step, state, batches.bucket_sizes, loader.empty)
-    seconds = time.perf_counter() - start
-    log.info(
-        f"compiled for {jax.device_count()} {jax.devices()[0].platform} device(s): rows of "
-        f"{batches.row_length} tokens, {batches.bucket_sizes} a step, {seconds:.0f} s"
-    )
-    return train_step, seconds
+def _write_compiles(workdir: Path, ledger: Ledger) -> None:
+    """Write compiles.jsonl: the programs of this process so far."""
+    with multihost.fail_together():
+        if multihost.is_lead_host():
+            files.write_jsonl(workdir / "compiles.jsonl", ledger.records())
 
 
 def _finish(

@@ -105,6 +105,13 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
         (["train"], "no --config=FILE"),
         (["eval", SQUAD], "no --workdir=DIR"),
         (["predict", SQUAD, "--mode=train"], "unknown flag --mode."),
+        *(
+            (
+                ["train", SQUAD, "--workdir=x", f"--profile={steps}"],
+                f"--profile={steps}: expected START:STOP, two step numbers with 1 <= START < STOP.",
+            )
+            for steps in ("5", "5:5", "9:5", "0:5", "-1:5", "a:b", "5:6:7")
+        ),
         (["lint", "--config=absent.py"], "no file absent.py"),
         (["lint", SQUAD, "--config.data.train=none", "--config.data.eval=none"], "no data: "),
         (["convert", "absent", "out"], "absent"),
@@ -165,6 +172,14 @@ def test_a_mode_calls_its_function_with_the_configuration(
     assert main([mode, SQUAD, f"--workdir={tmp_path}", "--config.train.seed=3"]) == 0
     ((config, workdir),) = calls
     assert (config.train.seed, workdir) == (3, tmp_path)
+
+
+def test_profile_is_a_range_of_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    profiles = []
+    monkeypatch.setattr(modes, "train", lambda *_, profile, **__: profiles.append(profile))
+    for flags in ([], ["--profile=10:15"]):
+        assert main(["train", SQUAD, f"--workdir={tmp_path}", *flags]) == 0
+    assert profiles == [range(0), range(10, 15)]
 
 
 def test_the_package_runs_as_a_module(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kinds
+import numpy as np
 import pytest
 
 from flaxbert.data.documents import (
@@ -119,8 +120,17 @@ def test_ends_keep_every_sentences_end_and_no_part_is_longer(seed: int) -> None:
 # --- tokens ------------------------------------------------------------------------------------
 
 
+def tokenize_one(paragraphs: list[str], tokenizer: Any, **settings: Any) -> Document:
+    """One document, with lists in place of arrays."""
+    (document,) = tokenize([paragraphs], tokenizer, **settings)
+    assert (document.ids.dtype, document.kinds.dtype) == (np.int32, np.int8)
+    return Document(document.ids.tolist(), document.kinds.tolist(), document.ends)
+
+
 def test_a_document_is_its_sentences_tokens_with_the_kind_of_each(tokenizer: Any) -> None:
-    document = tokenize(["The king. A zoo, it is", "", "Bad"], tokenizer, lines=False, longest=20)
+    document = tokenize_one(
+        ["The king. A zoo, it is", "", "Bad"], tokenizer, lines=False, longest=20
+    )
     pieces = tokenizer.convert_ids_to_tokens(document.ids)
     assert pieces == "the king . a z ##o ##o , it is bad".split()
     assert document.kinds == [CONTINUATION if p.startswith("##") else START for p in pieces]
@@ -129,8 +139,8 @@ def test_a_document_is_its_sentences_tokens_with_the_kind_of_each(tokenizer: Any
 
 def test_each_line_is_a_sentence_except_blank_lines(tokenizer: Any) -> None:
     paragraphs = ["the king. A\n\n  \nbook", "old"]
-    lines = tokenize(paragraphs, tokenizer, lines=True, longest=20)
-    split = tokenize(paragraphs, tokenizer, lines=False, longest=20)
+    lines = tokenize_one(paragraphs, tokenizer, lines=True, longest=20)
+    split = tokenize_one(paragraphs, tokenizer, lines=False, longest=20)
     assert lines.ids == split.ids
     assert lines.ends == [4, 5, 6]
     assert split.ends == [3, 5, 6]
@@ -138,12 +148,12 @@ def test_each_line_is_a_sentence_except_blank_lines(tokenizer: Any) -> None:
 
 def test_the_same_piece_twice_is_two_words(tokenizer: Any) -> None:
     # Words are numbered within a sentence: the last of one and the first of the next may be equal.
-    document = tokenize(["King", "Zoo", "King king"], tokenizer, lines=False, longest=20)
+    document = tokenize_one(["King", "Zoo", "King king"], tokenizer, lines=False, longest=20)
     assert document.kinds == [START, START, CONTINUATION, CONTINUATION, START, START]
 
 
 def test_sentences_over_the_longest_are_divided(tokenizer: Any) -> None:
-    document = tokenize(["a a a a a. The king"], tokenizer, lines=False, longest=4)
+    document = tokenize_one(["a a a a a. The king"], tokenizer, lines=False, longest=4)
     assert document.ends == [4, 6, 8]
 
 
@@ -160,7 +170,7 @@ def test_a_document_has_the_tokens_of_its_text(
     name: str, lines: bool, sentences: int, tmp_path: Path
 ) -> None:
     loaded = load_tokenizer(kinds.write_tokenizer(name, tmp_path))
-    document = tokenize(PARAGRAPHS, loaded, lines=lines, longest=50)
+    document = tokenize_one(PARAGRAPHS, loaded, lines=lines, longest=50)
     text = " ".join(" ".join(PARAGRAPHS).split())
     if lines:  # whose own blanks are kept
         text = text.replace("king. ", "king.  ")
@@ -171,8 +181,19 @@ def test_a_document_has_the_tokens_of_its_text(
 @pytest.mark.parametrize("paragraphs", [[], [""], ["\n", " "]])
 def test_a_document_without_text_has_no_tokens(paragraphs: list[str], tokenizer: Any) -> None:
     for lines in (False, True):
-        document = tokenize(paragraphs, tokenizer, lines=lines, longest=4)
+        document = tokenize_one(paragraphs, tokenizer, lines=lines, longest=4)
         assert document == Document([], [], [])
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_documents_are_tokenized_as_each_of_them_alone(lines: bool, tokenizer: Any) -> None:
+    chance = random.Random(0)
+    sentences = ["The king.", "A zoo, it is!", "", "\u200b", "Bad\nfood. Ink", "Zoo" * 9]
+    books = [chance.choices(sentences, k=chance.randint(0, 40)) for _ in range(40)]
+    documents = tokenize(books, tokenizer, lines=lines, longest=5)
+    for book, document in zip(books, documents, strict=True):
+        alone = tokenize_one(book, tokenizer, lines=lines, longest=5)
+        assert Document(document.ids.tolist(), document.kinds.tolist(), document.ends) == alone
 
 
 # --- sequences ---------------------------------------------------------------------------------

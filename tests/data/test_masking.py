@@ -20,17 +20,20 @@ def masked(
     rate: float = 0.15,
     whole_words: bool = False,
     ids: list[int] | None = None,
+    mask_id: int = MASK_ID,
+    vocab_size: int = VOCABULARY,
 ) -> tuple[list[int], list[int]]:
     """New ids, and the chosen places; ids are 100, 101, ... unless given: none is in the draw."""
     before = np.array(ids or range(100, 100 + len(kinds)), np.int32)
     after, chosen = mask(
         before,
         np.array(kinds, np.int32),
+        np.array([len(kinds)]),
         draws,
         rate=rate,
         whole_words=whole_words,
-        mask_id=MASK_ID,
-        vocab_size=VOCABULARY,
+        mask_id=mask_id,
+        vocab_size=vocab_size,
     )
     assert after.dtype == chosen.dtype == np.int32
     assert after.shape == chosen.shape == before.shape
@@ -38,7 +41,7 @@ def masked(
 
 
 def some_draws(length: int, index: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
-    return uniform(3 * length, seed, epoch, index).reshape(3, length)
+    return uniform(3, np.array([length]), seed, epoch, np.array([index]))
 
 
 def some_kinds(seed: int) -> list[int]:
@@ -120,6 +123,22 @@ def test_the_rest_of_a_word_that_begins_a_text_is_a_unit_of_its_own(before: list
     draws[0, first] = 0.1
     chosen = masked(kinds, draws, rate=2 / length, whole_words=True)[1]
     assert chosen == [0] * first + [1, 1, 0]
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_sequences_are_masked_as_each_of_them_alone(whole_words: bool) -> None:
+    kinds = [*map(some_kinds, range(40)), [SPECIAL] * 2, [CONTINUATION] * 3, [START]]
+    lengths = np.array([len(row) for row in kinds])
+    draws = uniform(3, lengths, 0, 0, np.arange(len(kinds)))
+    flat = np.concatenate(kinds).astype(np.int32)
+    ids = np.arange(100, 100 + len(flat), dtype=np.int32)
+    settings = {"rate": 0.3, "whole_words": whole_words, "mask_id": MASK_ID, "vocab_size": 50}
+    after, chosen = mask(ids, flat, lengths, draws, **settings)
+    starts = np.cumsum(lengths) - lengths
+    for row, start, length in zip(kinds, starts, lengths, strict=True):
+        here = slice(start, start + length)
+        alone = masked(row, draws[:, here], ids=ids[here].tolist(), **settings)
+        assert (after[here].tolist(), chosen[here].tolist()) == alone
 
 
 # --- how many, and which -----------------------------------------------------------------------
@@ -216,51 +235,69 @@ def test_every_place_is_chosen_as_often_and_what_stands_there_does_not_depend_on
 # --- uniform -----------------------------------------------------------------------------------
 
 
-def philox(key: tuple[int, int], counter: tuple[int, int, int, int], count: int) -> list[int]:
-    """Philox4x64-10 of Salmon et al. (2011), whose counter numpy raises before each block."""
-    ones = 2**64 - 1
-    start = sum(word << (64 * n) for n, word in enumerate(counter))
-    words: list[int] = []
-    while len(words) < count:
-        start += 1
-        c = tuple(start >> (64 * n) & ones for n in range(4))
-        k0, k1 = key
-        for _ in range(10):
-            a, b = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
-            c = ((b >> 64) ^ c[1] ^ k0, b & ones, (a >> 64) ^ c[3] ^ k1, a & ones)
-            k0, k1 = (k0 + 0x9E3779B97F4A7C15) & ones, (k1 + 0xBB67AE8584CAA73B) & ones
-        words += c
-    return words[:count]
+ONES = 2**64 - 1
+
+
+def mix(state: int) -> int:
+    """SplitMix64's output for a state (Steele et al. 2014)."""
+    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & ONES
+    state = (state ^ state >> 27) * 0x94D049BB133111EB & ONES
+    return state ^ state >> 31
+
+
+def splitmix(seed: int, number: int) -> int:
+    """The output of the given number, from 0, of SplitMix64 with a seed."""
+    return mix(seed + (number + 1) * 0x9E3779B97F4A7C15 & ONES)
+
+
+def numbers(count: int, seed: int, epoch: int, index: int, stream: int = 0) -> list[float]:
+    """One stream of the numbers of one sequence."""
+    rows = uniform(stream + 1, np.array([count]), seed, epoch, np.array([index]))
+    values: list[float] = rows[stream].tolist()
+    return values
 
 
 ARGUMENTS = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (7, 2, 3), (2**40, 3, 10**9), (-1, 0, 0)]
 
 
+@pytest.mark.parametrize("stream", [0, 2])
 @pytest.mark.parametrize(("seed", "epoch", "index"), ARGUMENTS)
-def test_numbers_are_the_upper_53_bits_of_philox(seed: int, epoch: int, index: int) -> None:
-    raw = philox((seed % 2**64, epoch), (0, 0, index, 1), 11)
-    assert uniform(11, seed, epoch, index).tolist() == [word // 2**11 / 2**53 for word in raw]
+def test_numbers_are_the_upper_53_bits_of_splitmix64(
+    seed: int, epoch: int, index: int, stream: int
+) -> None:
+    key = splitmix(splitmix(mix(seed & ONES), epoch), index)
+    raw = [splitmix(key, 16 * place + stream) for place in range(11)]
+    assert numbers(11, seed, epoch, index, stream) == [word // 2**11 / 2**53 for word in raw]
+
+
+def test_splitmix64_is_the_published_one() -> None:
+    # The first outputs for seed 1234567, from the reference implementation in C.
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert [splitmix(1234567, number) for number in range(3)] == expected
 
 
 def test_numbers_of_a_small_case_never_change() -> None:
-    # From the pure-Python `philox` above; a change here breaks the resumption of older runs.
-    found = uniform(3, seed=0, epoch=0, index=0)
-    assert found.tolist() == [0.34218278474233466, 0.5765144536585864, 0.08665198221933101]
+    # From the pure-Python `splitmix` above; a change here breaks the resumption of older runs.
+    assert numbers(3, seed=0, epoch=0, index=0) == [
+        0.13870941014555427,
+        0.007263122769445074,
+        0.09044841532929715,
+    ]
 
 
 def test_numbers_are_a_pure_function_of_seed_epoch_and_index() -> None:
-    before = {arguments: uniform(9, *arguments).tolist() for arguments in ARGUMENTS}
+    before = {arguments: numbers(9, *arguments) for arguments in ARGUMENTS}
     np.random.seed(0)  # the global generators must have no say
     random.seed(0)
     for arguments in reversed(ARGUMENTS):
-        assert uniform(9, *arguments).tolist() == before[arguments]
-    assert uniform(4, 7, 2, 3).tolist() == before[7, 2, 3][:4]  # a longer one begins the same
+        assert numbers(9, *arguments) == before[arguments]
+    assert numbers(4, 7, 2, 3) == before[7, 2, 3][:4]  # a longer one begins the same
     assert len({tuple(values) for values in before.values()}) == len(ARGUMENTS)
 
 
 def test_no_two_streams_share_a_number_the_permutations_included() -> None:
     seeds = epochs = range(3)
-    size = 600  # 150 blocks: a stream that began among the next one's blocks would run into it
+    size = 600
     seen: Counter[float] = Counter()
     for seed in seeds:
         for epoch in epochs:
@@ -268,17 +305,35 @@ def test_no_two_streams_share_a_number_the_permutations_included() -> None:
             assert np.array_equal(np.argsort(raw), permutation(size, seed, epoch))
             seen.update((raw >> np.uint64(11)) * 2.0**-53)
             for index in range(5):
-                seen.update(uniform(size, seed, epoch, index))
-    assert seen.total() == len(seen) == 9 * 6 * size
+                for stream in range(3):
+                    seen.update(numbers(size, seed, epoch, index, stream))
+    assert seen.total() == len(seen) == 9 * 16 * size
+
+
+def test_numbers_do_not_depend_on_the_other_sequences() -> None:
+    lengths, indices = np.array([3, 1, 0, 5, 2]), np.array([9, 4, 7, 0, 10**9])
+    together = np.split(uniform(3, lengths, 7, 2, indices), np.cumsum(lengths)[:-1], axis=1)
+    for length, index, values in zip(lengths, indices, together, strict=True):
+        alone = [numbers(length, 7, 2, index, stream) for stream in range(3)]
+        assert values.tolist() == alone
+    assert uniform(3, np.array([], int), 7, 2, np.array([], int)).shape == (3, 0)
 
 
 def test_numbers_are_uniform() -> None:
-    values = np.concatenate([uniform(1000, 0, 0, index) for index in range(20)])
+    values = np.concatenate([numbers(1000, 0, 0, index) for index in range(20)])
     assert values.min() >= 0
     assert values.max() < 1
     counts = np.histogram(values, 16, (0, 1))[0]
     chi = np.sum((counts - 1250) ** 2 / 1250)
     assert 1 < chi < 15 + 5 * math.sqrt(2 * 15)
-    # Nor does a stream follow the one before it.
-    first, second = (uniform(20_000, 0, 0, index) for index in range(2))
-    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(20_000)
+    # Nor do numbers follow those before them: of another sequence, stream, epoch, seed or place.
+    size = 20_000
+    first = numbers(size, 0, 0, 0)
+    others = [numbers(size, *case) for case in ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, 1))]
+    for second in [*others, numbers(size + 1, 0, 0, 0)[1:]]:
+        assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(size)
+    # The first numbers of consecutive sequences, which decide what is masked in short texts.
+    short = uniform(1, np.ones(size, int), 0, 0, np.arange(size))[0]
+    counts = np.histogram(short, 16, (0, 1))[0]
+    assert 1 < np.sum((counts - size / 16) ** 2 / (size / 16)) < 15 + 5 * math.sqrt(2 * 15)
+    assert abs(np.corrcoef(short[1:], short[:-1])[0, 1]) < 5 / math.sqrt(size)

@@ -239,16 +239,17 @@ def check_texts(name: str, side: str, texts: list[str]) -> None:
         expected = stored.encode("who?", text).ids
         assert row[:-1] == expected[: len(row) - 1]
         assert len(row) == min(40, len(expected))
-    joined = documents.tokenize([" ".join(texts)], tokenizer, lines=False, longest=9)
+    (joined,) = documents.tokenize([[" ".join(texts)]], tokenizer, lines=False, longest=9)
     sentences = documents.split_sentences(" ".join(texts))
-    assert joined.ids == stored.encode(" ".join(sentences), add_special_tokens=False).ids
+    assert joined.ids.tolist() == stored.encode(" ".join(sentences), add_special_tokens=False).ids
     options = pretraining.PreTrainingOptions(next_sentence=False)
     task = pretraining.PreTraining.create(data(), options, None, {})
-    if joined.ids:
+    if len(joined.ids):
         book = pretraining.DocumentExample("book", tuple(texts), None, "x.txt:1")
         features = task.featurize([book], tokenizer, labeled=True)
         labels = [i for row in sequences(features, "label") for i in row[1:-1]]
-        expected = documents.tokenize(texts, tokenizer, lines=False, longest=19).ids
+        (document,) = documents.tokenize([texts], tokenizer, lines=False, longest=19)
+        expected = document.ids.tolist()
         assert labels == expected
 
 

@@ -131,6 +131,29 @@ def test_predictions_equal_those_of_mode_predict(run, tmp_path, capsys):
         assert_equal({k: prediction[k] for k in shared}, {k: line[k] for k in shared})
 
 
+def test_streamed_predictions_are_those_of_a_whole_run(run, tmp_path, monkeypatch):
+    predictor = copy.copy(run.predictor)
+    train = dataclasses.replace(run.config.train, eval_batch_size=2)
+    predictor.config = dataclasses.replace(run.config, train=train)
+    predict = str(write_inputs(run, tmp_path))
+    data, _ = predictor.read(dataclasses.replace(run.config.data, predict=predict), "predict")
+    assert data.batches.steps_per_epoch > 1
+    expected = predictor.run(data).predictions
+    kind, sizes = type(predictor.pipeline.task), []
+    decode = kind.decode
+
+    def counted(task, examples, features, outputs):
+        sizes.append(len(examples))
+        return decode(task, examples, features, outputs)
+
+    monkeypatch.setattr(kind, "decode", counted)
+    stream = predictor.stream(data)
+    assert next(stream) == expected[0]
+    assert 0 < sum(sizes) < len(expected)  # the others are not predicted yet
+    assert list(stream) == expected[1:]
+    assert sum(sizes) == len(expected)
+
+
 def test_predictions_are_of_json_types(run):
     predictions = run.predictor.predict(INPUTS[run.config.task])
     assert json.loads(json.dumps(predictions)) == predictions

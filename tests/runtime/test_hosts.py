@@ -20,7 +20,7 @@ from toy import make_config
 import flaxbert
 from flaxbert.errors import ConfigError, HostsError, WorkdirError
 from flaxbert.runtime import multihost, preemption, workdir
-from flaxbert.runtime.checkpoint import Metadata
+from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.multihost import Ending
 from flaxbert.runtime.workdir import lock
 
@@ -146,6 +146,27 @@ def test_error_on_one_host_is_raised_on_all_with_its_message_and_code(hosts):
     assert isinstance(other, HostsError)
     assert str(other) == "host 1 (b) stopped: OSError: the disk is gone"
     assert other.exit_code == 1  # the exit code of the other host: not a user error
+
+
+def test_value_of_the_first_host_is_sent_and_read_later(hosts):
+    def send(host):
+        return multihost.send_from_host0(f"of {host}"), multihost.send_from_host0(f"then {host}")
+
+    sent = hosts(send)
+    assert hosts(lambda host: [read() for read in sent[host]]) == [["of 0", "then 0"]] * 2
+
+
+def test_save_is_due_one_call_later_by_the_clock_of_the_first_host(hosts, tmp_path, monkeypatch):
+    class Clocked(Checkpoints):
+        def __init__(self, age: float):
+            self._last_save, self._was_due = time.monotonic() - age, None
+
+    clocks = [Clocked(0), Clocked(7200)]
+    assert hosts(lambda host: clocks[host].save_due(60)) == [False, False]
+    clocks[0]._last_save -= 7200
+    assert hosts(lambda host: clocks[host].save_due(60)) == [False, False]
+    clocks[1]._last_save += 7200
+    assert hosts(lambda host: clocks[host].save_due(60)) == [True, True]
 
 
 def test_workdir_that_is_not_shared_is_refused(hosts, tmp_path, monkeypatch):

@@ -9,9 +9,12 @@ from flaxbert.errors import OutOfMemoryError, WorkdirError
 from flaxbert.pipeline import evaluator
 from flaxbert.pipeline.evaluator import Evaluator
 from flaxbert.runtime import checkpoint, memory
-from flaxbert.training import trainer
+from flaxbert.training import programs, trainer
 
 XLA = "RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\n" + "an allocation\n" * 100
+
+
+BATCH = "in batches of up to 8 rows x 32 tokens"
 
 
 def exhausted(*_):
@@ -21,30 +24,31 @@ def exhausted(*_):
 @pytest.fixture
 def config(one_layer, tmp_path, monkeypatch):
     # Nothing is compiled: each test sets the steps that it needs.
-    for module in (trainer, evaluator):
-        monkeypatch.setattr(module, "compile_buckets", lambda *_: None)
+    for module in (programs, evaluator):
+        monkeypatch.setattr(module, "start_compiling", lambda *_: lambda: None)
     return make_config("classification", one_layer, tmp_path, count=16)
 
 
 @pytest.mark.parametrize(
     ("module", "step", "message"),
     [
-        (trainer, exhausted, r"compiling the training step in batches of up to 8 rows x 32 tokens"),
-        (trainer, lambda *_: exhausted, r"training in batches of up to 8 rows x 32 tokens"),
+        (programs, exhausted, f"compiling the training step {BATCH}"),
+        (programs, lambda *_: exhausted, f"compiling the training step {BATCH}"),  # in its thread
+        (programs, lambda *_: lambda: exhausted, f"training {BATCH}"),
         (evaluator, exhausted, r"compiling an evaluation in batches of up to \d+ rows x 32 tokens"),
     ],
 )
 def test_error_in_a_run_names_the_batch_and_the_options(
     config, tmp_path, monkeypatch, module, step, message
 ):
-    monkeypatch.setattr(module, "compile_buckets", step)
+    monkeypatch.setattr(module, "start_compiling", step)
     with pytest.raises(OutOfMemoryError, match=f"out of device memory while {message}") as raised:
         flaxbert.train(config, tmp_path / "run")
     text = str(raised.value)
     assert "allocating 123 bytes" in text
     assert len(text.splitlines()) == 1
     options = ["train.eval_batch_size", "data.max_length"]
-    if module is trainer:
+    if module is programs:
         options = ["train.accumulation_steps", "model.remat", "train.batch_size", "data.max_length"]
     assert all(option in text for option in options)
 

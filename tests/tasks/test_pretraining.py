@@ -278,14 +278,12 @@ def test_a_single_document_is_refused_with_next_sentence_prediction(tokenizer: A
     assert len(encode(tokenizer, BOOKS[:1], next_sentence=False))
 
 
-def test_the_share_of_texts_that_follow_is_logged(tokenizer: Any, caplog: Any) -> None:
-    with caplog.at_level(logging.INFO, "flaxbert"):
-        features = encode(tokenizer)
+def test_the_share_of_texts_that_follow_is_noted(tokenizer: Any) -> None:
+    features = encode(tokenizer)
     share = 1 - features.per_sequence["follows"].mean()
-    assert caplog.messages == [f"{share:.0%} of {len(features)} second texts follow the first"]
-    caplog.clear()
-    encode(tokenizer, next_sentence=False)
-    assert not caplog.messages
+    text = f"{share:.0%} of {len(features)} second texts follow the first"
+    assert features.notes == [(logging.INFO, text)]
+    assert not encode(tokenizer, next_sentence=False).notes
 
 
 def test_too_few_texts_that_follow_are_refused(tokenizer: Any) -> None:
@@ -465,8 +463,9 @@ def test_no_packing_masks_more_places_than_the_head_scores(rate: float) -> None:
     count_of = {}  # of a sequence by its length, at least [CLS], one token and [SEP]
     for length in range(3, 65):
         kinds = np.array([SPECIAL, *[START] * (length - 2), SPECIAL])
-        ids, draws = np.arange(length), np.full((3, length), 0.5)
-        chosen = mask(ids, kinds, draws, rate=rate, whole_words=False, mask_id=4, vocab_size=99)[1]
+        ids, lengths, draws = np.arange(length), np.array([length]), np.full((3, length), 0.5)
+        words = {"whole_words": False, "mask_id": 4, "vocab_size": 99}
+        chosen = mask(ids, kinds, lengths, draws, rate=rate, **words)[1]
         count_of[length] = int(chosen.sum())
     for length in (8, 13, 32, 33, 47, 64):
         for segments in sorted({1, 2, 5, length // 8, length // 3}):

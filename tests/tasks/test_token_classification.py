@@ -592,14 +592,12 @@ def invisible_rows() -> Table:
     return rows
 
 
-def test_words_without_any_piece_are_tagged_o_and_counted(tokenizer: Any, caplog: Any) -> None:
+def test_words_without_any_piece_are_tagged_o_and_counted(tokenizer: Any) -> None:
     task = create()
     examples = task.examples(invisible_rows(), labeled=True)
-    with caplog.at_level(logging.INFO, "flaxbert"):
-        features = featurize(task, examples, tokenizer)
-    assert caplog.messages == [
-        "4 words without any visible character are tagged O, or inside the entity around them"
-    ]
+    features = featurize(task, examples, tokenizer)
+    text = "4 words without any visible character are tagged O, or inside the entity around them"
+    assert features.notes == [(logging.INFO, text)]
     assert features.lengths.tolist() == [4, 2]
     assert arrays(features)["word"] == [-1, 0, 4, -1]
     logits = np.zeros((6, 5))
@@ -642,12 +640,12 @@ def test_an_entity_goes_on_over_words_without_any_piece(
     assert record["tags"] == ["O", before, expected, expected, after, "O"]
 
 
-def test_without_o_such_words_get_the_first_label(tokenizer: Any, caplog: Any) -> None:
+def test_without_o_such_words_get_the_first_label(tokenizer: Any) -> None:
     task = create(None, TokenClassificationOptions(labels=("ADJ", "NOUN")))
     examples = [SentenceExample(("king", ""), None, None, "x")]
-    with caplog.at_level(logging.INFO, "flaxbert"):
-        features = task.featurize(examples, tokenizer, labeled=False)
-    assert caplog.messages == ["1 words without any visible character are tagged ADJ"]
+    features = task.featurize(examples, tokenizer, labeled=False)
+    text = "1 words without any visible character are tagged ADJ"
+    assert features.notes == [(logging.INFO, text)]
     (record,) = task.decode(examples, features, TaskOutputs({}, {"tag": np.array([1, 1, 1])}))
     assert record["tags"] == ["NOUN", "ADJ"]
 

@@ -31,7 +31,7 @@ from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.question_answering import QuestionAnsweringOptions as QuestionOptions
 from flaxbert.tasks.question_answering import QuestionExample as Question
 from flaxbert.tasks.texts import TextExample
-from flaxbert.training import trainer
+from flaxbert.training import programs
 from flaxbert.training.state import TrainState
 from flaxbert.training.step import StepReport
 
@@ -302,7 +302,7 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     def bias(params: Any) -> Any:
         return params["head"]["classifier"]["bias"]
 
-    def compile_buckets(step: Any, now: TrainState, sizes: Any, make_batch: Any) -> Any:
+    def start_compiling(step: Any, now: TrainState, sizes: Any, make_batch: Any) -> Any:
         def count(now: TrainState, batch: Any) -> tuple[TrainState, Any]:
             head = now.params["head"] | {
                 "classifier": now.params["head"]["classifier"] | {"bias": bias(now.params) + 1}
@@ -312,7 +312,7 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
             now = dataclasses.replace(now, step=now.step + 1, params=params, sums=sums)
             return now, StepReport(sums, now.skipped)
 
-        return count
+        return lambda: count
 
     def run(self: Evaluator, params: Any, task: Any = None, **_: Any) -> Evaluation:
         steps = float(bias(params)[0])
@@ -332,8 +332,8 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
         return params, LoadReport("zeros", ())
 
     monkeypatch.setattr(Pipeline, "read_params", zeros)
-    monkeypatch.setattr(trainer, "compile_buckets", compile_buckets)
-    monkeypatch.setattr(Evaluator, "compile", lambda self, params: None)
+    monkeypatch.setattr(programs, "start_compiling", start_compiling)
+    monkeypatch.setattr(Evaluator, "start_compiling", lambda self, params: lambda: None)
     monkeypatch.setattr(Evaluator, "run", run)
     config = copy.deepcopy(config)
     config.train.eval_every = 2

@@ -40,6 +40,14 @@ def test_without_warmup_the_first_step_has_the_peak_learning_rate():
     )
 
 
+def test_learning_rate_of_a_step_on_the_host_is_that_of_the_device_to_the_bit():
+    rate = linear_schedule(OptimConfig(learning_rate=3e-5, warmup=0.1), 37)
+    for step in range(38):
+        on_host = rate(step)
+        assert not isinstance(on_host, jax.Array)  # it would wait for the steps in the queue
+        assert float(on_host) == float(rate(jnp.int32(step)))
+
+
 @pytest.mark.parametrize(
     ("warmup", "total", "steps"),
     [

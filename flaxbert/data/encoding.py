@@ -1,0 +1,165 @@
+"""Texts to tokens, in flat arrays.
+
+Tokenizers return Python objects of about 400 bytes for each token. So texts are tokenized a few
+hundred at a time, and only the arrays of a chunk are kept.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxbert.data.tokenization import Tokenizer
+
+CHUNK = 128
+"""Texts that are tokenized together: enough for all cores, and few enough to be small in memory."""
+
+NONE = -1
+"""The character or the word of a token that belongs to none, such as [SEP]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """N texts or pairs as M sequences of tokens, all end to end."""
+
+    lengths: np.ndarray
+    """[M] int32, tokens of each sequence."""
+    example_index: np.ndarray
+    """[M] int64, the text that a sequence was made from, ascending."""
+    per_token: dict[str, np.ndarray]
+    """[total tokens] int32: `input_ids`, `token_type_ids`, and what `encode` was asked for."""
+    truncated: list[int]
+    """Indices of the texts that lost tokens."""
+
+
+def encode(
+    tokenizer: Tokenizer,
+    texts: Sequence[Any],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+    truncation: str = "longest_first",
+    overlap: int | None = None,
+    split: bool = False,
+    special_tokens: bool = True,
+    characters: bool = False,
+    words: bool = False,
+) -> Encoded:
+    """Tokenize texts or pairs.
+
+    Args:
+      tokenizer: the tokenizer of a checkpoint.
+      texts: one per sequence; with `split` lists of words.
+      pairs: the second texts, if there are any.
+      max_length: the most tokens of a sequence; None for no limit.
+      truncation: which text is cut: "longest_first", "only_first" or "only_second".
+      overlap: tokens that neighboring windows share; None cuts what is over `max_length`.
+      split: whether texts are lists of words.
+      special_tokens: whether to add [CLS] and [SEP].
+      characters: also return `char_start` and `char_end`, the characters of each token of the last
+        text: the first one, and the one after the last. They are -1 at all other tokens.
+      words: also return `word`, the index of the word of each token, -1 without one.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    if max_length is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(max_length, stride=overlap or 0, strategy=truncation)
+    chunks, truncated = _Chunks(), list[int]()
+    try:
+        for first, inputs in _inputs(texts, pairs):
+            # One expression, so that no encoding of a chunk is alive while the next one is made.
+            arrays, cut = _chunk(
+                backend.encode_batch(
+                    inputs, is_pretokenized=split, add_special_tokens=special_tokens
+                ),
+                windows=overlap is not None,
+                last=int(pairs is not None) if characters else None,
+                words=words,
+            )
+            truncated += (cut + first).tolist()
+            chunks.add(example_index=arrays.pop("text") + first, **arrays)
+    finally:
+        backend.no_truncation()
+    arrays = chunks.joined()
+    lengths, example_index = arrays.pop("lengths"), arrays.pop("example_index")
+    return Encoded(lengths, example_index, arrays, truncated)
+
+
+def _inputs(texts: Sequence[Any], pairs: Sequence[str] | None) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the index of the first text of each chunk, and the chunk."""
+    for first in range(0, max(1, len(texts)), CHUNK):
+        here = slice(first, first + CHUNK)
+        alone = list(texts[here])
+        yield first, alone if pairs is None else list(zip(alone, pairs[here], strict=True))
+
+
+def _chunk(
+    encodings: Sequence[Any], *, windows: bool, last: int | None, words: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the arrays of some encodings, end to end, and the indices of those that were cut.
+
+    Args:
+      encodings: one for each text of a chunk.
+      windows: whether what is over the limit becomes further windows.
+      last: the number of the text whose characters are needed, if any.
+      words: whether words are needed.
+    """
+    groups = [[e, *e.overflowing] if windows else [e] for e in encodings]
+    parts = list(itertools.chain.from_iterable(groups))
+    lengths = np.fromiter(map(len, parts), np.int32, len(parts))
+    total = int(lengths.sum())
+
+    def flat(values: Iterable[Iterable[Any]], size: int = total) -> np.ndarray:
+        return np.fromiter(itertools.chain.from_iterable(values), np.int32, size)
+
+    arrays: dict[str, np.ndarray] = {
+        "text": np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
+        "lengths": lengths,
+        "input_ids": flat(part.ids for part in parts),
+        "token_type_ids": flat(part.type_ids for part in parts),
+    }
+    if words:
+        given = ((NONE if word is None else word for word in part.word_ids) for part in parts)
+        arrays["word"] = flat(given)
+    if last is not None:
+        inside = flat((text == last for text in part.sequence_ids) for part in parts) > 0
+        pairs = itertools.chain.from_iterable(part.offsets for part in parts)
+        places = flat(pairs, 2 * total).reshape(total, 2)
+        for n, name in enumerate(("char_start", "char_end")):
+            arrays[name] = np.where(inside, places[:, n], np.int32(NONE))
+    cut = [] if windows else [n for n, encoding in enumerate(encodings) if encoding.overflowing]
+    return arrays, np.array(cut, np.int64)
+
+
+class _Chunks:
+    """Arrays that grow by chunks, by name.
+
+    They grow in place. Chunks that are kept until the end and then joined need twice the memory,
+    because the allocator does not give back what small arrays took.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._sizes: dict[str, int] = {}
+
+    def add(self, **chunk: np.ndarray) -> None:
+        """Add the arrays of a chunk."""
+        for name, values in chunk.items():
+            array = self._arrays.setdefault(name, np.empty(0, values.dtype))
+            size = self._sizes.get(name, 0)
+            end = size + len(values)
+            if end > len(array):
+                array.resize(max(end, len(array) * 5 // 4), refcheck=False)
+            array[size:end] = values
+            self._sizes[name] = end
+
+    def joined(self) -> dict[str, np.ndarray]:
+        """Return whole arrays."""
+        for name, size in self._sizes.items():
+            self._arrays[name].resize(size, refcheck=False)
+        return self._arrays

@@ -1,0 +1,79 @@
+"""benchmarks/program.py reads what optimized HLO stores, moves and exchanges."""
+
+import jax
+import jax.numpy as jnp
+import program
+import pytest
+import tpu_traffic
+from jax import Array
+
+from flaxbert.runtime import sharding
+
+HLO = """HloModule jit_train_step
+
+%fused (p0: bf16[8,4,64,64]) -> bf16[8,4,64,64] {
+  %p0 = bf16[8,4,64,64]{3,2,1,0} parameter(0)
+  ROOT %exp = bf16[8,4,64,64]{3,2,1,0} exponential(%p0)
+}
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: bf16[8,4,64,64], w: f32[100]) -> (f32[100], bf16[8,4,64,64]) {
+  %x = bf16[8,4,64,64]{3,2,1,0} parameter(0)
+  %w = f32[100]{0:T(128)} parameter(1)
+  %copy-start = (f32[100]{0:T(128)S(1)}, f32[100]{0:T(128)}, u32[]{:S(2)}) copy-start(%w)
+  %copy-done = f32[100]{0:T(128)S(1)} copy-done(%copy-start)
+  %probs = bf16[8,4,64,64]{3,2,1,0} fusion(%x), kind=kLoop, calls=%fused, \
+metadata={op_name="jit(train_step)/jvp(attention)/exp"}
+  %all-reduce = (f32[100]{0:T(128)S(1)}, f32[]{:T(128)}) all-reduce(%copy-done, %copy-done), \
+to_apply=%sum
+  %gradient = f32[100]{0:T(128)S(1)} get-tuple-element(%all-reduce), index=0
+  ROOT %tuple = (f32[100], bf16[8,4,64,64]) tuple(%gradient, %probs)
+}
+""".replace("\\\n", "")
+SCORES = 2 * 8 * 4 * 64 * 64
+
+
+def test_traffic_counts_operands_and_results_outside_of_fusions() -> None:
+    parts = program.traffic(HLO)
+    assert parts["attention"] == program.Traffic(hbm=2 * SCORES, vmem=0, passes=1)
+    assert parts["copies"] == program.Traffic(hbm=400, vmem=400, passes=1)
+    assert parts["optimizer"] == program.Traffic(hbm=4, vmem=1200, passes=1)
+
+
+def test_collectives_are_counted_with_their_bytes() -> None:
+    assert program.collectives(HLO) == {"all-reduce": (1, 404)}
+
+
+@pytest.mark.parametrize(
+    ("heads", "length", "count"), [(4, 64, 1), (8, 64, 1), (3, 64, 0), (4, 8, 0)]
+)
+def test_arrays_with_a_score_for_each_pair_of_tokens(heads: int, length: int, count: int) -> None:
+    assert len(program.score_arrays(HLO, heads, length)) == count
+
+
+def test_the_gradients_of_a_sharded_step_are_all_reduced_once() -> None:
+    mesh = sharding.make_mesh()
+    place = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+
+    def loss(weights: Array, rows: Array) -> Array:
+        return jnp.sum(jnp.tanh(rows @ weights))
+
+    step = jax.jit(jax.grad(loss), in_shardings=place, out_shardings=place[0])
+    text = step.lower(jnp.ones((16, 32)), jnp.ones((8, 16))).compile().as_text()
+    assert text is not None
+    assert program.collectives(text) == {"all-reduce": (1, 4 * 16 * 32)}
+
+
+def test_a_step_that_exchanges_more_than_gradients_is_reported() -> None:
+    record = {"parameters": 100, "collectives": {"all-reduce": {"bytes": 404}}}
+    assert not tpu_traffic.check(record)
+    record["collectives"] = {"all-reduce": {"bytes": 800_000}, "all-gather": {"bytes": 8}}
+    assert tpu_traffic.check(record) == [
+        "collectives besides all-reduce: all-gather",
+        "all-reduces of 800000 bytes, more than the gradients have",
+    ]
