@@ -80,10 +80,13 @@ def choose(kind: str, length: int, heads: int, width: int) -> str:
       heads: N.
       width: H.
     """
+    if not kind.startswith("TPU"):
+        return "plain"
     fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
     fits &= length >= SHORTEST and not (kind in SMALL_CHIPS and length > LONGEST)
-    way = "tpu" if kind.startswith("TPU") and fits else "plain"
-    log.info("attention in rows of %d tokens: %s", length, way)
+    way = "tpu" if fits else "plain"
+    name = "the TPU kernel" if fits else "plain attention"
+    log.info("attention in rows of %d tokens: %s", length, name)
     return way
 
 
