@@ -18,6 +18,8 @@ log = logging.getLogger("flaxbert")
 
 SHORTEST = 256
 """Shortest rows for which the TPU kernel is used."""
+SMALL_CHIPS, LONGEST = ("TPU v2", "TPU v3", "TPU v4"), 2048
+"""Chips whose fast memory has 16 MiB, and the longest rows for which the kernel fits it."""
 
 
 def attend(
@@ -50,8 +52,8 @@ def attend(
     # In a jitted function, the type of an array has the mesh of the function's sharded arguments,
     # which may be one of devices that this machine does not have.
     mesh: Any = jax.typeof(q).sharding.mesh
-    device = mesh.abstract_device
-    way = choose(device.platform if device else jax.default_backend(), *q.shape[1:])
+    device = mesh.abstract_device or jax.devices()[0]
+    way = choose(device.device_kind, *q.shape[1:])
     if way == "plain":
         return plain_attention(q, k, v, segment_ids, window=window, rate=rate, keys=keys)
     kernel = functools.partial(tpu_attention, window=window, rate=rate)
@@ -69,18 +71,22 @@ def attend(
 
 
 @functools.cache
-def choose(platform: str, length: int, heads: int, width: int) -> str:
+def choose(kind: str, length: int, heads: int, width: int) -> str:
     """Return how attention is computed: `plain`, or `tpu` for the kernel in attention_tpu.py.
 
     Args:
-      platform: cpu, gpu or tpu.
+      kind: kind of device, such as cpu or TPU v5 lite.
       length: T.
       heads: N.
       width: H.
     """
+    if not kind.startswith("TPU"):
+        return "plain"
     fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
-    way = "tpu" if platform == "tpu" and length >= SHORTEST and fits else "plain"
-    log.info("attention in rows of %d tokens: %s", length, way)
+    fits &= length >= SHORTEST and not (kind in SMALL_CHIPS and length > LONGEST)
+    way = "tpu" if fits else "plain"
+    name = "the TPU kernel" if fits else "plain attention"
+    log.info("attention in rows of %d tokens: %s", length, name)
     return way
 
 

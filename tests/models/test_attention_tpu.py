@@ -7,13 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from targets import BY_SEGMENT, BY_TOKEN
+from test_targets import SIZES, TASKS
 from tolerance import assert_close, assert_grads_close
 
+from flaxbert.config import OptimConfig
 from flaxbert.models import attention
 from flaxbert.models.attention import attend, attention_mask, choose, plain_attention
 from flaxbert.models.attention_tpu import block_length, bounds, heads_of_a_group, tpu_attention
 from flaxbert.models.dropout import DropoutKeys, dropout_key, fold_in, token_keys
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
+from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import state_shapes
+from flaxbert.training.step import make_train_step
+from flaxbert.types import Batch
 
 ROWS = 2
 
@@ -130,11 +139,14 @@ def test_groups_of_heads_fill_registers() -> None:
 
 
 def test_the_kernel_is_chosen_on_tpus_for_long_rows_of_fitting_widths() -> None:
-    assert choose("tpu", 384, 12, 64) == choose("tpu", 8192, 12, 32) == "tpu"
-    assert choose("cpu", 384, 12, 64) == choose("gpu", 384, 12, 64) == "plain"
-    assert choose("tpu", 128, 12, 64) == "plain"  # short
-    assert choose("tpu", 320, 12, 64) == "plain"  # not a multiple of 128
-    assert choose("tpu", 384, 12, 26) == "plain"  # not a multiple of 8
+    chip = "TPU v5 lite"
+    assert choose(chip, 384, 12, 64) == choose(chip, 8192, 12, 32) == "tpu"
+    assert choose("cpu", 384, 12, 64) == choose("NVIDIA H100", 384, 12, 64) == "plain"
+    assert choose(chip, 128, 12, 64) == "plain"  # short
+    assert choose(chip, 320, 12, 64) == "plain"  # not a multiple of 128
+    assert choose(chip, 384, 12, 26) == "plain"  # not a multiple of 8
+    assert choose("TPU v4", 2048, 12, 64) == "tpu"
+    assert choose("TPU v4", 8192, 12, 64) == "plain"  # too long for its memory
 
 
 def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +164,30 @@ def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert ours["out"].sharding.is_equivalent_to(sharding.batch_sharding(mesh), 3)
     assert_close(ours["out"], expected["out"])
     assert_grads_close(ours["grads"], expected["grads"], 1e-5)
+
+
+@pytest.mark.parametrize(("remat", "parts"), [("none", 1), ("full", 2)])
+def test_a_training_step_chooses_for_the_devices_of_its_arguments(
+    remat: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = []
+    mesh = sharding.make_mesh()
+    monkeypatch.delattr(jax, "devices")  # those of this machine do not matter
+    monkeypatch.setattr(attention, "choose", lambda kind, *_: kinds.append(kind) or "plain")
+    task, arrays = TASKS["token_classification"]
+    config = SIZES | {"hidden_size": 128, "num_attention_heads": 2, "vocab_size": 99}
+    model = Model.create(read_config(config, remat=remat), task.make_head)
+    optimizer, _ = make_optimizer(OptimConfig(), 100)
+    state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
+    sizes = dict.fromkeys((*BY_TOKEN, *arrays["by_token"]), 128) | dict.fromkeys(BY_SEGMENT, 8)
+    rows = sharding.batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((16, size), jnp.int32, sharding=rows)
+        for name, size in sizes.items()
+    }
+    batch["weight"] = jax.ShapeDtypeStruct((16, 8), jnp.float32, sharding=rows)
+    step = make_train_step(
+        model, task, optimizer, state, mesh, accumulation_steps=parts, seed=0, log_every=10
+    )
+    step.lower(state, Batch.from_arrays(batch))  # type: ignore[attr-defined]
+    assert set(kinds) == {"cpu"}
