@@ -39,6 +39,7 @@ def _gelu_forward(x: Array) -> tuple[Array, Array]:
 
 
 def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
+    x = jax.lax.optimization_barrier(x)  # otherwise XLA saves what the forward pass computed
     density = jnp.exp(-0.5 * jnp.square(x)) * (2 * math.pi) ** -0.5
     return (grad * (_normal_cdf(x) + x * density),)
 
