@@ -38,8 +38,9 @@ from flaxbert.models.model import Model
 from flaxbert.pretrained import mapping
 
 ROOT = Path(__file__).parents[1]
-LONGEST = ("quickstart", "equivalence", "workdir", "trainer", "preemption", "parity", "predictor",
-           "monitors", "families", "tasks_by_family", "bfloat16", "configs", "lint")  # fmt: skip
+LONGEST = ("equivalence", "quickstart", "startup", "preemption", "workdir", "attention_tpu",
+           "trainer", "predictor", "parity", "bfloat16", "configs", "tasks_by_family", "families",
+           "monitors", "dropout", "loader", "regression", "adding_a_task", "fuzz")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

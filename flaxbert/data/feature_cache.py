@@ -131,8 +131,7 @@ def _read(entry: Path) -> tuple[Features, str]:
     fields: dict[str, Any] = {group: {} for group in GROUPS}
     for number, (group, name) in enumerate(stored["arrays"]):
         # As a plain array: slicing a numpy.memmap is slow.
-        mapped = np.load(entry / f"{number}.npy", mmap_mode="r", allow_pickle=False)
-        values = mapped.view(np.ndarray)
+        values = np.lib.format.open_memmap(entry / f"{number}.npy", mode="r").view(np.ndarray)
         if name:
             fields[group][name] = values
         else:

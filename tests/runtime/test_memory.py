@@ -26,7 +26,9 @@ def config(one_layer, tmp_path, monkeypatch):
     # Nothing is compiled: each test sets the steps that it needs.
     for module in (programs, evaluator):
         monkeypatch.setattr(module, "start_compiling", lambda *_: lambda: None)
-    return make_config("classification", one_layer, tmp_path, count=16)
+    config = make_config("classification", one_layer, tmp_path, count=16)
+    config.data.row_length = 32
+    return config
 
 
 @pytest.mark.parametrize(
