@@ -101,13 +101,67 @@ def plain_attention(
     keys: DropoutKeys | None = None,
 ) -> Array:
     """Return attention, for any device; see `attend`. Probabilities [R, N, T, S] are in memory."""
+    context = _plain(q, k, v, segment_ids, keys, window, rate)
+    return context.reshape(*context.shape[:2], -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _plain(
+    q: Array,
+    k: Array,
+    v: Array,
+    segment_ids: Array,
+    keys: DropoutKeys | None,
+    window: int | None,
+    rate: float,
+) -> Array:
+    return _plain_forward(q, k, v, segment_ids, keys, window, rate)[0]
+
+
+def _plain_forward(
+    q: Array,
+    k: Array,
+    v: Array,
+    segment_ids: Array,
+    keys: DropoutKeys | None,
+    window: int | None,
+    rate: float,
+) -> tuple[Array, tuple[Any, ...]]:
+    """Return the context [R, T, N, H], and what the backward pass needs.
+
+    As in FlashAttention (Dao et al. 2022, arXiv:2205.14135, appendix B.2), the context is divided
+    by the sum of the exponentials, and not each of them; and the backward pass sums over H where
+    that of a softmax would sum over S.
+    """
     # Scores and softmax are float32 whatever the compute dtype: bfloat16 has 8 bits of precision.
     scores = jnp.einsum("rtnh,rsnh->rnts", q, k, preferred_element_type=jnp.float32)
     mask = attention_mask(segment_ids, window)
     scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
-    probs = drop_probs(jax.nn.softmax(scores, axis=-1).astype(q.dtype), rate, keys)
-    context = jnp.einsum("rnts,rsnh->rtnh", probs, v)
-    return context.reshape(*context.shape[:2], -1)
+    exponentials = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    inverse = 1.0 / jnp.sum(exponentials, axis=-1).swapaxes(1, 2)[..., None]  # [R, T, N, 1]
+    exponentials = exponentials.astype(q.dtype)
+    context = jnp.einsum("rnts,rsnh->rtnh", drop_probs(exponentials, rate, keys), v)
+    context = (context * inverse).astype(q.dtype)
+    return context, (q, k, v, keys, exponentials, inverse, context)
+
+
+def _plain_backward(
+    window: int | None, rate: float, saved: tuple[Any, ...], grad: Array
+) -> tuple[Array | None, ...]:
+    q, k, v, keys, exponentials, inverse, context = saved
+    grad = grad * inverse  # [R, T, N, H] float32
+    mean = jnp.sum(grad * context, axis=-1).swapaxes(1, 2)[..., None]  # [R, N, T, 1]
+    grad = grad.astype(q.dtype)
+    v_grad = jnp.einsum("rnts,rtnh->rsnh", drop_probs(exponentials, rate, keys), grad)
+    probs_grad = jnp.einsum("rtnh,rsnh->rnts", grad, v, preferred_element_type=jnp.float32)
+    scores_grad = exponentials * (drop_probs(probs_grad, rate, keys) - mean)
+    scores_grad = (scores_grad * q.shape[-1] ** -0.5).astype(q.dtype)
+    q_grad = jnp.einsum("rnts,rsnh->rtnh", scores_grad, k)
+    k_grad = jnp.einsum("rnts,rtnh->rsnh", scores_grad, q)
+    return q_grad, k_grad, v_grad, None, None
+
+
+_plain.defvjp(_plain_forward, _plain_backward)
 
 
 def attention_mask(segment_ids: Array, window: int | None = None) -> Array:
