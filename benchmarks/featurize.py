@@ -1,7 +1,7 @@
 """Measure how long the host takes to tokenize a data set, how much memory that needs, and to mask.
 
     python benchmarks/featurize.py --config=configs/squad.py --config.data.train=FILE
-    python benchmarks/featurize.py --config=configs/pretraining.py --config.data.train=FILES
+    python benchmarks/featurize.py --config=configs/pretrain.py --config.data.train=FILES
 
 Prints the seconds to make the features of data.train, once from texts and once from the cache
 (`data.feature_cache`, here in a temporary directory), and how far the memory of the process grows
