@@ -16,16 +16,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from training_data import open_training_data
 
 from flaxbert.commands import args
-from flaxbert.config import TrainConfig, validate
+from flaxbert.config import TrainConfig
 from flaxbert.pipeline.loader import Loader
-from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
-from flaxbert.runtime.compilation import compile_buckets
-from flaxbert.tasks import TASKS
+from flaxbert.runtime.compilation import start_compiling
 from flaxbert.training import optim, state
-from flaxbert.training.data import read_sources, tokenize
+from flaxbert.training.data import tokenize
 from flaxbert.training.step import make_train_step
 
 BLOCKS, STEPS = 6, 12
@@ -35,11 +34,7 @@ METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
 def main() -> None:
     """Print the size of the state, and what a save costs."""
     config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
-    config.data.eval = None
-    validate(config, TASKS)
-    sources = read_sources(config.task, config.data, config.options)
-    sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    pipeline, sources = open_training_data(config)
     batches = tokenize(pipeline, sources, config.train).train.batches
     model, task, mesh = pipeline.model, pipeline.task, pipeline.mesh
     loader = Loader(batches, mesh)
@@ -47,11 +42,11 @@ def main() -> None:
     now = state.init_state(pipeline.load_params(), optimizer, mesh, task.loss_names)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(now))
 
-    step = compile_buckets(
+    step = start_compiling(
         make_train_step(model, task, optimizer, now, mesh,
                         accumulation_steps=config.train.accumulation_steps, seed=0, log_every=10),
         now, batches.bucket_sizes, loader.empty,
-    )  # fmt: skip
+    )()  # fmt: skip
     directory = Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))
     checkpoints = Checkpoints(directory)
     blocked: list[float] = []

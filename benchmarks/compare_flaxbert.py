@@ -30,25 +30,19 @@ def train(
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # sides share a device
     import jax
     import jax.numpy as jnp
+    from training_data import open_training_data
 
-    from flaxbert.config import validate
     from flaxbert.pipeline.loader import Loader
-    from flaxbert.pipeline.pipeline import Pipeline
     from flaxbert.runtime import program_cache
-    from flaxbert.runtime.compilation import compile_buckets
-    from flaxbert.tasks import TASKS
+    from flaxbert.runtime.compilation import start_compiling
     from flaxbert.training import optim, state
-    from flaxbert.training.data import read_sources, tokenize
+    from flaxbert.training.data import tokenize
     from flaxbert.training.step import make_train_step
 
     config = parse(argv, equal)
-    validate(config, TASKS)
     program_cache.enable()  # as in a run
     imported = time.time()
-    config.data.eval = None
-    sources = read_sources(config.task, config.data, config.options)
-    sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    pipeline, sources = open_training_data(config)
     batches = tokenize(pipeline, sources, config.train).train.batches
     if equal:
         features = equal_lengths(batches.features, config.data.max_length, len(batches.features))
@@ -76,7 +70,7 @@ def train(
     )  # fmt: skip
     lengths, row_length = features.lengths.astype(np.int64), batches.row_length
     with Loader(batches, pipeline.mesh) as loader:
-        step = compile_buckets(train_step, now, batches.bucket_sizes, loader.empty)
+        step = start_compiling(train_step, now, batches.bucket_sizes, loader.empty)()
         taken: Any = None
 
         def take(number: int) -> Work:

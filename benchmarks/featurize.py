@@ -17,14 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from training_data import open_training_data
+
 from flaxbert.commands import args
-from flaxbert.config import validate
 from flaxbert.data import feature_cache
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
-from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.tasks import TASKS
-from flaxbert.training.data import read_sources
 
 BATCH, STEPS = 256, 100
 
@@ -32,12 +30,9 @@ BATCH, STEPS = 256, 100
 def main() -> None:
     """Print the times, the memory, and the rate of masking."""
     config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
-    validate(config, TASKS)
-    config.data.eval = None
     feature_cache.LEAST_TOKENS = 0
-    source = read_sources(config.task, config.data, config.options).train
-    sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections, train=source.examples)
+    pipeline, sources = open_training_data(config)
+    source = sources.train
     examples = pipeline.task.resolve(source.examples)
     # Threads, imports and the tokenizer's own caches are not part of the data set.
     pipeline.featurize(examples[:64], source.table.source, labeled=True)

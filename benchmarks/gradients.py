@@ -17,14 +17,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from training_data import open_training_data
 
 from flaxbert.commands import args
-from flaxbert.config import Config, validate
+from flaxbert.config import Config
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.model import Model
-from flaxbert.pipeline.datasets import read_examples, read_table
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.tasks import TASKS
 from flaxbert.training.step import make_loss
 from flaxbert.types import Batch, Params
 
@@ -36,12 +35,8 @@ def main() -> None:
     """Print a table for each encoder and batch; exit with 1 if a tensor's error is too large."""
     arguments = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
     config = arguments.config
-    validate(config, TASKS)
-    table = read_table(config.data, "train")
-    sections = config.task, config.model, config.data, config.options
-    train = read_examples(config.task, table, config.data, config.options, labeled=True)
-    pipeline = Pipeline.build(*sections, train=train)
-    examples = pipeline.task.resolve(train)
+    pipeline, sources = open_training_data(config)
+    table, examples = sources.train.table, pipeline.task.resolve(sources.train.examples)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform}, {device.device_kind}")
     failed = False

@@ -12,13 +12,11 @@ import sys
 import time
 
 import numpy as np
+from training_data import open_training_data
 
 from flaxbert.commands import args
-from flaxbert.config import validate
 from flaxbert.pipeline.loader import AHEAD, Loader
-from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.tasks import TASKS
-from flaxbert.training.data import read_sources, tokenize
+from flaxbert.training.data import tokenize
 
 DEVICE_MS, BLOCKS, STEPS = 20, 4, 40
 
@@ -26,11 +24,7 @@ DEVICE_MS, BLOCKS, STEPS = 20, 4, 40
 def main() -> None:
     """Print the time to build a batch, and the share of waiting without and with look-ahead."""
     config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
-    validate(config, TASKS)
-    config.data.eval = None
-    sources = read_sources(config.task, config.data, config.options)
-    sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    pipeline, sources = open_training_data(config)
     data = tokenize(pipeline, sources, config.train).train
     assert data.batches.bucket_sizes  # packing is planned before the first step
     loaders = {ahead: Loader(data.batches, pipeline.mesh, ahead=ahead) for ahead in (0, AHEAD)}

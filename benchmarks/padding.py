@@ -10,21 +10,16 @@ positions of all steps, with padding, and of compiling a program for each shape
 import sys
 import time
 
+from training_data import open_training_data
+
 from flaxbert.commands import args
-from flaxbert.config import validate
-from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.tasks import TASKS
-from flaxbert.training.data import read_sources, tokenize
+from flaxbert.training.data import tokenize
 
 
 def main() -> None:
     """Print the shapes, the share of padding, the estimate, and the time that planning took."""
     config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
-    validate(config, TASKS)
-    config.data.eval = None
-    sources = read_sources(config.task, config.data, config.options)
-    sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections, train=sources.train.examples)
+    pipeline, sources = open_training_data(config)
     features = tokenize(pipeline, sources, config.train).train.batches.features
     start = time.perf_counter()
     batches = pipeline.batches(

@@ -51,13 +51,6 @@ def start_compiling(
     return finish
 
 
-def compile_buckets(
-    step: Any, first: Any, bucket_sizes: Sequence[int], make_batch: Callable[[int], Any]
-) -> Step:
-    """Compile a jitted step for every bucket size before the first batch; see `start_compiling`."""
-    return start_compiling(step, first, bucket_sizes, make_batch)()
-
-
 def _compile(lowered: Any, shape: str) -> Any:
     with ledger.shape(shape):
         return lowered.compile()

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flaxbert.runtime.compilation import compile_buckets
+from flaxbert.runtime.compilation import start_compiling
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +35,7 @@ def test_programs_are_selected_by_rows_and_never_compile_again(make_batch):
         traces.append(leaves[0].shape[0])
         return scale * sum(leaf.sum() for leaf in leaves)
 
-    step = compile_buckets(jax.jit(total), jnp.float32(2), [2, 8], make_batch)
+    step = start_compiling(jax.jit(total), jnp.float32(2), [2, 8], make_batch)()
     assert traces == [2, 8]
     assert [float(step(jnp.float32(3), make_batch(rows))) for rows in (8, 2, 8)] == [120, 30, 120]
     assert traces == [2, 8]

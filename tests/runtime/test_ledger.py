@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxbert.runtime.compilation import compile_buckets
+from flaxbert.runtime.compilation import start_compiling
 from flaxbert.runtime.ledger import Ledger
 
 
@@ -56,7 +56,7 @@ def test_step_is_entered_with_the_shape_of_its_batch():
         return {"input_ids": jnp.ones((rows, 4)), "weight": jnp.ones(rows)}
 
     with Ledger() as ledger:
-        compile_buckets(jax.jit(step_of_ledger), jnp.float32(2), [2, 8], empty)
+        start_compiling(jax.jit(step_of_ledger), jnp.float32(2), [2, 8], empty)()
     shapes = {e.shape for e in ledger.entries if e.function == "step_of_ledger"}
     assert shapes == {"2 x 4", "8 x 4"}
 
