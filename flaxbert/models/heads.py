@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -26,6 +25,7 @@ from flaxbert.models.layers import (
     embed,
     layer_norm,
 )
+from flaxbert.models.words import chunk_size, cross_entropy
 from flaxbert.types import Batch
 
 Outputs = dict[str, Array]
@@ -315,12 +315,14 @@ class MaskedLMHead(Head):
         Args:
           hidden: [R, T, D].
           batch: `extra["masked"]` [R, T], 1 where a word is to be predicted; without it all are.
-            `cls_position` [R, K].
+            `cls_position` [R, K]. `label` [R, T], the true words, or None.
           keys: unused; this head has no dropout.
           words: the encoder's word-embedding table.
 
         Returns:
-          `masked_positions` [R, P], the masked ones first, and float32 `mlm_logits` [R, P, V].
+          `masked_positions` [R, P], the masked ones first, and float32 `mlm_logits` [R, P, V]. If
+          these were large and there are labels, instead the cross-entropy `mlm_losses` [R, P] and
+          `mlm_right` [R, P], whether the best word is the label; see words.py.
         """
         length, segments = hidden.shape[1], batch.cls_position.shape[1]
         count, masked = length, batch.extra.get("masked")
@@ -328,9 +330,18 @@ class MaskedLMHead(Head):
             count = min(length, math.ceil(self.mask_rate * length) + segments)
         else:
             masked = jnp.ones(hidden.shape[:2], jnp.int32)
-        _, positions = jax.lax.top_k(masked, count)  # earlier positions first among equals
+        # `top_k` would gather the rows of all devices; a sort keeps them where they are.
+        positions = jnp.argsort(-masked, axis=1, stable=True)[:, :count]
         table = words if self.decoder is None else self.decoder
-        logits = table.attend(self.transform(gather(hidden, positions)))
+        x = self.transform(gather(hidden, positions))
+        size = chunk_size(positions, table.num_embeddings)
+        if batch.label is not None and size < table.num_embeddings:
+            bias = None if self.word_bias is None else self.word_bias[...]
+            label = jnp.take_along_axis(batch.label, positions, axis=1)
+            x = x.astype(table.dtype)
+            losses, right = cross_entropy(x, table.embedding[...], bias, label, size)
+            return {"masked_positions": positions, "mlm_losses": losses, "mlm_right": right}
+        logits = table.attend(x)
         if self.word_bias is not None:
             logits += self.word_bias
         return {"masked_positions": positions, "mlm_logits": logits}

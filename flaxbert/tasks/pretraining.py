@@ -221,10 +221,11 @@ def _perplexity(loss: float) -> float:
 
 def _words(outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
     """Return loss, weight (1 if masked) and whether the best word is correct, [R, P] each."""
-    label = jnp.take_along_axis(batch.label, outputs["masked_positions"], axis=1)
-    masked = jnp.take_along_axis(batch.extra["masked"], outputs["masked_positions"], axis=1).astype(
-        jnp.float32
-    )
-    logits = outputs["mlm_logits"]
-    right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
-    return cross_entropy(logits, label), masked, jax.lax.stop_gradient(right)
+    positions = outputs["masked_positions"]
+    masked = jnp.take_along_axis(batch.extra["masked"], positions, axis=1).astype(jnp.float32)
+    if "mlm_logits" in outputs:
+        logits, label = outputs["mlm_logits"], jnp.take_along_axis(batch.label, positions, axis=1)
+        losses, right = cross_entropy(logits, label), jnp.argmax(logits, axis=-1) == label
+    else:  # the scores of a large vocabulary are not stored
+        losses, right = outputs["mlm_losses"], outputs["mlm_right"]
+    return losses, masked, jax.lax.stop_gradient(right.astype(jnp.float32))
