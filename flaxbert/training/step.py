@@ -146,12 +146,16 @@ def make_train_step(
         new = TrainState(state.step + 1, params, opt_state, sums, skipped)
         return new, StepReport(sums, skipped)
 
-    places = sharding.param_shardings(state, mesh)
+    return _jit(train_step, state, mesh)
+
+
+def _jit(train_step: TrainStep, state: TrainState, mesh: sharding.Mesh) -> TrainStep:
+    places, everywhere = sharding.param_shardings(state, mesh), sharding.replicated(mesh)
     return jax.jit(
         train_step,
         donate_argnums=0,
         in_shardings=(places, sharding.batch_sharding(mesh)),
-        out_shardings=(places, sharding.replicated(mesh)),
+        out_shardings=(places, everywhere),
         compiler_options=compiler_options(mesh),
     )
 
