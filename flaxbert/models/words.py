@@ -4,7 +4,7 @@ Scores of all words are [R, P, V] in float32: for XLM-R's 250,002 words and 2,50
 of which a step stores several. Here a device stores the scores of one chunk. The backward pass
 computes them again from the log-sum-exp of each position, an idea of Wijmans et al., "Cut Your
 Losses in Large-Vocabulary Language Models" (2024, arXiv:2411.09009); their kernel is not used, and
-no gradient is left out. That is a fourth product with the table, where unchunked scores need three.
+no gradient is left out. So there are four products with the table instead of three.
 
 The words are divided, not the positions. A chunk's gradient is then a part of the table's gradient
 that is computed once, instead of a whole table that is added to for every chunk, and rows that are
@@ -22,14 +22,14 @@ from jax import Array
 from flaxbert.models.layers import matmul
 
 SCORES_BYTES = 2**29
-"""Scores of a device that are larger are computed in chunks.
+"""The scores of a device are computed in chunks if they have more bytes.
 
-Batches of BERT stay below: 2,500 positions and 30,522 words have 0.3 GB. The product that is
-computed again only pays where it saves much memory.
+Batches of BERT stay below: 2,500 positions and 30,522 words have 0.3 GB. Computing scores again
+only pays where it saves much memory.
 """
 
 CHUNK_BYTES = 2**27
-"""Most bytes of a chunk's scores. A step stores up to four arrays of this size."""
+"""Most bytes of a chunk's scores; a step stores a few arrays of this size."""
 
 
 def chunk_size(positions: Array, words: int) -> int:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -228,4 +227,4 @@ def _words(outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
         losses, right = cross_entropy(logits, label), jnp.argmax(logits, axis=-1) == label
     else:  # the scores of a large vocabulary are not stored
         losses, right = outputs["mlm_losses"], outputs["mlm_right"]
-    return losses, masked, jax.lax.stop_gradient(right.astype(jnp.float32))
+    return losses, masked, right.astype(jnp.float32)
