@@ -59,6 +59,7 @@ class Bench:
             data_parallelism=data_parallelism,
             steps=1,
             microbatches=microbatches,
+            resample=self.pipeline.task.resampler(self.pipeline.tokenizer),
         )
 
     @functools.cached_property
