@@ -23,6 +23,11 @@ exit codes:
   1   internal error
 """
 
+if __name__ == "__main__":  # before the imports below, which take a second
+    from flaxbert.runtime import huge_pages
+
+    huge_pages.restart()
+
 import contextlib
 import logging
 import sys

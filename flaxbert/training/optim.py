@@ -59,6 +59,22 @@ def decay_mask(params: Any) -> Any:
     )
 
 
+def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
+    """Return the multiplication of all gradients by min(1, most / global norm).
+
+    Optax's own divides every gradient by the norm. XLA does not compute a division twice, so it
+    stores the clipped gradients; it computes this product where it is needed.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        norm = global_norm(updates)
+        factor = jnp.where(norm > most, most / norm, 1.0)
+        return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
 def _adam_without_bias_correction(config: OptimConfig) -> optax.GradientTransformation:
     """Return the transformation m / (sqrt(v) + eps) of the raw moments, as in the original BERT."""
 
@@ -106,7 +122,7 @@ def make_optimizer(
     The chain's `update` takes the number of the optimizer step, from 0, as `step=`.
     """
     schedule = linear_schedule(config, total_steps)
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clip = _clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.bias_correction:
         adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
     else:

@@ -1,5 +1,7 @@
 """The optimizer against arithmetic written out by hand."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,9 @@ from flaxbert.config import OptimConfig
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
+from flaxbert.runtime import sharding
 from flaxbert.training.optim import decay_mask, linear_schedule, make_optimizer, warmup_steps
+from flaxbert.training.step import compiler_options, keep_if
 
 PEAK = 1e-3
 
@@ -121,6 +125,25 @@ def test_weight_decay_excludes_biases_and_layer_norm():
         "head/classifier/kernel",
     }
     assert len(masked) == 3 + 2 + 2 * 16 + 4  # none is lost: the others are known not to decay
+
+
+def test_the_update_on_a_cpu_copies_no_parameter_and_no_moment():
+    optimizer, _ = make_optimizer(OptimConfig(), total_steps=10)
+
+    def train_step(params, state, x):
+        grads = jax.grad(lambda kernel: jnp.sum(jnp.tanh(x @ kernel["kernel"])))(params)
+        updates, new = optimizer.update(grads, state, params, step=jnp.int32(1))
+        finite = jnp.isfinite(optax.tree.norm(grads))
+        return keep_if(finite, (optax.apply_updates(params, updates), new), (params, state))
+
+    params = {"kernel": jnp.zeros((300, 200))}
+    step = jax.jit(
+        train_step,
+        donate_argnums=(0, 1),
+        compiler_options=compiler_options(sharding.make_mesh(jax.devices()[:1])),
+    )
+    program = step.lower(params, optimizer.init(params), jnp.ones((8, 300))).compile().as_text()
+    assert re.findall(r"= f32\[300,200\]\S* copy\(", program) == []
 
 
 PARAMS = {
