@@ -11,7 +11,9 @@ First, parity: loss and gradients of a BERT with two layers of BERT-base's width
 against PyTorch on the same device. In float32 at full precision a gradient may differ by 1e-4 of
 the largest value of its tensor, the loss by 1e-5. In bfloat16 both libraries are compared with
 PyTorch's float32. The error is |difference| / |gradient| (Euclidean norms over all tensors), and
-flaxbert's may be at most twice PyTorch's, whose autocast keeps the residual stream in float32.
+flaxbert's may be at most twice PyTorch's, whose autocast keeps the residual stream in float32. Then
+the kernels for attention are compared with plain attention, and both are timed; see
+attention_ways.py.
 
 Then BERT-base and -large with an output layer for question answering, in bfloat16, dropout 0.1,
 with 128, 384 and 512 tokens a row and no padding. PyTorch is the model of transformers with SDPA
@@ -39,6 +41,7 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch shares the device
 
+import attention_ways
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +101,8 @@ def main() -> None:
     if DEVICE == "cpu" and not flags.smoke:
         sys.exit("PyTorch finds no CUDA device; --smoke checks the script without one.")
     result["parity"] = parity(TINY if flags.smoke else BASE | {"num_hidden_layers": 2})
+    result["parity"] += attention_ways.parity(smoke=flags.smoke)
+    result["attention"] = attention_ways.measure(flags.tokens, smoke=flags.smoke)
     size = 512 if flags.smoke else 8192
     result["matrix_peak"] = {"flaxbert": jax_peak(size), "torch": torch_peak(size)}
     print({k: f"{v / 1e12:.1f} TFLOP/s" for k, v in result["matrix_peak"].items()}, flush=True)

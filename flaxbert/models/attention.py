@@ -11,15 +11,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from flaxbert.models.attention_gpu import gpu_attention
 from flaxbert.models.attention_tpu import LANES, heads_of_a_group, tpu_attention
 from flaxbert.models.dropout import DropoutKeys, drop_probs
 
 log = logging.getLogger("flaxbert")
 
 SHORTEST = 256
-"""Shortest rows for which the TPU kernel is used."""
+"""Shortest rows for which a kernel is used. For GPUs it is an estimate, not yet measured on one."""
 SMALL_CHIPS, LONGEST = ("TPU v2", "TPU v3", "TPU v4"), 2048
 """Chips whose fast memory has 16 MiB, and the longest rows for which the kernel fits it."""
+GPUS = ("A10", "A100", "H100", "H200", "B200", "L4", "GeForce RTX 30", "GeForce RTX 40")
+"""Parts of the names of GPUs for which the kernels compile. Triton needs compute capability 8.0,
+but the type of a mesh has only the name."""
+GPU_WIDTHS = (32, 64, 128)
+"""Head widths for which the kernels' tiles fit into the memory of all these GPUs."""
 
 
 def attend(
@@ -56,7 +62,8 @@ def attend(
     way = choose(device.device_kind, *q.shape[1:])
     if way == "plain":
         return plain_attention(q, k, v, segment_ids, window=window, rate=rate, keys=keys)
-    kernel = functools.partial(tpu_attention, window=window, rate=rate)
+    attention = tpu_attention if way == "tpu" else gpu_attention
+    kernel = functools.partial(attention, window=window, rate=rate)
 
     def attend_rows(q: Array, k: Array, v: Array, ids: Array, keys: DropoutKeys | None) -> Array:
         return kernel(q, k, v, ids, keys=keys)
@@ -72,20 +79,26 @@ def attend(
 
 @functools.cache
 def choose(kind: str, length: int, heads: int, width: int) -> str:
-    """Return how attention is computed: `plain`, or `tpu` for the kernel in attention_tpu.py.
+    """Return how attention is computed: `plain`, or `tpu` or `gpu` for the kernels of a module.
 
     Args:
-      kind: kind of device, such as cpu or TPU v5 lite.
+      kind: kind of device, such as cpu, TPU v5 lite or NVIDIA H100 80GB HBM3.
       length: T.
       heads: N.
       width: H.
     """
-    if not kind.startswith("TPU"):
+    if kind.startswith("TPU"):
+        way = "tpu"
+        fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
+        fits &= not (kind in SMALL_CHIPS and length > LONGEST)
+    elif any(name in kind for name in GPUS):
+        way = "gpu"
+        fits = length % 64 == 0 and width in GPU_WIDTHS
+    else:
         return "plain"
-    fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
-    fits &= length >= SHORTEST and not (kind in SMALL_CHIPS and length > LONGEST)
-    way = "tpu" if fits else "plain"
-    name = "the TPU kernel" if fits else "plain attention"
+    if not fits or length < SHORTEST:
+        way = "plain"
+    name = "plain attention" if way == "plain" else f"the {way.upper()} kernel"
     log.info("attention in rows of %d tokens: %s", length, name)
     return way
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from program import collectives, score_arrays
 from targets import (
@@ -21,6 +22,9 @@ from targets import (
 )
 
 from flaxbert.config import DataConfig
+from flaxbert.models.attention import attend
+from flaxbert.models.dropout import DropoutKeys
+from flaxbert.runtime import sharding
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.token_classification import TokenClassification
@@ -60,6 +64,7 @@ TASKS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
         {"by_token": ("label", "first")},
     ),
 }
+TRITON_CALL = re.compile(r'custom_call_target="[^"]*triton[^"]*"')
 CASES = [
     ("question_answering", SIZES),
     ("pretraining", SIZES),
@@ -105,6 +110,38 @@ def test_a_step_for_tpus_stores_no_scores_and_moves_only_gradients(
     assert program.count('custom_call_target="tpu_custom_call"') == 4
     assert not score_arrays(program, SIZES["num_attention_heads"], length)
     assert set(collectives(program)) == {"all-reduce"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [384, 512])
+def test_a_step_for_gpus_stores_no_scores_and_moves_only_gradients(length: int) -> None:
+    pytest.importorskip("jax_cuda12_plugin")
+    made, arrays = TASKS["question_answering"]
+    config = SIZES | {"num_hidden_layers": 2}
+    program = compiled_step(made, config, h100_devices(), length=length, **arrays)
+    # One forward and two backward kernels a layer.
+    assert len(TRITON_CALL.findall(program)) == 6
+    assert not score_arrays(program, SIZES["num_attention_heads"], length)
+    assert set(collectives(program)) == {"all-reduce"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [384, 8192])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_attention_compiles_for_gpus(width: int, dtype: str, length: int) -> None:
+    pytest.importorskip("jax_cuda12_plugin")
+    rows = sharding.batch_sharding(sharding.make_mesh(h100_devices()))
+
+    def array(dtype: str, *sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((8, length, *sizes), dtype, sharding=rows)
+
+    def loss(q: jax.Array, ids: jax.Array, keys: DropoutKeys) -> jax.Array:
+        return jnp.sum(attend(q, q, q, ids, window=64, rate=0.1, keys=keys).astype(jnp.float32))
+
+    keys = DropoutKeys(array("uint32"), array("uint32"), array("int32"))
+    step = jax.jit(jax.grad(loss)).lower(array(dtype, 4, width), array("int32"), keys)
+    assert len(TRITON_CALL.findall(step.compile().as_text())) == 3
 
 
 @pytest.mark.slow
