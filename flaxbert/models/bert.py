@@ -128,7 +128,8 @@ class Layer(nnx.Module):
         y = dropout(y, self.rate, fold_in(keys, 1))
         x = self.attention_norm(x + y)
         with jax.named_scope("mlp"):
-            y = self.output(ACTIVATIONS[self.activation](self.intermediate(x)))  # [R, T, F] inside
+            hidden = self.intermediate(x)  # [R, T, F]
+            y = self.output(hidden, activation=ACTIVATIONS[self.activation])
         return self.output_norm(x + dropout(y, self.rate, fold_in(keys, 2)))
 
 

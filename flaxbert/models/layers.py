@@ -23,6 +23,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+Activation = Callable[[Array], Array]
+"""An element-wise function."""
+
 
 @jax.custom_vjp
 def gelu(x: Array) -> Array:
@@ -45,12 +48,14 @@ def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
 
 
 def _normal_cdf(x: Array) -> Array:
-    return 0.5 * jax.lax.erfc(-x * 2**-0.5)
+    # The complementary error function would be more exact for x below -5, where GELU is below
+    # 1e-5, but takes twice as long; on a TPU v5e that is a tenth of the step.
+    return 0.5 * (1.0 + jax.lax.erf(x * 2**-0.5))
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": gelu,
     "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
@@ -176,6 +181,12 @@ def _matmul_backward(
 ) -> tuple[Array, Array]:
     x, kernel = saved
     grad = grad.astype(x.dtype)
+    kernel_grad = _kernel_gradient(x, grad, transposed)
+    return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
+
+
+def _kernel_gradient(x: Array, grad: Array, transposed: bool) -> Array:
+    """Return the float32 gradient of a kernel [I, O], or [O, I] if it is stored transposed."""
     leading = tuple(range(x.ndim - 1))
     # On CPUs, a pass transposes the first operand, and computes its activation function again
     # for that. So the narrower operand comes first, and the small product is transposed instead.
@@ -185,12 +196,41 @@ def _matmul_backward(
     kernel_grad = jax.lax.dot_general(
         lhs, rhs, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
     )
-    if swapped != transposed:
-        kernel_grad = kernel_grad.T
-    return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
+    return kernel_grad.T if swapped != transposed else kernel_grad
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul_activated(x: Array, kernel: Array, activation: Activation) -> Array:
+    """Return matmul(activation(x), kernel), and save only x for the backward pass.
+
+    XLA would save activation(x) as well, in feed-forward layers the widest array of all. Computing
+    it again in a product with it costs no memory traffic.
+    """
+    return matmul(activation(x), kernel, x.dtype)
+
+
+def _activated_forward(
+    x: Array, kernel: Array, activation: Activation
+) -> tuple[Array, tuple[Array, Array]]:
+    x = jax.lax.optimization_barrier(x)  # otherwise XLA stores activation(x) with x
+    return matmul_activated(x, kernel, activation), (x, kernel)
+
+
+def _activated_backward(
+    activation: Activation, saved: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    _, differentiate = jax.vjp(activation, x)
+    (x_grad,) = differentiate(matmul(grad, kernel, x.dtype, True))
+    # Both products read x. With an order XLA does not keep copies for later.
+    x, grad, _ = jax.lax.optimization_barrier((x, grad, x_grad))
+    return x_grad, _kernel_gradient(activation(x), grad, False).astype(kernel.dtype)
+
+
+matmul_activated.defvjp(_activated_forward, _activated_backward)
 
 
 class Dense(nnx.Linear):
@@ -201,10 +241,13 @@ class Dense(nnx.Linear):
     """
 
     # Flax's methods have further arguments that are unused here, so mypy's error is ignored.
-    def __call__(self, x: Array) -> Array:  # type: ignore[override]
-        """Map [..., I] to [..., O]."""
+    def __call__(self, x: Array, activation: Activation | None = None) -> Array:
+        """Map x, or activation(x), [..., I] to [..., O]."""
         x = x.astype(self.dtype)
-        y = matmul(x, self.kernel[...], x.dtype)
+        if activation is None:
+            y = matmul(x, self.kernel[...], x.dtype)
+        else:
+            y = matmul_activated(x, self.kernel[...], activation)
         if self.bias is not None:
             y = (y.astype(jnp.float32) + self.bias[...]).astype(x.dtype)
         return y
