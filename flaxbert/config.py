@@ -58,6 +58,11 @@ class ModelConfig:
         "recompute activations in the backward pass, to save memory: none, dots (all but matrix "
         "products) or full",
     )
+    attention: str = option(
+        "auto",
+        "auto uses kernels for TPUs and GPUs where they fit, which store no attention "
+        "probabilities; plain uses none. The log names the way that was chosen",
+    )
     dropout: float | None = option(
         None, "rate of all dropout layers (default: the checkpoint's rates)"
     )
@@ -292,6 +297,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
+        ("model.attention", model.attention, ("auto", "plain")),
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.on_bad_row", data.on_bad_row, ("error", "skip")),

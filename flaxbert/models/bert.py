@@ -98,6 +98,7 @@ class SelfAttention(nnx.Module):
         self.output = dense(config, width, width, rngs)
         self.heads = config.num_attention_heads
         self.rate = config.attention_probs_dropout_prob
+        self.way = config.attention
 
     @jax.named_scope("attention")
     def __call__(self, x: Array, segment_ids: Array, keys: DropoutKeys | None) -> Array:
@@ -107,7 +108,8 @@ class SelfAttention(nnx.Module):
         q = self.query(x).reshape(split)  # [R, T, N, H]
         k = self.key(x).reshape(split)  # [R, S, N, H]
         v = self.value(x).reshape(split)  # [R, S, N, H]
-        return self.output(attend(q, k, v, segment_ids, rate=self.rate, keys=keys))
+        context = attend(q, k, v, segment_ids, rate=self.rate, keys=keys, way=self.way)
+        return self.output(context)
 
 
 class Layer(nnx.Module):

@@ -79,7 +79,7 @@ class EncoderConfig:
     Fields are named as in a Hugging Face `config.json`, where it has them. `dtype` is the type of
     matrix products and activations. Attention scores, softmax, LayerNorm, biases, output layers and
     the gradients of all parameters are always float32. `param_dtype` is the type of the parameters,
-    `remat` a key of `REMAT`.
+    `remat` a key of `REMAT`, `attention` the `way` of `attention.attend`.
     """
 
     model_type: str = "bert"
@@ -121,6 +121,7 @@ class EncoderConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
+    attention: str = "auto"
 
     @property
     def max_positions(self) -> int:

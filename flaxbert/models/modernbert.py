@@ -80,6 +80,7 @@ class Layer(nnx.Module):
         self.theta = config.local_rope_theta if local else config.global_rope_theta
         self.window = config.local_attention // 2 if local else None
         self.attention_rate = config.attention_dropout
+        self.way = config.attention
         self.rate = config.mlp_dropout
 
     def __call__(
@@ -99,8 +100,9 @@ class Layer(nnx.Module):
         split = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
         q, k, v = (part.reshape(split) for part in jnp.split(self.qkv(x), 3, axis=-1))
         q, k = rotate(q, position_ids, self.theta), rotate(k, position_ids, self.theta)
+        rate = self.attention_rate
         context = attend(
-            q, k, v, segment_ids, window=self.window, rate=self.attention_rate, keys=keys
+            q, k, v, segment_ids, window=self.window, rate=rate, keys=keys, way=self.way
         )
         return self.attention_output(context)
 

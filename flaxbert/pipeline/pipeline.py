@@ -373,7 +373,11 @@ def _encoder_config(
 ) -> EncoderConfig:
     """Return the encoder's sizes and rates; check that they hold texts of `data.max_length`."""
     encoder = read_config(
-        hf_config, dtype=model.dtype, param_dtype=model.param_dtype, remat=model.remat
+        hf_config,
+        dtype=model.dtype,
+        param_dtype=model.param_dtype,
+        remat=model.remat,
+        attention=model.attention,
     )
     if model.max_position_embeddings is not None:
         positions = model.max_position_embeddings + encoder.position_offset

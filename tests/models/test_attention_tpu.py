@@ -166,17 +166,31 @@ def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert_grads_close(ours["grads"], expected["grads"], 1e-5)
 
 
-@pytest.mark.parametrize(("remat", "parts"), [("none", 1), ("full", 2)])
+@pytest.mark.parametrize(
+    ("remat", "parts", "way", "chosen_for"),
+    [("none", 1, "auto", {"cpu"}), ("full", 2, "auto", {"cpu"}), ("none", 1, "plain", set())],
+)
+@pytest.mark.parametrize("model_type", ["bert", "modernbert"])
 def test_a_training_step_chooses_for_the_devices_of_its_arguments(
-    remat: str, parts: int, monkeypatch: pytest.MonkeyPatch
+    model_type: str,
+    remat: str,
+    parts: int,
+    way: str,
+    chosen_for: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kinds = []
     mesh = sharding.make_mesh()
     monkeypatch.delattr(jax, "devices")  # those of this machine do not matter
     monkeypatch.setattr(attention, "choose", lambda kind, *_: kinds.append(kind) or "plain")
     task, arrays = TASKS["token_classification"]
-    config = SIZES | {"hidden_size": 128, "num_attention_heads": 2, "vocab_size": 99}
-    model = Model.create(read_config(config, remat=remat), task.make_head)
+    config = SIZES | {
+        "model_type": model_type,
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "vocab_size": 99,
+    }
+    model = Model.create(read_config(config, remat=remat, attention=way), task.make_head)
     optimizer, _ = make_optimizer(OptimConfig(), 100)
     state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
     sizes = dict.fromkeys((*BY_TOKEN, *arrays["by_token"]), 128) | dict.fromkeys(BY_SEGMENT, 8)
@@ -190,4 +204,4 @@ def test_a_training_step_chooses_for_the_devices_of_its_arguments(
         model, task, optimizer, state, mesh, accumulation_steps=parts, seed=0, log_every=10
     )
     step.lower(state, Batch.from_arrays(batch))  # type: ignore[attr-defined]
-    assert set(kinds) == {"cpu"}
+    assert set(kinds) == chosen_for

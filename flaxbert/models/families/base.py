@@ -108,7 +108,7 @@ class Family:
         return tuple(sorted({f"{name.split('.')[0]}." for name in [*names, *inside]}))
 
 
-RUNTIME_FIELDS = {"dtype", "param_dtype", "remat"}
+RUNTIME_FIELDS = {"dtype", "param_dtype", "remat", "attention"}
 """Fields that the run sets. In a config.json, `dtype` is the type of the stored weights."""
 
 
