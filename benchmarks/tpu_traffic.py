@@ -23,7 +23,11 @@ Columns:
 
     bytes     bytes accessed per chip, as the compiler counts them, in GB; accesses to VMEM count.
               For kernels the compiler takes the estimate of their author; operands and results are
-              counted instead if they are more
+              counted instead if they are more. A copy between HBM and VMEM moves an array once,
+              but counts three or four times: where it starts, ends, and where slices are joined
+    / ideal   the same, divided by the ideal
+    moved     bytes of the arrays that instructions outside of fusions read and write, in HBM and in
+              VMEM, in GB; a copy counts once on each side
     / ideal   the same, divided by the ideal
     HBM       bytes of the arrays in HBM that instructions outside of fusions read and write, in GB
     / ideal   the same, divided by the ideal
@@ -71,15 +75,23 @@ COLUMNS = {
     "rows x length": ("shape", "{}"),
     "bytes": ("bytes_accessed", "{:.1f}"),
     "/ ideal": ("bytes_over_ideal", "{:.2f}"),
+    "moved": ("moved_bytes", "{:.1f}"),
+    "/ ideal ": ("moved_over_ideal", "{:.2f}"),
     "HBM": ("hbm_bytes", "{:.1f}"),
-    "/ ideal ": ("hbm_over_ideal", "{:.2f}"),
+    "/ ideal  ": ("hbm_over_ideal", "{:.2f}"),
     "TFLOP": ("flops", "{:.2f}"),
     "memory": ("peak_memory", "{:.2f}"),
     "compile": ("compile_seconds", "{:.0f}"),
     "reduced": ("reduced_over_parameters", "{:.3f}"),
     "scores": ("score_arrays", "{}"),
 }
-UNITS = {"bytes_accessed": 1e9, "hbm_bytes": 1e9, "flops": 1e12, "peak_memory": 1e9}
+UNITS = {
+    "bytes_accessed": 1e9,
+    "moved_bytes": 1e9,
+    "hbm_bytes": 1e9,
+    "flops": 1e12,
+    "peak_memory": 1e9,
+}
 
 
 def main() -> None:
@@ -149,6 +161,7 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
     ideal = ideal_bytes(sizes["hidden_size"], sizes["num_hidden_layers"], TOKENS, parameters)
     parts = program.traffic(text)
     hbm = sum(part.hbm for part in parts.values())
+    moved = hbm + sum(part.vmem for part in parts.values())
     collectives = program.collectives(text)
     return {
         "slice": slice_name,
@@ -158,6 +171,8 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
         "bytes_accessed": accessed,
         "ideal_bytes": ideal,
         "bytes_over_ideal": accessed / ideal,
+        "moved_bytes": moved,
+        "moved_over_ideal": moved / ideal,
         "hbm_bytes": hbm,
         "hbm_over_ideal": hbm / ideal,
         "flops": costs["flops"],
