@@ -50,6 +50,11 @@ def directory(setting: str | None) -> Path | None:
     return (Path(base) if base else Path.home() / ".cache") / "flaxbert" / "features"
 
 
+def scratch(setting: str | None) -> Path:
+    """Return the directory for what features of larger data are made from; see `GrowingArrays`."""
+    return directory(setting) or Path(tempfile.gettempdir())
+
+
 def load(entry: Path) -> Features | None:
     """Return the features of an entry; None if there is no such entry, or if it is corrupt.
 
