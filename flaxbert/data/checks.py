@@ -346,7 +346,11 @@ def is_number(value: Any) -> bool:
 
 
 def _quoted(example: Example) -> str:
-    text = " | ".join(part for part in example.texts if part)
+    text = ""
+    for part in filter(None, example.texts):
+        text = f"{text} | {part}" if text else part
+        if len(text) > SHOWN:  # the other texts of a document may be larger than memory
+            break
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 

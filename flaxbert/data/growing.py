@@ -6,6 +6,7 @@ memory only when they are complete: a write to a mapped file would crash on a fu
 """
 
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from flaxbert.errors import DataError
 
-IN_MEMORY = 64 * 2**20
+IN_MEMORY = 8 * 2**20
 """Bytes of an array above which it is moved to a file."""
 
 
@@ -77,6 +78,7 @@ class GrowingArrays:
         try:
             if name not in self._files:
                 self._files[name] = self._open()
+                weakref.finalize(self, self._files[name].close)  # an error may end the work early
             while left:  # a single write may store a part
                 left = left[self._files[name].write(left) :]
         except OSError as error:

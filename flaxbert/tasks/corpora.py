@@ -140,32 +140,28 @@ def read_documents(
     if document and document != optional:
         columns[document] = "options.document"
     table.require(columns, slices=data.slices)
-    # Of each record: its number, and that of its document, in eight bytes each.
-    numbers, documents = array.array("q"), array.array("q")
+    owners = array.array("q")  # of each record: the number of its document, -1 if it is malformed
     named: dict[str, int] = {}
-    count = read = 0
+    count = 0
 
     def paragraph(row: Record) -> None:
-        nonlocal count, read
-        read += 1
+        nonlocal count
+        owners.append(-1)
         row.text(text)
         row.slice(data.slices)
         name = _name(row, document)
-        number = count if name is None else named.setdefault(name, count)
-        count += number == count
-        numbers.append(read - 1)
-        documents.append(number)
+        owners[-1] = count if name is None else named.setdefault(name, count)
+        count += owners[-1] == count
 
     paragraphs = table.read(paragraph, data.on_bad_row)
-    sizes = np.bincount(documents, minlength=count)
-    order: Sequence[int] = numbers
-    if np.any(np.diff(documents) < 0):  # a document's records are apart
-        order = np.asarray(numbers)[np.argsort(documents, kind="stable")].tolist()
-    elif len(numbers) == read:
-        order = range(read)
-    starts = array.array("q", [0, *np.cumsum(sizes)])
+    valid = np.greater_equal(owners, 0)
+    starts = array.array("q", [0, *np.cumsum(np.bincount(np.asarray(owners)[valid]))])
+    numbers: Sequence[int] = range(len(owners))
+    if not valid.all() or np.any(np.diff(owners) < 0):  # a document's records are not together
+        order = np.argsort(owners, kind="stable")[np.count_nonzero(~valid) :]
+        numbers = array.array("q", order.tobytes())
     return paragraphs.with_items(
-        Documents(table.rows, order, starts, text=text, document=document, slices=data.slices)
+        Documents(table.rows, numbers, starts, text=text, document=document, slices=data.slices)
     )
 
 
