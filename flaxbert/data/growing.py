@@ -1,8 +1,9 @@
 """Arrays that grow by chunks: in memory as long as they are small, and then in files.
 
-Text for pre-training, and its tokens, may be larger than memory. Their files have no name, so they
-are gone when the process ends, however it ends. They are written in the usual way, and mapped into
-memory only when they are complete: a write to a mapped file would crash on a full disk.
+Text for pre-training, its tokens and the plan of their batches may be larger than memory. The files
+have no name, so they are gone when the process ends, however it ends. They are written in the usual
+way, and mapped into memory only when they are complete: a write to a mapped file would crash on a
+full disk.
 """
 
 import tempfile
@@ -83,10 +84,10 @@ class GrowingArrays:
                 left = left[self._files[name].write(left) :]
         except OSError as error:
             raise DataError(
-                f"{self._directory}: cannot store text and tokens that are larger than memory "
-                f"({error.strerror or error}). Free space there, or set "
-                "--config.data.feature_cache to a directory on a larger disk (if it is none, "
-                "TMPDIR in the environment)."
+                f"{self._directory}: cannot store the temporary files of a large data set "
+                f"({error.strerror or error}). Free space there, or name "
+                "directories on a larger disk: --config.data.feature_cache, and TMPDIR in the "
+                "environment."
             ) from None
 
     def _open(self) -> IO[bytes]:

@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_error_that_names_the_directory(tmp_path: Path, disk:
     with pytest.raises(DataError) as caught:
         grown(tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}: cannot store text and tokens ")
-    for part in ("(No space left on device)", "Free space", "--config.data.feature_cache"):
+    assert message.startswith(f"{tmp_path}: cannot store the temporary files of a large data set (")
+    for part in ("No space left on device)", "Free space", "--config.data.feature_cache"):
         assert part in message
     assert os.listdir(tmp_path) == []
