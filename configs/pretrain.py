@@ -8,7 +8,7 @@ This continues the training of a checkpoint, to adapt it to a domain. Fine-tune 
 document. The format of the original BERT scripts (one sentence per line, a blank line between
 documents) needs --config.options.document=none --config.options.sentences=line. The text may be
 larger than memory: it and its tokens are in files, in the directory that data.feature_cache names
-(about 8 bytes of disk for each byte of text). Expect the `perplexity` of the held-out text to fall
+(about ten bytes for each byte of text). Expect the `perplexity` of the held-out text to fall
 after the first evaluation. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
 --config.model.dtype=bfloat16).
 """

@@ -1,7 +1,10 @@
 """Text for pre-training that is larger than memory has the features that it has in memory."""
 
+import dataclasses
+import errno
 import os
 import random
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from flaxbert.data.features import fingerprint_of
 from flaxbert.data.readers import text
 from flaxbert.data.table import Reading, Record, Table
 from flaxbert.data.tokenization import load_tokenizer
+from flaxbert.errors import DataError
 from flaxbert.pipeline.feature_key import feature_key
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.tasks.corpora import DocumentExample, StoredTexts
@@ -253,6 +257,42 @@ def test_what_an_interrupted_run_wrote_is_gone_and_never_read(
         again.batches.features.fingerprint()
         == tokenized(pipeline, tmp_path).batches.features.fingerprint()
     )
+
+
+class Full:
+    """A file on a full disk."""
+
+    def write(self, content: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("limit", [2**14, 100_000])  # in the second only the tokens are larger
+def test_a_full_disk_is_an_error_that_names_the_directory(
+    limit: int, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(growing, "IN_MEMORY", limit)
+    pattern = str(tmp_path / write_corpus(tmp_path))
+    if limit > 2**14:
+        assert list(readers.read(pattern, pipeline.data, split="train").rows)
+    with pytest.raises(DataError) as caught:
+        tokenized(pipeline, tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'cache'}: cannot store the temporary files ")
+    assert "No space left on device" in str(caught.value)
+    assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_text_is_read_without_a_cache_too(pipeline: Pipeline, tmp_path: Path) -> None:
+    cached = tokenized(pipeline, tmp_path).batches.features
+    off = dataclasses.replace(pipeline.data, feature_cache=None)
+    off_task = dataclasses.replace(pipeline.task, data=off)
+    uncached = tokenized(dataclasses.replace(pipeline, data=off, task=off_task), tmp_path)
+    assert uncached.batches.features.fingerprint() == cached.fingerprint()
+    assert len(os.listdir(tmp_path / "cache")) == 1
 
 
 @pytest.mark.usefixtures("small_blocks")
