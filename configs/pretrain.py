@@ -6,9 +6,11 @@
 This continues the training of a checkpoint, to adapt it to a domain. Fine-tune the result with
 --config.model.init=runs/pretrain. In a .txt file a blank line ends a paragraph, and each file is a
 document. The format of the original BERT scripts (one sentence per line, a blank line between
-documents) needs --config.options.document=none --config.options.sentences=line. Expect the
-`perplexity` of the held-out text to fall after the first evaluation. Hardware: one TPU v5e or v6e
-host, or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
+documents) needs --config.options.document=none --config.options.sentences=line. The text may be
+larger than memory: it and its tokens are in files, in the directory that data.feature_cache names
+(about ten bytes for each byte of text). Expect the `perplexity` of the held-out text to fall
+after the first evaluation. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
+--config.model.dtype=bfloat16).
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

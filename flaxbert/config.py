@@ -142,7 +142,8 @@ class DataConfig:
     feature_cache: str | None = option(
         "auto",
         "directory where large tokenized data sets are stored, for other runs on the same data: "
-        "auto (flaxbert/features in $XDG_CACHE_HOME or ~/.cache), a path, or none",
+        "auto (flaxbert/features in $XDG_CACHE_HOME or ~/.cache), a path, or none; also for the "
+        "temporary files of large pre-training text (with none: $TMPDIR)",
     )
 
 

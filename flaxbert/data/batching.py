@@ -8,12 +8,15 @@ import dataclasses
 import functools
 import itertools
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flaxbert.data.features import Features
+from flaxbert.data.growing import GrowingArrays
 from flaxbert.data.packing import PackedRow, ShapeCosts, choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
 from flaxbert.types import Batch, TaskOutputs
@@ -27,6 +30,9 @@ MAX_SHAPES = 6
 
 CANDIDATES = 8
 """Row lengths that are compared, from the longest sequence to twice its length."""
+
+PLANNED = 2**16
+"""Sequences, or rows, that are planned at a time, which bounds the memory."""
 
 SAMPLE = 20_000
 """Sequences that row lengths are compared on, in at most SAMPLE_STEPS steps."""
@@ -50,7 +56,11 @@ class _PackedSteps:
     @property
     def longest_row(self) -> int:
         """The largest number of sequences in a row."""
-        return int(np.diff(self.row_start).max(initial=1))
+        parts = range(0, len(self.row_start) - 1, PLANNED)
+        return max(
+            (int(np.diff(self.row_start[part : part + PLANNED + 1]).max()) for part in parts),
+            default=1,
+        )
 
     def group(self, number: int) -> list[PackedRow]:
         """Return the rows of a group."""
@@ -155,7 +165,19 @@ class Batches:
 
     @functools.cached_property
     def _plan(self) -> _PackedSteps:
-        return self._pack(range(self.steps), self.segments)
+        """The rows of all steps, made block by block: lists of them need far more memory."""
+        arrays = GrowingArrays(Path(tempfile.gettempdir()))
+        count, sequences, rows = max(1, PLANNED // self.batch_size), 0, 0
+        for first in range(0, max(1, self.steps), count):
+            block = self._pack(range(first, min(first + count, self.steps)), self.segments)
+            last = first + count >= self.steps  # only the last block ends with its end
+            arrays.add(
+                sequences=block.sequences,
+                row_start=sequences + (block.row_start if last else block.row_start[:-1]),
+                group_start=rows + (block.group_start if last else block.group_start[:-1]),
+            )
+            sequences, rows = sequences + len(block.sequences), rows + len(block.row_start) - 1
+        return _PackedSteps(**arrays.joined())
 
     def _microbatch_rows(self, step: int) -> list[list[PackedRow]]:
         """Return the rows of each micro-batch of a step, without empty ones."""
@@ -214,7 +236,9 @@ class Batches:
 
     def padding_share(self) -> float:
         """Return the share of computed token places, over all steps, that hold no token."""
-        real = int(self.features.lengths[self._plan.sequences].sum())
+        planned, lengths = self._plan.sequences, self.features.lengths
+        parts = range(0, len(planned), PLANNED)
+        real = sum(int(lengths[planned[part : part + PLANNED]].sum()) for part in parts)
         rows = int(_rounded_up(self._needed, self.bucket_sizes).sum())
         computed = rows * self.row_length
         return 1.0 - real / computed if computed else 0.0

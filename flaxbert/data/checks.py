@@ -121,8 +121,11 @@ class Example:
     """Where the example comes from, such as train.tsv:17."""
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """The texts: examples with equal texts are duplicates, or leak from train to eval."""
+    def texts(self) -> Sequence[str]:
+        """The texts: examples with equal texts are duplicates, or leak from train to eval.
+
+        They can be compared and hashed. Those of a document may be read from disk each time.
+        """
         raise NotImplementedError
 
     @property
@@ -261,7 +264,7 @@ def compare_splits(
 
 
 def _duplicates(examples: Iterable[Example]) -> Iterator[Issue]:
-    first: dict[tuple[str, ...], Example] = {}
+    first: dict[Sequence[str], Example] = {}
     for example in examples:
         twin = first.setdefault(example.texts, example)
         if twin is example:
@@ -275,7 +278,7 @@ def _duplicates(examples: Iterable[Example]) -> Iterator[Issue]:
 
 def _leaks(train: Iterable[Example], evaluated: Iterable[Example]) -> Iterator[Issue]:
     """Report examples that are in both data sets, and, once each, contexts that are."""
-    first: dict[tuple[str, ...], Example] = {}
+    first: dict[Sequence[str], Example] = {}
     contexts: dict[str, str] = {}
     for example in train:
         first.setdefault(example.texts, example)
@@ -343,7 +346,11 @@ def is_number(value: Any) -> bool:
 
 
 def _quoted(example: Example) -> str:
-    text = " | ".join(part for part in example.texts if part)
+    text = ""
+    for part in filter(None, example.texts):
+        text = f"{text} | {part}" if text else part
+        if len(text) > SHOWN:  # the other texts of a document may be larger than memory
+            break
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 

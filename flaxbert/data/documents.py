@@ -5,19 +5,23 @@ choice differs: no text is cut off. Sequences end between sentences, and a sente
 a sequence is divided.
 """
 
+import array
 import bisect
 import dataclasses
+import itertools
 import logging
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flaxbert.data.encoding import NONE, encode
 from flaxbert.data.features import Note
+from flaxbert.data.growing import GrowingArrays
 from flaxbert.data.masking import CONTINUATION, SPECIAL, START
 from flaxbert.data.tokenization import Tokenizer, needs_blank
 from flaxbert.errors import DataError
@@ -37,6 +41,10 @@ LEAST_FOLLOWING = 0.3
 aim is half."""
 
 
+BLOCK = 4096
+"""Sentences that are tokenized, and sequences that are made, at a time."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Document:
     """The tokens of a document, without special tokens."""
@@ -45,8 +53,29 @@ class Document:
     """[tokens] int32."""
     kinds: np.ndarray
     """[tokens] int8: the kind of each token; see masking.py."""
-    ends: list[int]
-    """The end of each sentence, which begins where the previous one ends."""
+    ends: np.ndarray
+    """[sentences] int64, the end of each sentence, which begins where the previous one ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents(Sequence[Document]):
+    """The tokens of documents in flat arrays, which may be memory-mapped."""
+
+    tokens: Document
+    """The arrays of all documents, end to end; ends are counted from the start of a document."""
+    token_start: np.ndarray
+    """[documents + 1] where each document begins in `tokens.ids`, and the end of the last."""
+    sentence_start: np.ndarray
+    """[documents + 1] the same in `tokens.ends`."""
+
+    def __len__(self) -> int:
+        return len(self.token_start) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        number = range(len(self))[index]
+        here = slice(*self.token_start[number : number + 2].tolist())
+        ends = slice(*self.sentence_start[number : number + 2].tolist())
+        return Document(self.tokens.ids[here], self.tokens.kinds[here], self.tokens.ends[ends])
 
 
 class Span(NamedTuple):
@@ -77,9 +106,12 @@ def split_sentences(text: str) -> list[str]:
     return [part for part in [*parts, text[start:]] if part]
 
 
-def sentence_ends(lengths: Sequence[int], longest: int) -> list[int]:
-    """Return where sentences of these lengths end; those over `longest` tokens are divided."""
-    ends, total = [], 0
+def sentence_ends(lengths: Sequence[int], longest: int, before: int = 0) -> list[int]:
+    """Return where sentences of these lengths end; those over `longest` tokens are divided.
+
+    The first one begins at token `before`.
+    """
+    ends, total = [], before
     for length in lengths:
         ends += [total + end for end in range(longest, length, longest)]
         total += length
@@ -88,38 +120,73 @@ def sentence_ends(lengths: Sequence[int], longest: int) -> list[int]:
 
 
 def tokenize(
-    documents: Sequence[Sequence[str]], tokenizer: Tokenizer, *, lines: bool, longest: int
-) -> list[Document]:
+    documents: Iterable[Iterable[str]],
+    tokenizer: Tokenizer,
+    *,
+    lines: bool,
+    longest: int,
+    directory: Path | None = None,
+) -> Documents:
     """Return the tokens of documents: those of their sentences, with a blank between them.
 
     Args:
-      documents: the paragraphs of each document.
+      documents: the paragraphs of each document; a paragraph is read when it is tokenized.
       tokenizer: the tokenizer of a checkpoint.
       lines: whether each line is a sentence; else paragraphs are split.
       longest: the most tokens of a sentence; longer ones are divided.
+      directory: receives files of arrays that are large; see `GrowingArrays`.
+
+    Raises:
+      DataError: if a file cannot be written.
     """
+    arrays = GrowingArrays(directory)
+    sizes, counts = array.array("q"), array.array("q")  # tokens and sentences of each document
+    sentences = _sentences(documents, tokenizer, lines=lines, sizes=sizes, counts=counts)
+    while True:
+        block = list(itertools.islice(sentences, BLOCK))
+        encoded = encode(tokenizer, [text for _, text in block], special_tokens=False, words=True)
+        words = encoded.per_token["word"]
+        before = np.concatenate([[NONE], words[:-1]])
+        starts = np.cumsum(encoded.lengths) - encoded.lengths
+        before[starts[encoded.lengths > 0]] = NONE
+        ends, lengths = list[int](), iter(encoded.lengths.tolist())
+        for number, group in itertools.groupby(number for number, _ in block):
+            some = [length for _, length in zip(group, lengths, strict=False) if length]
+            here = sentence_ends(some, longest, sizes[number])
+            sizes[number] += sum(some)
+            counts[number] += len(here)
+            ends += here
+        arrays.add(
+            ids=encoded.per_token["input_ids"],
+            kinds=np.where(words == before, CONTINUATION, START).astype(np.int8),
+            ends=np.array(ends, np.int64),
+        )
+        if len(block) < BLOCK:
+            break
+    token_start, sentence_start = (np.append(0, np.cumsum(part)) for part in (sizes, counts))
+    return Documents(Document(**arrays.joined()), token_start, sentence_start)
+
+
+def _sentences(
+    documents: Iterable[Iterable[str]],
+    tokenizer: Tokenizer,
+    *,
+    lines: bool,
+    sizes: "array.array[int]",
+    counts: "array.array[int]",
+) -> Iterator[tuple[int, str]]:
+    """Yield sentences with the number of their document; append a 0 to both arrays for each."""
     split = str.splitlines if lines else split_sentences
-    sentences, counts = list[str](), list[int]()
     blank = needs_blank(tokenizer)
-    for paragraphs in documents:
-        texts = [text for paragraph in paragraphs for text in split(paragraph) if text.strip()]
-        sentences += texts[:1] + [f" {text.lstrip()}" for text in texts[1:]] if blank else texts
-        counts.append(len(texts))
-    encoded = encode(tokenizer, sentences, special_tokens=False, words=True)
-    words = encoded.per_token["word"]
-    before = np.concatenate([[NONE], words[:-1]])
-    starts = np.cumsum(encoded.lengths) - encoded.lengths
-    before[starts[encoded.lengths > 0]] = NONE
-    kinds = np.where(words == before, CONTINUATION, START).astype(np.int8)
-    ids, lengths, start, first = encoded.per_token["input_ids"], encoded.lengths.tolist(), 0, 0
-    tokenized = []
-    for count in counts:
-        own = lengths[first : first + count]
-        here = slice(start, start + sum(own))
-        ends = sentence_ends([length for length in own if length], longest)
-        tokenized.append(Document(ids[here], kinds[here], ends))
-        first, start = first + count, here.stop
-    return tokenized
+    for number, paragraphs in enumerate(documents):
+        sizes.append(0)
+        counts.append(0)
+        first = True
+        for paragraph in paragraphs:
+            for text in split(paragraph):
+                if text.strip():
+                    yield number, text if first or not blank else f" {text.lstrip()}"
+                    first = False
 
 
 def make_pairs(
@@ -137,45 +204,74 @@ def make_pairs(
     Raises:
       ValueError: for next sentences with fewer than two documents that have text.
     """
-    filled = [number for number, document in enumerate(documents) if document.ends]
+    has_text = np.fromiter((len(document.ends) > 0 for document in documents), bool)
+    filled = np.flatnonzero(has_text)
     if next_sentence and len(filled) < 2:
         raise ValueError("texts that do not follow need a second document")
     rng = random.Random(seed)
-    for rank, number in enumerate(filled):
+    for rank, number in enumerate(map(int, filled)):
         ends, sentence = documents[number].ends, 0
         while sentence < len(ends):
             target = room if rng.random() >= SHORT else 2 + int(rng.random() * (room - 1))
-            start = ends[sentence - 1] if sentence else 0
-            stop = sentence + 1
-            while stop < len(ends) and ends[stop] - start <= target:
-                stop += 1
+            start = int(ends[sentence - 1]) if sentence else 0
+            # A sentence has a token at least, which bounds their number.
+            most = min(len(ends), sentence + 1 + max(0, target))
+            stop = bisect.bisect_right(ends, start + target, sentence + 1, most)
             if not next_sentence:
-                yield Pair(Span(number, start, ends[stop - 1]), None, follows=True)
+                yield Pair(Span(number, start, int(ends[stop - 1])), None, follows=True)
                 sentence = stop
                 continue
             alone = stop - sentence == 1
             cut = stop if alone else sentence + 1 + int(rng.random() * (stop - sentence - 1))
-            first = Span(number, start, ends[cut - 1])
+            first = Span(number, start, int(ends[cut - 1]))
             if alone or rng.random() < 0.5:
                 place = int(rng.random() * (len(filled) - 1))  # among the other documents
-                other = filled[place + (place >= rank)]
+                other = int(filled[place + (place >= rank)])
                 used = first.end - start
                 second = _some_text(documents[other], other, target - used, room - used, rng)
                 yield Pair(first, second, follows=False)
                 sentence = cut
             else:
-                yield Pair(first, Span(number, first.end, ends[stop - 1]), follows=True)
+                yield Pair(first, Span(number, first.end, int(ends[stop - 1])), follows=True)
                 sentence = stop
 
 
 def joined(
-    pairs: Sequence[Pair], documents: Sequence[Document], cls_id: int, sep_id: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the tokens of pairs.
+    pairs: Iterable[Pair],
+    documents: Sequence[Document],
+    cls_id: int,
+    sep_id: int,
+    directory: Path | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the tokens of pairs, in arrays that may be memory-mapped.
+
+    Args:
+      pairs: as `make_pairs` yields them.
+      documents: the documents of the pairs.
+      cls_id: the id of [CLS].
+      sep_id: the id of [SEP].
+      directory: receives files of arrays that are large; see `GrowingArrays`.
 
     Returns:
-      The tokens of each pair [M], and `input_ids`, `token_type_ids` and `kind`, [total tokens].
+      Of each pair, [M]: `lengths` int32, its tokens; `example_index` int64, the document of its
+      first text; `follows` int32, 0 if the second text follows. `input_ids`, `token_type_ids` and
+      `kind`, [total tokens] int32.
+
+    Raises:
+      DataError: if a file cannot be written.
     """
+    arrays, pairs = GrowingArrays(directory), iter(pairs)
+    while True:
+        block = list(itertools.islice(pairs, BLOCK))
+        arrays.add(**_joined(block, documents, cls_id, sep_id))
+        if len(block) < BLOCK:
+            return arrays.joined()
+
+
+def _joined(
+    pairs: Sequence[Pair], documents: Sequence[Document], cls_id: int, sep_id: int
+) -> dict[str, np.ndarray]:
+    """Return what `joined` does, for a few pairs."""
     texts = [[span for span in (pair.first, pair.second) if span is not None] for pair in pairs]
     lengths = [1 + sum(span.end - span.start + 1 for span in spans) for spans in texts]
     total = sum(lengths)
@@ -187,32 +283,43 @@ def joined(
         place += 1
         for number, (document, start, end) in enumerate(spans):
             here = slice(place, place + end - start)
-            ids[here] = documents[document].ids[start:end]
-            kinds[here] = documents[document].kinds[start:end]
+            text = documents[document]
+            ids[here], kinds[here] = text.ids[start:end], text.kinds[start:end]
             place = here.stop + 1
             types[here.start : place] = number
-    tokens = {"input_ids": ids, "token_type_ids": types, "kind": kinds}
-    return np.array(lengths, np.int32), tokens
+    return {
+        "lengths": np.array(lengths, np.int32),
+        "example_index": np.array([pair.first.document for pair in pairs], np.int64),
+        "follows": np.array([not pair.follows for pair in pairs], np.int32),
+        "input_ids": ids,
+        "token_type_ids": types,
+        "kind": kinds,
+    }
 
 
-def check_following(pairs: Sequence[Pair], origin: str) -> Note:
+def check_following(follows: int, count: int, origin: str) -> Note:
     """Return a note of the share of second texts that follow the first.
+
+    Args:
+      follows: the number of those that do.
+      count: the number of second texts.
+      origin: the place that an error names.
 
     Raises:
       DataError: if the share is too low to learn from, because most documents have one sentence;
         the message names `origin`.
     """
-    share = sum(pair.follows for pair in pairs) / len(pairs)
+    share = follows / count
     # With few pairs the share may be low by chance: two standard deviations are allowed.
-    chance = 2 * math.sqrt(LEAST_FOLLOWING * (1 - LEAST_FOLLOWING) / len(pairs))
+    chance = 2 * math.sqrt(LEAST_FOLLOWING * (1 - LEAST_FOLLOWING) / count)
     if share < LEAST_FOLLOWING - chance:
         raise DataError(
-            f"{origin}: {share:.0%} of {len(pairs)} second texts follow the first, too few for "
+            f"{origin}: {share:.0%} of {count} second texts follow the first, too few for "
             "next sentence prediction; most documents have a sentence or two. Give longer ones, "
             "name the column that is equal within a document (--config.options.document=COLUMN), "
             "or set --config.options.next_sentence=false."
         )
-    return Note(logging.INFO, f"{share:.0%} of {len(pairs)} second texts follow the first")
+    return Note(logging.INFO, f"{share:.0%} of {count} second texts follow the first")
 
 
 def _some_text(document: Document, number: int, target: int, room: int, rng: random.Random) -> Span:
@@ -222,6 +329,6 @@ def _some_text(document: Document, number: int, target: int, room: int, rng: ran
     a copy, a sentence of more than `room` tokens may be cut.
     """
     sentence = int(rng.random() * len(document.ends))
-    start = document.ends[sentence - 1] if sentence else 0
+    start = int(document.ends[sentence - 1]) if sentence else 0
     fitting = bisect.bisect_right(document.ends, start + target)  # a book has many sentences
-    return Span(number, start, min(document.ends[max(sentence, fitting - 1)], start + room))
+    return Span(number, start, min(int(document.ends[max(sentence, fitting - 1)]), start + room))

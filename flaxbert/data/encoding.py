@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxbert.data.growing import GrowingArrays
 from flaxbert.data.tokenization import Tokenizer
 
 CHUNK = 128
@@ -69,7 +70,7 @@ def encode(
         backend.no_truncation()
     else:
         backend.enable_truncation(max_length, stride=overlap or 0, strategy=truncation)
-    chunks, truncated = _Chunks(), list[int]()
+    chunks, truncated = GrowingArrays(), list[int]()
     try:
         for first, inputs in _inputs(texts, pairs):
             # One expression, so that no encoding of a chunk is alive while the next one is made.
@@ -134,32 +135,3 @@ def _chunk(
             arrays[name] = np.where(inside, places[:, n], np.int32(NONE))
     cut = [] if windows else [n for n, encoding in enumerate(encodings) if encoding.overflowing]
     return arrays, np.array(cut, np.int64)
-
-
-class _Chunks:
-    """Arrays that grow by chunks, by name.
-
-    They grow in place. Chunks that are kept until the end and then joined need twice the memory,
-    because the allocator does not give back what small arrays took.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
-        self._sizes: dict[str, int] = {}
-
-    def add(self, **chunk: np.ndarray) -> None:
-        """Add the arrays of a chunk."""
-        for name, values in chunk.items():
-            array = self._arrays.setdefault(name, np.empty(0, values.dtype))
-            size = self._sizes.get(name, 0)
-            end = size + len(values)
-            if end > len(array):
-                array.resize(max(end, len(array) * 5 // 4), refcheck=False)
-            array[size:end] = values
-            self._sizes[name] = end
-
-    def joined(self) -> dict[str, np.ndarray]:
-        """Return whole arrays."""
-        for name, size in self._sizes.items():
-            self._arrays[name].resize(size, refcheck=False)
-        return self._arrays

@@ -23,7 +23,7 @@ from flaxbert.data.features import Features, Note
 
 log = logging.getLogger("flaxbert")
 
-FORMAT = 1
+FORMAT = 2
 """The version of the files of an entry."""
 
 LEAST_TOKENS = 200_000
@@ -48,6 +48,11 @@ def directory(setting: str | None) -> Path | None:
         return Path(setting).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "flaxbert" / "features"
+
+
+def scratch(setting: str | None) -> Path:
+    """Return the directory for what features of larger data are made from; see `GrowingArrays`."""
+    return directory(setting) or Path(tempfile.gettempdir())
 
 
 def load(entry: Path) -> Features | None:
@@ -102,11 +107,14 @@ def _write(partial: Path, features: Features) -> None:
     arrays = {(name, ""): getattr(features, name) for name in INDICES}
     for group in GROUPS:
         arrays |= {(group, name): values for name, values in getattr(features, group).items()}
-    for number, values in enumerate(arrays.values()):
-        np.save(partial / f"{number}.npy", values, allow_pickle=False)
+    numbers = dict[int, int]()  # of files; an array of several names has one
+    for values in arrays.values():
+        if id(values) not in numbers:
+            numbers[id(values)] = len(numbers)
+            np.save(partial / f"{numbers[id(values)]}.npy", values, allow_pickle=False)
     text = json.dumps(
         {
-            "arrays": list(arrays),
+            "arrays": [[*names, numbers[id(values)]] for names, values in arrays.items()],
             "truncated": [int(index) for index in features.truncated],
             "unreachable": [[kind, list(r.items())] for kind, r in features.unreachable.items()],
             "dropped": list(features.dropped.items()),
@@ -129,9 +137,13 @@ def _read(entry: Path) -> tuple[Features, str]:
         raise ValueError(f"{DESCRIPTION} has changed")
     stored: dict[str, Any] = json.loads(text)
     fields: dict[str, Any] = {group: {} for group in GROUPS}
-    for number, (group, name) in enumerate(stored["arrays"]):
-        # As a plain array: slicing a numpy.memmap is slow.
-        values = np.lib.format.open_memmap(entry / f"{number}.npy", mode="r").view(np.ndarray)
+    files = dict[int, np.ndarray]()
+    for group, name, number in stored["arrays"]:
+        if number not in files:
+            # As a plain array: slicing a numpy.memmap is slow.
+            mapped = np.lib.format.open_memmap(entry / f"{number}.npy", mode="r")
+            files[number] = mapped.view(np.ndarray)
+        values = files[number]
         if name:
             fields[group][name] = values
         else:

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+BLOCK = 2**20
+"""Values that are hashed at a time, which bounds the memory."""
+
 
 class Note(NamedTuple):
     """A line for the log about the features of a data set."""
@@ -156,7 +159,8 @@ class Features:
         parts |= self.per_token | self.token_indices | self.per_sequence
         for name in sorted(parts):
             digest.update(f"{name} {parts[name].shape} {parts[name].dtype}".encode())
-            digest.update(np.ascontiguousarray(parts[name]).data)
+            for first in range(0, len(parts[name]), BLOCK):
+                digest.update(np.ascontiguousarray(parts[name][first : first + BLOCK]).data)
         return digest.hexdigest()
 
     def sequences_of(self, first: int, end: int) -> slice:
@@ -199,8 +203,14 @@ def fingerprint_of(examples: Iterable[Any], labels: Sequence[str] = ()) -> str:
     """
     digest = hashlib.sha256(f"{list(labels)!r}\n".encode())
     for example in examples:
-        parts = (example.texts, example.target, example.slice)
-        digest.update(f"{parts!r}\n".encode())  # line ends inside a text are escaped
+        # The tuple (texts, target, slice) as it is printed, but a text at a time: those of a
+        # document may be larger than memory. Line ends inside a text are escaped.
+        digest.update(b"((")
+        count = 0
+        for count, text in enumerate(example.texts, 1):
+            digest.update((f", {text!r}" if count > 1 else repr(text)).encode())
+        end = ",)" if count == 1 else ")"
+        digest.update(f"{end}, {example.target!r}, {example.slice!r})\n".encode())
     return digest.hexdigest()
 
 
@@ -210,4 +220,4 @@ def _flat(rows: list[list[int]], total: int) -> np.ndarray:
 
 def _narrow(values: Any) -> np.ndarray:
     array = np.asarray(values)
-    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32, copy=False)

@@ -15,6 +15,7 @@ from flaxbert.data import tokenization
 from flaxbert.data.feature_cache import FORMAT
 from flaxbert.data.tokenization import Tokenizer
 from flaxbert.tasks.base import Task
+from flaxbert.tasks.corpora import StoredTexts
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -60,7 +61,7 @@ def feature_key(
         )
         for first in range(0, len(examples), CHUNK):
             values = map(_values, examples[first : first + CHUNK])
-            digest.update(json.dumps(list(values)).encode())
+            digest.update(json.dumps(list(values), default=_digest).encode())
     except (TypeError, OSError):
         return None
     return digest.hexdigest()
@@ -69,6 +70,17 @@ def feature_key(
 def _values(example: Any) -> Any:
     kind: Any = type(example)
     return _getter(kind)(example)
+
+
+def _digest(value: Any) -> str:
+    """Return the hash of texts that are read from disk whenever they are needed.
+
+    Raises:
+      TypeError: for any other value that is none of JSON's types.
+    """
+    if isinstance(value, StoredTexts):
+        return value.digest
+    raise TypeError(f"no exact text of {type(value)}")
 
 
 @functools.cache

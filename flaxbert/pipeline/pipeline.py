@@ -217,7 +217,7 @@ class Pipeline:
 
     def featurize(
         self, examples: Sequence[Any], source: str, *, labeled: bool, stored: bool = False
-    ) -> tuple[list[Any], Features]:
+    ) -> tuple[Sequence[Any], Features]:
         """Tokenize examples, without a plan of batches.
 
         Args:
@@ -237,7 +237,9 @@ class Pipeline:
         checks.log_issues(checks.too_long_issues(source, features.dropped))
         for note in features.notes:
             log.log(note.level, note.text)
-        kept = [example for n, example in enumerate(examples) if n not in features.dropped]
+        kept = examples
+        if features.dropped:
+            kept = [example for n, example in enumerate(examples) if n not in features.dropped]
         highest = int(features.per_token["input_ids"].max(initial=0))
         if highest >= self.model.config.vocab_size:
             raise WeightsError(

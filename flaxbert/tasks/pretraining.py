@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
-from flaxbert.data import documents, masking
+from flaxbert.data import documents, feature_cache, masking
 from flaxbert.data.batching import Resample
 from flaxbert.data.features import Features
 from flaxbert.data.shuffle import uniform
@@ -89,32 +89,45 @@ class PreTraining(Task):
         options = self.options
         room = self.data.max_length - (3 if options.next_sentence else 2)
         lines = options.sentences == "line"
-        paragraphs = [example.paragraphs for example in examples]
-        texts = documents.tokenize(paragraphs, tokenizer, lines=lines, longest=room // 2)
+        directory = feature_cache.scratch(self.data.feature_cache)
+        texts = documents.tokenize(
+            (example.paragraphs for example in examples),
+            tokenizer,
+            lines=lines,
+            longest=room // 2,
+            directory=directory,
+        )
+        pairs = documents.make_pairs(
+            texts, room=room, seed=options.seed, next_sentence=options.next_sentence
+        )
+        special = tokenizer.cls_token_id, tokenizer.sep_token_id
         try:
-            pairs = list(
-                documents.make_pairs(
-                    texts, room=room, seed=options.seed, next_sentence=options.next_sentence
-                )
-            )
+            arrays = documents.joined(pairs, texts, *special, directory)
         except ValueError:
             raise DataError(
                 f"{examples[0].origin}: one document, but next sentence prediction needs texts "
                 "from several. Give more files (--config.data.train='books/*.txt'), or set "
                 "--config.options.next_sentence=false."
             ) from None
-        if not pairs:
+        lengths, follows = arrays.pop("lengths"), arrays.pop("follows")
+        if not len(lengths):
             raise DataError(f"{examples[0].origin}: no document holds any text.")
         notes = []
         if options.next_sentence and labeled:
-            notes.append(documents.check_following(pairs, examples[0].origin))
-        special = tokenizer.cls_token_id, tokenizer.sep_token_id
-        lengths, tokens = documents.joined(pairs, texts, *special)
+            count = len(follows)
+            following = count - int(follows.sum())
+            notes.append(documents.check_following(following, count, examples[0].origin))
+        example_index, total = arrays.pop("example_index"), len(arrays["input_ids"])
         return Features.build(
-            tokens | {"label": tokens["input_ids"], "masked": np.zeros(lengths.sum(), np.int32)},
+            # A single zero stands for all of `masked`.
+            arrays
+            | {
+                "label": arrays["input_ids"],
+                "masked": np.broadcast_to(np.zeros(1, np.int32), total),
+            },
             lengths=lengths,
-            example_index=[pair.first.document for pair in pairs],
-            per_sequence={"follows": [int(not pair.follows) for pair in pairs]},
+            example_index=example_index,
+            per_sequence={"follows": follows},
             notes=notes,
         )
 

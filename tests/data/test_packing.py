@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxbert.data import batching
+from flaxbert.data import batching, growing
 from flaxbert.data.batching import MAX_SHAPES, Batches
 from flaxbert.data.features import Features
 from flaxbert.data.packing import ShapeCosts, choose_bucket_sizes, pack
@@ -437,6 +437,23 @@ def test_requests_of_any_size_share_buckets_of_powers_of_two(count: int) -> None
     assert units * batches.data_parallelism == size
     assert units & (units - 1) == 0
     assert count <= size < 2 * max(count, 2)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 7])
+@pytest.mark.parametrize("settings", [{}, {"microbatches": 2}, {"segments": 1}])
+def test_the_plan_does_not_depend_on_how_much_of_it_is_made_at_a_time(
+    settings: dict[str, int], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan() -> tuple[Any, ...]:
+        batches = make_batches(LENGTHS, seed=3, steps=steps, **settings)
+        rows = [batches.padded_rows(step) for step in range(steps)]
+        return rows, batches.bucket_sizes, batches.slots, batches.padding_share()
+
+    whole = plan()
+    monkeypatch.setattr(growing, "IN_MEMORY", 100)
+    for size in (1, 6, 13, 30):
+        monkeypatch.setattr(batching, "PLANNED", size)
+        assert plan() == whole
 
 
 def test_packing_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def table(*rows: dict[str, Any]) -> Table:
 
 def documents_of(task: PreTraining, *rows: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     examples = task.examples(table(*rows), labeled=True)
-    return [(example.name, example.paragraphs) for example in examples]
+    return [(example.name, tuple(example.paragraphs)) for example in examples]
 
 
 def document(text: str, name: str = "book") -> DocumentExample:
@@ -153,7 +153,7 @@ def test_text_files_are_documents_of_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("The king.\n")
     (tmp_path / "a.txt").write_text("One line\nand another.\n\n\nA second paragraph.\n")
     rows = readers.read(str(tmp_path / "*.txt"), DataConfig(), split="train")
-    assert [(e.name, e.paragraphs) for e in create().examples(rows, labeled=False)] == [
+    assert [(e.name, tuple(e.paragraphs)) for e in create().examples(rows, labeled=False)] == [
         (str(tmp_path / "a.txt"), ("One line\nand another.", "A second paragraph.")),
         (str(tmp_path / "b.txt"), ("The king.",)),
     ]
@@ -167,7 +167,7 @@ def test_a_malformed_paragraph_is_left_out_where_such_are_skipped() -> None:
     (example,) = PreTraining.create(data, PreTrainingOptions(), None, {}).examples(
         rows, labeled=True
     )
-    assert example.paragraphs == ("one", "3")
+    assert tuple(example.paragraphs) == ("one", "3")
 
 
 def test_a_document_is_of_its_first_rows_slice() -> None:

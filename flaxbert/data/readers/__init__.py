@@ -8,6 +8,7 @@ set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or
 """
 
 import collections
+import dataclasses
 import glob
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from flaxbert.data.readers import conll, delimited
 from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
 from flaxbert.data.readers.json import read_document, read_lines
 from flaxbert.data.readers.parquet import _parquet_names, _read_parquet
-from flaxbert.data.readers.text import _read_txt
+from flaxbert.data.readers.text import StoredRows, _read_txt
 from flaxbert.data.table import Record, RecordOrIssue, Table, refuse_systematic
 from flaxbert.errors import DataError, HubError
 
@@ -47,10 +48,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
     """
     if glob.has_magic(spec) and not Path(spec).exists():
         if matches := files(spec):
-            tables = [read(str(file), data, split=split) for file in matches]
-            all_rows = [row for table in tables for row in table.rows]
-            issues = tuple(issue for table in tables for issue in table.issues)
-            return Table(spec, all_rows, _same_names(tables), issues)
+            return _together(spec, (read(str(file), data, split=split) for file in matches), data)
         if "@" not in spec:  # else the brackets may belong to a hub split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
     path = Path(spec).expanduser()
@@ -60,12 +58,12 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
         return _read_hub(spec, split)
     if not path.is_file():
         raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
-    rows: list[Record] = []
     errors: list[DataError] = []
     notes: list[Issue] = []
     try:
         form, note = form_of(path, data)
         notes += [note] if note else []
+        rows: list[Record] | StoredRows = StoredRows(data) if form == "txt" else []
         for record in READERS[form](path, data):
             if isinstance(record, Record):
                 rows.append(record)
@@ -169,6 +167,20 @@ def files(spec: str) -> list[Path]:
     if path.exists() or not glob.has_magic(spec):
         return [path]
     return [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+
+
+def _together(spec: str, tables: Iterable[Table], data: DataConfig) -> Table:
+    """Return the table of the rows of several files; rows on disk are read file by file."""
+    rows: list[Record] | StoredRows = []
+    parts: list[Table] = []
+    for table in tables:
+        if isinstance(table.rows, StoredRows) and isinstance(rows, list):
+            before, rows = rows, StoredRows(data)
+            rows.extend(before)
+        rows.extend(table.rows)
+        parts.append(dataclasses.replace(table, rows=()))
+    issues = tuple(issue for part in parts for issue in part.issues)
+    return Table(spec, rows, _same_names(parts), issues)
 
 
 def _same_names(tables: Iterable[Table]) -> dict[str, list[str]]:
