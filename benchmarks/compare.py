@@ -23,8 +23,7 @@ tokens of the data set. No token is padding, and nothing is evaluated.
 
 Flags: --sides=flaxbert,trainer, --block=STEPS of a block (10), --rounds=N (0: to the end),
 --equal-shapes=ROWSxLENGTH, --json=FILE. The number of threads of every side is the number of cores
-of this process; `taskset` changes it. Memory comes in huge pages for flaxbert, as in its command
-line (flaxbert/runtime/huge_pages.py). GLIBC_TUNABLES=glibc.malloc.hugetlb=1 gives them to all.
+of this process; `taskset` changes it.
 
 Columns:
 
@@ -42,15 +41,12 @@ Columns:
     others      metrics of the evaluation
 """
 
-import contextlib
 import importlib
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -61,7 +57,6 @@ import turns
 
 from flaxbert.commands import args
 from flaxbert.commands.help_text import Flag
-from flaxbert.runtime import huge_pages
 
 SIDES = {
     "flaxbert": "compare_flaxbert",
@@ -91,8 +86,7 @@ class Side:
         self._process = SPAWN.Process(
             target=_run, args=(other, SIDES[name], function, *arguments), daemon=True
         )
-        with _environment(huge_pages.environment() if name == "flaxbert" else {}):
-            self._process.start()
+        self._process.start()
         other.close()
 
     def receive(self) -> Any:
@@ -123,17 +117,6 @@ class Side:
         exported: bool = self.receive()["exported"]
         self._process.join()
         return exported
-
-
-@contextlib.contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a process that starts in the meantime."""
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name in settings:
-            del os.environ[name]
 
 
 def _run(connection: Connection, module: str, function: str, *arguments: Any) -> None:

@@ -33,7 +33,7 @@ def train(
     from training_data import open_training_data
 
     from flaxbert.pipeline.loader import Loader
-    from flaxbert.runtime import program_cache
+    from flaxbert.runtime import cpu_memory, program_cache
     from flaxbert.runtime.compilation import start_compiling
     from flaxbert.training import optim, state
     from flaxbert.training.data import tokenize
@@ -41,6 +41,7 @@ def train(
 
     config = parse(argv, equal)
     program_cache.enable()  # as in a run
+    cpu_memory.reuse()
     imported = time.time()
     pipeline, sources = open_training_data(config)
     batches = tokenize(pipeline, sources, config.train).train.batches

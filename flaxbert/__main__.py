@@ -23,8 +23,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from flaxbert import run
 from flaxbert.commands.args import HELP, MODES
-from flaxbert.runtime import huge_pages
 
 MODULES = {
     "lint": "flaxbert.commands.lint",
@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in MODES:
-        from flaxbert import run  # imports JAX, which takes a second
-
         return run.main([f"flaxbert {command}", *rest], mode=command)
     if command in MODULES:
         code: int = importlib.import_module(MODULES[command]).main(rest)
@@ -60,9 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """Run the console script `flaxbert`."""
-    huge_pages.restart()
-    from flaxbert import run
-
     run.outlive_terminal()
     sys.exit(main())
 

@@ -23,11 +23,6 @@ exit codes:
   1   internal error
 """
 
-if __name__ == "__main__":  # before the imports below, which take a second
-    from flaxbert.runtime import huge_pages
-
-    huge_pages.restart()
-
 import contextlib
 import logging
 import sys
@@ -35,7 +30,7 @@ from collections.abc import Sequence
 
 from flaxbert.commands import args, failures, help_text
 from flaxbert.errors import Preempted, clip, describe
-from flaxbert.runtime import multihost
+from flaxbert.runtime import cpu_memory, multihost
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.progress import resilient_stream
 
@@ -104,6 +99,7 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
     if arguments.distributed:  # before anything asks JAX for devices
         multihost.start(arguments.distributed)
         preemption.share()
+    cpu_memory.reuse()
     from flaxbert.commands import modes
 
     if not multihost.is_lead_host():

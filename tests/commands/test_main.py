@@ -14,7 +14,6 @@ from flaxbert.__main__ import MODULES, main
 from flaxbert.commands import modes
 from flaxbert.commands.args import MODES
 from flaxbert.errors import DivergedError, Preempted, UserError
-from flaxbert.runtime import huge_pages
 
 COMMANDS = [*MODES, *MODULES]
 SQUAD = f"--config={ROOT}/configs/squad.py"
@@ -187,7 +186,6 @@ def test_the_package_runs_as_a_module(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["flaxbert", "trian"])
-    monkeypatch.setenv(huge_pages.TUNABLES, "")  # otherwise pytest would start again
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))  # restores them afterwards
     monkeypatch.delitem(sys.modules, "flaxbert.__main__")
