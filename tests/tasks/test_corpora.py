@@ -223,8 +223,10 @@ def pipeline(one_layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return Pipeline.build("pretraining", model, data, PreTrainingOptions())
 
 
-def tokenized(pipeline: Pipeline, directory: Path) -> Any:
-    rows = readers.read(str(directory / write_corpus(directory)), pipeline.data, split="train")
+def tokenized(pipeline: Pipeline, directory: Path, rows: Any = None) -> Any:
+    if rows is None:
+        pattern = str(directory / write_corpus(directory))
+        rows = readers.read(pattern, pipeline.data, split="train")
     examples = pipeline.task.examples(rows, labeled=True)
     return pipeline.tokenize(examples, "books", batch_size=8, labeled=True)
 
@@ -269,17 +271,16 @@ class Full:
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("limit", [2**14, 100_000])  # in the second only the tokens are larger
+@pytest.mark.parametrize("full_from_the_start", [True, False])
 def test_a_full_disk_is_an_error_that_names_the_directory(
-    limit: int, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full_from_the_start: bool, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
-    monkeypatch.setattr(growing, "IN_MEMORY", limit)
+    monkeypatch.setattr(growing, "IN_MEMORY", 2**14)
     pattern = str(tmp_path / write_corpus(tmp_path))
-    if limit > 2**14:
-        assert list(readers.read(pattern, pipeline.data, split="train").rows)
+    rows = None if full_from_the_start else readers.read(pattern, pipeline.data, split="train")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(DataError) as caught:
-        tokenized(pipeline, tmp_path)
+        tokenized(pipeline, tmp_path, rows)
     assert str(caught.value).startswith(f"{tmp_path / 'cache'}: cannot store the temporary files ")
     assert "No space left on device" in str(caught.value)
     assert os.listdir(tmp_path / "cache") == []

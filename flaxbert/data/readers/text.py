@@ -1,7 +1,7 @@
 """Plain text: each paragraph is a record. The records of large files are kept on disk."""
 
 import itertools
-import pickle
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ class StoredRows(Sequence[Record]):
             yield from self._block(number)
 
     def _store(self) -> None:
-        content = np.frombuffer(pickle.dumps(self._pending), np.uint8)
+        # A pattern may match Parquet files too, whose dates and decimals become text.
+        text = json.dumps(self._pending, default=str)
+        content = np.frombuffer(text.encode(), np.uint8)
         self._stored.add(content=content)
         self._starts.append(self._starts[-1] + len(content))
         self._pending.clear()
@@ -78,7 +80,8 @@ class StoredRows(Sequence[Record]):
             self._content = self._stored.joined()["content"]
         if self._latest[0] != number:
             content = self._content[self._starts[number] : self._starts[number + 1]]
-            self._latest = number, [Record(*row) for row in pickle.loads(content.data)]
+            rows = json.loads(bytes(content))
+            self._latest = number, [Record(*row, tuple(lines)) for *row, lines in rows]
         return self._latest[1]
 
 
