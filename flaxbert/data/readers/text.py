@@ -81,7 +81,10 @@ class StoredRows(Sequence[Record]):
         if self._latest[0] != number:
             content = self._content[self._starts[number] : self._starts[number + 1]]
             rows = json.loads(bytes(content))
-            self._latest = number, [Record(*row, tuple(lines)) for *row, lines in rows]
+            self._latest = (
+                number,
+                [Record(values, origin, tuple(lines)) for values, origin, lines in rows],
+            )
         return self._latest[1]
 
 
