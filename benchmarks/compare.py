@@ -211,7 +211,8 @@ def print_table(records: dict[str, dict[str, Any]]) -> None:
     metrics = [name for name in quality if "/" not in name and name != "loss"]
     heads = ["s/step", "vs flaxbert", "examples/s", "tokens/s", "peak share", "padding", "memory"]
     heads += ["start-up", *metrics]
-    print(" " * 10 + "".join(f"{head:>12}" for head in heads))
+    widths = [max(12, len(head) + 2) for head in heads]
+    print(" " * 10 + "".join(map(str.rjust, heads, widths)))
     for name, figures in records.items():
         cells = [
             f"{figures['step_seconds']:.3f}",
@@ -224,7 +225,7 @@ def print_table(records: dict[str, dict[str, Any]]) -> None:
             f"{figures['startup_seconds']:.1f}",
             *(f"{figures['quality'][metric]:.4f}" for metric in metrics if "quality" in figures),
         ]
-        print(f"{name:10}" + "".join(f"{cell:>12}" for cell in cells))
+        print(f"{name:10}" + "".join(map(str.rjust, cells, widths)))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Turns:
 
     def begin(self) -> bool:
         """Wait until a step may begin; return False if there shall be no further step."""
-        if self._left == 0:
+        if self._left == 0 and self._remaining > 0:
             self._left = min(self._connection.recv(), self._remaining)
             self._start, self._work = time.perf_counter(), Work()
         return self._left > 0

@@ -9,6 +9,7 @@ kept, so programs have to run in the thread that starts them.
 import ctypes
 import os
 import sys
+from typing import Any
 
 import jax
 
@@ -21,14 +22,15 @@ NEVER = -1
 def reuse() -> None:
     """Keep the memory of programs that ran, on CPUs with glibc.
 
-    It has no effect on how programs run if JAX has been used before. JAX_CPU_ENABLE_ASYNC_DISPATCH
-    in the environment, of any value, leaves everything as it is.
+    It has no effect if JAX was used before. JAX_CPU_ENABLE_ASYNC_DISPATCH in the environment
+    decides instead, if it is set; with a true value no memory is kept.
     """
-    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" in os.environ:
+    config: Any = jax.config
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+        config.update("jax_cpu_enable_async_dispatch", False)
+    if config.read("jax_cpu_enable_async_dispatch") or jax.default_backend() != "cpu":
         return
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if sys.platform == "linux" and jax.default_backend() == "cpu":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # musl has none
-            mallopt(M_MMAP_MAX, 0)
-            mallopt(M_TRIM_THRESHOLD, NEVER)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # musl has none
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -1,12 +1,16 @@
 """Heads and families fit together, and profiles name the parts of a model."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 import zoo
+from tolerance import assert_close
 
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import HEADS, MaskedLMHead, NoHead, PoolerHead
+from flaxbert.models.layers import ACTIVATIONS, gelu, matmul, matmul_activated
 from flaxbert.models.model import Model
 
 
@@ -28,3 +32,30 @@ def test_profiles_name_the_parts_of_a_model(model_type: str, sizes: dict[str, ob
     program = jax.jit(model.__call__).lower(model.shapes, batch).as_text(debug_info=True)
     for part in ("embeddings", "attention", "mlp", "head"):
         assert f"/{part}/" in program
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_product_with_activated_values_saves_only_the_values(name: str) -> None:
+    activation = ACTIVATIONS[name]
+
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return matmul_activated(x, kernel, activation)
+
+    def expected(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return matmul(activation(x), kernel, jnp.float32)
+
+    x = jnp.linspace(-3, 3, 2 * 3 * 8).reshape(2, 3, 8)
+    kernel = jnp.cos(jnp.arange(8.0 * 4)).reshape(8, 4)
+    (value, pull_back), (wanted, wanted_pull_back) = (
+        jax.vjp(f, x, kernel) for f in (product, expected)
+    )
+    assert_close(value, wanted)
+    assert_close(pull_back(wanted), wanted_pull_back(wanted))
+    saved = [leaf.shape for leaf in jax.tree.leaves(pull_back)]
+    assert sorted(saved) == [x.shape, kernel.shape]
+
+
+def test_gelu_is_that_of_the_definition() -> None:
+    x = jnp.linspace(-12, 12, 4801, dtype=jnp.float32)
+    exact = [value * 0.5 * math.erfc(-value / math.sqrt(2)) for value in map(float, x)]
+    assert_close(gelu(x), jnp.array(exact))
