@@ -3,10 +3,10 @@
     python benchmarks/compare.py --config=configs/quickstart.py [--config.KEY=VALUE ...]
     python benchmarks/compare.py --config=configs/quickstart.py --equal-shapes=32x128 --rounds=5
 
-Needs the extra `parity` and accelerate (pip install -e '.[parity]' accelerate). Every side is a
-process of its own. The sides fine-tune the same checkpoint on the same features, with AdamW, the
-same learning rates, clipping and dropout, and as many steps. Blocks of steps alternate, A B A B, so
-that a noisy machine slows down all sides. While one side computes, the others wait. The sides are
+Needs the extra `compare` (pip install -e '.[compare]'). Every side is a process of its own. The
+sides fine-tune the same checkpoint on the same features, with AdamW, the same learning rates,
+clipping and dropout, and as many steps. Blocks of steps alternate, A B A B, so that a noisy machine
+slows down all sides. While one side computes, the others wait. The sides are
 
     flaxbert    this library, with its packing
     trainer     the Trainer of transformers (PyTorch), padded to the longest sequence of the batch
