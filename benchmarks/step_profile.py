@@ -6,8 +6,9 @@
 Trains on the first batches of the configuration, on one device, and profiles some steps. Each
 operation of the compiled step has the name of its part: `embeddings`, `attention`, `mlp` (the
 feed-forward layers), `head`, `rest of the model` (LayerNorm, residual sums, their dropout, the
-loss) or `optimizer` (AdamW, gradient norms). Prints the milliseconds of each part in a step, of
-matrix products and of everything else. Operations that run at the same time both count.
+loss), `optimizer` (AdamW, gradient norms) or `copies` (between memories of a TPU). Prints the
+milliseconds of each part in a step, of matrix products and of everything else. Operations that run
+at the same time both count.
 
 Flags: --steps=N that are profiled (5), --svg=FILE for a picture.
 """
@@ -42,7 +43,7 @@ Times = dict[str, dict[str, float]]
 def main() -> None:
     """Print a table, and draw it."""
     arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS, workdir=False)
-    steps, svg = int(arguments.flags["steps"]), str(arguments.flags["svg"])
+    steps, svg = max(1, int(arguments.flags["steps"])), str(arguments.flags["svg"])
     times, shape = measure(arguments.config, steps)
     device = jax.devices()[0]
     title = f"{arguments.config.model.init}, {shape} tokens, {arguments.config.model.dtype}, "

@@ -77,7 +77,7 @@ def compile_step(
       segments: K.
     """
     mesh = sharding.make_mesh(devices)
-    model = Model.create(read_config(config, dtype="bfloat16"), task.make_head)
+    model = Model.create(read_config(config, dtype="bfloat16", attention="kernel"), task.make_head)
     optimizer, _ = make_optimizer(OptimConfig(), 100)
     state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
     train_step = make_train_step(

@@ -60,8 +60,8 @@ class ModelConfig:
     )
     attention: str = option(
         "auto",
-        "auto uses kernels for TPUs and GPUs where they fit, which store no attention "
-        "probabilities; plain uses none. The log names the way that was chosen",
+        "kernel uses a kernel that stores no attention probabilities, for TPUs and GPUs, where one "
+        "fits; plain uses none; auto is kernel on TPUs, else plain. The log names the choice",
     )
     dropout: float | None = option(
         None, "rate of all dropout layers (default: the checkpoint's rates)"
@@ -298,7 +298,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
-        ("model.attention", model.attention, ("auto", "plain")),
+        ("model.attention", model.attention, ("auto", "plain", "kernel")),
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.on_bad_row", data.on_bad_row, ("error", "skip")),

@@ -119,7 +119,7 @@ def test_values_at_the_limit_are_accepted(section: str, key: str, good: object) 
         ("model", "dtype", "float16", "model.dtype='float16': expected one of float32, bfloat16"),
         ("model", "param_dtype", "int8", "model.param_dtype='int8': expected one of"),
         ("model", "remat", "some", "model.remat='some': expected one of none, dots, full"),
-        ("model", "attention", "gpu", "model.attention='gpu': expected one of auto, plain"),
+        ("model", "attention", "gpu", "model.attention='gpu': expected one of auto, plain, kernel"),
         ("model", "dropout", 1.0, "model.dropout=1.0: expected at least 0 and less than 1"),
         ("model", "dropout", -0.1, "model.dropout=-0.1: expected at least 0 and less than 1"),
         ("data", "max_length", 7, "data.max_length=7: expected at least 8"),

@@ -8,15 +8,13 @@ import dataclasses
 import functools
 import itertools
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flaxbert.data.features import Features
-from flaxbert.data.growing import GrowingArrays
+from flaxbert.data.growing import TEMPORARY, GrowingArrays
 from flaxbert.data.packing import PackedRow, ShapeCosts, choose_bucket_sizes, pack
 from flaxbert.data.shuffle import permutation
 from flaxbert.types import Batch, TaskOutputs
@@ -166,7 +164,7 @@ class Batches:
     @functools.cached_property
     def _plan(self) -> _PackedSteps:
         """The rows of all steps, made block by block: lists of them need far more memory."""
-        arrays = GrowingArrays(Path(tempfile.gettempdir()))
+        arrays = GrowingArrays(TEMPORARY)
         count, sequences, rows = max(1, PLANNED // self.batch_size), 0, 0
         for first in range(0, max(1, self.steps), count):
             block = self._pack(range(first, min(first + count, self.steps)), self.segments)

@@ -125,7 +125,7 @@ def tokenize(
     *,
     lines: bool,
     longest: int,
-    directory: Path | None = None,
+    directory: Path | str | None = None,
 ) -> Documents:
     """Return the tokens of documents: those of their sentences, with a blank between them.
 
@@ -241,7 +241,7 @@ def joined(
     documents: Sequence[Document],
     cls_id: int,
     sep_id: int,
-    directory: Path | None = None,
+    directory: Path | str | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the tokens of pairs, in arrays that may be memory-mapped.
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from flaxbert.data.features import Features, Note
+from flaxbert.data.growing import TEMPORARY
 
 log = logging.getLogger("flaxbert")
 
@@ -47,12 +48,15 @@ def directory(setting: str | None) -> Path | None:
     if setting != "auto":
         return Path(setting).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "flaxbert" / "features"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "flaxbert" / "features"
+    except RuntimeError:  # the user has no home directory
+        return None
 
 
-def scratch(setting: str | None) -> Path:
+def scratch(setting: str | None) -> Path | str:
     """Return the directory for what features of larger data are made from; see `GrowingArrays`."""
-    return directory(setting) or Path(tempfile.gettempdir())
+    return directory(setting) or TEMPORARY
 
 
 def load(entry: Path) -> Features | None:

@@ -1,11 +1,12 @@
 """Arrays that grow by chunks: in memory as long as they are small, and then in files.
 
-Text for pre-training, its tokens and the plan of their batches may be larger than memory. The files
-have no name, so they are gone when the process ends, however it ends. They are written in the usual
-way, and mapped into memory only when they are complete: a write to a mapped file would crash on a
-full disk.
+Text for pre-training, its tokens and the plan of their batches may be larger than memory. On POSIX
+systems the files have no name, so they are gone when the process ends, however it ends. They are
+written in the usual way, and mapped into memory only when they are complete: a write to a mapped
+file would crash on a full disk.
 """
 
+import logging
 import tempfile
 import weakref
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import IO
 import numpy as np
 
 from flaxbert.errors import DataError
+
+log = logging.getLogger("flaxbert")
+
+TEMPORARY = "TMPDIR"
+"""Stands for the directory of temporary files, which is only looked for when it is needed."""
 
 IN_MEMORY = 8 * 2**20
 """Bytes of an array above which it is moved to a file."""
@@ -26,13 +32,13 @@ class GrowingArrays:
     memory, because the allocator does not give back what small arrays took.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | str | None = None) -> None:
         """Create a set without arrays.
 
         Args:
           directory: receives the files of arrays of more than `IN_MEMORY` bytes; created if it is
-            absent. The directory of temporary files replaces one that cannot be written. None
-            keeps all arrays in memory.
+            absent. `TEMPORARY`, the directory of temporary files, replaces one that cannot be
+            written. None keeps all arrays in memory.
         """
         self._directory = directory
         self._arrays: dict[str, np.ndarray] = {}
@@ -91,10 +97,11 @@ class GrowingArrays:
             ) from None
 
     def _open(self) -> IO[bytes]:
-        assert self._directory is not None
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(buffering=0, dir=self._directory)
-        except OSError:
-            self._directory = Path(tempfile.gettempdir())
-            return tempfile.TemporaryFile(buffering=0, dir=self._directory)
+        if isinstance(self._directory, Path):
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                return tempfile.TemporaryFile(buffering=0, dir=self._directory)
+            except OSError as error:
+                log.warning(f"{self._directory}: cannot be written ({error}); TMPDIR is used")
+        self._directory = Path(tempfile.gettempdir())
+        return tempfile.TemporaryFile(buffering=0, dir=self._directory)

@@ -21,9 +21,12 @@ SHORTEST = 256
 """Shortest rows for which a kernel is used. For GPUs it is an estimate, not yet measured on one."""
 SMALL_CHIPS, LONGEST = ("TPU v2", "TPU v3", "TPU v4"), 2048
 """Chips whose fast memory has 16 MiB, and the longest rows for which the kernel fits it."""
-GPUS = ("A10", "A100", "H100", "H200", "B200", "L4", "GeForce RTX 30", "GeForce RTX 40")
-"""Parts of the names of GPUs for which the kernels compile. Triton needs compute capability 8.0,
-but the type of a mesh has only the name."""
+GPUS = (
+    *("A10", "A30", "A40", "A100", "A800", "H100", "H200", "H800", "H20", "B200", "L4", "L20"),
+    *("GeForce RTX 30", "GeForce RTX 40", "RTX A", "RTX 6000 Ada"),
+)
+"""Parts of the names of GPUs of compute capability 8.0 to 10.0, for which the kernels compile. The
+type of a mesh has only the name."""
 GPU_WIDTHS = (32, 64, 128)
 """Head widths for which the kernels' tiles fit into the memory of all these GPUs."""
 
@@ -52,7 +55,8 @@ def attend(
       window: tokens further away than this are not attended to; None: all of the segment are.
       rate: dropout rate of the attention probabilities.
       keys: dropout keys of the queries' tokens [R, T]; None means no dropout.
-      way: `auto` for the fastest that the device can do, or `plain`.
+      way: `plain`, `kernel` for a kernel where there is one that fits, or `auto`. This is a kernel
+        on TPUs, and plain on GPUs, on which the kernels have not been measured yet.
 
     Returns:
       [R, T, N * H].
@@ -61,7 +65,7 @@ def attend(
     # which may be one of devices that this machine does not have.
     mesh: Any = jax.typeof(q).sharding.mesh
     device = mesh.abstract_device or jax.devices()[0]
-    way = choose(device.device_kind, *q.shape[1:]) if way == "auto" else way
+    way = choose(way, device.device_kind, *q.shape[1:])
     if way == "plain":
         return plain_attention(q, k, v, segment_ids, window=window, rate=rate, keys=keys)
     attention = tpu_attention if way == "tpu" else gpu_attention
@@ -80,29 +84,32 @@ def attend(
 
 
 @functools.cache
-def choose(kind: str, length: int, heads: int, width: int) -> str:
+def choose(way: str, kind: str, length: int, heads: int, width: int) -> str:
     """Return how attention is computed: `plain`, or `tpu` or `gpu` for the kernels of a module.
 
     Args:
+      way: what is asked for, as in `attend`.
       kind: kind of device, such as cpu, TPU v5 lite or NVIDIA H100 80GB HBM3.
       length: T.
       heads: N.
       width: H.
     """
+    if way == "plain":
+        return way
     if kind.startswith("TPU"):
-        way = "tpu"
+        chosen = "tpu"
         fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
         fits &= not (kind in SMALL_CHIPS and length > LONGEST)
-    elif any(name in kind for name in GPUS):
-        way = "gpu"
+    elif way == "kernel" and any(name in kind for name in GPUS):
+        chosen = "gpu"
         fits = length % 64 == 0 and width in GPU_WIDTHS
     else:
         return "plain"
     if not fits or length < SHORTEST:
-        way = "plain"
-    name = "plain attention" if way == "plain" else f"the {way.upper()} kernel"
+        chosen = "plain"
+    name = "plain attention" if chosen == "plain" else f"the {chosen.upper()} kernel"
     log.info("attention in rows of %d tokens: %s", length, name)
-    return way
+    return chosen
 
 
 def plain_attention(

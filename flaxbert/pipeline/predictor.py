@@ -17,7 +17,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import make_predict_step
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import cpu_memory, memory, program_cache, sharding
+from flaxbert.runtime import memory, program_cache, sharding
 from flaxbert.tasks import TASKS
 from flaxbert.types import Metrics, Params, Prediction
 
@@ -68,7 +68,6 @@ class Predictor:
           WeightsError, HubError: if the checkpoint does not hold a model of the task.
         """
         program_cache.enable()
-        cpu_memory.reuse()
         has_run = workdir is not None and stored.holds_run(workdir)
         if has_run and workdir is not None:
             config = stored.as_trained(config, workdir, given)

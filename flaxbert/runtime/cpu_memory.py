@@ -1,9 +1,9 @@
-"""Steps on CPUs that use the memory of the steps before.
+"""Reuse freed memory between steps on CPUs.
 
-A program on a CPU allocates its arrays anew each time, hundreds of megabytes. The C library asks
-the kernel for memory of this size and returns it afterwards, and the kernel clears it page by page,
-which takes an eighth of the time of a step. Only the memory of a process's first thread can be
-kept, so programs have to run in the thread that starts them.
+A program on a CPU allocates its arrays anew each time, hundreds of megabytes. The C library gets
+memory of this size from the operating system and returns it afterwards, and clearing it again page
+by page takes an eighth of the time of a step. It can be kept if programs run in the thread that
+starts them.
 """
 
 import ctypes
@@ -22,8 +22,9 @@ NEVER = -1
 def reuse() -> None:
     """Keep the memory of programs that ran, on CPUs with glibc.
 
-    It has no effect if JAX was used before. JAX_CPU_ENABLE_ASYNC_DISPATCH in the environment
-    decides instead, if it is set; with a true value no memory is kept.
+    Call it in a process that only trains or predicts, before JAX is used: the whole process keeps
+    the memory that it frees. JAX_CPU_ENABLE_ASYNC_DISPATCH in the environment decides instead, if
+    it is set; with a true value no memory is kept.
     """
     config: Any = jax.config
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:

@@ -16,7 +16,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
-from flaxbert.runtime import cpu_memory, files, memory, multihost, program_cache
+from flaxbert.runtime import files, memory, multihost, program_cache
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
@@ -84,7 +84,6 @@ def train(
     """
     _require_trainable(config, workdir, force)
     program_cache.enable()
-    cpu_memory.reuse()
     workdir, preemption = Path(workdir), preemption or Preemption()
     settings, sections = flatten(config.to_dict()), (config.task, config.model, config.data)
     with lock(workdir), Ledger() as ledger:

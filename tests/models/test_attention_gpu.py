@@ -76,13 +76,22 @@ def test_large_scores_do_not_overflow() -> None:
 
 def test_the_kernels_are_chosen_on_gpus_for_long_rows_of_fitting_widths() -> None:
     gpu = "NVIDIA H100 80GB HBM3"
-    assert choose(gpu, 384, 12, 64) == choose(gpu, 8192, 12, 32) == choose(gpu, 320, 5, 64) == "gpu"
-    assert choose("NVIDIA A100-SXM4-80GB", 512, 12, 64) == "gpu"
-    assert choose("Tesla V100-SXM2-16GB", 384, 12, 64) == "plain"  # too old for Triton
-    assert choose("gfx942", 384, 12, 64) == "plain"  # of another vendor
-    assert choose(gpu, 128, 12, 64) == "plain"  # short
-    assert choose(gpu, 288, 12, 64) == "plain"  # not a multiple of 64
-    assert choose(gpu, 384, 12, 26) == choose(gpu, 384, 4, 256) == "plain"  # other widths
+    assert (
+        choose("kernel", gpu, 384, 12, 64)
+        == choose("kernel", gpu, 8192, 12, 32)
+        == choose("kernel", gpu, 320, 5, 64)
+        == "gpu"
+    )
+    assert choose("auto", gpu, 384, 12, 64) == "plain"  # not yet measured
+    assert choose("plain", gpu, 384, 12, 64) == "plain"
+    assert choose("kernel", "NVIDIA A100-SXM4-80GB", 512, 12, 64) == "gpu"
+    assert choose("kernel", "Tesla V100-SXM2-16GB", 384, 12, 64) == "plain"  # too old for Triton
+    assert choose("kernel", "gfx942", 384, 12, 64) == "plain"  # of another vendor
+    assert choose("kernel", gpu, 128, 12, 64) == "plain"  # short
+    assert choose("kernel", gpu, 288, 12, 64) == "plain"  # not a multiple of 64
+    assert (
+        choose("kernel", gpu, 384, 12, 26) == choose("kernel", gpu, 384, 4, 256) == "plain"
+    )  # other widths
 
 
 def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,13 +140,13 @@ def test_groups_of_heads_fill_registers() -> None:
 
 def test_the_kernel_is_chosen_on_tpus_for_long_rows_of_fitting_widths() -> None:
     chip = "TPU v5 lite"
-    assert choose(chip, 384, 12, 64) == choose(chip, 8192, 12, 32) == "tpu"
-    assert choose("cpu", 384, 12, 64) == choose("Tesla T4", 384, 12, 64) == "plain"
-    assert choose(chip, 128, 12, 64) == "plain"  # short
-    assert choose(chip, 320, 12, 64) == "plain"  # not a multiple of 128
-    assert choose(chip, 384, 12, 26) == "plain"  # not a multiple of 8
-    assert choose("TPU v4", 2048, 12, 64) == "tpu"
-    assert choose("TPU v4", 8192, 12, 64) == "plain"  # too long for its memory
+    assert choose("auto", chip, 384, 12, 64) == choose("auto", chip, 8192, 12, 32) == "tpu"
+    assert choose("auto", "cpu", 384, 12, 64) == choose("auto", "Tesla T4", 384, 12, 64) == "plain"
+    assert choose("auto", chip, 128, 12, 64) == "plain"  # short
+    assert choose("auto", chip, 320, 12, 64) == "plain"  # not a multiple of 128
+    assert choose("auto", chip, 384, 12, 26) == "plain"  # not a multiple of 8
+    assert choose("auto", "TPU v4", 2048, 12, 64) == "tpu"
+    assert choose("auto", "TPU v4", 8192, 12, 64) == "plain"  # too long for its memory
 
 
 def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +167,7 @@ def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("remat", "parts", "way", "chosen_for"),
-    [("none", 1, "auto", {"cpu"}), ("full", 2, "auto", {"cpu"}), ("none", 1, "plain", set())],
+    ("remat", "parts", "way"), [("none", 1, "auto"), ("full", 2, "auto"), ("none", 1, "kernel")]
 )
 @pytest.mark.parametrize("model_type", ["bert", "modernbert"])
 def test_a_training_step_chooses_for_the_devices_of_its_arguments(
@@ -176,13 +175,14 @@ def test_a_training_step_chooses_for_the_devices_of_its_arguments(
     remat: str,
     parts: int,
     way: str,
-    chosen_for: set[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kinds = []
     mesh = sharding.make_mesh()
     monkeypatch.delattr(jax, "devices")  # those of this machine do not matter
-    monkeypatch.setattr(attention, "choose", lambda kind, *_: kinds.append(kind) or "plain")
+    monkeypatch.setattr(
+        attention, "choose", lambda way, kind, *_: kinds.append((way, kind)) or "plain"
+    )
     task, arrays = TASKS["token_classification"]
     config = SIZES | {
         "model_type": model_type,
@@ -204,4 +204,4 @@ def test_a_training_step_chooses_for_the_devices_of_its_arguments(
         model, task, optimizer, state, mesh, accumulation_steps=parts, seed=0, log_every=10
     )
     step.lower(state, Batch.from_arrays(batch))  # type: ignore[attr-defined]
-    assert set(kinds) == chosen_for
+    assert set(kinds) == {(way, "cpu")}

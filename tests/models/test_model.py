@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import zoo
 from tolerance import assert_close
@@ -55,7 +56,16 @@ def test_a_product_with_activated_values_saves_only_the_values(name: str) -> Non
     assert sorted(saved) == [x.shape, kernel.shape]
 
 
-def test_gelu_is_that_of_the_definition() -> None:
-    x = jnp.linspace(-12, 12, 4801, dtype=jnp.float32)
-    exact = [value * 0.5 * math.erfc(-value / math.sqrt(2)) for value in map(float, x)]
-    assert_close(gelu(x), jnp.array(exact))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu_is_that_of_the_definition(dtype: jnp.dtype) -> None:
+    x = jnp.linspace(-12, 12, 4801).astype(dtype)
+    values = [float(value) for value in x]
+    cdf = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in values])
+    density = np.exp(-0.5 * np.square(values)) / math.sqrt(2 * math.pi)
+    value, pull_back = jax.vjp(gelu, x)
+    (slope,) = pull_back(jnp.ones_like(x))
+    assert value.dtype == slope.dtype == dtype
+    rounding = 2.0**-8 if dtype == jnp.bfloat16 else 1e-6
+    exact = values * cdf
+    np.testing.assert_allclose(np.float64(value), exact, rtol=rounding, atol=1e-6)
+    np.testing.assert_allclose(np.float64(slope), cdf + values * density, rtol=rounding, atol=1e-6)
