@@ -47,7 +47,7 @@ def main() -> None:
     times, shape = measure(arguments.config, steps)
     device = jax.devices()[0]
     title = f"{arguments.config.model.init}, {shape} tokens, {arguments.config.model.dtype}, "
-    title += device.device_kind if device.platform != "cpu" else f"{device.platform}"
+    title += device.device_kind  # cpu on any CPU
     print_table(title, times)
     if svg:
         Path(svg).write_text(picture(title, times))

@@ -245,7 +245,6 @@ class Dense(nnx.Linear):
     where a sum stops growing at 256 times its increment.
     """
 
-    # Flax's methods have further arguments that are unused here, so mypy's error is ignored.
     def __call__(self, x: Array, activation: Activation | None = None) -> Array:
         """Map x, or activation(x), [..., I] to [..., O]."""
         x = x.astype(self.dtype)
@@ -301,6 +300,7 @@ class Embedding(nnx.Embed):
     sum of a frequent row stops growing.
     """
 
+    # Flax's methods have further arguments that are unused here, so mypy's error is ignored.
     def __call__(self, ids: Array) -> Array:  # type: ignore[override]
         """Map ids [...] to float32 embeddings [..., width]; an id out of range gives NaN."""
         return jnp.take(self.embedding[...], ids, axis=0).astype(jnp.float32)
