@@ -10,11 +10,12 @@ sequences one core masks and puts into batches in a second.
 
     python benchmarks/featurize.py --config=configs/pretrain.py --corpus=FILES --megabytes=50,200
 
-With --corpus (on Linux only), corpora of some sizes are made from the paragraphs of these files, in random order.
-For each, a new process makes the data set as a run does, and builds batches of two epochs. The
-script prints the bytes of its text, of its tokens as they are stored, and how far the memory
-grows. Only memory that has no file counts: the operating system can drop pages of a file that is
-memory-mapped. With --limit a process fails if its data grow by more megabytes (RLIMIT_DATA).
+With --corpus, corpora of some sizes are made from the paragraphs of these files, in random order;
+this needs Linux. For each, a new process makes the data set as a run does, and builds batches of
+two epochs. The script prints the bytes of its text, of its tokens as they are stored, and how far
+the memory grows. Only memory that has no file counts: the operating system can drop pages of a file
+that is memory-mapped. With --limit a process fails if its data grow by more megabytes
+(RLIMIT_DATA).
 """
 
 import contextlib

@@ -24,8 +24,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from flaxbert.models.attention_tpu import LAST, LOG2_E, MASKED, MATMUL, bounds
-from flaxbert.models.dropout import DropoutKeys, absorb, random_bits, threshold
+from flaxbert.models.attention_tpu import LAST, LOG2_E, MASKED, MATMUL, bounds, dot
+from flaxbert.models.dropout import DropoutKeys, head_words, random_bits, threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,7 @@ def gpu_attention(
         rate = 0.0
     elif rate:
         # In a kernel, threads that share a token would each compute its words.
-        numbers = jnp.arange(heads, dtype=jnp.uint32)[:, None]
-        words = absorb(keys.first[:, None], keys.second[:, None], numbers)
-        tokens += (*words, keys.positions.astype(jnp.uint32))
+        tokens += (*head_words(keys, heads), keys.positions.astype(jnp.uint32))
     # In float32, larger tiles need more registers than a thread has.
     block = 32 if q.dtype == jnp.float32 else 64
     plan = Plan(width=width, block=block, rate=rate, interpret=interpret)
@@ -183,14 +181,14 @@ def attention_forward(
     def add(j: Any, carry: Any) -> Any:
         highest, total, context = carry
         keys = tiles.at(j)
-        scores = jnp.where(tiles.mask(j), _dot(q, k_ref[keys, :], LAST), MASKED)
+        scores = jnp.where(tiles.mask(j), dot(q, k_ref[keys, :], LAST), MASKED)
         top = jnp.maximum(highest, jnp.max(scores, axis=1))
         probs = jnp.exp2((scores - top[:, None]) * plan.exponent)
         decay = jnp.exp2((highest - top) * plan.exponent)
         total = total * decay + jnp.sum(probs, axis=1)
         if plan.rate:
             probs = jnp.where(tiles.keep(words, tiles.units(keys)[None, :]), probs, 0.0)
-        values = _dot(probs.astype(q.dtype), v_ref[keys, :], MATMUL)
+        values = dot(probs.astype(q.dtype), v_ref[keys, :], MATMUL)
         return top, total, context * decay[:, None] + values
 
     highest = jnp.full(plan.block, MASKED, jnp.float32)
@@ -221,12 +219,12 @@ def attention_backward_queries(
     def add(j: Any, dq: Any) -> Any:
         keys = tiles.at(j)
         k = k_ref[keys, :]
-        probs = tiles.probs(j, _dot(q, k, LAST), lse)
-        dprobs = _dot(grad, v_ref[keys, :], LAST)
+        probs = tiles.probs(j, dot(q, k, LAST), lse)
+        dprobs = dot(grad, v_ref[keys, :], LAST)
         if plan.rate:
             dprobs = jnp.where(tiles.keep(words, tiles.units(keys)[None, :]), dprobs, 0.0)
         dscores = (probs * (dprobs - mean)).astype(k.dtype)
-        return dq + _dot(dscores, k, MATMUL)
+        return dq + dot(dscores, k, MATMUL)
 
     dq = tiles.over_columns(add, jnp.zeros((plan.block, plan.width), jnp.float32))
     dq_ref[queries, :] = (dq * (plan.scale / plan.kept)).astype(dq_ref.dtype)
@@ -253,13 +251,13 @@ def attention_backward_keys(
         dk, dv = carry
         queries = tiles.at(j)
         q, grad = q_ref[queries, :], grad_ref[queries, :]
-        probs = tiles.probs(j, _dot(k, q, LAST), lse_ref[queries][None, :])
-        dropped, dprobs = probs, _dot(v, grad, LAST)
+        probs = tiles.probs(j, dot(k, q, LAST), lse_ref[queries][None, :])
+        dropped, dprobs = probs, dot(v, grad, LAST)
         if plan.rate:
             keep = tiles.keep([word[None, :] for word in tiles.words(queries)], units)
             dropped, dprobs = jnp.where(keep, probs, 0.0), jnp.where(keep, dprobs, 0.0)
         dscores = (probs * (dprobs - mean_ref[queries][None, :])).astype(q.dtype)
-        return dk + _dot(dscores, q, MATMUL), dv + _dot(dropped.astype(q.dtype), grad, MATMUL)
+        return dk + dot(dscores, q, MATMUL), dv + dot(dropped.astype(q.dtype), grad, MATMUL)
 
     zeros = jnp.zeros((plan.block, plan.width), jnp.float32)
     dk, dv = tiles.over_columns(add, (zeros, zeros))
@@ -324,7 +322,3 @@ class _Tiles:
         """Return which probabilities of a tile dropout keeps; words and units broadcast to it."""
         first, second = words
         return random_bits(first, second, units) >= jnp.uint32(threshold(self.plan.rate))
-
-
-def _dot(a: Array, b: Array, dimensions: Any) -> Array:
-    return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)

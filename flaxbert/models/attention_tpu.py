@@ -266,14 +266,14 @@ def _forward_kernel(tiles: "_Tiles", *refs: Any) -> None:
             mask, units = tiles.mask(queries, j), tiles.units(keys)
             new = []
             for head, (highest, total, context) in enumerate(carry):
-                scores = jnp.where(mask, _dot(k, q[head], LAST), MASKED)
+                scores = jnp.where(mask, dot(k, q[head], LAST), MASKED)
                 top = jnp.maximum(highest, jnp.max(scores, axis=0, keepdims=True))
                 probs = jnp.exp2((scores - top) * exponent)
                 decay = jnp.exp2((highest - top) * exponent)
                 total = total * decay + jnp.sum(probs, axis=0, keepdims=True)
                 if plan.rate:
                     probs = jnp.where(tiles.keep(hashes[head], units), probs, 0.0)
-                values = _dot(v, probs.astype(v.dtype), FIRST_AXES)[plan.part(head)]
+                values = dot(v, probs.astype(v.dtype), FIRST_AXES)[plan.part(head)]
                 new.append((top, total, context * decay + values))
             return tuple(new)
 
@@ -322,16 +322,16 @@ def _backward_kernel(tiles: "_Tiles", *refs: Any) -> None:
             new = []
             for head in range(plan.heads):
                 lse = lse_ref[0, 0, head : head + 1, queries]
-                scores = _dot(k, q[head], LAST) * exponent
+                scores = dot(k, q[head], LAST) * exponent
                 probs = jnp.where(mask, jnp.exp2(scores - lse), 0.0)
-                dropped, dprobs = probs, _dot(v, grad[head], LAST)
+                dropped, dprobs = probs, dot(v, grad[head], LAST)
                 if plan.rate:
                     keep = tiles.keep(hashes[head], units)
                     dropped, dprobs = jnp.where(keep, probs, 0.0), jnp.where(keep, dprobs, 0.0)
                 dscores = (probs * (dprobs - means[head])).astype(k.dtype)
-                dv += _dot(dropped.astype(k.dtype), grad[head], MATMUL)
-                dk += _dot(dscores, q[head], MATMUL)
-                new.append(dq[head] + _dot(k, dscores, FIRST_AXES)[plan.part(head)])
+                dv += dot(dropped.astype(k.dtype), grad[head], MATMUL)
+                dk += dot(dscores, q[head], MATMUL)
+                new.append(dq[head] + dot(k, dscores, FIRST_AXES)[plan.part(head)])
             dk_sum[keys, :] = dk
             dv_sum[keys, :] = dv
             return tuple(new)
@@ -421,7 +421,8 @@ def _by_head(x: Array, plan: Plan) -> list[Array]:
     ]
 
 
-def _dot(a: Array, b: Array, dimensions: Any) -> Array:
+def dot(a: Array, b: Array, dimensions: Any) -> Array:
+    """Return the product of two tiles, with float32 sums."""
     return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
 

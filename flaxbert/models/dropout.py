@@ -100,10 +100,15 @@ def drop_probs(probs: Array, rate: float, keys: DropoutKeys | None) -> Array:
     """
     if keys is None or rate == 0.0:
         return probs
-    heads = jnp.arange(probs.shape[1], dtype=jnp.uint32)[:, None]
-    first, second = _once(absorb(keys.first[:, None], keys.second[:, None], heads))  # [R, N, T]
+    first, second = _once(head_words(keys, probs.shape[1]))
     units = keys.positions[:, None, None].astype(jnp.uint32)  # [R, 1, 1, S]
     return _drop(probs, rate, first[..., None], second[..., None], units)
+
+
+def head_words(keys: DropoutKeys, heads: int) -> tuple[Array, Array]:
+    """Return the two words of the keys [R, T] for each of `heads` heads, [R, N, T]."""
+    numbers = jnp.arange(heads, dtype=jnp.uint32)[:, None]
+    return absorb(keys.first[:, None], keys.second[:, None], numbers)
 
 
 def threshold(rate: float) -> int:
