@@ -61,7 +61,8 @@ class ModelConfig:
     attention: str = option(
         "auto",
         "kernel uses a kernel that stores no attention probabilities, for TPUs and GPUs, where one "
-        "fits; plain uses none; auto is kernel on TPUs, else plain. The log names the choice",
+        "fits; plain uses none; auto checks and times both at the start of training, and without "
+        "training is kernel on TPUs, else plain. The log names the choice",
     )
     dropout: float | None = option(
         None, "rate of all dropout layers (default: the checkpoint's rates)"

@@ -55,8 +55,8 @@ def attend(
       window: tokens further away than this are not attended to; None: all of the segment are.
       rate: dropout rate of the attention probabilities.
       keys: dropout keys of the queries' tokens [R, T]; None means no dropout.
-      way: `plain`, `kernel` for a kernel where there is one that fits, or `auto`. This is a kernel
-        on TPUs, and plain on GPUs, on which the kernels have not been measured yet.
+      way: `plain`, `kernel` for a kernel where there is one that fits, or `auto`, which is
+        `kernel` on TPUs and `plain` on GPUs. Training replaces `auto` (attention_trial.py).
 
     Returns:
       [R, T, N * H].

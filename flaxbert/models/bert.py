@@ -42,6 +42,11 @@ class BertConfig(EncoderConfig):
     """ALBERT: layers in a group; each of the `num_hidden_layers` runs all layers of its group."""
 
     @property
+    def attention_rate(self) -> float:
+        """Dropout rate of the attention probabilities."""
+        return self.attention_probs_dropout_prob
+
+    @property
     def classifier_rate(self) -> float:
         """Dropout rate before the last layer of a sequence classifier."""
         rate = self.classifier_dropout
@@ -97,7 +102,7 @@ class SelfAttention(nnx.Module):
         self.value = dense(config, width, width, rngs)
         self.output = dense(config, width, width, rngs)
         self.heads = config.num_attention_heads
-        self.rate = config.attention_probs_dropout_prob
+        self.rate = config.attention_rate
         self.way = config.attention
 
     @jax.named_scope("attention")

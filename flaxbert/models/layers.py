@@ -138,6 +138,16 @@ class EncoderConfig:
         return self.embedding_size or self.hidden_size
 
     @property
+    def attention_rate(self) -> float:
+        """Dropout rate of the attention probabilities."""
+        return 0.0
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """For each layer, how far a token attends to each side; None: to its whole segment."""
+        return (None,) * self.num_hidden_layers
+
+    @property
     def classifier_rate(self) -> float:
         """Dropout rate before the last layer of a sequence classifier."""
         return self.classifier_dropout or 0.0

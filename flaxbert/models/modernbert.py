@@ -40,9 +40,16 @@ class ModernBertConfig(EncoderConfig):
     attention_dropout: float = 0.0
     mlp_dropout: float = 0.0
 
-    def is_local(self, layer: int) -> bool:
-        """Return whether a layer's attention is limited to the window."""
-        return self.layer_types[layer] == "sliding_attention"
+    @property
+    def attention_rate(self) -> float:
+        """Dropout rate of the attention probabilities."""
+        return self.attention_dropout
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """For each layer, how far a token attends to each side; None: to its whole segment."""
+        local = self.local_attention // 2
+        return tuple(local if kind == "sliding_attention" else None for kind in self.layer_types)
 
 
 def rotate(x: Array, position_ids: Array, theta: float) -> Array:
@@ -76,10 +83,10 @@ class Layer(nnx.Module):
         self.output = dense(config, config.intermediate_size, width, rngs, bias=config.mlp_bias)
         self.heads = config.num_attention_heads
         self.activation = config.hidden_act
-        local = config.is_local(index)
-        self.theta = config.local_rope_theta if local else config.global_rope_theta
-        self.window = config.local_attention // 2 if local else None
-        self.attention_rate = config.attention_dropout
+        self.window = config.windows[index]
+        is_global = self.window is None
+        self.theta = config.global_rope_theta if is_global else config.local_rope_theta
+        self.attention_rate = config.attention_rate
         self.way = config.attention
         self.rate = config.mlp_dropout
 

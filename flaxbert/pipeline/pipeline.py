@@ -109,6 +109,11 @@ class Pipeline:
         """Tokens of a row (T), unless it is chosen for the lengths of a data set."""
         return self.data.row_length or self.data.max_length
 
+    def with_attention(self, way: str) -> "Pipeline":
+        """Return the pipeline with another way to compute attention; see `attention.attend`."""
+        encoder = dataclasses.replace(self.model.config, attention=way)
+        return dataclasses.replace(self, model=Model.create(encoder, self.model.make_head))
+
     # --- data ------------------------------------------------------------------------------------
 
     def tokenize(

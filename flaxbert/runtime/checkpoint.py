@@ -60,6 +60,8 @@ class Metadata:
     """{metric, step, value} of the best evaluation so far; None without `train.keep_best`."""
     weights: str | None = None
     """Digest of the pre-trained encoder that the run started from; None in older checkpoints."""
+    attention: str | None = None
+    """The way to compute attention that a trial at the start of the run chose; None without one."""
 
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]

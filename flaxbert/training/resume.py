@@ -110,6 +110,7 @@ class SavedRun:
         data: dict[str, str],
         config: Mapping[str, Any],
         digest: str,
+        attention: str | None,
     ) -> Metadata:
         """Return the metadata of a new run.
 
@@ -118,9 +119,10 @@ class SavedRun:
           data: fingerprints of the data sets.
           config: {dotted key: value}.
           digest: hash of the pre-trained encoder.
+          attention: the way to compute attention that was chosen; None without a choice.
         """
         fields = resume_fields(config)
-        return Metadata(thresholds, False, data, fields, best=None, weights=digest)
+        return Metadata(thresholds, False, data, fields, None, digest, attention)
 
     def resume(
         self, data: dict[str, str], pipeline: Pipeline, model: ModelConfig, seed: int

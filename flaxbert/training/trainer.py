@@ -16,14 +16,15 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
-from flaxbert.runtime import files, memory, multihost, program_cache
+from flaxbert.runtime import files, memory, multihost, program_cache, sharding
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
-from flaxbert.training.data import TrainingData, read_sources, tokenize
+from flaxbert.training.attention_choice import with_fitting_attention
+from flaxbert.training.data import Sources, TrainingData, read_sources, tokenize
 from flaxbert.training.loop import fit
 from flaxbert.training.optim import make_optimizer
 from flaxbert.training.plan import Plan
@@ -85,15 +86,11 @@ def train(
     _require_trainable(config, workdir, force)
     program_cache.enable()
     workdir, preemption = Path(workdir), preemption or Preemption()
-    settings, sections = flatten(config.to_dict()), (config.task, config.model, config.data)
+    settings = flatten(config.to_dict())
     with lock(workdir), Ledger() as ledger:
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
-        with multihost.fail_together():  # any of this may fail on one host alone
-            sources = read_sources(config.task, config.data, config.options)
-            init = saved.init(config.model)
-            labels = sources.train.examples
-            pipeline = Pipeline.build(*sections, config.options, init=init, train=labels)
-            data = tokenize(pipeline, sources, config.train)
+        sources, pipeline, data = _read(config, saved)
+        with multihost.fail_together():
             plan = Plan.make(config.train, config.optim, data.train.batches)
             plan.check_profile(profile, saved.step or 0)
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
@@ -141,6 +138,21 @@ def _default_settings(config: Config) -> dict[str, Any]:
     return flatten(Config(options=options).to_dict())
 
 
+def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingData]:
+    """Read and tokenize the data; build the pipeline, with a way to compute attention."""
+    with multihost.fail_together():  # any of this may fail on one host alone
+        sources = read_sources(config.task, config.data, config.options)
+        sections = config.task, config.model, config.data, config.options
+        pipeline = Pipeline.build(
+            *sections, init=saved.init(config.model), train=sources.train.examples
+        )
+        data = tokenize(pipeline, sources, config.train)
+    rows, length = data.train.batches.largest_shape
+    rows //= sharding.data_parallelism(pipeline.mesh) * config.train.accumulation_steps
+    kept = saved.metadata.attention if saved.metadata else None
+    return sources, with_fitting_attention(pipeline, rows, length, kept), data
+
+
 def _begin(
     saved: SavedRun,
     pipeline: Pipeline,
@@ -158,7 +170,9 @@ def _begin(
         return None, saved.resume(fingerprints, pipeline, config.model, seed)
     params = pipeline.load_params(seed=seed, reinit_head=config.model.reinit_head)
     thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
-    return params, saved.begin(thresholds, fingerprints, settings, digest)
+    way = pipeline.model.config.attention
+    attention = None if way == "auto" else way
+    return params, saved.begin(thresholds, fingerprints, settings, digest, attention)
 
 
 def _require_agreement(
