@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import command
 import jax
 import numpy as np
 from training_data import open_training_data
@@ -33,7 +34,7 @@ METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
 
 def main() -> None:
     """Print the size of the state, and what a save costs."""
-    config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
+    config = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False).config
     pipeline, sources = open_training_data(config)
     batches = tokenize(pipeline, sources, config.train).train.batches
     model, task, mesh = pipeline.model, pipeline.task, pipeline.mesh
@@ -83,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -51,6 +51,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import rates
 import turns
@@ -229,4 +230,4 @@ def print_table(records: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

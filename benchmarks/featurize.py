@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import command
 from training_data import open_training_data
 
 from flaxbert.commands import args
@@ -201,4 +202,4 @@ def _status(name: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -15,6 +15,7 @@ import dataclasses
 import sys
 from typing import Any
 
+import command
 import jax
 import numpy as np
 from training_data import open_training_data
@@ -33,7 +34,7 @@ GROUPS = ("word", "position", "token_type", "bias", "scale", "kernel", "head")
 
 def main() -> None:
     """Print a table for each encoder and batch; exit with 1 if a tensor's error is too large."""
-    arguments = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "")
+    arguments = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False)
     config = arguments.config
     pipeline, sources = open_training_data(config)
     table, examples = sources.train.table, pipeline.task.resolve(sources.train.examples)
@@ -137,4 +138,4 @@ def report(tensor_errors: dict[str, float]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -11,6 +11,7 @@ and one that builds ahead; the result is the share of the time that each waits.
 import sys
 import time
 
+import command
 import numpy as np
 from training_data import open_training_data
 
@@ -23,7 +24,7 @@ DEVICE_MS, BLOCKS, STEPS = 20, 4, 40
 
 def main() -> None:
     """Print the time to build a batch, and the share of waiting without and with look-ahead."""
-    config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
+    config = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False).config
     pipeline, sources = open_training_data(config)
     data = tokenize(pipeline, sources, config.train).train
     assert data.batches.bucket_sizes  # packing is planned before the first step
@@ -53,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

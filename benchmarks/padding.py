@@ -10,6 +10,7 @@ positions of all steps, with padding, and of compiling a program for each shape
 import sys
 import time
 
+import command
 from training_data import open_training_data
 
 from flaxbert.commands import args
@@ -18,7 +19,7 @@ from flaxbert.training.data import tokenize
 
 def main() -> None:
     """Print the shapes, the share of padding, the estimate, and the time that planning took."""
-    config = args.parse([*sys.argv, "--workdir=unused"], __doc__ or "").config
+    config = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False).config
     pipeline, sources = open_training_data(config)
     features = tokenize(pipeline, sources, config.train).train.batches.features
     start = time.perf_counter()
@@ -47,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import command
 import jax
 import program
 from training_data import open_training_data
@@ -162,4 +163,4 @@ def picture(title: str, times: Times) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -200,7 +200,7 @@ def test_a_model_has_the_same_loss_gradients_and_predictions_in_chunks(
     assert_close((sums, predictions), (expected, expected_predictions), EXACT)
     for tree in (gradients, expected_gradients):
         del tree["encoder"]["layers"][0]["attention"]["key"]["bias"]  # zero but for rounding
-    assert_grads_close(gradients, expected_gradients, EXACT)
+    assert_grads_close(gradients, expected_gradients, 3 * EXACT)  # sums of other lengths
 
 
 def test_scores_that_a_caller_asks_for_are_never_divided(monkeypatch: pytest.MonkeyPatch) -> None:
