@@ -62,6 +62,7 @@ def make_model(settings: dict[str, Any]) -> Any:
     """Return the model of transformers with the weights and labels of the run."""
     import transformers
 
+    transformers.set_seed(settings["seed"])  # of the new output layer
     names = settings["labels"]
     options: dict[str, Any] = {"problem_type": settings["problem_type"]}
     if names:
