@@ -34,7 +34,7 @@ METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
 
 def main() -> None:
     """Print the size of the state, and what a save costs."""
-    config = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False).config
+    config = args.parse(sys.argv, __doc__ or "", flags=()).config
     pipeline, sources = open_training_data(config)
     batches = tokenize(pipeline, sources, config.train).train.batches
     model, task, mesh = pipeline.model, pipeline.task, pipeline.mesh

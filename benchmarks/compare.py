@@ -126,7 +126,7 @@ def _run(connection: Connection, module: str, function: str, *arguments: Any) ->
 
 def main() -> None:
     """Train all sides in turns, evaluate them, and print a table."""
-    arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS, workdir=False)
+    arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS)
     flags = arguments.flags
     names = str(flags["sides"]).split(",")
     if names[0] != "flaxbert" or not set(names) <= set(SIDES):

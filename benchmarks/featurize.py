@@ -55,7 +55,7 @@ FILES = 20
 
 def main() -> None:
     """Print the times, the memory, and the rate of masking."""
-    arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS, workdir=False)
+    arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS)
     config = arguments.config
     if arguments.flags["corpus"]:
         config.data.train = str(arguments.flags["corpus"])

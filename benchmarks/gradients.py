@@ -34,7 +34,7 @@ GROUPS = ("word", "position", "token_type", "bias", "scale", "kernel", "head")
 
 def main() -> None:
     """Print a table for each encoder and batch; exit with 1 if a tensor's error is too large."""
-    arguments = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False)
+    arguments = args.parse(sys.argv, __doc__ or "", flags=())
     config = arguments.config
     pipeline, sources = open_training_data(config)
     table, examples = sources.train.table, pipeline.task.resolve(sources.train.examples)

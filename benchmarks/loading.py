@@ -24,7 +24,7 @@ DEVICE_MS, BLOCKS, STEPS = 20, 4, 40
 
 def main() -> None:
     """Print the time to build a batch, and the share of waiting without and with look-ahead."""
-    config = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False).config
+    config = args.parse(sys.argv, __doc__ or "", flags=()).config
     pipeline, sources = open_training_data(config)
     data = tokenize(pipeline, sources, config.train).train
     assert data.batches.bucket_sizes  # packing is planned before the first step

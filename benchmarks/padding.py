@@ -19,7 +19,7 @@ from flaxbert.training.data import tokenize
 
 def main() -> None:
     """Print the shapes, the share of padding, the estimate, and the time that planning took."""
-    config = args.parse(sys.argv, __doc__ or "", flags=(), workdir=False).config
+    config = args.parse(sys.argv, __doc__ or "", flags=()).config
     pipeline, sources = open_training_data(config)
     features = tokenize(pipeline, sources, config.train).train.batches.features
     start = time.perf_counter()

@@ -43,7 +43,7 @@ Times = dict[str, dict[str, float]]
 
 def main() -> None:
     """Print a table, and draw it."""
-    arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS, workdir=False)
+    arguments = args.parse(sys.argv, __doc__ or "", flags=FLAGS)
     steps, svg = max(1, int(arguments.flags["steps"])), str(arguments.flags["svg"])
     times, shape = measure(arguments.config, steps)
     device = jax.devices()[0]

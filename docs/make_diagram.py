@@ -18,7 +18,7 @@ LAYERS = {
     "models": ("encoders, output layers, families", "#d9d0f2"),
     "metrics": ("predictions against labels", "#f2d0e4"),
 }
-GROUND = "config.py, errors.py, hub.py, types.py"
+GROUND = "config.py, errors.py, hub.py, packaged.py, types.py"
 
 # The object, then how the next one is made of it: (layer, function).
 FORWARD = [

@@ -11,7 +11,7 @@ commands:
   verify-resume   kill a short run several times, and check that it resumes bit-identically
 
 for example:
-  flaxbert train --config=configs/quickstart.py --workdir=runs/quickstart
+  flaxbert train --config=quickstart
 
 `flaxbert COMMAND --help` describes a command. `python -m flaxbert COMMAND` is the same as
 `flaxbert COMMAND`. For train, eval and predict, `python -m flaxbert.run --mode=MODE` is the same as

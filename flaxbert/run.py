@@ -1,10 +1,10 @@
 """Fine-tune, evaluate or predict with BERT.
 
-usage: python -m flaxbert.run --config=configs/NAME.py[:ARG] --workdir=DIR
+usage: python -m flaxbert.run --config=NAME[:ARG] [--workdir=DIR]
                               [--mode=train|eval|predict] [--config.KEY=VALUE ...]
 
 for example:
-  python -m flaxbert.run --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m flaxbert.run --config=quickstart --workdir=runs/quickstart
 
 modes:
   train     fine-tune model.init on data.train, evaluate on data.eval, and export
@@ -105,6 +105,8 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
     if not multihost.is_lead_host():
         log.setLevel(logging.WARNING)
     config, workdir = arguments.config, arguments.workdir
+    if not arguments.flags["workdir"]:
+        log.info(f"workdir: {workdir} (another: --workdir=DIR)")
     if mode == "train":
         force, profile = arguments.force, arguments.profile
         modes.train(config, workdir, preemption=preemption, force=force, profile=profile)

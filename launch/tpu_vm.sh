@@ -60,8 +60,8 @@ for argument in "$@"; do
   case $argument in --workdir=* | -workdir=*) workdir=${argument#*=} ;; esac
   previous=$argument
 done
-if [[ $SPOT && $workdir && $workdir != [/~]* ]]; then
-  fail "--workdir=$workdir is on the disk of a spot VM, which is lost when the VM is preempted." \
+if [[ $SPOT && $workdir != [/~]* ]]; then
+  fail "--workdir=${workdir:=runs/NAME} is on the disk of a spot VM, which is lost when the VM is preempted." \
     "Give a directory of a mounted bucket, such as --workdir='~/bucket/$workdir' (see the top of $0)."
 fi
 

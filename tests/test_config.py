@@ -448,7 +448,7 @@ def test_help_without_a_config_says_how_to_list_the_keys(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run.main(["run", "--help"]) == 0
-    assert "--config=FILE --help" in capsys.readouterr().out
+    assert "--config=NAME --help" in capsys.readouterr().out
 
 
 # --- exit codes --------------------------------------------------------------------------------
@@ -457,8 +457,7 @@ def test_help_without_a_config_says_how_to_list_the_keys(
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["no --config=FILE", "--help"]),
-        ([SQUAD], ["no --workdir=DIR"]),
+        ([], ["no --config=NAME", "--help"]),
         (["--config=absent.py", "--workdir=WORKDIR"], ["no file absent.py"]),
         ([SQUAD, "--workdir=WORKDIR", "--config.train.epoch=2"], ["'train.epoch'"]),
         (

@@ -105,6 +105,8 @@ def test_the_workdir_of_a_spot_vm_must_not_be_on_its_disk(launch, flags):
     assert "error: --workdir=runs/x is on the disk of a spot VM" in ended.stderr
     assert "mounted bucket" in ended.stderr
     assert not calls
+    ended, calls = launch(["READY"], "--config=squad", SPOT="1")
+    assert "error: --workdir=runs/NAME is on the disk of a spot VM" in ended.stderr
     for workdir in ("~/bucket/x", "/mnt/bucket/x"):
         ended, calls = launch(["absent", "READY"], f"--workdir={workdir}", SPOT="1")
         assert ended.returncode == 0, ended.stderr

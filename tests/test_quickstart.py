@@ -152,8 +152,7 @@ def test_the_commands_of_the_readme_parse(
         return
     flags = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
     arguments = [word for word in words if word.startswith("--")]
-    parsed = args.parse(["x", *arguments], "", flags=flags.get(words[1], args.RUN_FLAGS),
-                        workdir=words[1] != "lint")  # fmt: skip
+    parsed = args.parse(["x", *arguments], "", flags=flags.get(words[1], args.RUN_FLAGS))
     validate(parsed.config, TASKS)
 
 

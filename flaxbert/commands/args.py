@@ -1,4 +1,4 @@
-"""The command line that all commands share: flags, `--config=FILE[:ARG]` and its overrides.
+"""The command line that all commands share: flags, `--config=NAME[:ARG]` and its overrides.
 
 The configuration decides which overrides exist and of which type they are, so the config file is
 executed first, and once; then one pass over the arguments assigns everything.
@@ -25,7 +25,7 @@ HELP = ("-h", "-help", "--help", "--helpfull")
 
 MODE = Flag("mode", "train", "what to do", MODES)
 RUN_FLAGS = (
-    Flag("workdir", "", "directory for the files of this run"),
+    Flag("workdir", "", "directory for the files of this run; runs/NAME if it is not given"),
     MODE,
     Flag(
         "distributed",
@@ -53,7 +53,7 @@ class Arguments:
     flags: Mapping[str, Any]
     """Values of all flags but --config, by name."""
     config_flags: tuple[str, ...]
-    """`--config=FILE[:ARG]` and its overrides, each one argument: another process can take them."""
+    """`--config=NAME[:ARG]` and its overrides, each one argument: another process can take them."""
     given: frozenset[str]
     """Keys of the configuration that flags set; all others come from the config file."""
 
@@ -101,7 +101,7 @@ def parse(
     description: str,
     *,
     flags: Sequence[Flag] = RUN_FLAGS,
-    workdir: bool = True,
+    workdir: str = "runs/{}",
 ) -> Arguments:
     """Parse a command line.
 
@@ -109,7 +109,7 @@ def parse(
       argv: the program's name and its arguments.
       description: what --help prints before flags and keys.
       flags: the command's flags besides --config.
-      workdir: whether --workdir must be given.
+      workdir: the directory without --workdir, with {} for the name of the configuration.
 
     Raises:
       HelpRequested: for --help.
@@ -121,7 +121,7 @@ def parse(
     if spec is None:
         if wants_help:
             raise HelpRequested(help_text.render(description, flags))
-        raise ConfigError("no --config=FILE. Try --config=configs/quickstart.py, or see --help.")
+        raise ConfigError("no --config=NAME. Try --config=quickstart, or see --help.")
     config = config_file.load(spec)
     values, overrides = _split(tokens, flags, config)
     types_by_key = {name: field.type for name, field, _ in fields(config)}
@@ -129,9 +129,7 @@ def parse(
         _assign(config, key, _read_override(key, words, types_by_key[key]))
     if wants_help:
         raise HelpRequested(help_text.render(description, flags, config))
-    if workdir and not values["workdir"]:
-        raise ConfigError("no --workdir=DIR. Give a directory for the files of this run.")
-    directory = str(values.get("workdir", ""))
+    directory = str(values.get("workdir") or workdir.format(config_file.run_name(spec)))
     check_local("--workdir", directory)
     repeated = [f"--config.{key}={word}" for key, words in overrides.items() for word in words]
     return Arguments(

@@ -1,6 +1,10 @@
-"""Config files: Python files whose `get_config()` returns a configuration."""
+"""Config files: Python files whose `get_config()` returns a configuration.
+
+A file is given by its path, or by its name if it comes with flaxbert: `squad` is configs/squad.py.
+"""
 
 import dataclasses
+import re
 import sys
 import traceback
 import types
@@ -8,35 +12,69 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxbert import packaged
 from flaxbert.config import Config, unknown_key
 from flaxbert.errors import ConfigError
 
 
 def load(spec: str) -> Config:
-    """Execute the config file FILE[:ARG] once and return its configuration.
+    """Execute the config file NAME[:ARG] or FILE[:ARG] once and return its configuration.
 
     `get_config()` may also return an `ml_collections.ConfigDict` with the keys of `Config`.
 
     Raises:
       ConfigError: if there is no such file, if it fails, or if it returns something else.
     """
-    file, colon, argument = spec.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        shipped = ", ".join(sorted(str(shown) for shown in Path("configs").glob("*.py")))
-        raise ConfigError(f"--config: no file {path}; shipped: {shipped or 'see configs/'}.")
+    file, argument = split(spec)
+    path = _find(file)
     module = types.ModuleType(f"flaxbert_config_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look up the module of their class
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
         exec(code, module.__dict__)
-        config = module.get_config(*[argument] if colon else [])
+        config = module.get_config(*[] if argument is None else [argument])
         if not isinstance(config, Config):
             config = _from_config_dict(config)
     except Exception as error:  # the file is the user's and may raise anything
         raise ConfigError(f"--config={spec}: {_reason(error, str(path))}") from error
     return config
+
+
+def split(spec: str) -> tuple[str, str | None]:
+    """Return NAME or FILE, and ARG if there is one; the colon after a Windows drive is no mark."""
+    drive = spec[:2] if re.match(r"[A-Za-z]:[\\/]", spec) else ""
+    file, colon, argument = spec.removeprefix(drive).partition(":")
+    return f"{drive}{file}", argument if colon else None
+
+
+def run_name(spec: str) -> str:
+    """Return a name for the directory of a run: `squad_es` for squad:es and configs/squad.py:es."""
+    file, argument = split(spec)
+    stem = Path(file).stem
+    return re.sub(r"[^\w.-]+", "_", f"{stem}_{argument}" if argument else stem)
+
+
+def _find(name: str) -> Path:
+    """Return a config file that the user has, or that comes with flaxbert.
+
+    Raises:
+      ConfigError: if there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if shipped := packaged.configs().get(name):
+        return shipped
+    if path.stem in packaged.configs():
+        raise ConfigError(
+            f"--config: no file {path} (from {Path.cwd()}). The config of this name that comes "
+            f"with flaxbert is --config={path.stem}."
+        )
+    raise ConfigError(
+        f"--config: no file {path} (from {Path.cwd()}), and flaxbert comes with "
+        f"{', '.join(packaged.configs())}. Give one of these names, or the path of your file."
+    )
 
 
 def _reason(error: Exception, file: str) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import textwrap
 from collections.abc import Sequence
 
+from flaxbert import packaged
 from flaxbert.config import Config, fields
 
 WIDTH = 98
@@ -29,10 +30,10 @@ EXIT_CODES = """exit codes:
 DESCRIPTIONS = {
     "train": f"""Fine-tune a model on labeled data, evaluate it, and export it.
 
-usage: flaxbert train --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+usage: flaxbert train --config=NAME[:ARG] [--workdir=DIR] [--config.KEY=VALUE ...]
 
 for example:
-  flaxbert train --config=configs/quickstart.py --workdir=runs/quickstart --config.train.epochs=3
+  flaxbert train --config=quickstart --workdir=runs/quickstart --config.train.epochs=3
 
 Training starts from the weights in model.init and reads data.train. The model is evaluated on
 data.eval during training and at the end. If DIR holds an unfinished run, training resumes from its
@@ -42,10 +43,10 @@ newest checkpoint. On SIGTERM, SIGHUP or Ctrl-C the run saves a checkpoint and e
 {EXIT_CODES}""",
     "eval": f"""Evaluate a trained model on data.eval, and write eval_results.json.
 
-usage: flaxbert eval --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+usage: flaxbert eval --config=NAME[:ARG] [--workdir=DIR] [--config.KEY=VALUE ...]
 
 for example:
-  flaxbert eval --config=configs/squad.py --workdir=runs/squad --config.data.eval=test.json
+  flaxbert eval --config=squad --workdir=runs/squad --config.data.eval=test.json
 
 This uses the model of the finished run in DIR, with its lengths, options and thresholds. If DIR
 holds no run, it uses model.init, which must have an output layer for the task.
@@ -53,10 +54,10 @@ holds no run, it uses model.init, which must have an output layer for the task.
 {EXIT_CODES}""",
     "predict": f"""Write a prediction for every example of data.predict to predictions.jsonl.
 
-usage: flaxbert predict --config=configs/NAME.py[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+usage: flaxbert predict --config=NAME[:ARG] [--workdir=DIR] [--config.KEY=VALUE ...]
 
 for example:
-  flaxbert predict --config=configs/quickstart.py --workdir=runs/quickstart \\
+  flaxbert predict --config=quickstart --workdir=runs/quickstart \\
       --config.data.predict=mine.tsv
 
 The data needs no labels. This uses the model of the finished run in DIR, with its lengths, options
@@ -71,13 +72,17 @@ task.
 def render(description: str, flags: Sequence[Flag], config: Config | None = None) -> str:
     """Return the text of --help; with a configuration, it lists every key and its value."""
     lines = [description.strip(), "", "flags:"]
-    lines += _entry("--config", "config file, and the argument of its get_config() (FILE[:ARG])")
+    lines += _entry(
+        "--config",
+        "a config that comes with flaxbert, or your file, and the argument of its get_config() (NAME[:ARG] or FILE.py[:ARG]); the names are: "
+        + ", ".join(packaged.configs()),
+    )
     for flag in flags:
         about = f"{flag.help}: {', '.join(flag.choices)}" if flag.choices else flag.help
         lines += _entry(f"--{flag.name}", f"{about} (default: {flag.default!r})")
     lines += ["", "configuration keys, --config.KEY=VALUE:"]
     if config is None:
-        lines.append("  Use --config=FILE --help to list every key of that configuration.")
+        lines.append("  Use --config=NAME --help to list every key of that configuration.")
     else:
         for name, field, value in fields(config):
             lines += _entry(name, f"{field.metadata.get('help', '')} [{value!r}]")

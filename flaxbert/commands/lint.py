@@ -1,9 +1,9 @@
 """Check the data of a configuration, and report problems with file and line.
 
-usage: flaxbert lint --config=configs/NAME.py[:ARG] [--all] [--config.KEY=VALUE ...]
+usage: flaxbert lint --config=NAME[:ARG] [--all] [--config.KEY=VALUE ...]
 
 for example:
-  flaxbert lint --config=configs/ner.py:conll --config.data.train=train.conll
+  flaxbert lint --config=ner:conll --config.data.train=train.conll
 
 The linter reads data.train, data.eval and data.predict, if they are set. Problems that stop a run
 are errors: an unusable file, or a malformed line, row or answer. With
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
         flags = (ALL, *args.RUN_FLAGS)
-        arguments = args.parse(argv, __doc__ or "", flags=flags, workdir=False)
+        arguments = args.parse(argv, __doc__ or "", flags=flags)
         config = arguments.config
         validate(config, TASKS)
         issues = lint(config)

@@ -1,10 +1,10 @@
 """Kill and resume a short run of your configuration, and compare it with an uninterrupted one.
 
-usage: flaxbert verify-resume --config=configs/NAME.py[:ARG] --workdir=DIR
+usage: flaxbert verify-resume --config=NAME[:ARG] [--workdir=DIR]
                               [--kills=N] [--config.KEY=VALUE ...]
 
 for example:
-  flaxbert verify-resume --config=configs/quickstart.py --workdir=runs/verify
+  flaxbert verify-resume --config=quickstart
 
 DIR/whole is an uninterrupted run. DIR/killed is a run of the same configuration that is killed N
 times with SIGKILL and restarted each time: first while it starts, then whenever it has written a
@@ -37,8 +37,9 @@ from flaxbert.errors import ConfigError
 STEPS = 20
 POLL_SECONDS = 0.02
 
+WORKDIR = "runs/verify_{}"
 FLAGS = (
-    Flag("workdir", "", "directory for the two runs"),
+    Flag("workdir", "", "directory for the two runs; runs/verify_NAME if it is not given"),
     Flag("kills", 3, "how many times to kill a run"),
 )
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     argv = ["flaxbert verify-resume", *(sys.argv[1:] if argv is None else argv)]
     try:
-        arguments = args.parse(argv, __doc__ or "", flags=FLAGS)
+        arguments = args.parse(argv, __doc__ or "", flags=FLAGS, workdir=WORKDIR)
         if arguments.flags["kills"] < 1:
             raise ConfigError(f"--kills={arguments.flags['kills']}: expected at least 1.")
     except args.HelpRequested as text:
@@ -81,7 +82,7 @@ def verify(arguments: args.Arguments, kills: int) -> int:
     whole, killed = arguments.workdir / "whole", arguments.workdir / "killed"
     for directory in (whole, killed):
         shutil.rmtree(directory, ignore_errors=True)
-    print("a run without interruption:")
+    print(f"a run without interruption, in {whole}:")
     ended = start(flags, whole)
     if ended.code:
         return ended.code

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from conftest import ROOT
+
 from flaxbert.commands import args, config_file
 from flaxbert.config import Config, validate
 from flaxbert.errors import ConfigError
@@ -59,6 +61,58 @@ def test_a_config_file_may_define_dataclasses(tmp_path: Path) -> None:
         "    return config\n",
     )
     assert config_file.load(file).train.epochs == 2.0
+
+
+def test_a_config_of_the_package_is_found_by_name_in_every_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_file.load("squad") == config_file.load(f"{ROOT}/configs/squad.py")
+    assert config_file.load("examples:qa").task == "question_answering"
+    (tmp_path / "squad").mkdir()  # a directory is no config
+    assert config_file.load("squad:es").data.train is None
+
+
+def test_a_file_of_the_user_comes_before_one_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "from flaxbert.config import Config\ndef get_config(): return Config(task='mine')\n"
+    (tmp_path / "squad.py").write_text(text, encoding="utf-8")
+    assert config_file.load("squad.py").task == "mine"
+    assert config_file.load("squad").task == "question_answering"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("configs/squad.py:es", r"no file configs/squad\.py \(from .*is --config=squad\."),
+        ("mine.py", r"no file mine\.py \(from .*comes with examples, glue, .*your file\."),
+        ("sqaud", r"no file sqaud .*comes with .*squad"),
+    ],
+)
+def test_an_absent_config_file_names_those_of_the_package(
+    spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        config_file.load(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("squad", ("squad", None)),
+        ("squad:", ("squad", "")),
+        ("configs/glue.py:a:b", ("configs/glue.py", "a:b")),
+        ("C:\\mine.py", ("C:\\mine.py", None)),
+        ("c:/mine.py:es", ("c:/mine.py", "es")),
+    ],
+)
+def test_the_argument_follows_the_first_colon_after_a_drive(
+    spec: str, parts: tuple[str, str | None]
+) -> None:
+    assert config_file.split(spec) == parts
 
 
 @pytest.mark.parametrize(

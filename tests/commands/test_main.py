@@ -102,8 +102,7 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["train"], "no --config=FILE"),
-        (["eval", SQUAD], "no --workdir=DIR"),
+        (["train"], "no --config=NAME"),
         (["predict", SQUAD, "--mode=train"], "unknown flag --mode."),
         *(
             (
@@ -116,7 +115,6 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
         (["lint", SQUAD, "--config.data.train=none", "--config.data.eval=none"], "no data: "),
         (["convert", "absent", "out"], "absent"),
         (["convert", "absent"], "name a DEST, or --inspect"),
-        (["verify-resume", SQUAD], "no --workdir=DIR"),
         (["verify-resume", SQUAD, "--workdir=x", "--kills=0"], "--kills=0: expected at least 1."),
         (
             ["verify-resume", SQUAD, "--workdir=x", "--kills=some"],
@@ -172,6 +170,28 @@ def test_a_mode_calls_its_function_with_the_configuration(
     assert main([mode, SQUAD, f"--workdir={tmp_path}", "--config.train.seed=3"]) == 0
     ((config, workdir),) = calls
     assert (config.train.seed, workdir) == (3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "workdir"),
+    [
+        ("squad", "runs/squad"),
+        ("squad:es", "runs/squad_es"),
+        (f"{ROOT}/configs/squad.py:es", "runs/squad_es"),
+        (f"{ROOT}/configs/quickstart.py", "runs/quickstart"),
+    ],
+)
+def test_without_workdir_a_run_is_named_after_its_config(
+    spec: str,
+    workdir: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = []
+    monkeypatch.setattr(modes, "train", lambda _, workdir, **__: calls.append(workdir))
+    assert main(["train", f"--config={spec}"]) == 0
+    assert calls == [Path(workdir)]
+    assert f"workdir: {workdir} " in capsys.readouterr().err
 
 
 def test_profile_is_a_range_of_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from json import loads
 from pathlib import Path
 from typing import TypeVar
 
-from flaxbert import hub
+from flaxbert import hub, packaged
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import tag_schemes
 from flaxbert.data.checks import MALFORMED, READ_AS, Issue
@@ -51,7 +51,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
             return _together(spec, (read(str(file), data, split=split) for file in matches), data)
         if "@" not in spec:  # else the brackets may belong to a hub split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
-    path = Path(spec).expanduser()
+    path = packaged.local(spec)
     if not path.exists():
         if path.suffix.lower() in ENDINGS:
             raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
@@ -163,7 +163,7 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 def files(spec: str) -> list[Path]:
     """Return the local files of a specification; those of a pattern in order."""
-    path = Path(spec).expanduser()
+    path = packaged.local(spec)
     if path.exists() or not glob.has_magic(spec):
         return [path]
     return [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
