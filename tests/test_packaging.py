@@ -1,6 +1,7 @@
 """The wheel: it holds all packages, the configs and the example data, and needs no clone."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -49,8 +50,13 @@ def test_the_configs_are_those_of_the_repository() -> None:
 
 @pytest.mark.slow  # builds a wheel with the network's setuptools, and trains
 def test_quickstart_trains_from_the_wheel_in_an_empty_directory(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a build leaves files there
+    for name in ("flaxbert", "configs", "examples"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    wheels = ["wheel", "--no-deps", f"--wheel-dir={tmp_path}", str(ROOT)]
+    wheels = ["wheel", "--no-deps", f"--wheel-dir={tmp_path}", str(source)]
     subprocess.run([*pip, *wheels], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     site, folder = tmp_path / "site", tmp_path / "empty"

@@ -9,6 +9,12 @@ from flaxbert.config import Config, fields
 
 WIDTH = 98
 
+CONFIG = (
+    "your config file, or the name of one that comes with flaxbert, and the argument of its "
+    "get_config() (FILE.py[:ARG] or NAME[:ARG]). The names"
+)
+"""What --help says about --config, before the names."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
@@ -72,11 +78,7 @@ task.
 def render(description: str, flags: Sequence[Flag], config: Config | None = None) -> str:
     """Return the text of --help; with a configuration, it lists every key and its value."""
     lines = [description.strip(), "", "flags:"]
-    lines += _entry(
-        "--config",
-        "a config that comes with flaxbert, or your file, and the argument of its get_config() (NAME[:ARG] or FILE.py[:ARG]); the names are: "
-        + ", ".join(packaged.configs()),
-    )
+    lines += _entry("--config", f"{CONFIG}: {', '.join(packaged.configs())}")
     for flag in flags:
         about = f"{flag.help}: {', '.join(flag.choices)}" if flag.choices else flag.help
         lines += _entry(f"--{flag.name}", f"{about} (default: {flag.default!r})")
