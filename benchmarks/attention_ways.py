@@ -55,7 +55,7 @@ def main() -> None:
     if flags.json:
         device = jax.devices()[0].device_kind
         result = {"jax_device": device, "parity": checks, "attention": times}
-        flags.json.write_text(json.dumps(result, indent=1) + "\n")
+        flags.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sys.exit(0 if all(check["passed"] for check in checks) else "parity failed")
 
 

@@ -151,7 +151,8 @@ def main() -> None:
     print_table(records)
     if flags["json"]:
         Path(flags["json"]).write_text(
-            json.dumps({"command": sys.argv, "settings": settings, "sides": records}, indent=1)
+            json.dumps({"command": sys.argv, "settings": settings, "sides": records}, indent=1),
+            encoding="utf-8",
         )
 
 

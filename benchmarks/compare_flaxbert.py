@@ -172,5 +172,5 @@ def write_data(
         "intermediate_size": encoder.intermediate_size,
         "layers": encoder.num_hidden_layers,
     }
-    (directory / "settings.json").write_text(json.dumps(facts))
+    (directory / "settings.json").write_text(json.dumps(facts), encoding="utf-8")
     return facts

@@ -24,7 +24,7 @@ def train(connection: Connection, side: str, directory: str, began: float) -> No
     del side
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # sides share a device
-    settings = json.loads((Path(directory) / "settings.json").read_text())
+    settings = json.loads((Path(directory) / "settings.json").read_text(encoding="utf-8"))
     if settings["architecture"] != "BertForSequenceClassification":
         raise ValueError("KerasHub has no such task for BERT: only classification of texts.")
     if settings["epochs"] % 1:

@@ -31,7 +31,7 @@ def train(connection: Connection, side: str, directory: str, began: float) -> No
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(rates.threads())
     cuda = torch.cuda.is_available()
-    settings = json.loads((Path(directory) / "settings.json").read_text())
+    settings = json.loads((Path(directory) / "settings.json").read_text(encoding="utf-8"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings["weights"])
     model = make_model(settings)
     collator = Collator(settings, tokenizer, pad_to_longest=side != "max_length")

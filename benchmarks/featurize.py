@@ -183,7 +183,7 @@ def _reset_peak() -> int:
     Elsewhere the result is the peak since the process began, so that growth may be underestimated.
     """
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _peak()
 
 
@@ -196,7 +196,7 @@ def _peak() -> int:
 
 def _status(name: str) -> int:
     """Return the bytes of a line of Linux's status of this process."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     lines = dict(line.split(":", 1) for line in status.splitlines())
     return int(lines[name].split()[0]) * 1024
 

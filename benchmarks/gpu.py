@@ -111,7 +111,7 @@ def main() -> None:
         cases, tokens = [("tiny", TINY, 16)], 64
     result["cases"] = run_cases(cases, tokens, deadline, result["matrix_peak"], smoke=flags.smoke)
     if flags.json:
-        flags.json.write_text(json.dumps(result, indent=1) + "\n")
+        flags.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sys.exit(0 if all(check["passed"] for check in result["parity"]) else "parity failed")
 
 
@@ -157,7 +157,7 @@ def parity(sizes: dict[str, int]) -> list[dict[str, Any]]:
     params = model.init(0)
     with tempfile.TemporaryDirectory() as directory:
         mapping.save(model, jax.tree.map(np.asarray, params), Path(directory))
-        (Path(directory) / "config.json").write_text(json.dumps(config))
+        (Path(directory) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         module = transformers.BertForQuestionAnswering.from_pretrained(directory).to(DEVICE)
     torch.set_float32_matmul_precision("highest")
     losses, gradients = {}, {}

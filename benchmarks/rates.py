@@ -13,7 +13,7 @@ def threads() -> int:
 
 def peak_rss() -> int:
     """Return the largest memory of this process so far, in bytes."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="ascii") as status:
         line = next(line for line in status if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
 

@@ -51,7 +51,7 @@ def main() -> None:
     title += device.device_kind  # cpu on any CPU
     print_table(title, times)
     if svg:
-        Path(svg).write_text(picture(title, times))
+        Path(svg).write_text(picture(title, times), encoding="utf-8")
 
 
 def measure(config: Any, steps: int) -> tuple[Times, str]:

@@ -44,7 +44,10 @@ def h100_devices() -> list[Any]:
     """Return eight H100 of one host; needs jax's plugin for CUDA 12."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     topology = topologies.get_topology_desc(
-        platform="cuda", topology_name="1x1x8", topology="1x1x8", target_config=H100.read_text()
+        platform="cuda",
+        topology_name="1x1x8",
+        topology="1x1x8",
+        target_config=H100.read_text(encoding="utf-8"),
     )
     return list(topology.devices)
 

@@ -115,7 +115,7 @@ def main() -> None:
                 records.append(measure(slice_name, model, length, flags.programs))
                 print(line(records[-1]), flush=True)
                 if flags.json:
-                    flags.json.write_text(json.dumps(records, indent=1) + "\n")
+                    flags.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     problems = [
         f"{r['slice']} {r['model']} {r['shape']}: {problem}"
         for r in records
@@ -153,7 +153,9 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
     text = compiled.as_text()
     if programs:
         programs.mkdir(parents=True, exist_ok=True)
-        (programs / f"{slice_name.replace(':', '-')}-{name}-{length}.hlo").write_text(text)
+        (programs / f"{slice_name.replace(':', '-')}-{name}-{length}.hlo").write_text(
+            text, encoding="utf-8"
+        )
     shapes = Model.create(read_config(config), task.make_head).shapes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     costs, memory = compiled.cost_analysis(), compiled.memory_analysis()

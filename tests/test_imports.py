@@ -123,6 +123,7 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
             ("jax.sharding", "jax.experimental.multihost_utils"),
             {"runtime/sharding.py", "runtime/multihost.py"},
         ),
+        (("fcntl", "filelock"), {"runtime/workdir.py"}),
         (("orbax",), {"runtime/checkpoint.py"}),
         (("safetensors",), {"pretrained/mapping.py", "pretrained/formats.py"}),
         (("torch", "tensorflow"), {"pretrained/formats.py", "pretrained/parity.py"}),

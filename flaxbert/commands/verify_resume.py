@@ -7,7 +7,7 @@ for example:
   flaxbert verify-resume --config=quickstart
 
 DIR/whole is an uninterrupted run. DIR/killed is a run of the same configuration that is killed N
-times with SIGKILL and restarted each time: first while it starts, then whenever it has written a
+times without warning and restarted each time: first while it starts, then whenever it has written a
 new checkpoint. Both take train.max_steps steps (20 if unset) and save often enough to be killed N
 times. The command prints PASS if both are bit-identical, except for timings (`perf/...`), else the
 first difference.
@@ -23,7 +23,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -124,9 +123,9 @@ def start(
     *,
     after: float | None = None,
     when: Callable[[], bool] | None = None,
-    number: int = signal.SIGKILL,
+    number: int | None = None,
 ) -> Ended:
-    """Run `flaxbert.run` in a process, and send it a signal.
+    """Run `flaxbert.run` in a process, and kill it or send it a signal.
 
     Args:
       arguments: the command line, without --workdir.
@@ -134,7 +133,7 @@ def start(
       after: seconds after which the signal is sent.
       when: called often; the signal is sent as soon as it returns True. Without `after` and `when`
         no signal is sent.
-      number: the number of the signal.
+      number: the number of the signal; None to kill the process.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flaxbert.run", *arguments, f"--workdir={workdir}"]
@@ -145,19 +144,21 @@ def start(
             elapsed = time.monotonic() - begun
             due = elapsed >= after if after is not None else when is not None and when()
             if due and not struck:
-                process.send_signal(number)
+                process.kill() if number is None else process.send_signal(number)
                 struck = True
             time.sleep(POLL_SECONDS)
     seconds = time.monotonic() - begun
     if process.returncode and not struck:
-        print((workdir / ".log").read_text(errors="replace")[-2000:], file=sys.stderr)
+        log = (workdir / ".log").read_text(encoding="utf-8", errors="replace")
+        print(log[-2000:], file=sys.stderr)
     return Ended(process.returncode, seconds, struck)
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
     """Yield the differences of two finished workdirs, timings aside."""
     yield from _lines(one, other, "metrics.jsonl")
-    results = [_reproducible(json.loads((d / "results.json").read_text())) for d in (one, other)]
+    texts = [(d / "results.json").read_text(encoding="utf-8") for d in (one, other)]
+    results = [_reproducible(json.loads(text)) for text in texts]
     for name in results[0] | results[1]:
         a, b = (metrics.get(name) for metrics in results)
         if a != b:
@@ -170,7 +171,9 @@ def differences(one: Path, other: Path) -> Iterator[str]:
 
 
 def _lines(one: Path, other: Path, name: str) -> Iterator[str]:
-    texts = [(directory / name).read_text().splitlines() for directory in (one, other)]
+    texts = [
+        (directory / name).read_text(encoding="utf-8").splitlines() for directory in (one, other)
+    ]
     for number, pair in enumerate(zip(*texts, strict=False), start=1):
         a, b = (_reproducible(json.loads(line)) for line in pair)
         if a != b:

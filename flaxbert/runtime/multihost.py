@@ -49,8 +49,13 @@ def start(spec: str, seconds: float = START_SECONDS) -> None:
       seconds: how long to wait.
 
     Raises:
-      ConfigError: if `spec` is malformed, or JAX finds no cluster.
+      ConfigError: if `spec` is malformed, or JAX finds no cluster; always on Windows.
     """
+    if os.name == "nt":  # hosts stop together after a signal, which needs the C library's handlers
+        raise ConfigError(
+            "--distributed: runs on several hosts need Linux or macOS. On one host, leave the flag "
+            "out; all its devices are used."
+        )
     parts = spec.split(",")
     explicit = len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal()
     if spec != "auto" and not explicit:

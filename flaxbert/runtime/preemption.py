@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -43,15 +44,12 @@ class Preemption:
         self._checks = 0
 
     def listen(self) -> None:
-        """Take over SIGTERM, SIGINT and SIGHUP; call it in the main thread."""
+        """Take over the signals that stop a run; call it in the main thread."""
         # C code writes the signal's number here at once, whatever Python is doing.
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
+        reading, self._writing = socket.socketpair()  # Windows cannot make a pipe non-blocking
+        self._writing.setblocking(False)
+        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        for number in _stop_signals():
             signal.signal(number, _leave_to_thread)
         threading.Thread(target=self._handle_signals, args=(reading,), daemon=True).start()
 
@@ -69,8 +67,8 @@ class Preemption:
         if multihost.connected():
             threading.Thread(target=self._watch_hosts, daemon=True).start()
 
-    def _handle_signals(self, reading: int) -> None:
-        while os.read(reading, 1):
+    def _handle_signals(self, reading: socket.socket) -> None:
+        while reading.recv(1):
             if self._signaled.is_set() or not self._holding:
                 again = self._signaled.is_set()
                 reason = "at once" if again else "there was nothing to save"
@@ -137,6 +135,16 @@ class Preemption:
         return code
 
 
+def _stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a run, of those that the operating system has."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break
+        numbers.append(signal.SIGBREAK)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # nohup ignores it
+    return numbers
+
+
 def _exit_all_hosts(code: int, reason: str, seconds: float) -> None:
     """End this process, and with it all hosts, with the exit code of the first to end."""
     if multihost.connected():
@@ -147,7 +155,7 @@ def _exit_all_hosts(code: int, reason: str, seconds: float) -> None:
 
 
 def _leave_to_thread(number: int, frame: Any) -> None:
-    """Do nothing: the thread reads the signal's number from the pipe."""
+    """Do nothing: the thread reads the signal's number from the socket."""
 
 
 def _print_error(message: str) -> None:

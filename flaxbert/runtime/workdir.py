@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 
 from flaxbert.errors import ConfigError, WorkdirError, some
@@ -185,24 +185,25 @@ def _locked(workdir: Path) -> Iterator[None]:
     path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise WorkdirError(
             f"{workdir}: cannot be written ({error.strerror}); choose another --workdir."
         ) from None
     with file:
-        # Not filelock: where flock is unavailable, it falls back to a lock file that a killed run
-        # would leave behind.
+        # Not FileLock: where the system cannot lock a file, as on some mounted buckets, it falls
+        # back to a lock file that a killed run would leave behind.
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            locked = filelock.lock_descriptor(file.fileno(), blocking=False)
+        except OSError as error:
+            log.warning(
+                f"{path}: cannot be locked ({error.strerror}); do not start two runs in {workdir}"
+            )
+            locked = True
+        if not locked:
             raise WorkdirError(
                 f"{workdir}: another run is working in it. Wait until it ends, or choose another "
                 "--workdir. If both are hosts of one run, add --distributed=auto."
-            ) from None
-        except OSError as error:  # some mounted buckets do not support locks
-            log.warning(
-                f"{path}: cannot be locked ({error.strerror}); do not start two runs in {workdir}"
             )
         yield
 
