@@ -23,8 +23,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from flaxbert import run
 from flaxbert.commands.args import HELP, MODES
+from flaxbert.runtime import terminal
 
 MODULES = {
     "lint": "flaxbert.commands.lint",
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in MODES:
+        from flaxbert import run  # imports JAX, which `flaxbert --help` does not need
+
         return run.main([f"flaxbert {command}", *rest], mode=command)
     if command in MODULES:
         code: int = importlib.import_module(MODULES[command]).main(rest)
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """Run the console script `flaxbert`."""
-    run.outlive_terminal()
+    terminal.outlive()
     sys.exit(main())
 
 

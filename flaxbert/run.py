@@ -30,9 +30,8 @@ from collections.abc import Sequence
 
 from flaxbert.commands import args, failures, help_text
 from flaxbert.errors import Preempted, clip, describe
-from flaxbert.runtime import cpu_memory, multihost
+from flaxbert.runtime import cpu_memory, multihost, terminal
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.progress import resilient_stream
 
 log = logging.getLogger("flaxbert")
 
@@ -116,12 +115,6 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
         modes.predict(config, workdir, given=arguments.given)
 
 
-def outlive_terminal() -> None:
-    """Replace stdout and stderr by streams that drop what they cannot write."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, resilient_stream(number))
-
-
 if __name__ == "__main__":
-    outlive_terminal()
+    terminal.outlive()
     sys.exit(main())

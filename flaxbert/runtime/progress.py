@@ -1,6 +1,5 @@
 """Progress on the terminal, and the speed of training."""
 
-import io
 import logging
 import sys
 import time
@@ -11,33 +10,6 @@ import rich.console
 import rich.progress
 
 log = logging.getLogger("flaxbert")
-
-
-class _Resilient(io.FileIO):
-    """A file descriptor that drops what it cannot write, for example after its terminal closed."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return len(data)
-
-
-def resilient_stream(number: int) -> io.TextIOWrapper:
-    """Return stdout (1) or stderr (2) as a stream that raises no error when its reader is gone.
-
-    A run continues after a lost connection or a closed pipe.
-    """
-    raw = io.BufferedWriter(_Resilient(number, "w", closefd=False))
-    stream = sys.__stderr__ if number == 2 else sys.__stdout__
-    encoding = stream.encoding if stream is not None else "utf-8"
-    return io.TextIOWrapper(
-        raw,
-        encoding,
-        errors="backslashreplace",
-        line_buffering=number == 2 or raw.isatty(),
-        write_through=number == 2,
-    )
 
 
 class Progress:

@@ -13,7 +13,7 @@ from conftest import ROOT
 from flaxbert import run
 from flaxbert.commands import tables
 from flaxbert.errors import DataError
-from flaxbert.runtime import progress
+from flaxbert.runtime import progress, terminal
 from flaxbert.runtime.progress import Clock
 
 
@@ -83,7 +83,7 @@ def test_markup_in_a_text_is_shown_verbatim(capsys):
 
 def test_stream_ignores_a_closed_reader():
     reading, writing = os.pipe()
-    stream = progress.resilient_stream(writing)
+    stream = terminal.resilient_stream(writing)
     print("read", file=stream, flush=True)
     assert os.read(reading, 100) == b"read\n"
     os.close(reading)
@@ -95,10 +95,10 @@ def test_stream_ignores_a_closed_reader():
 # A process that prints in every way continues without its terminal.
 PRINTING = """
 import logging, sys, time
-from flaxbert.runtime import progress
+from flaxbert.runtime import progress, terminal
 from flaxbert import run
 for number, name in ((1, "stdout"), (2, "stderr")):
-    setattr(sys, name, progress.resilient_stream(number))
+    setattr(sys, name, terminal.resilient_stream(number))
 run._log_to_stderr()
 bar = progress.Progress("train", 3)
 sys.stdin.readline()
