@@ -87,7 +87,7 @@ def train(
         jax.block_until_ready(taken)
         startup = time.time() - began - (written - imported)
         size = 2048 if jax.default_backend() == "cpu" else 8192
-        matrix = jnp.ones((size, size), config.model.dtype)
+        matrix = jnp.ones((size, size), pipeline.model.config.dtype)
         multiply = jax.jit(jnp.matmul)
         peak = rates.best_rate(lambda: multiply(matrix, matrix).block_until_ready(), size)
         connection.send({"startup_seconds": startup, "matrix_peak": peak})
@@ -160,7 +160,7 @@ def write_data(
         "labels": list(pipeline.task.labels),
         "problem_type": pipeline.task.problem_type,
         "dropout": config.model.dropout,
-        "dtype": config.model.dtype,
+        "dtype": encoder.dtype,
         "max_length": config.data.max_length,
         "batch_size": config.train.batch_size,
         "epochs": config.train.epochs,

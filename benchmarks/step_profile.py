@@ -28,7 +28,7 @@ from training_data import open_training_data
 from flaxbert.commands import args
 from flaxbert.commands.help_text import Flag
 from flaxbert.pipeline.loader import Loader
-from flaxbert.runtime import sharding
+from flaxbert.runtime import devices, sharding
 from flaxbert.training import optim, state
 from flaxbert.training.data import tokenize
 from flaxbert.training.step import make_train_step
@@ -47,7 +47,8 @@ def main() -> None:
     steps, svg = max(1, int(arguments.flags["steps"])), str(arguments.flags["svg"])
     times, shape = measure(arguments.config, steps)
     device = jax.devices()[0]
-    title = f"{arguments.config.model.init}, {shape} tokens, {arguments.config.model.dtype}, "
+    dtype = devices.resolve_dtype(arguments.config.model.dtype)
+    title = f"{arguments.config.model.init}, {shape} tokens, {dtype}, "
     title += device.device_kind  # cpu on any CPU
     print_table(title, times)
     if svg:

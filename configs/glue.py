@@ -18,7 +18,7 @@ With BERT-base, expect results close to those of the BERT paper (Devlin et al. 2
 sets): Matthews correlation 0.52 on cola, accuracy 0.85 on mnli, F1 0.89 on mrpc, accuracy 0.91 on
 qnli, F1 0.71 on qqp, accuracy 0.66 on rte and 0.94 on sst2, Spearman correlation 0.86 on stsb. The
 runs here are evaluated on the validation sets. On small data sets results vary between seeds.
-Hardware: one TPU v5e or v6e host, or one GPU with 8 GB or more (add --config.model.dtype=bfloat16).
+Hardware: one TPU v5e or v6e host, or one GPU with 8 GB or more.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

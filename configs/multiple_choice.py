@@ -7,8 +7,7 @@
 Local files have the columns question, choices (a list; its length may vary) and label (the number
 of the correct choice, from 0). With BERT-base, expect an accuracy of 0.816 on the development set
 of SWAG (Devlin et al. 2019, table 4). ARC-Challenge tests knowledge, so expect little more than
-chance. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
---config.model.dtype=bfloat16).
+chance. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -9,8 +9,7 @@ document. The format of the original BERT scripts (one sentence per line, a blan
 documents) needs --config.options.document=none --config.options.sentences=line. The text may be
 larger than memory: it and its tokens are in files, in the directory that data.feature_cache names
 (about ten bytes for each byte of text). Expect the `perplexity` of the held-out text to fall
-after the first evaluation. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more (add
---config.model.dtype=bfloat16).
+after the first evaluation. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

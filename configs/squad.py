@@ -9,7 +9,7 @@ the BERT paper on the development set: exact match 80.8, F1 88.5 (Devlin et al. 
 fine-tunes BETO, a Spanish BERT-base, on your files, such as SQuAD-es v1.1 (Carrino et al. 2020), a
 machine translation. Compare its F1 with that of a multilingual BERT
 (--config.model.init=google-bert/bert-base-multilingual-uncased). Hardware: one TPU v5e or v6e host,
-or one GPU with 16 GB or more (add --config.model.dtype=bfloat16).
+or one GPU with 16 GB or more.
 
 Local files have SQuAD's JSON format:
 

@@ -5,8 +5,7 @@
 5 % of the training paragraphs are held out, and the no-answer threshold is fitted on their
 questions. The threshold is stored with the export, and used by --mode=eval and --mode=predict. The
 BERT paper reports an F1 of 81.9 on the development set for BERT-large (Devlin et al. 2019, table
-3); expect less with BERT-base. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more
-(add --config.model.dtype=bfloat16).
+3); expect less with BERT-base. Hardware: one TPU v5e or v6e host, or one GPU with 16 GB or more.
 """
 
 from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

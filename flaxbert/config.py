@@ -45,9 +45,10 @@ class ModelConfig:
     )
     revision: str | None = option(None, "branch, tag or commit, if model.init is a hub id")
     dtype: str = option(
-        "float32",
-        "type of matrix products and activations: float32 or bfloat16; in training, parameters, "
-        "gradients and the optimizer state are always float32",
+        "auto",
+        "type of matrix products and activations: float32, bfloat16, or auto (bfloat16 on TPUs and "
+        "on NVIDIA GPUs from Ampere on, else float32; a run keeps its type). In training, "
+        "parameters, gradients and the optimizer state are always float32",
     )
     param_dtype: str = option(
         "float32",
@@ -209,6 +210,10 @@ class Config:
     options: Any = None
     """Options of the task, an instance of its `options_type`."""
 
+    def with_dtype(self, dtype: str) -> "Config":
+        """Return the configuration with another `model.dtype`."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, dtype=dtype))
+
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict with the types of JSON."""
         result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
@@ -296,7 +301,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
             f"{tasks[config.task].options_type.__name__}. Use a config of this task"
         )
     for name, value, valid in (
-        ("model.dtype", model.dtype, ("float32", "bfloat16")),
+        ("model.dtype", model.dtype, ("auto", "float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
         ("model.attention", model.attention, ("auto", "plain", "kernel")),

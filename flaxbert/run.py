@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from flaxbert.commands import args, failures, help_text
 from flaxbert.errors import Preempted, clip, describe
-from flaxbert.runtime import cpu_memory, multihost, terminal
+from flaxbert.runtime import cpu_memory, devices, multihost, terminal
 from flaxbert.runtime.preemption import Preemption
 
 log = logging.getLogger("flaxbert")
@@ -99,6 +99,8 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
         multihost.start(arguments.distributed)
         preemption.share()
     cpu_memory.reuse()
+    if arguments.require:
+        devices.require(arguments.require)
     from flaxbert.commands import modes
 
     if not multihost.is_lead_host():

@@ -116,7 +116,7 @@ def test_values_at_the_limit_are_accepted(section: str, key: str, good: object) 
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
-        ("model", "dtype", "float16", "model.dtype='float16': expected one of float32, bfloat16"),
+        ("model", "dtype", "float16", "model.dtype='float16': expected one of auto, float32"),
         ("model", "param_dtype", "int8", "model.param_dtype='int8': expected one of"),
         ("model", "remat", "some", "model.remat='some': expected one of none, dots, full"),
         ("model", "attention", "gpu", "model.attention='gpu': expected one of auto, plain, kernel"),
@@ -398,7 +398,7 @@ def test_a_missing_config_file_lists_the_shipped_ones(monkeypatch: pytest.Monkey
     monkeypatch.chdir(CONFIGS.parent)
     message = error_of(config="--config=configs/squat.py")
     assert "no file configs/squat.py" in message
-    assert "configs/squad.py" in message
+    assert ", squad, " in message
 
 
 BROKEN = {

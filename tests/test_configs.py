@@ -18,6 +18,7 @@ from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.dropout import dropout_key
 from flaxbert.models.model import Model
+from flaxbert.runtime import devices
 from flaxbert.tasks import TASKS
 from flaxbert.training.step import make_loss
 from flaxbert.types import Batch
@@ -158,7 +159,7 @@ FIRST = [spec for spec in CONFIGS if ":" not in spec or spec.endswith(FIRST_ARGU
 @pytest.mark.parametrize("config", FIRST, indirect=True, ids=[Path(spec).name for spec in FIRST])
 def test_the_full_size_model_trains_at_its_batch_and_length(config):
     task = make_task(config)
-    sizes = dataclasses.replace(BERT_BASE, dtype=config.model.dtype)
+    sizes = dataclasses.replace(BERT_BASE, dtype=devices.resolve_dtype(config.model.dtype))
     model = Model.create(sizes, task.make_head)
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(model.shapes["encoder"]))
     assert count == 108_891_648  # the paper's 110M, without the pooler

@@ -21,6 +21,7 @@ from flaxbert.config import Config, fields, unknown_key
 from flaxbert.errors import ConfigError, check_local
 
 MODES = tuple(DESCRIPTIONS)
+PLATFORMS = ("cpu", "gpu", "tpu")
 HELP = ("-h", "-help", "--help", "--helpfull")
 
 MODE = Flag("mode", "train", "what to do", MODES)
@@ -33,6 +34,7 @@ RUN_FLAGS = (
         "run on several hosts: auto (TPU slices, SLURM and similar), or HOST:PORT,COUNT,INDEX with "
         "the first host's address, the number of hosts, and this host's index from 0",
     ),
+    Flag("require", "", "stop before anything is read, unless JAX uses this platform", PLATFORMS),
     Flag("force", False, "resume even if the configuration or the data have changed (train only)"),
     Flag(
         "profile",
@@ -66,6 +68,11 @@ class Arguments:
     def distributed(self) -> str:
         """The value of --distributed, which finds the other hosts; "" for a single host."""
         return str(self.flags["distributed"])
+
+    @property
+    def require(self) -> str:
+        """The value of --require, one of PLATFORMS; "" without it."""
+        return str(self.flags["require"])
 
     @property
     def force(self) -> bool:

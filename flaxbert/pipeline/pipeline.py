@@ -28,7 +28,7 @@ from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.export import export
 from flaxbert.pretrained.load import other_head
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import sharding
+from flaxbert.runtime import devices, sharding
 from flaxbert.tasks import TASKS
 from flaxbert.tasks.base import HasUnits, Task
 from flaxbert.types import Params
@@ -381,7 +381,7 @@ def _encoder_config(
     """Return the encoder's sizes and rates; check that they hold texts of `data.max_length`."""
     encoder = read_config(
         hf_config,
-        dtype=model.dtype,
+        dtype=devices.resolve_dtype(model.dtype),
         param_dtype=model.param_dtype,
         remat=model.remat,
         attention=model.attention,

@@ -17,7 +17,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import make_predict_step
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import memory, program_cache, sharding
+from flaxbert.runtime import devices, memory, program_cache, sharding
 from flaxbert.tasks import TASKS
 from flaxbert.types import Metrics, Params, Prediction
 
@@ -72,6 +72,8 @@ class Predictor:
         if has_run and workdir is not None:
             config = stored.as_trained(config, workdir, given)
         validate(config, TASKS)
+        config = config.with_dtype(devices.resolve_dtype(config.model.dtype))
+        devices.log_use(config.model.dtype)
         if not has_run:
             stored.warn_about_differences(config)
         init = str(workdir) if has_run else config.model.init

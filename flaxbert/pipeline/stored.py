@@ -64,6 +64,8 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
     config = copy.deepcopy(config)
     if config.options is None and config.task in TASKS:
         config.options = TASKS[config.task].options_type()
+    if config.model.dtype == "auto" and stored.get("model.dtype") == "float32":
+        config.model.dtype = "float32"  # its results were computed so, whatever the devices are
     differing = list(_differences(config, stored))
     refused = [
         f"{name}: {old!r} in the run, {now!r} in the flag"

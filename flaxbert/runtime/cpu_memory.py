@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from flaxbert.runtime import devices
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt(3): free memory above which some is returned, and the most
 allocations that have a mapping of their own, which ends with them."""
@@ -29,7 +31,7 @@ def reuse() -> None:
     config: Any = jax.config
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         config.update("jax_cpu_enable_async_dispatch", False)
-    if config.read("jax_cpu_enable_async_dispatch") or jax.default_backend() != "cpu":
+    if config.read("jax_cpu_enable_async_dispatch") or devices.platform() != "cpu":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # musl has none

@@ -12,7 +12,7 @@ from flaxbert.errors import HubError, WeightsError
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON, resolve
-from flaxbert.runtime import multihost
+from flaxbert.runtime import devices, multihost
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.workdir import (
     changed_commits,
@@ -65,8 +65,18 @@ class SavedRun:
                 return cls(workdir, checkpoints, None, None, force)
             metadata = checkpoints.metadata(step)
             before, now = with_defaults(metadata.config, defaults), resume_fields(config)
+            if now["model.dtype"] == "auto":
+                now["model.dtype"] = before["model.dtype"]
             require_unchanged("configuration", before, now, workdir, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
+
+    def dtype(self, model: ModelConfig) -> str:
+        """Return the type of arithmetic; for `auto` that of a run that resumes, else the devices'.
+
+        So a run keeps its type when it resumes on other devices.
+        """
+        begun = None if self.metadata is None else self.metadata.config["model.dtype"]
+        return devices.resolve_dtype(begun or model.dtype)
 
     def init(self, model: ModelConfig) -> str:
         """Return where config and tokenizer come from: `model.init`, or the workdir's copy.

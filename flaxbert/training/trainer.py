@@ -16,7 +16,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
-from flaxbert.runtime import files, memory, multihost, program_cache, sharding
+from flaxbert.runtime import devices, files, memory, multihost, program_cache, sharding
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
@@ -89,13 +89,15 @@ def train(
     settings = flatten(config.to_dict())
     with lock(workdir), Ledger() as ledger:
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
+        config = config.with_dtype(saved.dtype(config.model))
+        devices.log_use(config.model.dtype)
         sources, pipeline, data = _read(config, saved)
         with multihost.fail_together():
             plan = Plan.make(config.train, config.optim, data.train.batches)
             plan.check_profile(profile, saved.step or 0)
             evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
             commits = saved.commits(pipeline, sources.commits)
-            params, metadata = _begin(saved, pipeline, data, config, settings)
+            params, metadata = _begin(saved, pipeline, data, config)
         _require_agreement(pipeline, metadata, data, plan, params)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
         state = _place(params, saved, pipeline, optimizer)
@@ -158,7 +160,6 @@ def _begin(
     pipeline: Pipeline,
     data: TrainingData,
     config: Config,
-    settings: Mapping[str, Any],
 ) -> tuple[Params | None, Metadata]:
     """Read the weights of a new run, or check that one that resumes has the same data and weights.
 
@@ -172,6 +173,7 @@ def _begin(
     thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
     way = pipeline.model.config.attention
     attention = None if way == "auto" else way
+    settings = flatten(config.to_dict())
     return params, saved.begin(thresholds, fingerprints, settings, digest, attention)
 
 
@@ -186,6 +188,7 @@ def _require_agreement(
         {"labels": list(pipeline.task.labels)}
         | {f"examples, {name}": digest for name, digest in metadata.data.items()}
         | {f"weights, {part}": digest for part, digest in digests.items()}
+        | {"type of arithmetic": pipeline.model.config.dtype}
         | {"steps": (plan.schedule_steps, plan.stop_step)}
         | {"rows of a step": list(data.train.batches.bucket_sizes)}
     )

@@ -23,8 +23,9 @@ import flaxbert
 from flaxbert import Config
 from flaxbert.commands import verify_resume
 from flaxbert.errors import ConfigError, DataError, Preempted, WorkdirError
+from flaxbert.pipeline import stored
 from flaxbert.pretrained import mapping
-from flaxbert.runtime import checkpoint
+from flaxbert.runtime import checkpoint, devices
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import BUCKET, changed_commits, lock, read_commits, write_config
 from flaxbert.training import run
@@ -80,6 +81,27 @@ def test_changed_data_is_refused_unless_forced(finished, tmp_path, caplog):
         flaxbert.train(config, tmp_path / "run")
     flaxbert.train(config, tmp_path / "run", force=True)
     assert "Continuing with the change (--force)" in caplog.text
+
+
+def test_run_keeps_the_type_of_arithmetic_that_it_began_with(
+    finished, tmp_path, monkeypatch, caplog
+):
+    config, uninterrupted = finished
+    assert config.model.dtype == "auto"
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    monkeypatch.setattr(devices, "has_bfloat16", lambda _: True)  # other devices
+    caplog.set_level("INFO", logger="flaxbert")
+    trained = flaxbert.train(config, tmp_path / "run")
+    assert caplog.messages[0].endswith("cpu, float32")
+    assert trained.pipeline.model.config.dtype == "float32"
+    assert list(verify_resume.differences(uninterrupted, tmp_path / "run")) == []
+    for workdir in (uninterrupted, tmp_path / "run"):
+        written = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        assert written["model"]["dtype"] == "float32"
+    assert stored.as_trained(config, tmp_path / "run", ()).model.dtype == "float32"
+    with pytest.raises(ConfigError, match=r"model\.dtype: 'float32' there, 'bfloat16' now"):
+        flaxbert.train(config.with_dtype("bfloat16"), tmp_path / "run")
 
 
 def test_run_resumes_after_its_pretrained_model_is_gone(finished, tmp_path, caplog):
