@@ -9,6 +9,8 @@ commands:
   lint            check data files before training, and report problems with file and line
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
   verify-resume   kill a short run several times, and check that it resumes bit-identically
+  doctor          check the installation, and print what a bug report needs
+  completion      print a script for the completion of bash, zsh or fish
 
 for example:
   flaxbert train --config=quickstart
@@ -30,6 +32,8 @@ MODULES = {
     "lint": "flaxbert.commands.lint",
     "convert": "flaxbert.commands.convert",
     "verify-resume": "flaxbert.commands.verify_resume",
+    "doctor": "flaxbert.commands.doctor",
+    "completion": "flaxbert.commands.completion",
 }
 """Commands and the modules whose `main` runs them; the other commands are the modes of a run."""
 

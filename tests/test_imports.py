@@ -148,7 +148,8 @@ def test_nothing_imports_the_command_line() -> None:
     users = {
         name for name, file in FILES.items() if reaches(imports(file), "flaxbert.commands.args")
     }
-    assert users == {"__main__.py", "run.py", "commands/lint.py", "commands/verify_resume.py"}
+    commands = {"completion", "doctor", "lint", "verify_resume"}
+    assert users == {"__main__.py", "run.py", *(f"commands/{name}.py" for name in commands)}
     runners = {name for name, file in FILES.items() if reaches(imports(file), "flaxbert.run")}
     assert runners == {"__main__.py"}
 
