@@ -2,13 +2,11 @@
 # Train on all NVIDIA GPUs of this machine, with data parallelism.
 #
 #   launch/gpu_local.sh --config=configs/squad.py --workdir=runs/squad \
-#     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
+#     [--config.KEY=VALUE ...]
 #
 # To use some of the GPUs: CUDA_VISIBLE_DEVICES=0,1 launch/gpu_local.sh ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 make --silent .venv/base-cuda ACCELERATOR=cuda
-.venv/bin/python -c 'import jax, sys; sys.exit(jax.default_backend() != "gpu" and
-  "error: JAX finds no GPU. Check with nvidia-smi that the driver is installed.")'
-exec .venv/bin/python -m flaxbert.run "$@"
+exec .venv/bin/python -m flaxbert.run --require=gpu "$@"

@@ -3,7 +3,7 @@
 #
 #   PROJECT=my-project ZONE=us-west4-a NAME=bert TYPE=v5litepod-8 \
 #     launch/tpu_vm.sh --config=configs/squad.py --workdir=runs/squad \
-#     --config.model.dtype=bfloat16 [--config.KEY=VALUE ...]
+#     [--config.KEY=VALUE ...]
 #
 # TYPE is the accelerator type (default: v5litepod-8). VERSION is the image of the VM and must fit
 # TYPE: v2-alpha-tpuv5-lite (the default) for v5litepod, v2-alpha-tpuv6e for v6e, v2-alpha-tpuv5 for
@@ -100,7 +100,7 @@ archive=$folder/flaxbert.tar.gz
 git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
 
-arguments=$(printf ' %q' "$@" --distributed=auto)
+arguments=$(printf ' %q' --require=tpu "$@" --distributed=auto)
 settings=
 for name in JAX_DEFAULT_MATMUL_PRECISION LIBTPU_INIT_ARGS; do
   [[ -z ${!name:-} ]] || settings+=$(printf ' %q' "$name=${!name}")

@@ -130,6 +130,7 @@ def test_arguments_and_exit_code_are_passed_through(launch, tmp_path):
     lines = [line.strip() for line in command.splitlines()]
     words = shlex.split(next(line for line in lines if "-m flaxbert.run" in line))
     assert words[words.index("flaxbert.run") + 1 :] == [
+        "--require=tpu",
         "--config.data.train=a b's.tsv",
         "--workdir=~/x",
         "--distributed=auto",
