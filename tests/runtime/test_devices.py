@@ -56,6 +56,16 @@ def test_auto_is_bfloat16_where_the_device_has_it(
     assert devices.resolve_dtype("bfloat16") == "bfloat16"
 
 
+def test_the_log_says_what_is_used_and_warns_about_what_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="flaxbert")
+    use(monkeypatch, CPU)
+    monkeypatch.setattr(hardware, "unused", lambda platform: f"unused next to the {platform}")
+    devices.log_use("float32")
+    assert caplog.messages == ["device: 1 x cpu, float32", "unused next to the cpu"]
+
+
 def test_summary_counts_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, A100, count=8)
     assert devices.summary() == "8 x NVIDIA A100-SXM4-40GB"
