@@ -65,7 +65,7 @@ class SavedRun:
                 return cls(workdir, checkpoints, None, None, force)
             metadata = checkpoints.metadata(step)
             before, now = with_defaults(metadata.config, defaults), resume_fields(config)
-            if now["model.dtype"] == "auto":
+            if now.get("model.dtype") == "auto":  # the run keeps the type that it began with
                 now["model.dtype"] = before["model.dtype"]
             require_unchanged("configuration", before, now, workdir, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
