@@ -177,6 +177,11 @@ class TrainConfig:
     keep_best: str | None = option(
         None, "export the weights with the best value of this metric (default: the last weights)"
     )
+    early_stopping: int = option(
+        0,
+        "stop after this many evaluations in a row without a better value of train.keep_best (by "
+        "default the task's first metric), and export the best weights (0: train to the end)",
+    )
 
 
 @dataclasses.dataclass
@@ -318,6 +323,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("train.save_every", train.save_every, 1),
         ("train.save_minutes", train.save_minutes, 0),
         ("train.max_nonfinite_steps", train.max_nonfinite_steps, 0),
+        ("train.early_stopping", train.early_stopping, 0),
         ("train.seed", train.seed, 0),
         ("optim.learning_rate", optim.learning_rate, 0),
         ("optim.warmup", optim.warmup, 0),
@@ -358,10 +364,14 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
             f"data.row_length={data.row_length}: expected at least data.max_length="
             f"{data.max_length}, because a row must hold the longest feature"
         )
-    if train.keep_best and not data.eval:
-        yield "train.keep_best needs evaluations, but data.eval is not set"
-    if train.keep_best and train.eval_every == 0:
-        yield (
-            "train.keep_best needs evaluations during training, but train.eval_every=0; set it to "
-            "a number of steps, or to none for one evaluation per epoch"
-        )
+    for name, value in (
+        ("train.keep_best", train.keep_best),
+        ("train.early_stopping", train.early_stopping),
+    ):
+        if value and not data.eval:
+            yield f"{name} needs evaluations, but data.eval is not set"
+        if value and train.eval_every == 0:
+            yield (
+                f"{name} needs evaluations during training, but train.eval_every=0; set it to a "
+                "number of steps, or to none for one evaluation per epoch"
+            )

@@ -182,6 +182,14 @@ def test_a_value_out_of_range_is_an_error(
             {"train": {"keep_best": "f1", "eval_every": 0}, "data": {"eval": "dev.tsv"}},
             "train.keep_best needs evaluations during training",
         ),
+        (
+            {"train": {"early_stopping": 2}},
+            "train.early_stopping needs evaluations, but data.eval is not set",
+        ),
+        (
+            {"train": {"early_stopping": 2, "eval_every": 0}, "data": {"eval": "dev.tsv"}},
+            "train.early_stopping needs evaluations during training",
+        ),
     ],
 )
 def test_contradicting_values_are_an_error(sections: dict, expected: str) -> None:

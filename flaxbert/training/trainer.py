@@ -93,7 +93,7 @@ def train(
         with multihost.fail_together():
             plan = Plan.make(config.train, config.optim, data.train.batches)
             plan.check_profile(profile, saved.step or 0)
-            evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
+            evaluators = Evaluators.make(pipeline, data, config.train)
             commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config, settings)
         _require_agreement(pipeline, metadata, data, plan, params)
@@ -256,6 +256,8 @@ def _finish(
     params, task, evaluation, best_step = run.final(state, preemption)
     if best_step is not None:
         results["best_step"] = float(best_step)
+    if run.patience:
+        results["stopped_early"] = float(run.stops_early(int(state.step)))
     results |= evaluation.metrics if evaluation is not None else {}
     results |= data.counts | {"padding_share": data.train.batches.padding_share()}
     results |= {"perf/compile_seconds": compile_seconds} | run.clock.totals()
