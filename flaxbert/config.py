@@ -186,13 +186,21 @@ class TrainConfig:
 
 @dataclasses.dataclass
 class OptimConfig:
-    """AdamW with linear warm-up and decay (see flaxbert/training/optim.py)."""
+    """AdamW with linear warm-up and then a schedule (see flaxbert/training/optim.py)."""
 
     learning_rate: float = option(5e-5, "peak learning rate")
     warmup: float = option(
         0.1,
         "linear warm-up: a fraction of all steps if below 1, else a number of steps; it ends "
         "before the last step",
+    )
+    schedule: str = option(
+        "linear",
+        "the learning rate after the warm-up: linear, cosine or polynomial (see optim.power) decay "
+        "to 0, or constant",
+    )
+    power: float = option(
+        2.0, "exponent of optim.schedule=polynomial: the rate is the share of steps left to it"
     )
     weight_decay: float = option(0.01, "decoupled weight decay, except for biases and LayerNorm")
     clip_norm: float = option(1.0, "maximum global gradient norm (0: no clipping)")
@@ -308,6 +316,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.on_bad_row", data.on_bad_row, ("error", "skip")),
+        ("optim.schedule", optim.schedule, ("linear", "cosine", "polynomial", "constant")),
     ):
         if value not in valid:
             yield f"{name}={value!r}: expected one of {', '.join(valid)}"
@@ -350,8 +359,9 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if problem := url_problem(name, path):
             yield problem
-    if not train.epochs > 0:
-        yield f"train.epochs={train.epochs!r}: expected more than 0"
+    for name, positive in (("train.epochs", train.epochs), ("optim.power", optim.power)):
+        if not positive > 0:
+            yield f"{name}={positive!r}: expected more than 0"
     for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
         if not 0 <= share < 1:
             yield f"{name}={share!r}: expected at least 0 and less than 1"

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW with linear warm-up and decay, the usual choice for fine-tuning BERT.
+"""The optimizer: AdamW with linear warm-up and a decay, the usual choice for fine-tuning BERT.
 
 Original: `AdamWeightDecayOptimizer` of google-research/bert; decoupled decay: Loshchilov and Hutter
 2019, arXiv:1711.05101. One choice differs: the original leaves out Adam's bias correction, which
@@ -32,24 +32,45 @@ def warmup_steps(config: OptimConfig, total_steps: int) -> int:
     return min(wanted, max(0, total_steps - 1))
 
 
-def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
+def make_schedule(config: OptimConfig, total_steps: int) -> Schedule:
     """Return the learning rate as a function of the optimizer step, from 0.
 
     It rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
-    last step, `total_steps - 1`, still learns). For a step on the host, it is computed there: on
-    the device it would wait for the steps in its queue.
+    last step, `total_steps - 1`, still learns), or stays (`optim.schedule`). For a step on the
+    host, it is computed there: on the device it would wait for the steps in its queue.
     """
     warmup = warmup_steps(config, total_steps)
 
     def rate(step: Any) -> Any:
         rising = step / max(1, warmup)
-        falling = (total_steps - step) / max(1, total_steps - warmup)
+        left = (total_steps - step) / max(1, total_steps - warmup)
         if not isinstance(step, jax.Array):
-            share = np.float32(rising if step < warmup else falling)
+            share = np.float32(rising if step < warmup else _decayed(config, left, np))
             return np.float32(config.learning_rate) * np.clip(share, np.float32(0), np.float32(1))
+        falling = _decayed(config, left, jnp)
         return config.learning_rate * jnp.clip(jnp.where(step < warmup, rising, falling), 0.0, 1.0)
 
     return rate
+
+
+def _decayed(config: OptimConfig, left: Any, numpy: Any) -> Any:
+    """Return the learning rate after the warm-up, as a share of its peak.
+
+    Half a cosine: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+
+    Args:
+      config: names the schedule.
+      left: the share of the steps after the warm-up that is left; more than 1 during the warm-up.
+      numpy: the library that computes it, NumPy or `jax.numpy`.
+    """
+    match config.schedule:
+        case "cosine":
+            return 0.5 - 0.5 * numpy.cos(math.pi * left)
+        case "polynomial":
+            return numpy.maximum(left, 0.0) ** config.power
+        case "constant":
+            return numpy.ones_like(left)
+    return left
 
 
 def decay_mask(params: Any) -> Any:
@@ -121,7 +142,7 @@ def make_optimizer(
 
     The chain's `update` takes the number of the optimizer step, from 0, as `step=`.
     """
-    schedule = linear_schedule(config, total_steps)
+    schedule = make_schedule(config, total_steps)
     clip = _clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.bias_correction:
         adam = optax.scale_by_adam(config.b1, config.b2, config.eps)

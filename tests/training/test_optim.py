@@ -15,7 +15,7 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
-from flaxbert.training.optim import decay_mask, linear_schedule, make_optimizer, warmup_steps
+from flaxbert.training.optim import decay_mask, make_schedule, make_optimizer, warmup_steps
 from flaxbert.training.step import compiler_options, keep_if
 
 PEAK = 1e-3
@@ -23,7 +23,7 @@ PEAK = 1e-3
 
 @pytest.mark.parametrize("warmup", [0.1, 10.0])  # of 100 steps, the same
 def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step(warmup):
-    rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=warmup), 100)
+    rate = make_schedule(OptimConfig(learning_rate=PEAK, warmup=warmup), 100)
     # By definition: step / 10 before step 10, then (100 - step) / 90, both of the peak.
     expected = {0: 0.0, 1: 0.1, 9: 0.9, 10: 1.0, 11: 89 / 90, 99: 1 / 90, 100: 0.0}
     found = {step: float(rate(jnp.int32(step))) / PEAK for step in expected}
@@ -31,21 +31,43 @@ def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step(w
 
 
 def test_warmup_share_is_rounded_up_to_whole_steps():
-    rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=0.25), 5)  # 1.25 steps: 2
+    rate = make_schedule(OptimConfig(learning_rate=PEAK, warmup=0.25), 5)  # 1.25 steps: 2
     assert [float(rate(step)) / PEAK for step in range(6)] == pytest.approx(
         [0, 1 / 2, 1, 2 / 3, 1 / 3, 0], abs=1e-6
     )
 
 
+@pytest.mark.parametrize(
+    ("schedule", "power", "shares"),  # at the peak, halfway, after three quarters, and at the end
+    [
+        ("linear", 1.0, (1, 1 / 2, 1 / 4, 0)),
+        ("cosine", 1.0, (1, 1 / 2, (1 - np.sqrt(1 / 2)) / 2, 0)),
+        ("polynomial", 1.0, (1, 1 / 2, 1 / 4, 0)),
+        ("polynomial", 2.0, (1, 1 / 4, 1 / 16, 0)),
+        ("constant", 1.0, (1, 1, 1, 1)),
+    ],
+)
+def test_schedules_after_the_same_warmup(schedule, power, shares):
+    config = OptimConfig(learning_rate=PEAK, warmup=4.0, schedule=schedule, power=power)
+    rate = make_schedule(config, 20)
+    expected = [1 / 4, 3 / 4, *shares]
+    steps = (1, 3, 4, 12, 16, 20)
+    on_host, on_device = (
+        [float(rate(kind(step))) / PEAK for step in steps] for kind in (int, jnp.int32)
+    )
+    assert on_host == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert on_device == pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
 def test_without_warmup_the_first_step_has_the_peak_learning_rate():
-    rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=0.0), 4)
+    rate = make_schedule(OptimConfig(learning_rate=PEAK, warmup=0.0), 4)
     assert [float(rate(step)) / PEAK for step in range(4)] == pytest.approx(
         [1, 3 / 4, 1 / 2, 1 / 4]
     )
 
 
 def test_learning_rate_of_a_step_on_the_host_is_that_of_the_device_to_the_bit():
-    rate = linear_schedule(OptimConfig(learning_rate=3e-5, warmup=0.1), 37)
+    rate = make_schedule(OptimConfig(learning_rate=3e-5, warmup=0.1), 37)
     for step in range(38):
         on_host = rate(step)
         assert not isinstance(on_host, jax.Array)  # it would wait for the steps in the queue
@@ -67,7 +89,7 @@ def test_learning_rate_of_a_step_on_the_host_is_that_of_the_device_to_the_bit():
 def test_warmup_ends_before_the_last_step(warmup, total, steps):
     config = OptimConfig(learning_rate=PEAK, warmup=warmup)
     assert warmup_steps(config, total) == steps
-    rate = linear_schedule(config, total)
+    rate = make_schedule(config, total)
     assert max(float(rate(step)) for step in range(total)) == pytest.approx(PEAK)
 
 
@@ -144,6 +166,19 @@ def test_the_update_on_a_cpu_copies_no_parameter_and_no_moment():
     )
     program = step.lower(params, optimizer.init(params), jnp.ones((8, 300))).compile().as_text()
     assert re.findall(r"= f32\[300,200\]\S* copy\(", program) == []
+
+
+def test_clip_norm_of_zero_leaves_gradients_as_they_are():
+    params = jax.tree.map(jnp.float32, PARAMS)
+    huge = jax.tree.map(lambda x: 1e6 * jnp.ones_like(x), params)
+
+    def moments(clip_norm):
+        optimizer, _ = make_optimizer(OptimConfig(clip_norm=clip_norm, b1=0.0), total_steps=10)
+        _, state = optimizer.update(huge, optimizer.init(params), params, step=jnp.int32(0))
+        return state[1].mu
+
+    jax.tree.map(np.testing.assert_array_equal, moments(0.0), huge)
+    assert float(optax.tree.norm(moments(1.0))) == pytest.approx(1.0)
 
 
 PARAMS = {
