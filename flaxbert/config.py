@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -177,6 +178,11 @@ class TrainConfig:
     keep_best: str | None = option(
         None, "export the weights with the best value of this metric (default: the last weights)"
     )
+    ema: float = option(
+        0.0,
+        "decay of an exponential moving average of the parameters, such as 0.999, which is "
+        "evaluated and exported in their place (0: none)",
+    )
     early_stopping: int = option(
         0,
         "stop after this many evaluations in a row without a better value of train.keep_best (by "
@@ -207,6 +213,16 @@ class OptimConfig:
     b1: float = option(0.9, "decay of Adam's first moment")
     b2: float = option(0.999, "decay of Adam's second moment")
     eps: float = option(1e-6, "Adam's epsilon")
+    freeze: tuple[str, ...] = option(
+        (),
+        "regular expressions of parameter paths that are not trained, with all below them, such as "
+        "encoder/embeddings,encoder/layers/[0-5]",
+    )
+    layer_decay: float = option(
+        1.0,
+        "factor of the learning rate for each layer below the top one; the embeddings have the "
+        "lowest rate (1: all the same)",
+    )
     bias_correction: bool = option(True, "Adam's bias correction (the original BERT has none)")
 
 
@@ -254,6 +270,14 @@ def _is_encoding(name: str) -> bool:
     except (LookupError, ValueError):
         return False
     return True
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return bool(text)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -362,9 +386,18 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     for name, positive in (("train.epochs", train.epochs), ("optim.power", optim.power)):
         if not positive > 0:
             yield f"{name}={positive!r}: expected more than 0"
-    for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
+    for name, share in (
+        ("optim.b1", optim.b1),
+        ("optim.b2", optim.b2),
+        ("train.ema", train.ema),
+    ):
         if not 0 <= share < 1:
             yield f"{name}={share!r}: expected at least 0 and less than 1"
+    if not 0 < optim.layer_decay <= 1:
+        yield f"optim.layer_decay={optim.layer_decay!r}: expected more than 0 and at most 1"
+    for pattern in optim.freeze:
+        if not _is_pattern(pattern):
+            yield f"optim.freeze: {pattern!r} is not a regular expression"
     if not 0 <= data.threshold_split <= 0.5:
         yield f"data.threshold_split={data.threshold_split!r}: expected 0 to 0.5"
     if model.dropout is not None and not 0 <= model.dropout < 1:
@@ -374,13 +407,13 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
             f"data.row_length={data.row_length}: expected at least data.max_length="
             f"{data.max_length}, because a row must hold the longest feature"
         )
-    for name, value in (
-        ("train.keep_best", train.keep_best),
-        ("train.early_stopping", train.early_stopping),
+    for name, is_on in (
+        ("train.keep_best", bool(train.keep_best)),
+        ("train.early_stopping", train.early_stopping > 0),
     ):
-        if value and not data.eval:
+        if is_on and not data.eval:
             yield f"{name} needs evaluations, but data.eval is not set"
-        if value and train.eval_every == 0:
+        if is_on and train.eval_every == 0:
             yield (
                 f"{name} needs evaluations during training, but train.eval_every=0; set it to a "
                 "number of steps, or to none for one evaluation per epoch"

@@ -97,10 +97,12 @@ class Model:
 
     @staticmethod
     def first_layer(params: Params) -> Params:
-        """Return the first layer's part of a tree that has the structure of the parameters."""
+        """Return the first layer's part of a tree that has the structure of the parameters.
+
+        Layers without any leaf are passed over; if no layer has one, the whole tree is returned.
+        """
         layers: Params = params["encoder"]["layers"]
-        first: Params = layers[min(layers)]
-        return first
+        return next((layers[n] for n in sorted(layers) if jax.tree.leaves(layers[n])), params)
 
     def init(self, seed: int) -> Params:
         """Initialize all parameters from a seed; see `layers.dense`."""

@@ -353,6 +353,11 @@ class BestParams:
             self._store.save(step, params, self.best)
             self._store.wait()
 
+    def describe(self) -> str:
+        """Return the best value with its metric and step, for the log."""
+        best = self.best or {}
+        return f"{best['metric']} {best['value']:.4f} of step {best['step']}"
+
     def restore(self, like: Params) -> tuple[int, Params]:
         """Return (step, parameters) of the best evaluation.
 

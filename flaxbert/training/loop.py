@@ -22,8 +22,6 @@ def fit(
 ) -> TrainState:
     """Train from the step of `state` to the last one; return once the last checkpoint is written.
 
-    With early stopping (`Plan.stops_early`), an evaluation may end the run before.
-
     The host runs ahead of the device: it checks a step, and writes its line, two steps later (see
     `Run.add`). `train_step` may be None if no step is left to take.
 
@@ -45,8 +43,8 @@ def fit(
             run.log(step, state.sums)  # it was not the last step when it was taken
         # A process that stopped may have left its last step without the evaluation that was due.
         take_step = step == 0 or run.evaluated
-        ended = run.evaluated and run.stops_early(step)
-        while (step < plan.stop_step and not ended) or not take_step:
+        last = plan.stop_step if not (run.evaluated and run.stops_early(step)) else step
+        while step < last or not take_step:
             if take_step:
                 assert train_step is not None
                 with run.profile.step(step + 1):
@@ -62,16 +60,14 @@ def fit(
             # signal skips the evaluation.
             stopping, evaluated = preemption.requested(), False
             if plan.eval_due(step) and not stopping:
-                evaluated = run.evaluate(step, state.params, preemption)
+                evaluated = run.evaluate(step, state.averaged, preemption)
                 stopping = not evaluated
-                ended = evaluated and run.stops_early(step)
+                last = step if evaluated and run.stops_early(step) else last
             if stopping or evaluated or plan.save_due(step) or run.save_due(step):
                 run.save(step, state, evaluated=evaluated)
             if stopping:
                 raise _stopped(step, plan)
         run.flush()
-        if ended:
-            run.log_early_stop(step)
         run.checkpoints.wait()
         if preemption.requested():  # since the last step
             raise _stopped(step, plan)

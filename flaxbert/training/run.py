@@ -270,16 +270,6 @@ class Run:
         best = self._best.best if self._best is not None else None
         return best is not None and self._plan.stops_early(step, best["step"])
 
-    def log_early_stop(self, step: int) -> None:
-        """Log why the run ends before its last step."""
-        assert self._best is not None and self._best.best is not None
-        best = self._best.best
-        log.info(
-            f"step {step}: training stops before step {self._plan.stop_step}, because "
-            f"{self._plan.patience} evaluations (train.early_stopping) gave no better "
-            f"{best['metric']} than {best['value']:.4f} at step {best['step']}"
-        )
-
     def save_due(self, step: int) -> bool:
         """Return whether a checkpoint is due by the clock (`train.save_minutes`)."""
         return step % CLOCK_STEPS == 0 and self.checkpoints.save_due(self._save_minutes)
@@ -317,8 +307,14 @@ class Run:
         Raises:
           Preempted: if a signal came in an evaluation.
         """
-        params, evaluation, best_step = state.params, self.evaluation, None
+        params, evaluation, best_step = state.averaged, self.evaluation, None
         if self._best is not None:
+            if self.stops_early(int(state.step)):
+                log.info(
+                    f"step {int(state.step)}: training ended before step {self._plan.stop_step}, "
+                    f"because {self.patience} evaluations (train.early_stopping) gave no better "
+                    f"value than {self._best.describe()}"
+                )
             best_step, params = self._best.restore(params)
             self._best.close()
             evaluation = evaluation if best_step == int(state.step) else None

@@ -54,8 +54,8 @@ def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(config, tmp
     results = flaxbert.train(config, whole)
     assert (results["step"], results["best_step"], results["stopped_early"]) == (8, 4, 1.0)
     assert results["accuracy"] == 0.7
-    why = "step 8: training stops before step 12, because 2 evaluations (train.early_stopping) gave"
-    assert f"{why} no better accuracy than 0.7000 at step 4" in caplog.text
+    why = "step 8: training ended before step 12, because 2 evaluations (train.early_stopping) gave"
+    assert f"{why} no better value than accuracy 0.7000 of step 4" in caplog.text
     with pytest.raises(Preempted):
         flaxbert.train(config, stopped, preemption=StopAt(7))
     assert numbers(flaxbert.train(config, stopped)) == numbers(results)

@@ -15,7 +15,7 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
-from flaxbert.training.optim import decay_mask, make_schedule, make_optimizer, warmup_steps
+from flaxbert.training.optim import decay_mask, make_optimizer, make_schedule, warmup_steps
 from flaxbert.training.step import compiler_options, keep_if
 
 PEAK = 1e-3
