@@ -15,7 +15,14 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
-from flaxbert.training.optim import decay_mask, make_optimizer, make_schedule, warmup_steps
+from flaxbert.training import freezing
+from flaxbert.training.optim import (
+    averaged_params,
+    decay_mask,
+    make_optimizer,
+    make_schedule,
+    warmup_steps,
+)
 from flaxbert.training.step import compiler_options, keep_if
 
 PEAK = 1e-3
@@ -147,6 +154,40 @@ def test_weight_decay_excludes_biases_and_layer_norm():
         "head/classifier/kernel",
     }
     assert len(masked) == 3 + 2 + 2 * 16 + 4  # none is lost: the others are known not to decay
+
+
+def test_layer_decay_lowers_the_rate_from_the_top_layer_to_the_embeddings():
+    weight = {"kernel": np.ones((2, 2), np.float32)}
+    layers = {n: {"output": weight} for n in range(3)}
+    params = {"encoder": {"embeddings": {"word": weight}, "layers": layers}, "head": weight}
+    settings = OptimConfig(learning_rate=1.0, warmup=0.0, layer_decay=0.5, clip_norm=0.0)
+    optimizer, _ = make_optimizer(settings, total_steps=10)
+    updates, _ = optimizer.update(params, optimizer.init(params), params, step=np.int32(0))
+    rates = jax.tree.map(lambda update: -float(update[0, 0]) / 1.01, updates)
+    # All gradients and weights are 1, so Adam's part is 1, and that of the decay 0.01.
+    assert rates["head"]["kernel"] == pytest.approx(1.0, rel=1e-5)
+    for n, factor in enumerate((0.25, 0.5, 1.0)):
+        assert rates["encoder"]["layers"][n]["output"]["kernel"] == pytest.approx(factor, rel=1e-5)
+    assert rates["encoder"]["embeddings"]["word"]["kernel"] == pytest.approx(0.125, rel=1e-5)
+
+
+def test_moving_average_of_the_parameters_by_hand():
+    settings = OptimConfig(learning_rate=0.1, warmup=0.0, freeze=("norm",))
+    optimizer, _ = make_optimizer(settings, total_steps=10, ema=0.2)
+    params = jax.tree.map(jnp.float32, PARAMS)
+    state = optimizer.init(params)
+    jax.tree.map(np.testing.assert_array_equal, averaged_params(params, state), params)
+    expected = PARAMS["dense"]["kernel"]
+    trained, frozen = freezing.split(params, settings.freeze)
+    for step in range(4):
+        grads = freezing.split(jax.tree.map(jnp.float32, gradient(step)), settings.freeze)[0]
+        updates, state = optimizer.update(grads, state, trained, step=jnp.int32(step))
+        trained = optax.apply_updates(trained, updates)
+        decay = min(0.2, (1 + step) / (10 + step))  # 1/10, 2/11, and then 0.2
+        expected = decay * expected + (1 - decay) * trained["dense"]["kernel"]
+    averaged = averaged_params(freezing.merge(trained, frozen), state)
+    assert_close(averaged["dense"]["kernel"], expected)
+    np.testing.assert_array_equal(averaged["norm"]["scale"], params["norm"]["scale"])
 
 
 def test_the_update_on_a_cpu_copies_no_parameter_and_no_moment():
