@@ -71,6 +71,9 @@ class ModelConfig:
     reinit_head: bool = option(
         False, "initialize a new output layer even if the checkpoint has one"
     )
+    reinit_layers: int = option(
+        0, "number of top layers, with the pooler, to initialize anew before training"
+    )
     max_position_embeddings: int | None = option(
         None,
         "resize the position table (truncate, or repeat its rows) for sequences of this length "
@@ -81,6 +84,11 @@ class ModelConfig:
         "extend the embedding table to the size of the tokenizer's vocabulary; new rows are the "
         "mean of the others",
     )
+
+    @property
+    def reinit(self) -> dict[str, Any]:
+        """The keywords of `Pipeline.load_params` for what is initialized anew."""
+        return {"reinit_head": self.reinit_head, "reinit_layers": self.reinit_layers}
 
 
 @dataclasses.dataclass
@@ -345,6 +353,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         if value not in valid:
             yield f"{name}={value!r}: expected one of {', '.join(valid)}"
     for name, number, least in (
+        ("model.reinit_layers", model.reinit_layers, 0),
         ("data.max_length", data.max_length, 8),
         ("data.overlap", data.overlap, 0),
         ("train.batch_size", train.batch_size, 1),

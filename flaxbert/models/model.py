@@ -121,6 +121,24 @@ class Model:
 
         return jax.jit(init)()
 
+    def with_new_layers(self, params: Params, count: int, seed: int) -> Params:
+        """Return the parameters with new top layers of the encoder, and a new pooler if it has one.
+
+        The last layers of a pre-trained model are specialized to its own task. Initializing them
+        anew stabilizes the fine-tuning on small data sets (Zhang et al. 2021, arXiv:2006.05987,
+        section 5).
+
+        Args:
+          params: pre-trained parameters; unchanged.
+          count: number of layers, from the top.
+          seed: seed of the new parameters.
+        """
+        new, encoder, head = self.init(seed), params["encoder"], params["head"]
+        top = sorted(encoder["layers"])[len(encoder["layers"]) - count :]
+        layers = encoder["layers"] | {layer: new["encoder"]["layers"][layer] for layer in top}
+        pooler = {name: new["head"][name] for name in head if name == "pooler"}
+        return params | {"encoder": encoder | {"layers": layers}, "head": head | pooler}
+
 
 def _token_keys(batch: Batch, key: Array | None) -> DropoutKeys | None:
     """Return the dropout keys of a batch's tokens, [R, T]; None without a key."""

@@ -170,7 +170,7 @@ def _begin(
     fingerprints, seed = data.fingerprints(pipeline.task), config.train.seed
     if saved.step is not None:
         return None, saved.resume(fingerprints, pipeline, config.model, seed)
-    params = pipeline.load_params(seed=seed, reinit_head=config.model.reinit_head)
+    params = pipeline.load_params(seed=seed, **config.model.reinit)
     thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
     way = pipeline.model.config.attention
     attention = None if way == "auto" else way
