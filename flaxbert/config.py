@@ -113,6 +113,17 @@ class DataConfig:
         "column that names a group, such as a language; metrics are also reported for each group "
         "(accuracy/en)",
     )
+    weight: str | None = option(
+        None,
+        "column of the training data with a number from 0 for each example: its weight in the loss",
+        column=True,
+    )
+    teacher: str | None = option(
+        None,
+        "column of the training data with a list of probabilities, one for each label in order, "
+        "that the model learns instead of the label",
+        column=True,
+    )
     format: str = option(
         "auto",
         "format of local files: auto (detected from extension and content), csv, tsv, json, jsonl, "
@@ -340,6 +351,10 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
             f"options: {type(config.options).__name__} does not fit task={config.task!r}; expected "
             f"{tasks[config.task].options_type.__name__}. Use a config of this task"
         )
+    for name, column in (("weight", data.weight), ("teacher", data.teacher)):
+        able = [task for task, kind in sorted(tasks.items()) if name in kind.training_columns]
+        if column and config.task in tasks and config.task not in able:
+            yield f"data.{name}={column!r}: the tasks that can use it are {', '.join(able)}"
     for name, value, valid in (
         ("model.dtype", model.dtype, ("float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),

@@ -75,6 +75,11 @@ class Model:
         return FAMILIES[self.config.model_type]
 
     @property
+    def layers(self) -> int:
+        """Number of layers of the encoder with parameters of their own."""
+        return len(self.shapes["encoder"]["layers"])
+
+    @property
     def head_type(self) -> str:
         """Type of the output layer, such as ForQuestionAnswering."""
         return self.head.head_type

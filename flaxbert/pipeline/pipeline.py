@@ -315,8 +315,7 @@ class Pipeline:
         trained: bool = False,
     ) -> tuple[Params, mapping.LoadReport]:
         """Read the weights and the report on them; see `load_params`."""
-        layers = len(self.model.shapes["encoder"]["layers"])
-        if reinit_layers > layers:
+        if reinit_layers and reinit_layers > (layers := self.model.layers):
             raise ConfigError(
                 f"model.reinit_layers={reinit_layers}, but {self.directory} has {layers} layers "
                 "with their own weights; initialize at most as many."

@@ -14,7 +14,7 @@ from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.table import Reading, Table
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError, shortened
 from flaxbert.metrics import classification as metrics
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
@@ -43,6 +43,7 @@ class Classification(ClassTask, TextTask):
 
     options_type: ClassVar[type] = ClassificationOptions
     problem_type: ClassVar[str | None] = "single_label_classification"
+    training_columns: ClassVar[Sequence[str]] = ("weight", "teacher")
     answer_key: ClassVar[str | None] = "label"
     same_answer_advice: ClassVar[str] = "for rare labels, set options.balanced_class_weights=true"
 
@@ -111,12 +112,16 @@ class Classification(ClassTask, TextTask):
         known = examples.label_names.get(self.options.label)
         given = (example.label for example in examples)
         names.refuse_counted_from_one(given, self.labels, known, examples.source)
-        return examples.map(
-            lambda example: example.with_label(
-                names.to_index(example.label, self.labels, known, example.origin)
-            ),
-            self.data.on_bad_row,
-        )
+        return examples.map(lambda one: self._with_index(one, known), self.data.on_bad_row)
+
+    def _with_index(self, example: TextExample, known: Sequence[str] | None) -> TextExample:
+        if example.teacher is not None and len(example.teacher) != len(self.labels):
+            raise DataError(
+                f"{example.origin}: {self.data.teacher} has {len(example.teacher)} probabilities, "
+                f"but there are {len(self.labels)} labels: {', '.join(shortened(self.labels))}."
+            )
+        place = names.to_index(example.label, self.labels, known, example.origin)
+        return example.with_label(place)
 
     def activation(self, logits: Array) -> Array:
         """Return class probabilities [R, K, C]."""
