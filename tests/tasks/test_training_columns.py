@@ -73,9 +73,7 @@ def test_evaluation_data_may_lack_the_columns_and_training_data_may_not(checkpoi
 def test_a_task_that_cannot_use_a_column_refuses_it(checkpoint, tmp_path, task, key):
     config = make_config(task, checkpoint, tmp_path, count=4)
     setattr(config.data, key, "w")
-    with pytest.raises(
-        ConfigError, match=rf"data\.{key}='w': .* are classification"
-    ):
+    with pytest.raises(ConfigError, match=rf"data\.{key}='w': .* are classification"):
         validate(config, TASKS)
 
 

@@ -12,6 +12,7 @@ import flaxbert
 from flaxbert.config import Config
 from flaxbert.errors import Preempted
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator
+from flaxbert.runtime import checkpoint
 from flaxbert.training.plan import Plan
 
 SCORES = (0.1, 0.7, 0.6, 0.7, 0.9)
@@ -22,48 +23,59 @@ SCORES = (0.1, 0.7, 0.6, 0.7, 0.9)
 def config(one_layer: Path, one_device: None, tmp_path: Path) -> Config:
     config = make_config("classification", one_layer, tmp_path, count=32, most_words=8)
     config.train.epochs, config.train.eval_every, config.train.early_stopping = 3.0, 2, 2
+    config.train.ema, config.optim.freeze = 0.9, ("encoder/embeddings",)
     return config
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+def scores(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, float]:
     """Give each set of weights the next score, whatever the model answers."""
     scores: dict[bytes, float] = {}
 
     def evaluate(self: Evaluator, params, task, *, preemption) -> Evaluation:
-        weights = b"".join(leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(params)))
+        weights = content(params)
         if weights not in scores:
             scores[weights] = SCORES[len(scores)]
         return Evaluation([], {"accuracy": scores[weights]})
 
     monkeypatch.setattr(Evaluator, "run", evaluate)
+    monkeypatch.setattr(Evaluator, "start_compiling", lambda self, params: lambda: None)
+    return scores
+
+
+def content(params) -> bytes:
+    return b"".join(leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(params)))
 
 
 def numbers(results) -> dict[str, float]:
     return {name: value for name, value in results.items() if not name.startswith("perf/")}
 
 
-def exported(workdir: Path) -> bytes:
-    return (workdir / "export" / "model.safetensors").read_bytes()
-
-
-@pytest.mark.usefixtures("scripted")
-def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(config, tmp_path, caplog):
+def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(
+    config, tmp_path, caplog, scores
+):
     caplog.set_level("INFO", "flaxbert")
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    results = flaxbert.train(config, whole)
+    workdir = tmp_path / "run"
+    with pytest.raises(Preempted):
+        flaxbert.train(config, workdir, preemption=StopAt(7))
+    results = flaxbert.train(config, workdir)
     assert (results["step"], results["best_step"], results["stopped_early"]) == (8, 4, 1.0)
-    assert results["accuracy"] == 0.7
+    assert results["accuracy"] == scores[content(flaxbert.from_pretrained(str(workdir))[1])] == 0.7
     why = "step 8: training ended before step 12, because 2 evaluations (train.early_stopping) gave"
     assert f"{why} no better value than accuracy 0.7000 of step 4" in caplog.text
-    with pytest.raises(Preempted):
-        flaxbert.train(config, stopped, preemption=StopAt(7))
-    assert numbers(flaxbert.train(config, stopped)) == numbers(results)
-    assert exported(stopped) == exported(whole)
+
+    # Evaluated were the averages of the trained parameters with the frozen ones.
+    arrays = checkpoint.read_newest(workdir / "checkpoints")[2]
+    averages = {n.partition("/average/")[2]: n for n in arrays if "/average/" in n}
+    names = [name.removeprefix("params/") for name in arrays if name.startswith("params/")]
+    assert {n for n in names if n not in averages} == {n for n in names if "/embeddings/" in n}
+    last = b"".join(arrays[averages.get(name, f"params/{name}")].tobytes() for name in names)
+    assert list(scores) == [*list(scores)[:3], last]
+
     # A run that was killed after it stopped trains no further.
-    shutil.rmtree(stopped / "export")
-    assert numbers(flaxbert.train(config, stopped)) == numbers(results)
-    assert exported(stopped) == exported(whole)
+    shutil.rmtree(workdir / "export")
+    assert numbers(flaxbert.train(config, workdir)) == numbers(results)
+    assert scores[content(flaxbert.from_pretrained(str(workdir))[1])] == 0.7
 
 
 @pytest.mark.parametrize(
