@@ -9,6 +9,7 @@ from test_preemption import StopAt
 from toy import make_config
 
 import flaxbert
+from flaxbert.commands import convert
 from flaxbert.config import Config
 from flaxbert.errors import Preempted
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator
@@ -71,6 +72,8 @@ def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(
     assert {n for n in names if n not in averages} == {n for n in names if "/embeddings/" in n}
     last = b"".join(arrays[averages.get(name, f"params/{name}")].tobytes() for name in names)
     assert list(scores) == [*list(scores)[:3], last]
+    convert.export_newest(workdir, tmp_path / "converted")
+    assert content(flaxbert.from_pretrained(str(tmp_path / "converted"))[1]) == last
 
     # A run that was killed after it stopped trains no further.
     shutil.rmtree(workdir / "export")

@@ -66,3 +66,12 @@ def test_the_number_of_trained_parameters_is_logged(shapes, caplog):
     freezing.check(("encoder",), shapes)
     head = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["head"]))
     assert f"training {head:,} of" in caplog.text
+
+
+def test_the_first_layer_is_the_lowest_one_that_is_trained(shapes):
+    layers = shapes["encoder"]["layers"]
+    assert Model.first_layer(shapes) is layers[0]
+    trained, _ = freezing.split(shapes, ("encoder/embeddings", "encoder/layers/[0-3]"))
+    assert names(Model.first_layer(trained)) == names(layers[4])
+    trained, _ = freezing.split(shapes, ("encoder",))
+    assert Model.first_layer(trained) is trained  # no gradient of the encoder has vanished
