@@ -1,6 +1,5 @@
 """Early stopping: when a run ends, what it exports, and that a resumed run counts on."""
 
-import shutil
 from pathlib import Path
 
 import jax
@@ -48,10 +47,6 @@ def content(params) -> bytes:
     return b"".join(leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(params)))
 
 
-def numbers(results) -> dict[str, float]:
-    return {name: value for name, value in results.items() if not name.startswith("perf/")}
-
-
 def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(
     config, tmp_path, caplog, scores
 ):
@@ -75,10 +70,15 @@ def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(
     convert.export_newest(workdir, tmp_path / "converted")
     assert content(flaxbert.from_pretrained(str(tmp_path / "converted"))[1]) == last
 
-    # A run that was killed after it stopped trains no further.
-    shutil.rmtree(workdir / "export")
-    assert numbers(flaxbert.train(config, workdir)) == numbers(results)
-    assert scores[content(flaxbert.from_pretrained(str(workdir))[1])] == 0.7
+
+@pytest.mark.slow  # two more runs
+def test_run_that_was_interrupted_after_it_stopped_trains_no_further(config, tmp_path, scores):
+    with pytest.raises(Preempted, match="after step 8"):
+        flaxbert.train(config, tmp_path / "run", preemption=StopAt(9))
+    results = flaxbert.train(config, tmp_path / "run")
+    assert (results["step"], results["best_step"], results["stopped_early"]) == (8, 4, 1.0)
+    assert scores[content(flaxbert.from_pretrained(str(tmp_path / "run"))[1])] == 0.7
+    assert len(scores) == 4
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,23 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SIZES
 
+from flaxbert.config import OptimConfig
 from flaxbert.errors import ConfigError
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
+from flaxbert.runtime import sharding
+from flaxbert.tasks.losses import weighted_sum
 from flaxbert.training import freezing
+from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import init_state
+from flaxbert.training.step import make_train_step
+from flaxbert.types import Batch
 
 
 def names(tree) -> set[str]:
@@ -75,3 +83,61 @@ def test_the_first_layer_is_the_lowest_one_that_is_trained(shapes):
     assert names(Model.first_layer(trained)) == names(layers[4])
     trained, _ = freezing.split(shapes, ("encoder",))
     assert Model.first_layer(trained) is trained  # no gradient of the encoder has vanished
+
+
+class Layers:
+    """Two layers and an output, as a `Model` and its `Task`."""
+
+    first_layer = staticmethod(Model.first_layer)
+
+    def __call__(self, params, batch, *, key):
+        x = batch.extra["x"]
+        for layer in params["encoder"]["layers"].values():
+            x = jnp.tanh(x @ layer["kernel"])
+        return x @ params["head"]["kernel"]
+
+    def loss(self, outputs, batch):
+        return {"loss": weighted_sum(jnp.sum(outputs**2, axis=-1), batch.weight)}
+
+
+def test_a_step_computes_neither_gradients_nor_moments_of_frozen_parameters():
+    chance = np.random.default_rng(0)
+    layers = {n: {"kernel": chance.normal(size=(5, 5)).astype(np.float32)} for n in range(2)}
+    head = {"kernel": chance.normal(size=(5, 3)).astype(np.float32)}
+    params = {"encoder": {"layers": layers}, "head": head}
+    config = OptimConfig(freeze=("encoder/layers/0",), learning_rate=0.1, warmup=0.0)
+    optimizer, _ = make_optimizer(config, 10)
+    mesh, model = sharding.make_mesh(), Layers()
+    state = init_state(params, optimizer, mesh)
+    assert names(state.opt_state[1].mu) == {"encoder/layers/1/kernel", "head/kernel"}
+    x = chance.normal(size=(8, 5)).astype(np.float32)
+    ones = np.ones((8, 1), np.int32)
+    batch = Batch(ones, ones, ones, ones, weight=np.ones(8, np.float32), extra={"x": x})
+    batch = sharding.make_global_batch(batch, 8, mesh)
+    step = make_train_step(
+        model,
+        model,
+        optimizer,
+        state,
+        mesh,
+        accumulation_steps=1,
+        seed=0,
+        log_every=10,
+        freeze=config.freeze,
+    )
+    program = step.lower(state, batch).compile()
+    text = program.as_text()
+    size = 5 * 5 + 5 * 3
+    assert size <= reduced_numbers(text) < size + 5 * 5  # besides the sums of the loss
+    after, report = program(state, batch)
+    new = after.params["encoder"]["layers"]
+    np.testing.assert_array_equal(new[0]["kernel"], layers[0]["kernel"])  # nor do they decay
+    assert np.all(new[1]["kernel"] != layers[1]["kernel"])
+    assert 0 < float(report.sums.first_layer_grad_norm) < float(report.sums.grad_norm)
+
+
+def reduced_numbers(program: str) -> int:
+    """Return how many numbers the devices add up."""
+    lines = re.findall(r"= (.*) all-reduce(?:-start)?\(", program)
+    shapes = [shape for line in lines for shape in re.findall(r"f32\[([\d,]*)\]", line)]
+    return sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)

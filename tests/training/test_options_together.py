@@ -1,11 +1,11 @@
 """A step with all optional parts of training: the same for every layout of rows and devices."""
 
 import json
-import re
 
 import jax
 import numpy as np
 import pytest
+from test_freezing import names, reduced_numbers
 from tolerance import assert_close
 from toy import build_pipeline, make_config, read_dataset
 
@@ -61,16 +61,7 @@ def two_steps(pipeline, features, *, devices: int, segments: int, accumulation_s
     return jax.device_get((report.sums, state, state.averaged)), program.as_text()
 
 
-def names(tree) -> set[str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves}
-
-
-def reduced_numbers(program: str) -> int:
-    """Return how many numbers the devices add up."""
-    lines = re.findall(r"= (.*) all-reduce(?:-start)?\(", program)
-    shapes = [shape for line in lines for shape in re.findall(r"f32\[([\d,]*)\]", line)]
-    return sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
+pytestmark = pytest.mark.slow  # two programs to compile
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +88,6 @@ def on_eight(prepared):
     return two_steps(*prepared, devices=8, segments=4, accumulation_steps=1)
 
 
-@pytest.mark.slow  # another program to compile
 def test_packed_rows_on_eight_devices_equal_microbatches_of_single_rows_on_one(prepared, on_eight):
     (sums, state, averaged), _ = on_eight
     single = two_steps(*prepared, devices=1, segments=1, accumulation_steps=4)[0]
