@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,9 @@ class ModelConfig:
     reinit_head: bool = option(
         False, "initialize a new output layer even if the checkpoint has one"
     )
+    reinit_layers: int = option(
+        0, "number of top layers, with the pooler, to initialize anew before training"
+    )
     max_position_embeddings: int | None = option(
         None,
         "resize the position table (truncate, or repeat its rows) for sequences of this length "
@@ -81,6 +85,11 @@ class ModelConfig:
         "extend the embedding table to the size of the tokenizer's vocabulary; new rows are the "
         "mean of the others",
     )
+
+    @property
+    def reinit(self) -> dict[str, Any]:
+        """The keywords of `Pipeline.load_params` for what is initialized anew."""
+        return {"reinit_head": self.reinit_head, "reinit_layers": self.reinit_layers}
 
 
 @dataclasses.dataclass
@@ -104,6 +113,17 @@ class DataConfig:
         None,
         "column that names a group, such as a language; metrics are also reported for each group "
         "(accuracy/en)",
+    )
+    weight: str | None = option(
+        None,
+        "column of the training data with a number from 0 for each example: its weight in the loss",
+        column=True,
+    )
+    teacher: str | None = option(
+        None,
+        "column of the training data with a list of probabilities, one for each label in order, "
+        "that the model learns instead of the label",
+        column=True,
     )
     format: str = option(
         "auto",
@@ -178,11 +198,21 @@ class TrainConfig:
     keep_best: str | None = option(
         None, "export the weights with the best value of this metric (default: the last weights)"
     )
+    ema: float = option(
+        0.0,
+        "decay of an exponential moving average of the parameters, such as 0.999, which is "
+        "evaluated and exported in their place (0: none)",
+    )
+    early_stopping: int = option(
+        0,
+        "stop after this many evaluations in a row without a better value of train.keep_best (by "
+        "default the task's first metric), and export the best weights (0: train to the end)",
+    )
 
 
 @dataclasses.dataclass
 class OptimConfig:
-    """AdamW with linear warm-up and decay (see flaxbert/training/optim.py)."""
+    """AdamW with linear warm-up and then a schedule (see flaxbert/training/optim.py)."""
 
     learning_rate: float = option(5e-5, "peak learning rate")
     warmup: float = option(
@@ -190,11 +220,29 @@ class OptimConfig:
         "linear warm-up: a fraction of all steps if below 1, else a number of steps; it ends "
         "before the last step",
     )
+    schedule: str = option(
+        "linear",
+        "the learning rate after the warm-up: linear, cosine or polynomial (see optim.power) decay "
+        "to 0, or constant",
+    )
+    power: float = option(
+        2.0, "exponent of optim.schedule=polynomial: the rate is the share of steps left to it"
+    )
     weight_decay: float = option(0.01, "decoupled weight decay, except for biases and LayerNorm")
     clip_norm: float = option(1.0, "maximum global gradient norm (0: no clipping)")
     b1: float = option(0.9, "decay of Adam's first moment")
     b2: float = option(0.999, "decay of Adam's second moment")
     eps: float = option(1e-6, "Adam's epsilon")
+    freeze: tuple[str, ...] = option(
+        (),
+        "regular expressions of parameter paths that are not trained, with all below them, such as "
+        "encoder/embeddings,encoder/layers/[0-5]",
+    )
+    layer_decay: float = option(
+        1.0,
+        "factor of the learning rate for each layer below the top one; the embeddings have the "
+        "lowest rate (1: all the same)",
+    )
     bias_correction: bool = option(True, "Adam's bias correction (the original BERT has none)")
 
 
@@ -246,6 +294,14 @@ def _is_encoding(name: str) -> bool:
     except (LookupError, ValueError):
         return False
     return True
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return bool(text)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -300,6 +356,10 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
             f"options: {type(config.options).__name__} does not fit task={config.task!r}; expected "
             f"{tasks[config.task].options_type.__name__}. Use a config of this task"
         )
+    for name, column in (("weight", data.weight), ("teacher", data.teacher)):
+        able = [task for task, kind in sorted(tasks.items()) if name in kind.training_columns]
+        if column and config.task in tasks and config.task not in able:
+            yield f"data.{name}={column!r}: the tasks that can use it are {', '.join(able)}"
     for name, value, valid in (
         ("model.dtype", model.dtype, ("auto", "float32", "bfloat16")),
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
@@ -308,10 +368,12 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.on_bad_row", data.on_bad_row, ("error", "skip")),
+        ("optim.schedule", optim.schedule, ("linear", "cosine", "polynomial", "constant")),
     ):
         if value not in valid:
             yield f"{name}={value!r}: expected one of {', '.join(valid)}"
     for name, number, least in (
+        ("model.reinit_layers", model.reinit_layers, 0),
         ("data.max_length", data.max_length, 8),
         ("data.overlap", data.overlap, 0),
         ("train.batch_size", train.batch_size, 1),
@@ -323,6 +385,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("train.save_every", train.save_every, 1),
         ("train.save_minutes", train.save_minutes, 0),
         ("train.max_nonfinite_steps", train.max_nonfinite_steps, 0),
+        ("train.early_stopping", train.early_stopping, 0),
         ("train.seed", train.seed, 0),
         ("optim.learning_rate", optim.learning_rate, 0),
         ("optim.warmup", optim.warmup, 0),
@@ -349,11 +412,21 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if problem := url_problem(name, path):
             yield problem
-    if not train.epochs > 0:
-        yield f"train.epochs={train.epochs!r}: expected more than 0"
-    for name, share in (("optim.b1", optim.b1), ("optim.b2", optim.b2)):
+    for name, positive in (("train.epochs", train.epochs), ("optim.power", optim.power)):
+        if not positive > 0:
+            yield f"{name}={positive!r}: expected more than 0"
+    for name, share in (
+        ("optim.b1", optim.b1),
+        ("optim.b2", optim.b2),
+        ("train.ema", train.ema),
+    ):
         if not 0 <= share < 1:
             yield f"{name}={share!r}: expected at least 0 and less than 1"
+    if not 0 < optim.layer_decay <= 1:
+        yield f"optim.layer_decay={optim.layer_decay!r}: expected more than 0 and at most 1"
+    for pattern in optim.freeze:
+        if not _is_pattern(pattern):
+            yield f"optim.freeze: {pattern!r} is not a regular expression"
     if not 0 <= data.threshold_split <= 0.5:
         yield f"data.threshold_split={data.threshold_split!r}: expected 0 to 0.5"
     if model.dropout is not None and not 0 <= model.dropout < 1:
@@ -363,10 +436,14 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
             f"data.row_length={data.row_length}: expected at least data.max_length="
             f"{data.max_length}, because a row must hold the longest feature"
         )
-    if train.keep_best and not data.eval:
-        yield "train.keep_best needs evaluations, but data.eval is not set"
-    if train.keep_best and train.eval_every == 0:
-        yield (
-            "train.keep_best needs evaluations during training, but train.eval_every=0; set it to "
-            "a number of steps, or to none for one evaluation per epoch"
-        )
+    for name, is_on in (
+        ("train.keep_best", bool(train.keep_best)),
+        ("train.early_stopping", train.early_stopping > 0),
+    ):
+        if is_on and not data.eval:
+            yield f"{name} needs evaluations, but data.eval is not set"
+        if is_on and train.eval_every == 0:
+            yield (
+                f"{name} needs evaluations during training, but train.eval_every=0; set it to a "
+                "number of steps, or to none for one evaluation per epoch"
+            )

@@ -159,6 +159,18 @@ def test_values_at_the_limit_are_accepted(section: str, key: str, good: object) 
         ("options", "class_weights", (1.0, float("inf")), "options.class_weights=(1.0, inf): exp"),
         ("optim", "warmup", -0.1, "optim.warmup=-0.1: expected at least 0"),
         ("optim", "weight_decay", -1.0, "optim.weight_decay=-1.0: expected at least 0"),
+        ("optim", "schedule", "step", "optim.schedule='step': expected one of linear, cosine"),
+        ("optim", "power", 0.0, "optim.power=0.0: expected more than 0"),
+        ("train", "early_stopping", -1, "train.early_stopping=-1: expected at least 0"),
+        (
+            "optim",
+            "freeze",
+            ("layers/[0",),
+            "optim.freeze: 'layers/[0' is not a regular expression",
+        ),
+        ("optim", "layer_decay", 0.0, "optim.layer_decay=0.0: expected more than 0 and at most 1"),
+        ("optim", "layer_decay", 1.1, "optim.layer_decay=1.1: expected more than 0 and at most 1"),
+        ("train", "ema", 1.0, "train.ema=1.0: expected at least 0 and less than 1"),
         ("optim", "clip_norm", -1.0, "optim.clip_norm=-1.0: expected at least 0"),
         ("optim", "b1", 1.0, "optim.b1=1.0: expected at least 0 and less than 1"),
         ("optim", "b2", -0.5, "optim.b2=-0.5: expected at least 0 and less than 1"),
@@ -181,6 +193,14 @@ def test_a_value_out_of_range_is_an_error(
         (
             {"train": {"keep_best": "f1", "eval_every": 0}, "data": {"eval": "dev.tsv"}},
             "train.keep_best needs evaluations during training",
+        ),
+        (
+            {"train": {"early_stopping": 2}},
+            "train.early_stopping needs evaluations, but data.eval is not set",
+        ),
+        (
+            {"train": {"early_stopping": 2, "eval_every": 0}, "data": {"eval": "dev.tsv"}},
+            "train.early_stopping needs evaluations during training",
         ),
     ],
 )

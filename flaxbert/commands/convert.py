@@ -92,8 +92,12 @@ def export_newest(workdir: Path, directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
     model = Model.create(read_config(hf_config), head_of(hf_config))
 
+    averages = {name.partition("/average/")[2]: array for name, array in arrays.items()}
+
     def array(path: tuple[Any, ...], _: Any) -> np.ndarray:
-        return arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        average = averages.get(name)  # see training/optim.py: `train.ema`
+        return arrays[f"params/{name}"] if average is None else average
 
     params = jax.tree_util.tree_map_with_path(array, model.shapes)
     if "scale" in fitted:  # the output layer in a checkpoint predicts standardized numbers

@@ -134,6 +134,11 @@ class Example:
         return None
 
     @property
+    def supervision(self) -> Hashable:
+        """What training depends on besides the target, such as a weight; None without it."""
+        return None
+
+    @property
     def labels(self) -> tuple[int | str, ...]:
         """The labels, as names or as indices of the task's `labels`; () without class labels."""
         return ()

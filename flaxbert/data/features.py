@@ -195,10 +195,10 @@ class Features:
 
 
 def fingerprint_of(examples: Iterable[Any], labels: Sequence[str] = ()) -> str:
-    """Return the SHA-256, in hexadecimal, of the parts of examples that evaluation uses.
+    """Return the SHA-256, in hexadecimal, of the parts of examples that a run uses.
 
     Args:
-      examples: examples of a task; their `texts`, `target` and `slice` are hashed.
+      examples: examples of a task; their `texts`, `target`, `slice` and `supervision` are hashed.
       labels: the label names behind the numbers in `target`.
     """
     digest = hashlib.sha256(f"{list(labels)!r}\n".encode())
@@ -211,6 +211,8 @@ def fingerprint_of(examples: Iterable[Any], labels: Sequence[str] = ()) -> str:
             digest.update((f", {text!r}" if count > 1 else repr(text)).encode())
         end = ",)" if count == 1 else ")"
         digest.update(f"{end}, {example.target!r}, {example.slice!r})\n".encode())
+        if example.supervision is not None:
+            digest.update(f"{example.supervision!r}\n".encode())
     return digest.hexdigest()
 
 

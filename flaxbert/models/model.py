@@ -75,6 +75,11 @@ class Model:
         return FAMILIES[self.config.model_type]
 
     @property
+    def layers(self) -> int:
+        """Number of layers of the encoder with parameters of their own."""
+        return len(self.shapes["encoder"]["layers"])
+
+    @property
     def head_type(self) -> str:
         """Type of the output layer, such as ForQuestionAnswering."""
         return self.head.head_type
@@ -97,10 +102,12 @@ class Model:
 
     @staticmethod
     def first_layer(params: Params) -> Params:
-        """Return the first layer's part of a tree that has the structure of the parameters."""
+        """Return the first layer's part of a tree that has the structure of the parameters.
+
+        Layers without any leaf are passed over; if no layer has one, the whole tree is returned.
+        """
         layers: Params = params["encoder"]["layers"]
-        first: Params = layers[min(layers)]
-        return first
+        return next((layers[n] for n in sorted(layers) if jax.tree.leaves(layers[n])), params)
 
     def init(self, seed: int) -> Params:
         """Initialize all parameters from a seed; see `layers.dense`."""
@@ -118,6 +125,24 @@ class Model:
             return nnx.to_pure_dict(nnx.state(self.make_head(self.config, nnx.Rngs(seed))))
 
         return jax.jit(init)()
+
+    def with_new_layers(self, params: Params, count: int, seed: int) -> Params:
+        """Return the parameters with new top layers of the encoder, and a new pooler if it has one.
+
+        The last layers of a pre-trained model are specialized to its own task. Initializing them
+        anew stabilizes the fine-tuning on small data sets (Zhang et al. 2021, arXiv:2006.05987,
+        section 5).
+
+        Args:
+          params: pre-trained parameters; unchanged.
+          count: number of layers, from the top.
+          seed: seed of the new parameters.
+        """
+        new, encoder, head = self.init(seed), params["encoder"], params["head"]
+        top = sorted(encoder["layers"])[len(encoder["layers"]) - count :]
+        layers = encoder["layers"] | {layer: new["encoder"]["layers"][layer] for layer in top}
+        pooler = {name: new["head"][name] for name in head if name == "pooler"}
+        return params | {"encoder": encoder | {"layers": layers}, "head": head | pooler}
 
 
 def _token_keys(batch: Batch, key: Array | None) -> DropoutKeys | None:

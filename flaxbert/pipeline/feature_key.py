@@ -25,6 +25,9 @@ OTHER_KEYS = (
 )
 """Keys of the data section that decide which examples there are, or what is done with features."""
 
+LOSS_KEYS = ("class_weights", "balanced_class_weights", "focal_gamma", "label_smoothing")
+"""Options and fields of tasks that decide about the loss alone."""
+
 CHUNK = 1000
 """Examples that are hashed at a time."""
 
@@ -37,11 +40,13 @@ def feature_key(
     It covers the content of the examples, the task with its options and labels, the tokenizer, and
     the code. None if an example or an option has a value that is none of JSON's types.
     """
-    settings = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+    names = [field.name for field in dataclasses.fields(task) if field.name not in LOSS_KEYS]
+    settings = {name: getattr(task, name) for name in names}
     data = dataclasses.asdict(task.data)
     settings["data"] = {key: value for key, value in data.items() if key not in OTHER_KEYS}
     if dataclasses.is_dataclass(task.options) and not isinstance(task.options, type):
-        settings["options"] = dataclasses.asdict(task.options)
+        options = dataclasses.asdict(task.options)
+        settings["options"] = {key: value for key, value in options.items() if key not in LOSS_KEYS}
     kinds = [kind for kind in type(task).__mro__ if kind is not object]
     digest = hashlib.sha256()
     try:

@@ -270,20 +270,31 @@ class Pipeline:
     # --- weights ---------------------------------------------------------------------------------
 
     def load_params(
-        self, *, seed: int = 0, reinit_head: bool = False, trained: bool = False
+        self,
+        *,
+        seed: int = 0,
+        reinit_head: bool = False,
+        reinit_layers: int = 0,
+        trained: bool = False,
     ) -> Params:
         """Read the weights (numpy arrays), and log what was loaded and what is new.
 
         Args:
           seed: seed of new parameters.
           reinit_head: whether the output layer is new even if the checkpoint has one.
+          reinit_layers: number of top layers that are new; see `Model.with_new_layers`.
           trained: whether the checkpoint must have the task's output layer.
 
         Raises:
           WeightsError: see `mapping.load`; with `trained` also for another task's output layer.
+          ConfigError: if the encoder has fewer layers than are to be new.
         """
-        params, report = self.read_params(seed=seed, reinit_head=reinit_head, trained=trained)
+        params, report = self.read_params(
+            seed=seed, reinit_head=reinit_head, reinit_layers=reinit_layers, trained=trained
+        )
         log.info(report.describe())
+        if reinit_layers:
+            log.info(f"the top {reinit_layers} layers and the pooler are initialized anew")
         if (
             self.hf_config.get("model_type") == "albert"
             and self.model.head_type == "ForPreTraining"
@@ -296,9 +307,19 @@ class Pipeline:
         return params
 
     def read_params(
-        self, *, seed: int = 0, reinit_head: bool = False, trained: bool = False
+        self,
+        *,
+        seed: int = 0,
+        reinit_head: bool = False,
+        reinit_layers: int = 0,
+        trained: bool = False,
     ) -> tuple[Params, mapping.LoadReport]:
         """Read the weights and the report on them; see `load_params`."""
+        if reinit_layers and reinit_layers > (layers := self.model.layers):
+            raise ConfigError(
+                f"model.reinit_layers={reinit_layers}, but {self.directory} has {layers} layers "
+                "with their own weights; initialize at most as many."
+            )
         other = other_head(self.hf_config, self.model.head_type)
         if other and trained:
             raise WeightsError(
@@ -325,6 +346,9 @@ class Pipeline:
                 f"{self.directory}: has no trained output layer (no {', '.join(report.fresh)}); "
                 "train first, or give the --workdir of a finished run."
             )
+        if reinit_layers:
+            new = self.model.with_new_layers(params, reinit_layers, seed)
+            params = jax.tree.map(np.asarray, new)
         if units and not report.fresh:
             params = units.from_units(params)
         if units:

@@ -57,7 +57,7 @@ class Metadata:
     config: dict[str, Any]
     """The run's configuration without what may change on resume (`workdir.resume_fields`)."""
     best: dict[str, Any] | None
-    """{metric, step, value} of the best evaluation so far; None without `train.keep_best`."""
+    """{metric, step, value} of the best evaluation so far; None if none is chosen."""
     weights: str | None = None
     """Digest of the pre-trained encoder that the run started from; None in older checkpoints."""
     attention: str | None = None
@@ -297,7 +297,9 @@ class Checkpoints:
 
 
 class BestParams:
-    """The parameters with the best value of a metric so far (`train.keep_best`).
+    """The parameters with the best value of a metric so far.
+
+    `train.keep_best` and `train.early_stopping` need them.
 
     Attributes:
       best: their {metric, step, value}, for the next checkpoint's metadata; None before the first.
@@ -353,6 +355,11 @@ class BestParams:
             self._store.save(step, params, self.best)
             self._store.wait()
 
+    def describe(self) -> str:
+        """Return the best value with its metric and step, for the log."""
+        best = self.best or {}
+        return f"{best['metric']} {best['value']:.4f} of step {best['step']}"
+
     def restore(self, like: Params) -> tuple[int, Params]:
         """Return (step, parameters) of the best evaluation.
 
@@ -372,7 +379,7 @@ class BestParams:
             raise WorkdirError(
                 f"{self._directory / str(step)}: the best weights are corrupt ({corruption}). "
                 "Restore them from a copy. To use the last weights instead, add "
-                "--config.train.keep_best=none --force."
+                "--config.train.keep_best=none --config.train.early_stopping=0 --force."
             )
 
 

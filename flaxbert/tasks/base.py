@@ -49,6 +49,8 @@ class Task:
     """
     problem_type: ClassVar[str | None] = None
     """`problem_type` of config.json, which distinguishes tasks with the same output layer."""
+    training_columns: ClassVar[Sequence[str]] = ()
+    """Names of the keys `data.weight` and `data.teacher` that the task can use."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
     same_answer_advice: ClassVar[str] = ""

@@ -9,24 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig, option
 from flaxbert.data.table import Reading, Table
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError, shortened
 from flaxbert.metrics import classification as metrics
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import texts
-from flaxbert.tasks.losses import cross_entropy
+from flaxbert.tasks.classes import ClassTask, OneClassOptions
 from flaxbert.tasks.text_task import TextTask
 from flaxbert.tasks.texts import TextExample
 from flaxbert.types import Metrics, Prediction
 
 
 @dataclasses.dataclass
-class ClassificationOptions(texts.TextOptions):
+class ClassificationOptions(OneClassOptions, texts.TextOptions):
     """Columns and labels."""
 
     label: str = option("label", "column of the label, a name or an integer", column=True)
@@ -36,24 +35,17 @@ class ClassificationOptions(texts.TextOptions):
     positive: str | None = option(
         None, "if there are two labels, the one whose F1 is `f1` (default: the second)"
     )
-    class_weights: tuple[float, ...] = option(
-        (), "weight of each label's examples in the loss, in the order of the labels"
-    )
-    balanced_class_weights: bool = option(
-        False, "weight labels inversely to their frequency in the training data"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(TextTask):
+class Classification(ClassTask, TextTask):
     """Single-label classification with cross-entropy."""
 
     options_type: ClassVar[type] = ClassificationOptions
     problem_type: ClassVar[str | None] = "single_label_classification"
+    training_columns: ClassVar[Sequence[str]] = ("weight", "teacher")
     answer_key: ClassVar[str | None] = "label"
     same_answer_advice: ClassVar[str] = "for rare labels, set options.balanced_class_weights=true"
-
-    class_weights: tuple[float, ...] = ()
 
     @classmethod
     def read(
@@ -94,32 +86,19 @@ class Classification(TextTask):
         train: Reading[TextExample] | None,
         hf_config: Mapping[str, Any],
     ) -> Self:
-        """Choose labels and class weights."""
+        """Choose labels and class weights, and check `options.positive`."""
         task = super().create(data, options, train, hf_config)
         labels, positive = task.labels, options.positive
         if positive is not None and positive not in labels:
             raise ConfigError(f"options.positive={positive!r}: expected one of {', '.join(labels)}")
         if positive is not None and len(labels) != 2:
             raise ConfigError("options.positive is for two labels; with more there is f1_macro")
-        weights = tuple(options.class_weights)
-        if weights and (len(weights) != len(labels) or min(weights) < 0 or not any(weights)):
-            raise ConfigError(
-                f"options.class_weights={weights!r}: a number from 0 for each of {list(labels)}"
-            )
-        if options.balanced_class_weights:
-            if weights:
-                raise ConfigError(
-                    "options.class_weights and options.balanced_class_weights: one or the other"
-                )
-            stored = hf_config.get("flaxbert", {}).get("class_weights", ())
-            weights = tuple(stored) if train is None else task._balanced(train)
-        return dataclasses.replace(task, class_weights=weights)
+        return task
 
-    def _balanced(self, train: Reading[TextExample]) -> tuple[float, ...]:
-        """Return the "balanced" weights of scikit-learn: examples / (classes * class examples)."""
+    def label_counts(self, train: Reading[TextExample]) -> np.ndarray:
+        """Return the number of texts with each label."""
         given = [example.label for example in self._indexed(train)]
-        counts = np.bincount(given, minlength=len(self.labels))
-        return tuple((counts.sum() / (len(self.labels) * np.maximum(counts, 1))).tolist())
+        return np.bincount(given, minlength=len(self.labels))
 
     def resolve(self, examples: Reading[TextExample]) -> Reading[TextExample]:
         """Turn labels into their indices."""
@@ -133,21 +112,16 @@ class Classification(TextTask):
         known = examples.label_names.get(self.options.label)
         given = (example.label for example in examples)
         names.refuse_counted_from_one(given, self.labels, known, examples.source)
-        return examples.map(
-            lambda example: example.with_label(
-                names.to_index(example.label, self.labels, known, example.origin)
-            ),
-            self.data.on_bad_row,
-        )
+        return examples.map(lambda one: self._with_index(one, known), self.data.on_bad_row)
 
-    def losses(self, logits: Array, label: Array) -> Array:
-        """Return the cross-entropy."""
-        return cross_entropy(logits, label)
-
-    def label_weight(self, label: Array) -> Array | None:
-        """Return the class weight: an example counts as that many copies."""
-        weights = self.class_weights
-        return jnp.asarray(weights, jnp.float32)[label] if weights else None
+    def _with_index(self, example: TextExample, known: Sequence[str] | None) -> TextExample:
+        if example.teacher is not None and len(example.teacher) != len(self.labels):
+            raise DataError(
+                f"{example.origin}: {self.data.teacher} has {len(example.teacher)} probabilities, "
+                f"but there are {len(self.labels)} labels: {', '.join(shortened(self.labels))}."
+            )
+        place = names.to_index(example.label, self.labels, known, example.origin)
+        return example.with_label(place)
 
     def activation(self, logits: Array) -> Array:
         """Return class probabilities [R, K, C]."""
@@ -172,11 +146,6 @@ class Classification(TextTask):
             positive = self.options.positive or self.labels[1]
             result["f1"] = metrics.f1(matrix, self.labels.index(positive))
         return result
-
-    def hf_config(self) -> dict[str, Any]:
-        """Return label maps, and the class weights if they come from the data."""
-        balanced = {"flaxbert": {"class_weights": list(self.class_weights)}}
-        return super().hf_config() | (balanced if self.options.balanced_class_weights else {})
 
     def table_row(self, example: TextExample, record: Prediction) -> dict[str, str]:
         """Return the text, its label, and the predicted label with its probability."""

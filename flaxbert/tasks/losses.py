@@ -21,6 +21,39 @@ def cross_entropy(logits: Array, label: Array) -> Array:
     return -jnp.take_along_axis(log_probs, label[..., None], axis=-1)[..., 0]
 
 
+def class_loss(
+    logits: Array, target: Array, *, smoothing: float = 0.0, gamma: float = 0.0
+) -> Array:
+    """Return the cross-entropy against a label or a distribution, smoothed and focused.
+
+    It is the sum over classes of -q (1 - p)^gamma log p, where p are the probabilities. q mixes the
+    target with a uniform distribution (label smoothing: Szegedy et al. 2016, arXiv:1512.00567,
+    section 7). The focal factor (1 - p)^gamma is that of Lin et al. 2017, arXiv:1708.02002.
+
+    Args:
+      logits: [..., C].
+      target: labels [...], or probabilities of the classes [..., C], such as those of a teacher
+        (Hinton et al. 2015, arXiv:1503.02531, at temperature 1).
+      smoothing: the share of the uniform distribution.
+      gamma: the exponent; 0 gives the cross-entropy.
+
+    Returns:
+      [...].
+    """
+    is_label = target.ndim < logits.ndim
+    if is_label and not smoothing and not gamma:
+        return cross_entropy(logits, target)
+    classes = logits.shape[-1]
+    log_probs = jax.nn.log_softmax(logits)
+    wanted = jax.nn.one_hot(target, classes) if is_label else target
+    if smoothing:
+        wanted = (1 - smoothing) * wanted + smoothing / classes
+    if gamma:
+        # At probability 1 a power below 1 has no gradient.
+        wanted *= jnp.maximum(-jnp.expm1(log_probs), 1e-30) ** gamma
+    return -jnp.sum(wanted * log_probs, axis=-1)
+
+
 def position_cross_entropy(logits: Array, target: Array, segment_ids: Array) -> Array:
     """Return the cross-entropy over the tokens of each segment.
 
@@ -40,9 +73,14 @@ def position_cross_entropy(logits: Array, target: Array, segment_ids: Array) -> 
     return log_total - jnp.take_along_axis(logits, target, axis=1)
 
 
-def binary_cross_entropy(logits: Array, label: Array) -> Array:
-    """Return -log of the probability of each label: logits and label (0 or 1) [...] -> [...]."""
-    return jax.nn.softplus(jnp.where(label > 0, -logits, logits))
+def binary_cross_entropy(logits: Array, label: Array, *, gamma: float = 0.0) -> Array:
+    """Return -log of the probability of each label: logits and label (0 or 1) [...] -> [...].
+
+    With an exponent `gamma` it is the focal loss; see `class_loss`.
+    """
+    wrong = jnp.where(label > 0, -logits, logits)  # the logit of the other value
+    losses = jax.nn.softplus(wrong)
+    return jnp.exp(-gamma * jax.nn.softplus(-wrong)) * losses if gamma else losses
 
 
 def group_sum(values: Array, batch: Batch) -> Array:

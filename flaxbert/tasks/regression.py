@@ -85,10 +85,7 @@ class Regression(TextTask):
           DataError: for anything else.
         """
         value = record.values.get(options.label)
-        try:
-            number = math.nan if isinstance(value, bool) or value is None else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
+        number = texts.as_number(value)
         if not abs(number) <= np.finfo(np.float32).max:
             comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?[\d.]*,[\d.,]+\s*", value)
             advice = "Write it without a comma between thousands, and with a point before decimals."

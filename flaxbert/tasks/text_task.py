@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from flaxbert.config import DataConfig
+from flaxbert.data.batching import Resample
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, Table, shown
 from flaxbert.data.tokenization import Tokenizer
@@ -31,6 +32,7 @@ class TextTask(Task):
 
     options_type: ClassVar[type] = TextOptions
     head_type: ClassVar[str] = "ForSequenceClassification"
+    training_columns: ClassVar[Sequence[str]] = ("weight",)
     activation_name: ClassVar[str] = "probability"
     """The name of the result of `activation` in `TaskOutputs`."""
 
@@ -99,11 +101,19 @@ class TextTask(Task):
         return lambda config, rngs: SequenceClassificationHead(config, count, rngs)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Return the weighted sum of `losses`."""
-        losses = self.losses(pool(outputs["logits"], batch), batch.label)
+        """Return the weighted sum of `losses`, against the teacher's probabilities if given."""
+        target = batch.extra.get("teacher", batch.label)
+        losses = self.losses(pool(outputs["logits"], batch), target)
         by_label = self.label_weight(batch.label)
         weight = batch.weight if by_label is None else batch.weight * by_label
+        if "example_weight" in batch.extra:
+            weight = weight * batch.extra["example_weight"]
         return {"loss": weighted_sum(losses, weight)}
+
+    def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
+        """Return the reason if all examples have the weight 0."""
+        weights = features.per_sequence.get("example_weight")
+        return None if weights is None or weights.any() else "all examples have the weight 0"
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Return the `activation` of each sequence."""

@@ -1,6 +1,7 @@
 """Texts and pairs of texts: their columns, examples, and texts longer than the model."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -11,12 +12,15 @@ from flaxbert.data import windows
 from flaxbert.data.checks import Example
 from flaxbert.data.encoding import Encoded, encode
 from flaxbert.data.features import Features
-from flaxbert.data.table import Reading, Record, Table
+from flaxbert.data.table import Reading, Record, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
-from flaxbert.errors import ConfigError
+from flaxbert.errors import ConfigError, DataError
 from flaxbert.tasks.base import TaskOptions, refuse_too_long
 
 LONG = ("head", "head_tail", "windows")
+
+SUM_ERROR = 1e-3
+"""Largest error of the sum of a teacher's probabilities, which may be rounded."""
 
 
 @dataclasses.dataclass
@@ -64,6 +68,16 @@ class TextExample(Example):
     label: Any
     slice: str | None
     origin: str
+    weight: float | None = None
+    """Its weight in the loss (`data.weight`)."""
+    teacher: tuple[float, ...] | None = None
+    """Probabilities of the labels that are learned in place of the label (`data.teacher`)."""
+
+    @property
+    def supervision(self) -> Hashable:
+        """The weight and the teacher's probabilities; None if there are neither."""
+        plain = self.weight is None and self.teacher is None
+        return None if plain else (self.weight, self.teacher)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -115,6 +129,10 @@ def read(
       DataError: with file and line, and how to fix it.
     """
     require(table, options, data, labeled=label is not None)
+    # Only training needs these columns, so other tables may lack them.
+    known = table.columns if label is not None and (data.weight or data.teacher) else ()
+    weight = data.weight if data.weight in known else None
+    teacher = data.teacher if data.teacher in known else None
 
     def example(row: Record) -> TextExample:
         return TextExample(
@@ -123,9 +141,59 @@ def read(
             label=None if label is None else label(row),
             slice=None if label is None else row.slice(data.slices),
             origin=row.origin,
+            weight=None if weight is None else _weight(row, weight),
+            teacher=None if teacher is None else _probabilities(row, teacher),
         )
 
     return table.read(example, data.on_bad_row)
+
+
+def _weight(row: Record, column: str) -> float:
+    """Return the weight of a record.
+
+    Raises:
+      DataError: if it is no number from 0.
+    """
+    value = as_number(row.values.get(column))
+    if not 0 <= value < math.inf:
+        raise DataError(
+            f"{row.origin}: {column} is {shown(row.values.get(column))}; expected a number from 0."
+        )
+    return value
+
+
+def _probabilities(row: Record, column: str) -> tuple[float, ...]:
+    """Return the probabilities of the labels of a record.
+
+    Raises:
+      DataError: if they are no list of numbers from 0 whose sum is 1.
+    """
+    given = unprinted(row.values.get(column))
+    values = [as_number(value) for value in given] if isinstance(given, list | tuple) else []
+    if not values or not min(values) >= 0 or not abs(sum(values) - 1) <= SUM_ERROR:
+        raise DataError(
+            f"{row.origin}: {column} is {shown(row.values.get(column))}; expected a list of "
+            "probabilities whose sum is 1, one for each label."
+        )
+    return tuple(values)
+
+
+def as_number(value: Any) -> float:
+    """Return a value of a record as a number; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, bool) or value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _per_sequence(examples: Sequence[TextExample], index: np.ndarray) -> dict[str, Any]:
+    """Return the label of each sequence, and its weight and teacher where there are any."""
+    values: dict[str, list[Any]] = {"label": [example.label for example in examples]}
+    if examples and examples[0].weight is not None:
+        values["example_weight"] = [example.weight for example in examples]
+    if examples and examples[0].teacher is not None:
+        values["teacher"] = [example.teacher for example in examples]
+    return {name: [column[i] for i in index.tolist()] for name, column in values.items()}
 
 
 def featurize(
@@ -150,13 +218,12 @@ def featurize(
     tokenize = {"head": _cut, "head_tail": _head_and_tail, "windows": _windows}
     encoded = tokenize[options.long_texts](examples, tokenizer, data)
     index = encoded.example_index
-    labels = [example.label for example in examples] if labeled else []
     return Features.build(
         encoded.per_token,
         lengths=encoded.lengths,
         example_index=index,
         feature_index=index,
-        per_sequence={"label": [labels[i] for i in index.tolist()]} if labeled else {},
+        per_sequence=_per_sequence(examples, index) if labeled else {},
         truncated=encoded.truncated,
         dropped=dropped,
     )

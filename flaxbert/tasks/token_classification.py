@@ -6,6 +6,7 @@ word counts, in the loss and in the prediction, in the window with most context 
 prediction has one tag for every word of a sentence of any length.
 """
 
+import collections
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,8 @@ from flaxbert.metrics import entities
 from flaxbert.models.heads import MakeHead, Outputs, TokenClassificationHead
 from flaxbert.tasks import label_names as names
 from flaxbert.tasks import sentences
-from flaxbert.tasks.base import Task, TaskOptions
-from flaxbert.tasks.losses import cross_entropy, weighted_sum
+from flaxbert.tasks.classes import ClassTask, OneClassOptions
+from flaxbert.tasks.losses import weighted_sum
 from flaxbert.tasks.sentences import TEXT, SentenceExample, entities_of, words_of
 from flaxbert.tasks.tags import read_tags, require_words
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
@@ -36,7 +37,7 @@ log = logging.getLogger("flaxbert")
 
 
 @dataclasses.dataclass
-class TokenClassificationOptions(TaskOptions):
+class TokenClassificationOptions(OneClassOptions):
     """Columns and tags."""
 
     tokens: str = option("tokens", "column of the list of words", column=True)
@@ -45,11 +46,12 @@ class TokenClassificationOptions(TaskOptions):
 
     def check(self, data: DataConfig) -> None:
         """Check that windows can advance."""
+        super().check(data)
         windows.check(data.max_length, data.overlap)
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenClassification(Task):
+class TokenClassification(ClassTask):
     """A tag for each word, with cross-entropy at its first piece."""
 
     head_type: ClassVar[str] = "ForTokenClassification"
@@ -96,6 +98,11 @@ class TokenClassification(Task):
             types = {tag[2:] for tag in seen if tag[:2] in ("B-", "I-")}
             seen |= {f"{prefix}-{kind}" for kind in types for prefix in "BI"}
         return names.resolve(given, None, seen, hf_config)
+
+    def label_counts(self, train: Reading[SentenceExample]) -> np.ndarray:
+        """Return the number of words with each tag."""
+        counts = collections.Counter(tag for one in self.resolve(train) for tag in one.tags or ())
+        return np.array([counts[name] for name in self.labels])
 
     def resolve(self, examples: Reading[SentenceExample]) -> Reading[SentenceExample]:
         """Replace tags that are indices by their names.
@@ -173,8 +180,9 @@ class TokenClassification(Task):
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the cross-entropy at first pieces: logits [R, T, C], label [R, T]."""
-        losses = cross_entropy(outputs["logits"], batch.label)
-        return {"loss": weighted_sum(losses, batch.extra["first"].astype(jnp.float32))}
+        losses = self.losses(outputs["logits"], batch.label)
+        first, by_label = batch.extra["first"].astype(jnp.float32), self.label_weight(batch.label)
+        return {"loss": weighted_sum(losses, first if by_label is None else first * by_label)}
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
         """Return the best tag of every token, [R, T]."""
@@ -248,10 +256,6 @@ class TokenClassification(Task):
             prediction | {"entities": entities_of(example, prediction["tags"])}
             for example, prediction in zip(examples, predictions, strict=True)
         ]
-
-    def hf_config(self) -> dict[str, Any]:
-        """Return label maps, as the pipelines of transformers read them."""
-        return names.hf_label_maps(self.labels)
 
     def table_row(self, example: SentenceExample, record: Prediction) -> dict[str, str]:
         """Return the sentence, its entities or tags, and the predicted ones."""

@@ -77,6 +77,9 @@ def read_sources(task_name: str, data: DataConfig, options: Any) -> Sources:
 
     def read(key: str) -> Source:
         table = read_table(data, key)
+        if key == "train":  # evaluations do not need these columns
+            columns = {data.weight: "data.weight", data.teacher: "data.teacher"}
+            table.require({column: name for column, name in columns.items() if column})
         return Source(table, read_examples(task_name, table, data, options, labeled=True))
 
     return Sources(read("train"), read("eval") if data.eval else None)

@@ -43,7 +43,8 @@ def fit(
             run.log(step, state.sums)  # it was not the last step when it was taken
         # A process that stopped may have left its last step without the evaluation that was due.
         take_step = step == 0 or run.evaluated
-        while step < plan.stop_step or not take_step:
+        last = plan.stop_step if not (run.evaluated and run.stops_early(step)) else step
+        while step < last or not take_step:
             if take_step:
                 assert train_step is not None
                 with run.profile.step(step + 1):
@@ -59,8 +60,9 @@ def fit(
             # signal skips the evaluation.
             stopping, evaluated = preemption.requested(), False
             if plan.eval_due(step) and not stopping:
-                evaluated = run.evaluate(step, state.params, preemption)
+                evaluated = run.evaluate(step, state.averaged, preemption)
                 stopping = not evaluated
+                last = step if evaluated and run.stops_early(step) else last
             if stopping or evaluated or plan.save_due(step) or run.save_due(step):
                 run.save(step, state, evaluated=evaluated)
             if stopping:

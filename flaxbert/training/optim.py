@@ -1,4 +1,4 @@
-"""The optimizer: AdamW with linear warm-up and decay, the usual choice for fine-tuning BERT.
+"""The optimizer: AdamW with linear warm-up and a decay, the usual choice for fine-tuning BERT.
 
 Original: `AdamWeightDecayOptimizer` of google-research/bert; decoupled decay: Loshchilov and Hutter
 2019, arXiv:1711.05101. One choice differs: the original leaves out Adam's bias correction, which
@@ -8,7 +8,7 @@ makes fine-tuning on small data sets unstable (Mosbach et al. 2021, arXiv:2006.0
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import optax
 from jax import Array
 
 from flaxbert.config import OptimConfig
+from flaxbert.training import freezing
 
 Schedule = Callable[[Any], Any]
 
@@ -32,24 +33,45 @@ def warmup_steps(config: OptimConfig, total_steps: int) -> int:
     return min(wanted, max(0, total_steps - 1))
 
 
-def linear_schedule(config: OptimConfig, total_steps: int) -> Schedule:
+def make_schedule(config: OptimConfig, total_steps: int) -> Schedule:
     """Return the learning rate as a function of the optimizer step, from 0.
 
     It rises from 0 at step 0 to the peak at step `warmup`, then falls to 0 at `total_steps` (so the
-    last step, `total_steps - 1`, still learns). For a step on the host, it is computed there: on
-    the device it would wait for the steps in its queue.
+    last step, `total_steps - 1`, still learns), or stays (`optim.schedule`). For a step on the
+    host, it is computed there: on the device it would wait for the steps in its queue.
     """
     warmup = warmup_steps(config, total_steps)
 
     def rate(step: Any) -> Any:
         rising = step / max(1, warmup)
-        falling = (total_steps - step) / max(1, total_steps - warmup)
+        left = (total_steps - step) / max(1, total_steps - warmup)
         if not isinstance(step, jax.Array):
-            share = np.float32(rising if step < warmup else falling)
+            share = np.float32(rising if step < warmup else _decayed(config, left, np))
             return np.float32(config.learning_rate) * np.clip(share, np.float32(0), np.float32(1))
+        falling = _decayed(config, left, jnp)
         return config.learning_rate * jnp.clip(jnp.where(step < warmup, rising, falling), 0.0, 1.0)
 
     return rate
+
+
+def _decayed(config: OptimConfig, left: Any, numpy: Any) -> Any:
+    """Return the learning rate after the warm-up, as a share of its peak.
+
+    Half a cosine: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+
+    Args:
+      config: names the schedule.
+      left: the share of the steps after the warm-up that is left; more than 1 during the warm-up.
+      numpy: the library that computes it, NumPy or `jax.numpy`.
+    """
+    match config.schedule:
+        case "cosine":
+            return 0.5 - 0.5 * numpy.cos(math.pi * left)
+        case "polynomial":
+            return numpy.maximum(left, 0.0) ** config.power
+        case "constant":
+            return numpy.ones_like(left)
+    return left
 
 
 def decay_mask(params: Any) -> Any:
@@ -114,27 +136,110 @@ def _scale_by_rate(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def layer_factors(params: Any, decay: float) -> Any:
+    """Return a tree of the factors of the learning rate (`optim.layer_decay`).
+
+    The output layer and the top layer of the encoder have 1, each layer below `decay` times that of
+    the layer above, and the embeddings `decay` times that of the first layer. Layer-wise rates:
+    Howard and Ruder 2018, arXiv:1801.06146; from the top layer down: Zhang et al. 2021,
+    arXiv:2006.05987. (ELECTRA, Clark et al. 2020, arXiv:2003.10555, begins two powers lower.)
+    """
+    layers = len(params.get("encoder", {}).get("layers", ()))
+
+    def factor(path: tuple[Any, ...], _: Any) -> float:
+        match [key.key for key in path[:3]]:
+            case ["encoder", "embeddings", *_]:
+                return decay**layers
+            case ["encoder", "layers", int(layer)]:
+                return decay ** (layers - 1 - layer)
+        return 1.0
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def _scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Return the multiplication of all updates by `layer_factors`."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factors = layer_factors(params, decay)
+        return jax.tree.map(lambda u, factor: factor * u, updates, factors), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+class MovingAverage(NamedTuple):
+    """The optimizer state that holds the moving average of the trained parameters."""
+
+    average: Any
+
+
+def _average(decay: float) -> optax.GradientTransformationExtraArgs:
+    """Return the transformation that changes no update, and averages the updated parameters.
+
+    The average of step t (Polyak and Juditsky 1992, with exponential weights) has the decay
+    min(decay, (1 + t) / (10 + t)), the usual warm-up: a short run would else keep averaging in the
+    parameters that it began with.
+    """
+
+    def update(
+        updates: Any, state: MovingAverage, params: Any = None, *, step: Any, **_: Any
+    ) -> tuple[Any, MovingAverage]:
+        weight = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda old, now: old + weight * (now - old), state.average, new)
+        return updates, MovingAverage(average)
+
+    def init(params: Any) -> MovingAverage:
+        return MovingAverage(jax.tree.map(jnp.copy, params))  # a buffer is donated only once
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def averaged_params(params: Any, opt_state: Any) -> Any:
+    """Return the parameters to evaluate and export: their moving average if there is one.
+
+    Frozen parameters have none: theirs would be the same.
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, MovingAverage))
+    averages = [leaf.average for leaf in leaves if isinstance(leaf, MovingAverage)]
+    return freezing.merge(averages[0], params) if averages else params
+
+
 def make_optimizer(
-    config: OptimConfig, total_steps: int
+    config: OptimConfig, total_steps: int, ema: float = 0.0
 ) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
     """Return the Optax chain and its learning-rate schedule, for a run of `total_steps`.
 
-    The chain's `update` takes the number of the optimizer step, from 0, as `step=`.
+    The chain's `init` takes all parameters, and has a state for those that are not frozen. Its
+    `update` takes gradients and parameters without the frozen ones (see freezing.py), and the
+    number of the optimizer step, from 0, as `step=`.
+
+    Args:
+      config: the schedule, AdamW, and the parameters that are frozen.
+      total_steps: steps of the schedule.
+      ema: decay of the moving average of the parameters (`train.ema`); 0 for none.
     """
-    schedule = linear_schedule(config, total_steps)
+    schedule = make_schedule(config, total_steps)
     clip = _clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.bias_correction:
         adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
     else:
         adam = _adam_without_bias_correction(config)
-    chain = optax.chain(
+    parts = [
         clip,
         adam,
         optax.add_decayed_weights(config.weight_decay, decay_mask),
+        _scale_by_layer(config.layer_decay) if config.layer_decay != 1 else None,
         _scale_by_rate(schedule),
-    )
+        _average(ema) if ema else None,
+    ]
+    chain = optax.chain(*(part for part in parts if part is not None))
+
+    def init(params: Any) -> Any:
+        return chain.init(freezing.split(params, config.freeze)[0])
+
     update = jax.named_scope("optimizer")(chain.update)
-    return optax.GradientTransformationExtraArgs(chain.init, update), schedule
+    return optax.GradientTransformationExtraArgs(init, update), schedule
 
 
 def global_norm(tree: Any) -> Array:

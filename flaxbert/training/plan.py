@@ -28,6 +28,8 @@ class Plan:
     eval_every: int
     """0: only the last step is evaluated."""
     save_every: int
+    patience: int = 0
+    """Evaluations without a better one after which the run stops (`train.early_stopping`)."""
 
     @classmethod
     def make(cls, train: TrainConfig, optim: OptimConfig, batches: Batches) -> "Plan":
@@ -47,6 +49,7 @@ class Plan:
             log_every=train.log_every,
             eval_every=steps_per_epoch if train.eval_every is None else train.eval_every,
             save_every=train.save_every,
+            patience=train.early_stopping,
         )
         if multihost.is_lead_host():
             for warning in schedule_warnings(plan, train, optim):
@@ -64,6 +67,15 @@ class Plan:
     def save_due(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step`, apart from those of evaluations."""
         return step % self.save_every == 0
+
+    def stops_early(self, step: int, best_step: int) -> bool:
+        """Return whether the evaluation after `step` ends the run (Prechelt 1998, "Early stopping
+        - but when?"): as many evaluations as the patience gave nothing better than `best_step`.
+
+        They are counted from the steps alone, so a run that resumes counts on.
+        """
+        waited = step - best_step
+        return 0 < self.patience * self.eval_every <= waited and step < self.stop_step
 
     @property
     def learning_by(self) -> int:

@@ -7,7 +7,7 @@ import time
 import jax
 import optax
 
-from flaxbert.config import TrainConfig
+from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import memory
@@ -23,6 +23,7 @@ log = logging.getLogger("flaxbert")
 
 def compile_programs(
     config: TrainConfig,
+    optim: OptimConfig,
     pipeline: Pipeline,
     optimizer: optax.GradientTransformation,
     state: TrainState,
@@ -52,6 +53,7 @@ def compile_programs(
             accumulation_steps=config.accumulation_steps,
             seed=config.seed,
             log_every=config.log_every,
+            freeze=optim.freeze,
         )
         with explained():
             finish_step = start_compiling(step, state, batches.bucket_sizes, loader.empty)

@@ -157,7 +157,7 @@ class SavedRun:
         if metadata.weights and pipeline.directory != self.workdir / SKELETON:
             # They may be gone: the run continues with its own.
             with contextlib.suppress(WeightsError):
-                params, _ = pipeline.read_params(seed=seed, reinit_head=model.reinit_head)
+                params, _ = pipeline.read_params(seed=seed, **model.reinit)
                 require_unchanged(
                     "pre-trained model",
                     {model.init: metadata.weights},

@@ -45,23 +45,28 @@ class Evaluators:
     thresholds: Evaluator | None
     """The evaluator of the examples that thresholds are fitted on (`data.threshold_split`)."""
     keep_best: str | None = None
-    """The metric that selects the parameters to export (`train.keep_best`)."""
+    """The metric that selects the parameters to export: `train.keep_best`, or the first one if
+    only early stopping needs it; None exports the last parameters."""
 
     @classmethod
-    def make(cls, pipeline: Pipeline, data: TrainingData, keep_best: str | None) -> "Evaluators":
+    def make(cls, pipeline: Pipeline, data: TrainingData, config: TrainConfig) -> "Evaluators":
         """Make the evaluators of a run's data sets.
 
         Raises:
-          ConfigError: if `keep_best` names a metric that no evaluation gives.
+          ConfigError: if `train.keep_best` names a metric that no evaluation gives.
         """
         evaluated, thresholds = (
             Evaluator(pipeline, part) if part else None for part in (data.eval, data.thresholds)
         )
         if evaluated is None:
             return cls(pipeline.task, None, thresholds)
-        if keep_best and keep_best not in evaluated.metric_names:
-            known = ", ".join(evaluated.metric_names)
-            raise ConfigError(f"train.keep_best={keep_best!r}: the evaluation gives {known}")
+        keep_best, known = config.keep_best, evaluated.metric_names
+        if keep_best and keep_best not in known:
+            raise ConfigError(
+                f"train.keep_best={keep_best!r}: the evaluation gives {', '.join(known)}"
+            )
+        if config.early_stopping and not keep_best:
+            keep_best = known[0]
         return cls(pipeline.task, evaluated, thresholds, keep_best)
 
     def start_compiling(self, params: Params) -> Callable[[], None]:
@@ -255,6 +260,16 @@ class Run:
                 self._best.maybe_save(params, step, metrics)
         return True
 
+    @property
+    def patience(self) -> int:
+        """Evaluations without a better one that end the run; 0 without early stopping."""
+        return self._plan.patience
+
+    def stops_early(self, step: int) -> bool:
+        """Return whether the run ends with the evaluation after `step`; see `Plan.stops_early`."""
+        best = self._best.best if self._best is not None else None
+        return best is not None and self._plan.stops_early(step, best["step"])
+
     def save_due(self, step: int) -> bool:
         """Return whether a checkpoint is due by the clock (`train.save_minutes`)."""
         return step % CLOCK_STEPS == 0 and self.checkpoints.save_due(self._save_minutes)
@@ -292,8 +307,14 @@ class Run:
         Raises:
           Preempted: if a signal came in an evaluation.
         """
-        params, evaluation, best_step = state.params, self.evaluation, None
+        params, evaluation, best_step = state.averaged, self.evaluation, None
         if self._best is not None:
+            if self.stops_early(int(state.step)):
+                log.info(
+                    f"step {int(state.step)}: training ended before step {self._plan.stop_step}, "
+                    f"because {self.patience} evaluations (train.early_stopping) gave no better "
+                    f"value than {self._best.describe()}"
+                )
             best_step, params = self._best.restore(params)
             self._best.close()
             evaluation = evaluation if best_step == int(state.step) else None

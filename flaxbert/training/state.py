@@ -11,6 +11,7 @@ import optax
 from jax import Array
 
 from flaxbert.runtime import sharding
+from flaxbert.training.optim import averaged_params
 from flaxbert.types import Losses, Params, WeightedSum
 
 
@@ -59,6 +60,12 @@ class TrainState:
     """Sums since the last line of metrics.jsonl, so that a resumed run logs the same next line."""
     skipped: Array
     """Steps that changed nothing because their loss or gradient was not finite, int32."""
+
+    @property
+    def averaged(self) -> Params:
+        """The parameters to evaluate and export: their moving average if `train.ema` is set."""
+        params: Params = averaged_params(self.params, self.opt_state)
+        return params
 
 
 def init_state(

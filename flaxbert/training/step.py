@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from flaxbert.models.dropout import dropout_key
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
 from flaxbert.tasks.base import Task
+from flaxbert.training import freezing
 from flaxbert.training.optim import global_norm
 from flaxbert.training.state import StepSums, TrainState
 from flaxbert.types import Batch, Losses, Params, WeightedSum
@@ -56,6 +57,17 @@ def make_loss(model: Model, task: Task) -> Callable[..., tuple[Array, BatchSums]
         return total, (losses, jnp.sum(batch.weight), tokens)
 
     return loss
+
+
+def _with_frozen(
+    loss: Callable[..., tuple[Array, BatchSums]], frozen: Params
+) -> Callable[..., tuple[Array, BatchSums]]:
+    """Return a loss as a function of the trained parameters alone."""
+
+    def of_trained(trained: Params, *rest: Any) -> tuple[Array, BatchSums]:
+        return loss(freezing.merge(trained, frozen), *rest)
+
+    return of_trained
 
 
 def make_gradients(
@@ -102,6 +114,7 @@ def make_train_step(
     accumulation_steps: int,
     seed: int,
     log_every: int,
+    freeze: Sequence[str] = (),
 ) -> TrainStep:
     """Return the jitted step `(state, batch) -> (state, report)`; the old state is donated.
 
@@ -117,16 +130,18 @@ def make_train_step(
         divided by the whole batch's weights, so their number does not change the result.
       seed: seed of dropout, which is a function of (seed, step, sequence, position, unit).
       log_every: steps between lines of metrics.jsonl; the sums restart after each.
+      freeze: patterns of the parameters that are not trained (see freezing.py).
     """
     loss, shards = make_loss(model, task), sharding.data_parallelism(mesh)
-    compute_gradients = make_gradients(loss, accumulation_steps, shards)
     update = optax.with_extra_args_support(optimizer).update  # any may be given the step
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         key = dropout_key(seed, state.step)
-        grads, (losses, examples, tokens) = compute_gradients(state.params, batch, key)
-        updates, opt_state = update(grads, state.opt_state, state.params, step=state.step)
-        params = optax.apply_updates(state.params, updates)
+        trained, frozen = freezing.split(state.params, freeze)
+        compute_gradients = make_gradients(_with_frozen(loss, frozen), accumulation_steps, shards)
+        grads, (losses, examples, tokens) = compute_gradients(trained, batch, key)
+        updates, opt_state = update(grads, state.opt_state, trained, step=state.step)
+        params = optax.apply_updates(trained, updates)
         sums = StepSums(
             losses,
             examples,
@@ -142,7 +157,8 @@ def make_train_step(
         keep = functools.partial(keep_if, finite)
         sums = keep(before + sums, before)
         skipped = state.skipped + (1 - finite.astype(jnp.int32))
-        params, opt_state = keep(params, state.params), keep(opt_state, state.opt_state)
+        params, opt_state = keep(params, trained), keep(opt_state, state.opt_state)
+        params = freezing.merge(params, frozen)
         new = TrainState(state.step + 1, params, opt_state, sums, skipped)
         return new, StepReport(sums, skipped)
 

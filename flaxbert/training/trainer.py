@@ -23,6 +23,7 @@ from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
+from flaxbert.training import freezing
 from flaxbert.training.attention_choice import with_fitting_attention
 from flaxbert.training.data import Sources, TrainingData, read_sources, tokenize
 from flaxbert.training.loop import fit
@@ -95,18 +96,19 @@ def train(
         with multihost.fail_together():
             plan = Plan.make(config.train, config.optim, data.train.batches)
             plan.check_profile(profile, saved.step or 0)
-            evaluators = Evaluators.make(pipeline, data, config.train.keep_best)
+            freezing.check(config.optim.freeze, pipeline.model.shapes)
+            evaluators = Evaluators.make(pipeline, data, config.train)
             commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config)
         _require_agreement(pipeline, metadata, data, plan, params)
-        optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps)
+        optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
         best = evaluators.open_best(workdir / "best", metadata)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         train_step, seconds = compile_programs(
-            config.train, pipeline, optimizer, state, loader, evaluators, plan, ledger
+            config.train, config.optim, pipeline, optimizer, state, loader, evaluators, plan, ledger
         )
         _write_compiles(workdir, ledger)
         run = Run(
@@ -169,7 +171,7 @@ def _begin(
     fingerprints, seed = data.fingerprints(pipeline.task), config.train.seed
     if saved.step is not None:
         return None, saved.resume(fingerprints, pipeline, config.model, seed)
-    params = pipeline.load_params(seed=seed, reinit_head=config.model.reinit_head)
+    params = pipeline.load_params(seed=seed, **config.model.reinit)
     thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
     way = pipeline.model.config.attention
     attention = None if way == "auto" else way
@@ -259,6 +261,8 @@ def _finish(
     params, task, evaluation, best_step = run.final(state, preemption)
     if best_step is not None:
         results["best_step"] = float(best_step)
+    if run.patience:
+        results["stopped_early"] = float(run.stops_early(int(state.step)))
     results |= evaluation.metrics if evaluation is not None else {}
     results |= data.counts | {"padding_share": data.train.batches.padding_share()}
     results |= {"perf/compile_seconds": compile_seconds} | run.clock.totals()

@@ -46,6 +46,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "a second text": {"examples": changed(0, pair="")},
     "a label": {"examples": changed(1, label=1)},
     "a label of another type": {"examples": changed(1, label=False)},
+    "a weight": {"examples": changed(1, weight=2.0)},
+    "a teacher": {"examples": changed(1, teacher=(0.5, 0.5))},
     "an origin": {"examples": changed(1, origin="train.tsv:4")},
     "the order": {"examples": EXAMPLES[::-1]},
     "an example more": {"examples": [*EXAMPLES, EXAMPLES[0]]},
@@ -89,6 +91,12 @@ def test_keys_that_features_do_not_depend_on_change_nothing(
     change: dict[str, Any], tokenizer: Any
 ) -> None:
     assert key(tokenizer, with_data(**change)) == key(tokenizer)
+
+
+def test_options_of_the_loss_change_nothing(tokenizer: Any) -> None:
+    options = dataclasses.replace(OPTIONS, label_smoothing=0.1, balanced_class_weights=True)
+    task = dataclasses.replace(TASK, options=options, class_weights=(1.0, 2.0))
+    assert key(tokenizer, task) == key(tokenizer)
 
 
 def test_another_tokenizer_has_another_key(checkpoint: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import BUCKET, changed_commits, lock, read_commits, write_config
 from flaxbert.training import run
 from flaxbert.training.data import Sources
-from flaxbert.training.optim import linear_schedule
+from flaxbert.training.optim import make_schedule
 from flaxbert.training.plan import Plan, schedule_warnings
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -379,7 +379,7 @@ def test_forced_epochs_have_the_learning_rate_of_the_longer_schedule(finished, t
     config.train.epochs, config.train.max_steps = 2.0, 5
     caplog.set_level("INFO", "flaxbert")
     flaxbert.train(config, workdir, force=True)
-    rate = float(linear_schedule(config.optim, 8)(4))
+    rate = float(make_schedule(config.optim, 8)(4))
     assert rate > 0.5 * config.optim.learning_rate
     assert f"after step 4 of 5: learning rate {rate:.2g}" in caplog.text
     logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

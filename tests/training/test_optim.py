@@ -15,7 +15,14 @@ from flaxbert.models.bert import BertConfig
 from flaxbert.models.heads import SequenceClassificationHead
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
-from flaxbert.training.optim import decay_mask, linear_schedule, make_optimizer, warmup_steps
+from flaxbert.training import freezing
+from flaxbert.training.optim import (
+    averaged_params,
+    decay_mask,
+    make_optimizer,
+    make_schedule,
+    warmup_steps,
+)
 from flaxbert.training.step import compiler_options, keep_if
 
 PEAK = 1e-3
@@ -23,7 +30,7 @@ PEAK = 1e-3
 
 @pytest.mark.parametrize("warmup", [0.1, 10.0])  # of 100 steps, the same
 def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step(warmup):
-    rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=warmup), 100)
+    rate = make_schedule(OptimConfig(learning_rate=PEAK, warmup=warmup), 100)
     # By definition: step / 10 before step 10, then (100 - step) / 90, both of the peak.
     expected = {0: 0.0, 1: 0.1, 9: 0.9, 10: 1.0, 11: 89 / 90, 99: 1 / 90, 100: 0.0}
     found = {step: float(rate(jnp.int32(step))) / PEAK for step in expected}
@@ -31,21 +38,43 @@ def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step(w
 
 
 def test_warmup_share_is_rounded_up_to_whole_steps():
-    rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=0.25), 5)  # 1.25 steps: 2
+    rate = make_schedule(OptimConfig(learning_rate=PEAK, warmup=0.25), 5)  # 1.25 steps: 2
     assert [float(rate(step)) / PEAK for step in range(6)] == pytest.approx(
         [0, 1 / 2, 1, 2 / 3, 1 / 3, 0], abs=1e-6
     )
 
 
+@pytest.mark.parametrize(
+    ("schedule", "power", "shares"),  # at the peak, halfway, after three quarters, and at the end
+    [
+        ("linear", 1.0, (1, 1 / 2, 1 / 4, 0)),
+        ("cosine", 1.0, (1, 1 / 2, (1 - np.sqrt(1 / 2)) / 2, 0)),
+        ("polynomial", 1.0, (1, 1 / 2, 1 / 4, 0)),
+        ("polynomial", 2.0, (1, 1 / 4, 1 / 16, 0)),
+        ("constant", 1.0, (1, 1, 1, 1)),
+    ],
+)
+def test_schedules_after_the_same_warmup(schedule, power, shares):
+    config = OptimConfig(learning_rate=PEAK, warmup=4.0, schedule=schedule, power=power)
+    rate = make_schedule(config, 20)
+    expected = [1 / 4, 3 / 4, *shares]
+    steps = (1, 3, 4, 12, 16, 20)
+    on_host, on_device = (
+        [float(rate(kind(step))) / PEAK for step in steps] for kind in (int, jnp.int32)
+    )
+    assert on_host == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert on_device == pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
 def test_without_warmup_the_first_step_has_the_peak_learning_rate():
-    rate = linear_schedule(OptimConfig(learning_rate=PEAK, warmup=0.0), 4)
+    rate = make_schedule(OptimConfig(learning_rate=PEAK, warmup=0.0), 4)
     assert [float(rate(step)) / PEAK for step in range(4)] == pytest.approx(
         [1, 3 / 4, 1 / 2, 1 / 4]
     )
 
 
 def test_learning_rate_of_a_step_on_the_host_is_that_of_the_device_to_the_bit():
-    rate = linear_schedule(OptimConfig(learning_rate=3e-5, warmup=0.1), 37)
+    rate = make_schedule(OptimConfig(learning_rate=3e-5, warmup=0.1), 37)
     for step in range(38):
         on_host = rate(step)
         assert not isinstance(on_host, jax.Array)  # it would wait for the steps in the queue
@@ -67,7 +96,7 @@ def test_learning_rate_of_a_step_on_the_host_is_that_of_the_device_to_the_bit():
 def test_warmup_ends_before_the_last_step(warmup, total, steps):
     config = OptimConfig(learning_rate=PEAK, warmup=warmup)
     assert warmup_steps(config, total) == steps
-    rate = linear_schedule(config, total)
+    rate = make_schedule(config, total)
     assert max(float(rate(step)) for step in range(total)) == pytest.approx(PEAK)
 
 
@@ -127,6 +156,40 @@ def test_weight_decay_excludes_biases_and_layer_norm():
     assert len(masked) == 3 + 2 + 2 * 16 + 4  # none is lost: the others are known not to decay
 
 
+def test_layer_decay_lowers_the_rate_from_the_top_layer_to_the_embeddings():
+    weight = {"kernel": np.ones((2, 2), np.float32)}
+    layers = {n: {"output": weight} for n in range(3)}
+    params = {"encoder": {"embeddings": {"word": weight}, "layers": layers}, "head": weight}
+    settings = OptimConfig(learning_rate=1.0, warmup=0.0, layer_decay=0.5, clip_norm=0.0)
+    optimizer, _ = make_optimizer(settings, total_steps=10)
+    updates, _ = optimizer.update(params, optimizer.init(params), params, step=np.int32(0))
+    rates = jax.tree.map(lambda update: -float(update[0, 0]) / 1.01, updates)
+    # All gradients and weights are 1, so Adam's part is 1, and that of the decay 0.01.
+    assert rates["head"]["kernel"] == pytest.approx(1.0, rel=1e-5)
+    for n, factor in enumerate((0.25, 0.5, 1.0)):
+        assert rates["encoder"]["layers"][n]["output"]["kernel"] == pytest.approx(factor, rel=1e-5)
+    assert rates["encoder"]["embeddings"]["word"]["kernel"] == pytest.approx(0.125, rel=1e-5)
+
+
+def test_moving_average_of_the_parameters_by_hand():
+    settings = OptimConfig(learning_rate=0.1, warmup=0.0, freeze=("norm",))
+    optimizer, _ = make_optimizer(settings, total_steps=10, ema=0.2)
+    params = jax.tree.map(jnp.float32, PARAMS)
+    state = optimizer.init(params)
+    jax.tree.map(np.testing.assert_array_equal, averaged_params(params, state), params)
+    expected = PARAMS["dense"]["kernel"]
+    trained, frozen = freezing.split(params, settings.freeze)
+    for step in range(4):
+        grads = freezing.split(jax.tree.map(jnp.float32, gradient(step)), settings.freeze)[0]
+        updates, state = optimizer.update(grads, state, trained, step=jnp.int32(step))
+        trained = optax.apply_updates(trained, updates)
+        decay = min(0.2, (1 + step) / (10 + step))  # 1/10, 2/11, and then 0.2
+        expected = decay * expected + (1 - decay) * trained["dense"]["kernel"]
+    averaged = averaged_params(freezing.merge(trained, frozen), state)
+    assert_close(averaged["dense"]["kernel"], expected)
+    np.testing.assert_array_equal(averaged["norm"]["scale"], params["norm"]["scale"])
+
+
 def test_the_update_on_a_cpu_copies_no_parameter_and_no_moment():
     optimizer, _ = make_optimizer(OptimConfig(), total_steps=10)
 
@@ -144,6 +207,19 @@ def test_the_update_on_a_cpu_copies_no_parameter_and_no_moment():
     )
     program = step.lower(params, optimizer.init(params), jnp.ones((8, 300))).compile().as_text()
     assert re.findall(r"= f32\[300,200\]\S* copy\(", program) == []
+
+
+def test_clip_norm_of_zero_leaves_gradients_as_they_are():
+    params = jax.tree.map(jnp.float32, PARAMS)
+    huge = jax.tree.map(lambda x: 1e6 * jnp.ones_like(x), params)
+
+    def moments(clip_norm):
+        optimizer, _ = make_optimizer(OptimConfig(clip_norm=clip_norm, b1=0.0), total_steps=10)
+        _, state = optimizer.update(huge, optimizer.init(params), params, step=jnp.int32(0))
+        return state[1].mu
+
+    jax.tree.map(np.testing.assert_array_equal, moments(0.0), huge)
+    assert float(optax.tree.norm(moments(1.0))) == pytest.approx(1.0)
 
 
 PARAMS = {
