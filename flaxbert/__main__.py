@@ -7,6 +7,7 @@ commands:
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
   lint            check data files before training, and report problems with file and line
+  report          make the report of a run, or compare several runs
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
   verify-resume   kill a short run several times, and check that it resumes bit-identically
 
@@ -28,6 +29,7 @@ from flaxbert.commands.args import HELP, MODES
 
 MODULES = {
     "lint": "flaxbert.commands.lint",
+    "report": "flaxbert.commands.report",
     "convert": "flaxbert.commands.convert",
     "verify-resume": "flaxbert.commands.verify_resume",
 }

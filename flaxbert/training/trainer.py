@@ -16,6 +16,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
+from flaxbert.report.write import write_report
 from flaxbert.runtime import files, memory, multihost, program_cache, sharding
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
@@ -74,7 +75,8 @@ def train(
     Args:
       config: see flaxbert/config.py.
       workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
-        eval_predictions.jsonl, export/ and tensorboard/.
+        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/ and
+        tensorboard/.
       preemption: handles signals; by default signals are not handled.
       force: continue even if the configuration or the data have changed since the run began.
       profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
@@ -243,7 +245,7 @@ def _finish(
     """Evaluate the final parameters, export them, and write results.json.
 
     Args:
-      workdir: receives export/, eval_predictions.jsonl and results.json.
+      workdir: receives export/, eval_predictions.jsonl, results.json and the report.
       pipeline: writes the export.
       data: the data sets, whose left-out examples are counted in the results.
       run: holds the best parameters and the last evaluation.
@@ -266,5 +268,6 @@ def _finish(
             if evaluation is not None:
                 files.write_jsonl(workdir / "eval_predictions.jsonl", predictions)
             files.write_json(workdir / "results.json", results)
+            write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
     examples = data.eval.examples if data.eval is not None else ()
     return Trained(results, pipeline, examples, predictions)

@@ -48,11 +48,13 @@ def test_help_has_usage_example_flags_and_exit_codes(
     assert "exit codes:\n  0   " in text
     assert "  2   " in text
     assert "flags:\n  --config: " in text or "options:\n  -h" in text
-    assert ("configuration keys" in text) == (command != "convert")
+    assert ("configuration keys" in text) == (command not in ("convert", "report"))
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("convert", "report")]
+)
 def test_help_with_a_config_lists_its_keys(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +87,7 @@ def test_help_lists_the_flags_of_the_command(
     [
         ("trian", "Did you mean 'train'?"),
         ("verify_resume", "Did you mean 'verify-resume'?"),
-        ("fly", "Expected one of train, eval, predict, lint, convert, verify-resume."),
+        ("fly", "Expected one of train, eval, predict, lint, report, convert, verify-resume."),
         ("--config=configs/quickstart.py", "Expected one of train"),
     ],
 )
@@ -116,6 +118,8 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
         (["lint", SQUAD, "--config.data.train=none", "--config.data.eval=none"], "no data: "),
         (["convert", "absent", "out"], "absent"),
         (["convert", "absent"], "name a DEST, or --inspect"),
+        (["report", "absent"], "absent: is not a directory."),
+        (["report", "gs://bucket/run"], "RUN=gs:/bucket/run: expected a local path"),
         (["verify-resume", SQUAD], "no --workdir=DIR"),
         (["verify-resume", SQUAD, "--workdir=x", "--kills=0"], "--kills=0: expected at least 1."),
         (
