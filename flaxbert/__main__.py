@@ -7,6 +7,7 @@ commands:
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
   lint            check data files before training, and report problems with file and line
+  report          make the report of a run, or compare several runs
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
   verify-resume   kill a short run several times, and check that it resumes bit-identically
   doctor          check the installation, and print what a bug report needs
@@ -30,6 +31,7 @@ from flaxbert.runtime import terminal
 
 MODULES = {
     "lint": "flaxbert.commands.lint",
+    "report": "flaxbert.commands.report",
     "convert": "flaxbert.commands.convert",
     "verify-resume": "flaxbert.commands.verify_resume",
     "doctor": "flaxbert.commands.doctor",

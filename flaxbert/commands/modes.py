@@ -11,6 +11,8 @@ from flaxbert.errors import check_local
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.pretrained import mapping
+from flaxbert.report.rundir import EVALUATED
+from flaxbert.report.write import write_report
 from flaxbert.runtime import files, multihost
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import command, flatten, write_config
@@ -28,8 +30,9 @@ def train(
         show_metrics(trained.results, "results.json")
         evaluated = "eval_predictions.jsonl  " if trained.predictions else ""
         print(
-            f"\nFiles in {workdir}: results.json  metrics.jsonl  {evaluated}export/\n"
+            f"\nFiles in {workdir}: report.html  results.json  metrics.jsonl  {evaluated}export/\n"
             "Next:\n"
+            f"  look        open {workdir}/report.html in a browser\n"
             f"  predict     python -m flaxbert.run --config=... --workdir={workdir} --mode=predict "
             "--config.data.predict=FILE\n"
             f"  in Python   flaxbert.load({str(workdir)!r}).predict([...])\n"
@@ -39,7 +42,7 @@ def train(
 
 
 def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
-    """Evaluate on `data.eval`, and write eval_results.json, its predictions and configuration.
+    """Evaluate on `data.eval`; write eval_results.json, predictions, configuration and report.
 
     Args:
       config: the configuration of the command line.
@@ -54,9 +57,10 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
         written = opened.write("eval_results", "eval_results_predictions", evaluation.predictions)
         files.write_json(workdir / "eval_results.json", results)
         task = opened.predictor.pipeline.task
+        write_report(workdir, task, {"eval": opened.data}, evaluation.predictions, EVALUATED)
         show_predictions(task, opened.data.examples, evaluation.predictions)
         show_metrics(results, f"eval_results.json: {opened.predictor.config.data.eval}")
-        print(f"\nFiles in {workdir}: eval_results.json  {written}")
+        print(f"\nFiles in {workdir}: eval_results.json  {written}  {EVALUATED.page}")
 
 
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:

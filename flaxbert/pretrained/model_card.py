@@ -96,14 +96,20 @@ def _table(head: tuple[str, str], rows: Mapping[str, object]) -> list[str]:
 
 def _command() -> list[str]:
     """Return the command line of the run as a code block; nothing for a run from Python."""
+    command = command_line()
+    return ["```", command, "```", ""] if command else []
+
+
+def command_line() -> str:
+    """Return the command line of this process's run; "" for a run from Python."""
     words = sys.orig_argv
     for place, (word, following) in enumerate(itertools.pairwise(words)):
         rest = shlex.join(words[place + 1 :])
         if word == "flaxbert.run":
-            return ["```", f"python -m flaxbert.run {rest}", "```", ""]
-        if Path(word).name == "flaxbert" and following == "train":  # the script, or `-m flaxbert`
-            return ["```", f"flaxbert {rest}", "```", ""]
-    return []
+            return f"python -m flaxbert.run {rest}"
+        if Path(word).name == "flaxbert" and following in ("train", "eval"):
+            return f"flaxbert {rest}"  # the script, or `-m flaxbert`
+    return ""
 
 
 def _is_hub_id(init: str) -> bool:

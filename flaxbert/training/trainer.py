@@ -16,7 +16,8 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
-from flaxbert.runtime import devices, files, memory, multihost, program_cache, sharding
+from flaxbert.report.write import write_report
+from flaxbert.runtime import devices, files, memory, multihost, program_cache
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
@@ -75,7 +76,8 @@ def train(
     Args:
       config: see flaxbert/config.py.
       workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
-        eval_predictions.jsonl, export/ and tensorboard/.
+        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/ and
+        tensorboard/.
       preemption: handles signals; by default signals are not handled.
       force: continue even if the configuration or the data have changed since the run began.
       profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
@@ -151,10 +153,9 @@ def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingD
             *sections, init=saved.init(config.model), train=sources.train.examples
         )
         data = tokenize(pipeline, sources, config.train)
-    rows, length = data.train.batches.largest_shape
-    rows //= sharding.data_parallelism(pipeline.mesh) * config.train.accumulation_steps
+    shape, parts = data.train.batches.largest_shape, config.train.accumulation_steps
     kept = saved.metadata.attention if saved.metadata else None
-    return sources, with_fitting_attention(pipeline, rows, length, kept), data
+    return sources, with_fitting_attention(pipeline, shape, parts, kept), data
 
 
 def _begin(
@@ -248,7 +249,7 @@ def _finish(
     """Evaluate the final parameters, export them, and write results.json.
 
     Args:
-      workdir: receives export/, eval_predictions.jsonl and results.json.
+      workdir: receives export/, eval_predictions.jsonl, results.json and the report.
       pipeline: writes the export.
       data: the data sets, whose left-out examples are counted in the results.
       run: holds the best parameters and the last evaluation.
@@ -273,5 +274,6 @@ def _finish(
             if evaluation is not None:
                 files.write_jsonl(workdir / "eval_predictions.jsonl", predictions)
             files.write_json(workdir / "results.json", results)
+            write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
     examples = data.eval.examples if data.eval is not None else ()
     return Trained(results, pipeline, examples, predictions)

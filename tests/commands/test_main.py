@@ -18,7 +18,9 @@ from flaxbert.commands.args import MODES
 from flaxbert.errors import DivergedError, Preempted, UserError
 
 COMMANDS = [*MODES, *MODULES]
-CONFIGURED = [name for name in COMMANDS if name not in ("convert", "doctor", "completion")]
+CONFIGURED = [
+    name for name in COMMANDS if name not in ("report", "convert", "doctor", "completion")
+]
 SQUAD = f"--config={ROOT}/configs/squad.py"
 
 
@@ -100,7 +102,7 @@ def test_help_lists_the_flags_of_the_command(
     [
         ("trian", "Did you mean 'train'?"),
         ("verify_resume", "Did you mean 'verify-resume'?"),
-        ("fly", "Expected one of train, eval, predict, lint, convert, verify-resume,"),
+        ("fly", "Expected one of train, eval, predict, lint, report, convert, verify-resume,"),
         ("--config=configs/quickstart.py", "Expected one of train"),
     ],
 )
@@ -133,6 +135,8 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
         (["completion", "csh"], "csh: expected one of bash, zsh, fish."),
         (["convert", "absent", "out"], "absent"),
         (["convert", "absent"], "name a DEST, or --inspect"),
+        (["report", "absent"], "absent: is not a directory."),
+        (["report", "gs://bucket/run"], "RUN=gs:/bucket/run: expected a local path"),
         (["verify-resume", SQUAD, "--workdir=x", "--kills=0"], "--kills=0: expected at least 1."),
         (
             ["verify-resume", SQUAD, "--workdir=x", "--kills=some"],

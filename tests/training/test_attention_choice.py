@@ -52,7 +52,7 @@ def test_the_result_of_the_trial_is_used_and_logged(trial, way, level, config, m
     monkeypatch.setattr(attention_choice, "try_kernel", lambda *_: trial)
     pipeline = build_pipeline(config)
     with caplog.at_level(logging.INFO, "flaxbert"):
-        chosen = with_fitting_attention(pipeline, 32, 384, None)
+        chosen = with_fitting_attention(pipeline, (32, 384), 1, None)
     assert chosen.model.config.attention == way
     assert chosen.model.shapes == pipeline.model.shapes
     (record,) = [record for record in caplog.records if "32 rows of 384" in record.message]
@@ -62,11 +62,11 @@ def test_the_result_of_the_trial_is_used_and_logged(trial, way, level, config, m
 
 def test_no_trial_where_there_is_no_kernel_or_a_way_was_asked_for(config, calls, monkeypatch):
     pipeline = build_pipeline(config).with_attention("plain")
-    assert with_fitting_attention(pipeline, 32, 384, None) is pipeline
+    assert with_fitting_attention(pipeline, (32, 384), 1, None) is pipeline
     assert calls == []
     monkeypatch.setattr(attention_choice, "try_kernel", lambda *_: None)
     pipeline = build_pipeline(config)
-    assert with_fitting_attention(pipeline, 32, 384, None) is pipeline
+    assert with_fitting_attention(pipeline, (32, 384), 1, None) is pipeline
 
 
 def test_hosts_use_the_kernel_only_if_it_suits_all_of_them(hosts, config, monkeypatch):  # noqa: F811
@@ -74,7 +74,7 @@ def test_hosts_use_the_kernel_only_if_it_suits_all_of_them(hosts, config, monkey
 
     def ways(*trials):
         monkeypatch.setattr(attention_choice, "try_kernel", lambda *_: trials[jax.process_index()])
-        chosen = hosts(lambda host: with_fitting_attention(pipeline, 32, 384, None))
+        chosen = hosts(lambda host: with_fitting_attention(pipeline, (32, 384), 1, None))
         return [pipeline.model.config.attention for pipeline in chosen]
 
     assert ways(KERNEL, KERNEL) == ["kernel", "kernel"]

@@ -21,6 +21,8 @@ from flaxbert.errors import ConfigError
 from flaxbert.pipeline.costs import PLATFORMS
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator
 from flaxbert.pretrained import formats
+from flaxbert.report.page import assess, evaluated_of
+from flaxbert.report.rundir import read_run
 from flaxbert.runtime import files, sharding
 from flaxbert.tasks import TASKS
 
@@ -87,7 +89,21 @@ def test_run_writes_its_results(finished, config):
     assert (
         json.loads((finished / "config.json").read_text()) == config.with_dtype("float32").to_dict()
     )
-    assert len((finished / "eval_predictions.jsonl").read_text().splitlines()) == 64
+    for name in ("eval_predictions.jsonl", "eval_labels.jsonl"):
+        assert len((finished / name).read_text().splitlines()) == 64
+
+
+def test_run_writes_a_report_of_its_own_results(finished):
+    page = (finished / "report.html").read_text()
+    for part in ("Metrics", "Training", "Predictions", "Calibration", "Data and speed"):
+        assert f">{part}</h2>" in page
+    results = read_results(finished)
+    assert f"<b>{results['accuracy']:.3f}</b>" in page.replace("<b>1</b>", "<b>1.000</b>")
+    quality = assess(evaluated_of(read_run(finished)))
+    for name, estimate in quality.estimates.items():
+        assert estimate.value == pytest.approx(results[name])
+    sizes = read_results(finished, "run.json")["data"]
+    assert sizes["eval"] == {"examples": 64, "sequences": 64, "cut": 0}
 
 
 def test_metrics_jsonl_has_a_line_for_each_log_and_each_evaluation(finished):
@@ -315,6 +331,7 @@ def test_mode_eval_gives_the_results_of_the_training_run(
     used = read_results(tmp_path / "run", "eval_results_config.json")["data"]
     assert (used["max_length"], used["eval"]) == (config.data.max_length, config.data.eval)
     out = capsys.readouterr().out
+    assert (tmp_path / "run" / "eval_results_report.html").is_file()
     assert "eval_results.json  eval_results_predictions.jsonl  eval_results_config.json" in out
     evaluated = reproducible(read_results(tmp_path / "run", "eval_results.json"))
     assert evaluated["data/eval/malformed"] == 0

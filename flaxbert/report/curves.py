@@ -1,0 +1,58 @@
+"""Curves of a training run: losses, metrics, learning rate, gradient and speed by step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flaxbert.report.charts import Series, line_chart
+from flaxbert.report.html import Html, tag
+from flaxbert.report.quality import Quality
+from flaxbert.report.rundir import RunFiles
+
+METRICS = (
+    "accuracy", "f1", "f1_micro", "f1_macro", "matthews", "exact_match", "precision", "recall",
+    "pearson", "spearman", "mlm_accuracy", "nsp_accuracy",
+)  # fmt: skip
+"""Metrics that share a chart; all are higher if better, and one task's have the same scale."""
+
+MOST = 4
+"""Metrics in a chart."""
+
+
+def points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Return (step, value) of the lines of metrics.jsonl that have a value."""
+    return [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
+
+
+def eval_points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Return (step, value) of an evaluation's metric."""
+    return points(lines, f"eval/{name}")
+
+
+def curves(files: RunFiles, quality: Quality | None) -> Html:
+    """Return the charts of a run; empty without metrics.jsonl."""
+    lines = files.lines
+    evaluated = Series("evaluation data", eval_points(lines, "loss"), marks=True)
+    charts = [
+        line_chart("Loss", [Series("training data", points(lines, "loss")), evaluated]),
+        _metrics(lines, quality),
+        line_chart("Learning rate", [Series("learning rate", points(lines, "learning_rate"))]),
+        line_chart(
+            "Norm of the gradient",
+            [
+                Series("all layers", points(lines, "grad_norm")),
+                Series("first layer", points(lines, "lowest_grad_norm")),
+            ],
+        ),
+        line_chart("Examples per second", [Series("speed", points(lines, "perf/examples_per_s"))]),
+    ]
+    shown = [chart for chart in charts if chart]
+    return tag("div", *shown, class_="charts") if shown else Html()
+
+
+def _metrics(lines: Sequence[dict[str, Any]], quality: Quality | None) -> Html:
+    """Return the chart of the evaluations' metrics; empty for a single evaluation."""
+    names = [quality.main] if quality else []
+    names = list(dict.fromkeys([*names, *METRICS]))
+    series = [Series(name, eval_points(lines, name), marks=True) for name in names]
+    several = [one for one in series if len(one.points) > 1]
+    return line_chart("Metrics of the evaluation data", several[:MOST])

@@ -1,0 +1,119 @@
+"""The data, the speed, and all that a run needs to be repeated."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flaxbert.report.html import Html, facts, join, note, number, table, tag, user_text
+from flaxbert.report.rundir import RunFiles
+
+PROGRAMS = 12
+"""Programs in the table of compilations: those that took longest."""
+
+
+def data_and_speed(files: RunFiles) -> Html:
+    """Return counts of the data, padding, throughput and compiled programs."""
+    return join(_data(files), facts(_speed(files.results, files.about)), _compiles(files))
+
+
+def _data(files: RunFiles) -> Html:
+    """Return the sizes of the data sets, and what was cut or left out."""
+    rows = []
+    for name, data in files.about.get("data", {}).items():
+        left_out = files.results.get(f"data/{name}/malformed", 0)
+        unreachable = {
+            key.rpartition("/")[2].replace("_", " "): value
+            for key, value in files.results.items()
+            if key.startswith(f"data/{name}/") and not key.endswith("/malformed")
+        }
+        others = ", ".join(f"{kind}: {value:,.0f}" for kind, value in unreachable.items() if value)
+        source = user_text(files.config.get(f"data.{name}") or name, 120)
+        counts = [data.get("examples", 0), data.get("sequences", 0), data.get("cut", 0), left_out]
+        rows.append([name, source, *(f"{count:,.0f}" for count in counts), others or "-"])
+    columns = ["data", "source", "examples", "sequences", "cut", "malformed", "out of reach"]
+    return table("Data sets", columns, rows, numeric=columns[2:6])
+
+
+def _speed(results: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, str]:
+    def measured(name: str, unit: str) -> str:
+        value = results.get(name)
+        return "" if value is None else f"{number(value)} {unit}".strip()
+
+    padding = results.get("padding_share")
+    return {
+        "devices": str(about.get("devices", "")),
+        "padding in training batches": "" if padding is None else f"{100 * padding:.1f} %",
+        "training": measured("perf/train_seconds", "s"),
+        "examples per second": measured("perf/examples_per_s", ""),
+        "tokens per second": measured("perf/tokens_per_s", ""),
+        "time of a step": measured("perf/step_seconds", "s"),
+        "last evaluation": measured("perf/eval_seconds", "s"),
+        "compiling": measured("perf/compile_seconds", "s"),
+        "steps": measured("step", ""),
+        "skipped steps": measured("skipped_steps", ""),
+    }
+
+
+def _compiles(files: RunFiles) -> Html:
+    """Return the programs that took longest to compile."""
+    longest = sorted(files.compiles, key=lambda entry: -entry.get("seconds", 0))
+    rows = [
+        [tag("code", entry.get("function", "")), user_text(entry.get("shape", ""), 60),
+         number(entry.get("seconds")), "cache" if entry.get("cached") else "compiled"]
+        for entry in longest[:PROGRAMS]
+    ]  # fmt: skip
+    columns = ["function", "shape", "seconds", "from"]
+    count = len(files.compiles)
+    more = f"The {PROGRAMS} longest of {count}; compiles.jsonl has all." if count > PROGRAMS else ""
+    programs = table("Compiled programs", columns, rows, numeric=["seconds"])
+    return join(programs, note(more) if more else None)
+
+
+def details(files: RunFiles) -> Html:
+    """Return the command, the configuration, fingerprints and versions."""
+    return join(_command(files), settings_table(files), _fingerprints(files), _versions(files))
+
+
+def _command(files: RunFiles) -> Html:
+    command = files.about.get("command")
+    if not command:
+        return Html()
+    return join(tag("h3", "Command"), tag("pre", tag("code", command)))
+
+
+def settings_table(files: RunFiles) -> Html:
+    """Return the configuration where it differs from the defaults of the task."""
+    rows = [
+        [tag("code", key), tag("code", shown(value)),
+         tag("code", shown(files.defaults[key])) if key in files.defaults else "-"]
+        for key, value in files.config.items()
+        if files.defaults.get(key, _ABSENT) != value and not key.startswith("commits.")
+    ]  # fmt: skip
+    columns = ["key", "value", "default"]
+    about = note(f"All other values are the defaults; {files.names.config} has all.")
+    return join(table("Configuration, as the difference from the defaults", columns, rows), about)
+
+
+_ABSENT = object()
+
+
+def shown(value: Any) -> str:
+    """Return a value of the configuration, as JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _fingerprints(files: RunFiles) -> Html:
+    """Return hashes of the data, and commits of what came from the hub."""
+    commits = {
+        key.removeprefix("commits."): value
+        for key, value in files.config.items()
+        if key.startswith("commits.")
+    }
+    rows = [[f"examples, {name}", tag("code", value)] for name, value in files.fingerprints.items()]
+    rows += [[f"hub commit, {name}", tag("code", value)] for name, value in commits.items()]
+    return table("Fingerprints of the data", ["data", "fingerprint"], rows)
+
+
+def _versions(files: RunFiles) -> Html:
+    versions = files.about.get("versions", {})
+    return facts(dict(versions) | {"finished": files.about.get("finished")})

@@ -1,0 +1,310 @@
+"""The report of one run as a page."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from flaxbert.metrics.calibration import excess_confidence, expected_calibration_error
+from flaxbert.report import answers, classes, entities, label_sets, numbers
+from flaxbert.report.charts import interval_bar, reliability_chart
+from flaxbert.report.curves import curves
+from flaxbert.report.details import data_and_speed, details
+from flaxbert.report.hints import hints
+from flaxbert.report.html import (
+    Html,
+    contents,
+    join,
+    note,
+    number,
+    page,
+    section,
+    table,
+    tag,
+    user_text,
+)
+from flaxbert.report.quality import Estimate, Evaluated, Quality
+from flaxbert.report.rundir import TRAINED, RunFiles
+from flaxbert.report.style import STYLE
+
+ASSESS: dict[str, Callable[[Evaluated], Quality]] = {
+    "label": classes.assess,
+    "labels": label_sets.assess,
+    "value": numbers.assess,
+    "index": classes.assess_choices,
+    "tags": entities.assess,
+    "answers": answers.assess,
+}
+"""The assessment by the key of the label (see `labels.label_records`)."""
+
+TOP, TOP_SUSPECTS = 20, 30
+"""Examples in each list."""
+
+UNRANKED = (
+    "The predictions of this task have no probabilities, so the most doubtful ones and likely "
+    "label errors are not listed."
+)
+
+SLICES = 40
+"""Slices in the table: those with most examples."""
+
+
+def evaluated_of(files: RunFiles) -> Evaluated:
+    """Return the evaluated examples of a run; none if their labels are not stored."""
+    names = files.export.get("id2label") or {}
+    ordered = [str(names[key]) for key in sorted(names, key=int)]
+    fitted = files.export.get("flaxbert", {})
+    return Evaluated(files.labels, files.predictions, ordered, files.config, fitted)
+
+
+def assess(evaluated: Evaluated) -> Quality | None:
+    """Assess predictions; None without examples, or for a task that no function assesses."""
+    for key, function in ASSESS.items():
+        if len(evaluated) and all(key in label for label in evaluated.labels):
+            return function(evaluated)
+    return None
+
+
+def make_page(files: RunFiles) -> str:
+    """Return the report of a run."""
+    evaluated = evaluated_of(files)
+    quality = assess(evaluated)
+    task = files.task.replace("_", " ")
+    title = f"{files.name}: {task}"
+    kind = "Evaluation" if files.names is not TRAINED else "Training run"
+    model = str(files.config.get("model.init", ""))
+    lead = f"{kind} of {model}, evaluated on {files.config.get('data.eval') or 'no data'}"
+    parts = {
+        "Metrics": metrics_table(files, quality),
+        "Training": curves(files, quality),
+        "Predictions": _side_by_side(quality.sections if quality else ()),
+        "Calibration": _calibration(quality),
+        "Slices": _slices(evaluated),
+        **_examples(evaluated, quality),
+        "Data and speed": data_and_speed(files),
+        "How to repeat it": details(files),
+    }
+    return page(
+        f"{title} - flaxbert report",
+        STYLE,
+        tag("header", tag("h1", title), tag("p", user_text(lead), class_="lead")),
+        _tiles(files, quality),
+        hints(files, quality),
+        contents(title for title, part in parts.items() if part),
+        *(section(title, part) for title, part in parts.items()),
+    )
+
+
+def _side_by_side(parts: Sequence[Html]) -> Html:
+    """Return parts next to each other where the screen is wide enough."""
+    shown = [part for part in parts if part]
+    return tag("div", *shown, class_="beside") if shown else Html()
+
+
+def main_metrics(results: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an evaluation without intervals, slices, counts and timings."""
+    others = ("step", "skipped_steps", "best_step", "padding_share")
+    return {
+        name: value
+        for name, value in results.items()
+        if "/" not in name and not name.endswith(("_low95", "_high95")) and name not in others
+        and isinstance(value, int | float)
+    }  # fmt: skip
+
+
+def estimate_of(files: RunFiles, quality: Quality | None, name: str) -> Estimate:
+    """Return a metric of the results, with its interval if there is one."""
+    value = files.results[name]
+    known = quality.estimates.get(name) if quality else None
+    if known is not None:
+        return known._replace(value=value)
+    low, high = (files.results.get(f"{name}_{side}", value) for side in ("low95", "high95"))
+    return Estimate(value, low, high, None)
+
+
+def estimate_cells(estimate: Estimate) -> list[object]:
+    """Return a value, its interval, a bar of both, and the baseline; a dash for what is unknown."""
+    value, low, high, baseline = estimate
+    if low == high:
+        return [number(value), "-", "", number(baseline)]
+    most = max(value, high, baseline or 0.0)
+    scale = 1.0 if most <= 1 else 100.0 if most > 10 else most  # shares, percent, or errors
+    bar = interval_bar(value, low, high, baseline, max(scale, most))
+    return [number(value), f"{number(low)} to {number(high)}", bar, number(baseline)]
+
+
+def metrics_table(files: RunFiles, quality: Quality | None) -> Html:
+    """Return the metrics with intervals and baselines."""
+    rows = []
+    names = main_metrics(files.results)
+    for name in [n for n in names if not quality or n not in quality.details][:METRICS]:
+        rows.append([name, *estimate_cells(estimate_of(files, quality, name))])
+    columns = ["metric", "value", "95 % interval", "", "baseline"]
+    about = note(
+        "Intervals are Wilson's for accuracy, else from resampling the examples 1,000 times. They "
+        "say how much a number would vary with other examples, not with another seed. Baseline: "
+        f"{quality.baseline if quality else 'none'}."
+    )
+    kinds = ["value", "95 % interval", "baseline"]
+    return join(table("Final evaluation", columns, rows, numeric=kinds), about if quality else None)
+
+
+METRICS = 40
+"""Metrics in the table; hundreds of labels have more."""
+
+
+def _tiles(files: RunFiles, quality: Quality | None) -> Html:
+    """Return the most important numbers."""
+    tiles: dict[str, object] = {}
+    names = list(main_metrics(files.results))
+    main = quality.main if quality and quality.main in names else next(iter(names), None)
+    if main is not None:
+        value, low, high, baseline = estimate_of(files, quality, main)
+        about = main if low == high else f"{main} (95 %: {number(low)} to {number(high)})"
+        tiles[about] = number(value)
+        if baseline is not None:
+            tiles[f"{main} of the baseline"] = number(baseline)
+    if quality is not None and quality.correct is not None:
+        wrong = int((~quality.correct).sum())
+        tiles[f"of {len(quality.correct):,} examples have an error"] = f"{wrong:,}"
+    train = files.about.get("data", {}).get("train", {})
+    if "examples" in train:
+        tiles["training examples"] = f"{train['examples']:,}"
+    seconds = files.results.get("perf/train_seconds")
+    if seconds is not None:
+        tiles["of training, without compiling"] = duration(seconds)
+    items = [tag("li", tag("b", value), tag("span", name)) for name, value in tiles.items()]
+    return tag("ul", *items, class_="tiles") if items else Html()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its largest fitting unit."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _calibration(quality: Quality | None) -> Html:
+    """Return the reliability diagram and its error, if there are probabilities."""
+    if quality is None or quality.calibration is None:
+        return Html()
+    bins, outcome = quality.calibration
+    error, excess = expected_calibration_error(bins), excess_confidence(bins)
+    kind = "higher" if excess > 0 else "lower"
+    about = tag(
+        "p",
+        f"Expected calibration error {error:.3f} ({len(bins)} bins). Probabilities are "
+        f"{abs(excess):.3f} {kind} than the share of {outcome} on average. A bar at the dashed "
+        "diagonal is calibrated; below it, probabilities are too high. The horizontal mark is the "
+        "mean probability of the bin, and darker bars have more predictions.",
+    )
+    return join(about, tag("div", reliability_chart(bins, outcome), class_="charts"))
+
+
+def _slices(evaluated: Evaluated) -> Html:
+    """Return the main metric of each slice."""
+    members: dict[str, list[int]] = {}
+    for n, label in enumerate(evaluated.labels):
+        if label.get("slice") is not None:
+            members.setdefault(str(label["slice"]), []).append(n)
+    rows = []
+    largest = sorted(members.items(), key=lambda item: -len(item[1]))[:SLICES]
+    main = ""
+    for name, chosen in largest:
+        quality = assess(evaluated.part(chosen))
+        if quality is None:
+            return Html()
+        main = quality.main
+        cells = estimate_cells(quality.estimates[main])
+        rows.append([user_text(name, 60), f"{len(chosen):,}", *cells])
+    columns = ["slice", "examples", main, "95 % interval", "", "baseline"]
+    numeric = [column for column in columns[1:] if column]
+    more = note(f"The {SLICES} largest of {len(members):,}.") if len(members) > SLICES else None
+    return join(table(f"{main} of each slice", columns, rows, numeric=numeric), more)
+
+
+def _examples(evaluated: Evaluated, quality: Quality | None) -> dict[str, Html]:
+    """Return the lists of examples by their headings."""
+    if quality is None:
+        return {}
+    right = quality.correct
+    wrong = np.arange(len(evaluated)) if right is None else np.flatnonzero(~right)
+    worst = wrong[np.argsort(-quality.wrongness[wrong], kind="stable")][:TOP]
+    about = note(
+        f"The {len(worst)} of {len(wrong):,} with most {quality.wrongness_name}, of "
+        f"{len(evaluated):,} evaluated examples. Long texts are shortened."
+    )
+    measure = quality.wrongness, quality.wrongness_name
+    worst_table = example_table("Most wrong", evaluated, quality, worst.tolist(), measure)
+    silent = quality.doubt is None and quality.suspects is None
+    lists = {
+        "Most wrong predictions": join(
+            worst_table, about if len(worst) else None, note(UNRANKED) if silent else None
+        )
+    }
+    if quality.doubt is not None:
+        doubtful = np.argsort(-quality.doubt, kind="stable")[:TOP]
+        shown = example_table("Most doubtful", evaluated, quality, doubtful.tolist())
+        about = note(f"Right or wrong, the {len(doubtful)} where {quality.doubt_name}.")
+        lists["Most doubtful predictions"] = join(shown, about)
+    return lists | {"Likely label errors": _suspects(evaluated, quality)}
+
+
+def _suspects(evaluated: Evaluated, quality: Quality) -> Html:
+    """Return the examples whose labels are probably wrong."""
+    if quality.suspects is None:
+        return Html()
+    shown = quality.suspects[:TOP_SUSPECTS]
+    likely = {suspect.example: user_text(suspect.likely, 80) for suspect in shown}
+    more = f", and the first {len(shown)} are shown" if len(shown) < len(quality.suspects) else ""
+    about = tag(
+        "p",
+        f"The model confidently contradicts the label of {len(quality.suspects):,} of "
+        f"{len(evaluated):,} evaluated examples{more}. Read them: some labels are wrong, and "
+        "others are right but hard; the better the model, the fewer of those. This is the "
+        "evaluation data. To check the training file in the same way, train for a single epoch, "
+        "before wrong labels are learned by heart, and evaluate on that file: --mode=eval "
+        "--config.data.eval=FILE.",
+    )
+    chosen = [suspect.example for suspect in shown]
+    rows = example_table("Likely label errors", evaluated, quality, chosen, extra=likely)
+    return join(about, rows)
+
+
+def example_table(
+    caption: str,
+    evaluated: Evaluated,
+    quality: Quality,
+    chosen: Sequence[int],
+    measure: tuple[np.ndarray, str] | None = None,
+    extra: Mapping[int, Html] | None = None,
+) -> Html:
+    """Return a table of examples.
+
+    Args:
+      caption: its heading.
+      evaluated: all examples.
+      quality: their assessment.
+      chosen: the indices of the examples.
+      measure: values [N] for a further column, and its name.
+      extra: {index: label} for the column "likely label".
+    """
+    lines: list[dict[str, object]] = []
+    for n in chosen:
+        cells = dict(quality.row(n))
+        if extra is not None:
+            cells["likely label"] = extra[n]
+        if measure is not None:
+            cells[measure[1]] = number(float(measure[0][n]))
+        label = evaluated.labels[n]
+        if label.get("slice") is not None:
+            cells["slice"] = user_text(label["slice"], 40)
+        cells["place"] = user_text(_short(str(label.get("origin", ""))), 80)
+        lines.append(cells)
+    columns = list(dict.fromkeys(key for cells in lines for key in cells))
+    rows = [[cells.get(column, "") for column in columns] for cells in lines]
+    return table(caption, columns, rows, classes="texts")
+
+
+def _short(origin: str) -> str:
+    """Return a place without the directory of its file."""
+    return origin.rpartition("/")[2] or origin

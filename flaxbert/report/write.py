@@ -1,0 +1,101 @@
+"""Writes the report of a run, and the small files that it is made from."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import logging
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flaxbert.pipeline.datasets import Dataset
+from flaxbert.pretrained.model_card import command_line
+from flaxbert.report.labels import label_records
+from flaxbert.report.page import make_page
+from flaxbert.report.rundir import TRAINED, Names, read_run
+from flaxbert.runtime import files
+from flaxbert.tasks.base import Task
+from flaxbert.types import Prediction
+
+log = logging.getLogger("flaxbert")
+
+PACKAGES = ("flaxbert", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
+"""Packages whose versions a report names."""
+
+
+def write_report(
+    workdir: Path,
+    task: Task,
+    data: Mapping[str, Dataset | None],
+    predictions: Sequence[Prediction],
+    names: Names = TRAINED,
+) -> None:
+    """Write the report of a finished run or evaluation, and the files that it needs.
+
+    An error is logged as a warning: it must not end a run whose results are complete.
+
+    Args:
+      workdir: holds the results and predictions.
+      task: the task.
+      data: the data sets by name; `eval` is the one that was evaluated.
+      predictions: one for each example of `eval`.
+      names: the names of the files.
+    """
+    try:
+        evaluated = data.get("eval")
+        if evaluated is not None and evaluated.labeled:
+            records = label_records(task, evaluated.examples, predictions)
+            files.write_jsonl(workdir / names.labels, records)
+        files.write_json(workdir / names.about, facts(data))
+        remake(workdir, names)
+    except Exception as error:
+        log.warning(
+            f"{workdir / names.page}: no report was written ({type(error).__name__}: {error}). All "
+            f"other results are complete. To try again: flaxbert report {shlex.quote(str(workdir))}"
+        )
+
+
+def remake(workdir: Path, names: Names = TRAINED, output: Path | None = None) -> Path:
+    """Make the report of a run from its files, and return where it is.
+
+    Raises:
+      WorkdirError: if the run has no results, or a file is corrupt.
+    """
+    path = output or workdir / names.page
+    files.write_text(path, make_page(read_run(workdir, names)))
+    return path
+
+
+def facts(data: Mapping[str, Dataset | None]) -> dict[str, Any]:
+    """Return what a report says about the process: command, versions, devices, sizes of the data.
+
+    Returns:
+      JSON types. `cut` counts the examples that lost text to `data.max_length`.
+    """
+    sizes = {
+        name: {
+            "examples": len(part.examples),
+            "sequences": len(part.batches.features.lengths),
+            "cut": part.batches.features.truncated_count,
+        }
+        for name, part in data.items()
+        if part is not None
+    }
+    devices = jax.devices()
+    return {
+        "command": command_line(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "versions": {"python": platform.python_version()} | dict(_versions()),
+        "data": sizes,
+    }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed: a path
+            yield name, importlib.metadata.version(name)
