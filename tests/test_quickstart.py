@@ -150,6 +150,11 @@ def test_the_commands_of_the_readme_parse(
         assert set(words[2:]) <= {"SOURCE", "DIR", "--inspect", "--certify"}
         assert all(word in (convert.__doc__ or "") for word in words if word.startswith("--"))
         return
+    if words[:2] == ["flaxbert", "report"]:
+        assert all(word.startswith(("runs/", "--output=")) for word in words[2:])
+        return
+    if words == ["flaxbert", "doctor"]:
+        return
     flags = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
     arguments = [word for word in words if word.startswith("--")]
     parsed = args.parse(["x", *arguments], "", flags=flags.get(words[1], args.RUN_FLAGS))

@@ -26,6 +26,7 @@ RUN = ("config", *(flag.name for flag in RUN_FLAGS if flag.name != "mode"))
 FLAGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(MODES, RUN),
     "lint": ("all", *RUN),
+    "report": ("output",),
     "convert": ("inspect", "certify", "architecture", "revision"),
     "verify-resume": ("config", "workdir", "kills"),
     "doctor": (),

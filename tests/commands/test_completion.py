@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from flaxbert.__main__ import MODULES, main
-from flaxbert.commands import args, completion, convert, lint, verify_resume
+from flaxbert.commands import args, completion, convert, lint, report, verify_resume
 from flaxbert.config import Config, fields
 
 
@@ -19,11 +19,12 @@ def test_the_flags_are_those_of_the_commands(capsys: pytest.CaptureFixture[str])
     assert list(completion.FLAGS["lint"]) == [lint.ALL.name, *run]
     kills = [flag.name for flag in verify_resume.FLAGS]
     assert list(completion.FLAGS["verify-resume"]) == ["config", *kills]
-    with pytest.raises(SystemExit):
-        convert.main(["--help"])
-    text = capsys.readouterr().out.partition("options:")[2].partition("SOURCE")[0]
-    flags = set(re.findall(r"^  .*--(\w+)", text, re.MULTILINE))
-    assert flags == {*completion.FLAGS["convert"], "help"}
+    for command, module in (("convert", convert), ("report", report)):
+        with pytest.raises(SystemExit):
+            module.main(["--help"])
+        text = capsys.readouterr().out.partition("options:")[2].partition("exit codes:")[0]
+        flags = set(re.findall(r"^  .*--(\w+)", text.partition("SOURCE")[0], re.MULTILINE))
+        assert flags == {*completion.FLAGS[command], "help"}
     switches = {flag.name for flag in (*args.RUN_FLAGS, lint.ALL) if flag.default is False}
     assert switches == set(completion.SWITCHES) - {"inspect", "certify"}
 
