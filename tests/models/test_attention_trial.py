@@ -33,8 +33,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[Shape]:
     return shapes
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("window", [None, 10])
+@pytest.mark.parametrize(("dtype", "window"), [("float32", None), ("bfloat16", 10)])
 @pytest.mark.parametrize("kernel", [tpu_attention, gpu_attention])
 def test_a_right_kernel_is_within_what_is_allowed(kernel, window, dtype):
     shape = Shape(2, 128, 2, 64, dtype, 0.1, window)
