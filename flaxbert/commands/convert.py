@@ -17,7 +17,6 @@ exit codes:
   2   bad usage, or a checkpoint that cannot be read or does not fit
 """
 
-import argparse
 import contextlib
 import json
 import logging
@@ -34,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flaxbert.commands import failures
+from flaxbert.commands import failures, help_text
 from flaxbert.data.tokenization import has_tokenizer, load_tokenizer, save
 from flaxbert.errors import WeightsError, check_local
 from flaxbert.models.families import read_config
@@ -179,15 +178,7 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    about, _, rest = (__doc__ or "").partition("\n\n")
-    usage, _, epilog = rest.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="flaxbert convert",
-        usage=usage.removeprefix("usage: "),
-        description=about,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = help_text.parser("convert", __doc__)
     parser.add_argument("source", help="hub id, directory, run, or package://NAME")
     parser.add_argument("destination", nargs="?", type=Path, help="directory to write")
     parser.add_argument("--inspect", action="store_true", help="print every tensor, write nothing")

@@ -1,5 +1,6 @@
 """The text of --help: a command's description, its flags, and every key of the configuration."""
 
+import argparse
 import dataclasses
 import textwrap
 from collections.abc import Sequence
@@ -73,6 +74,24 @@ task.
 {EXIT_CODES}""",
 }
 """The first part of the text of --help, by mode."""
+
+
+def parser(command: str, document: str | None) -> argparse.ArgumentParser:
+    """Return a parser for a command without a configuration.
+
+    Args:
+      command: its name.
+      document: its module's docstring: a summary, a paragraph "usage: ...", and the rest.
+    """
+    about, _, rest = (document or "").partition("\n\n")
+    usage, _, epilog = rest.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"flaxbert {command}",
+        usage=usage.removeprefix("usage: "),
+        description=about,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def render(description: str, flags: Sequence[Flag], config: Config | None = None) -> str:

@@ -17,25 +17,16 @@ exit codes:
   2   bad usage, or a directory without a finished run
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from flaxbert.commands import failures
+from flaxbert.commands import failures, help_text
 from flaxbert.errors import WorkdirError, check_local
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    about, _, rest = (__doc__ or "").partition("\n\n")
-    usage, _, epilog = rest.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="flaxbert report",
-        usage=usage.removeprefix("usage: "),
-        description=about,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = help_text.parser("report", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="workdir of a run")
     parser.add_argument("--output", type=Path, help="the HTML file to write")
     given = parser.parse_args(argv)

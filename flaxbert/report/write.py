@@ -1,23 +1,19 @@
 """Writes the report of a run, and the small files that it is made from."""
 
-import contextlib
 import datetime
-import importlib.metadata
 import logging
 import platform
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pretrained.model_card import command_line
 from flaxbert.report.labels import label_records
 from flaxbert.report.page import make_page
 from flaxbert.report.rundir import TRAINED, Names, read_run
-from flaxbert.runtime import files
+from flaxbert.runtime import devices, files, hardware
 from flaxbert.tasks.base import Task
 from flaxbert.types import Prediction
 
@@ -85,17 +81,11 @@ def facts(data: Mapping[str, Dataset | None]) -> dict[str, Any]:
         for name, part in data.items()
         if part is not None
     }
-    devices = jax.devices()
+    versions = {name: found for name in PACKAGES if (found := hardware.version(name))}
     return {
         "command": command_line(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "versions": {"python": platform.python_version()} | dict(_versions()),
+        "devices": devices.summary(),
+        "versions": {"python": platform.python_version()} | versions,
         "data": sizes,
     }
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed: a path
-            yield name, importlib.metadata.version(name)
