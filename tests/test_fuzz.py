@@ -1055,7 +1055,7 @@ def test_every_word_is_tagged_once_at_its_first_piece_over_all_windows(
         assert features.lengths.max() <= size[0]
         owner = np.repeat(features.example_index, features.lengths)
         guess = chance.integers(0, len(tags), len(owner))
-        predictions = base.TaskOutputs({}, {"tag": guess})
+        predictions = base.TaskOutputs({}, {"tag": guess, "probability": np.ones(len(owner))})
         records = task.decode(examples, features, predictions)
         for number, (example, record) in enumerate(zip(examples, records, strict=True)):
             whole = tokenizer([list(example.tokens)], is_split_into_words=True)

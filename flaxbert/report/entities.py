@@ -14,6 +14,7 @@ from flaxbert.report import classes
 from flaxbert.report.classes import label_table
 from flaxbert.report.html import Html, join, note, share, table, tag, user_text
 from flaxbert.report.quality import Evaluated, Quality, estimates, ratio
+from flaxbert.report.tag_probabilities import with_probabilities
 
 SHOWN, BEFORE = 50, 12
 """Words of a sentence that are shown, and how many of them before the first entity."""
@@ -36,7 +37,7 @@ def assess(evaluated: Evaluated) -> Quality:
     outside[: 2 * len(types)] = 0  # no hits, no predictions
     outside[-2] = sum(tag == "O" for sentence in gold for tag in sentence)
     wrong = np.array([len(g ^ p) for g, p in pairs], float)
-    return Quality(
+    quality = Quality(
         main="f1",
         estimates=estimates(sums, statistic, outside),
         baseline="no entities",
@@ -47,6 +48,7 @@ def assess(evaluated: Evaluated) -> Quality:
         sections=[_per_type(pairs, types), _confusions(pairs)],
         details={f"{kind}_{name}" for kind in ("precision", "recall", "f1") for name in types},
     )
+    return with_probabilities(quality, evaluated)
 
 
 def _entities(gold: Sequence[str], predicted: Sequence[str]) -> tuple[set[Span], set[Span]]:
@@ -187,7 +189,7 @@ def _assess_words(
         sum(a != b for a, b in zip(g, p, strict=True)) for g, p in zip(gold, predicted, strict=True)
     ]
     about = note("Each word counts.")
-    return Quality(
+    by_sentence = Quality(
         main="accuracy",
         estimates={"accuracy": quality.estimates["accuracy"]},
         baseline=quality.baseline.replace("label", "tag"),
@@ -197,6 +199,7 @@ def _assess_words(
         row=functools.partial(_tag_row, evaluated),
         sections=[*quality.sections, about],
     )
+    return with_probabilities(by_sentence, evaluated)
 
 
 def _tag_row(evaluated: Evaluated, index: int) -> dict[str, object]:

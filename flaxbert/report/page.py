@@ -40,8 +40,8 @@ TOP, TOP_SUSPECTS = 20, 30
 """Examples in each list."""
 
 UNRANKED = (
-    "The predictions of this task have no probabilities, so the most doubtful ones and likely "
-    "label errors are not listed."
+    "The predictions of this task have no probabilities, so the most doubtful ones are "
+    "not listed. Wrong labels are most likely among these."
 )
 
 SLICES = 40

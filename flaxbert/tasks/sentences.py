@@ -6,10 +6,15 @@ import re
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
+
+from flaxbert.data import tag_schemes
 from flaxbert.data.checks import Example
+from flaxbert.data.features import Features
 from flaxbert.data.table import Record
 from flaxbert.metrics import entities
 from flaxbert.tasks.tags import TaggedWords, read_words
+from flaxbert.types import Prediction, TaskOutputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +61,37 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
     return [(match[0], match.start(), match.end()) for match in WORD.finditer(text)]
 
 
-def entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the entities that tags mark: `type`, `text`, `start` and `end`, in characters."""
+def decode(
+    examples: Sequence[SentenceExample],
+    features: Features,
+    outputs: TaskOutputs,
+    labels: Sequence[str],
+    outside: str,
+) -> list[Prediction]:
+    """Return the predictions of sentences, from the tag of each word's first piece.
+
+    Args:
+      examples: the sentences.
+      features: with `first`, 1 at these pieces, and `word` for each token.
+      outputs: `tag`, an index of `labels`, and its `probability`, for each token.
+      labels: the tags.
+      outside: the tag of words without any token, if they are in no entity.
+    """
+    tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
+    probability: list[list[float | None]] = [[None] * len(row) for row in tags]
+    example_index = np.repeat(features.example_index, features.lengths)
+    for place in np.flatnonzero(features.per_token["first"]):
+        sentence, word = example_index[place], features.per_token["word"][place]
+        tags[sentence][word] = labels[int(outputs.per_token["tag"][place])]
+        probability[sentence][word] = float(outputs.per_token["probability"][place])
+    return [
+        {"tokens": list(example.tokens), "tags": tag_schemes.filled(row, outside), "probability": p}
+        for example, row, p in zip(examples, tags, probability, strict=True)
+    ]
+
+
+def entities_of(example: SentenceExample, prediction: Prediction) -> list[dict[str, Any]]:
+    """Return the entities that predicted tags mark: see `TokenClassification.answers`."""
     if example.text is None:
         text = " ".join(example.tokens)
         ends = list(itertools.accumulate(len(word) + 1 for word in example.tokens))
@@ -65,11 +99,15 @@ def entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str,
     else:
         text = example.text
         places = [(start, end) for _, start, end in words_of(text)]
-    marked = [
-        (span.type, places[span.first][0], places[span.last][1])
-        for span in entities.spans(tags, strict=False)
-    ]
-    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in marked]
+    found = []
+    for span in entities.spans(prediction["tags"], strict=False):
+        start, end = places[span.first][0], places[span.last][1]
+        known = [p for p in prediction["probability"][span.first : span.last + 1] if p is not None]
+        found.append(
+            {"type": span.type, "text": text[start:end], "start": start, "end": end}
+            | {"probability": min(known, default=None)}
+        )
+    return found
 
 
 def unlabeled_sentence(row: Record, column: str) -> SentenceExample:

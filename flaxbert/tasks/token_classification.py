@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -185,22 +186,18 @@ class TokenClassification(ClassTask):
         return {"loss": weighted_sum(losses, first if by_label is None else first * by_label)}
 
     def predict(self, outputs: Outputs, batch: Batch) -> TaskOutputs:
-        """Return the best tag of every token, [R, T]."""
-        return TaskOutputs(per_token={"tag": jnp.argmax(outputs["logits"], axis=-1)})
+        """Return the best tag of every token, and its probability, [R, T] each."""
+        logits = outputs["logits"].astype(jnp.float32)
+        probability = jnp.max(jax.nn.softmax(logits), axis=-1)
+        return TaskOutputs(
+            per_token={"tag": jnp.argmax(logits, axis=-1), "probability": probability}
+        )
 
     def decode(
         self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
-        """Return a tag for each word."""
-        tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
-        example_index = np.repeat(features.example_index, features.lengths)
-        for place in np.flatnonzero(features.per_token["first"]):
-            tag = self.labels[int(predictions.per_token["tag"][place])]
-            tags[example_index[place]][features.per_token["word"][place]] = tag
-        return [
-            {"tokens": list(example.tokens), "tags": tag_schemes.filled(row, self._outside)}
-            for example, row in zip(examples, tags, strict=True)
-        ]
+        """Return a tag for each word, with its probability (None for a word without any token)."""
+        return sentences.decode(examples, features, predictions, self.labels, self._outside)
 
     @property
     def _entities(self) -> bool:
@@ -244,16 +241,16 @@ class TokenClassification(ClassTask):
         *,
         top_k: int,
     ) -> list[Prediction]:
-        """Return `tokens`, `tags` and, if tags mark entities, `entities` with their characters.
+        """Return a prediction with its `entities`, if tags mark any.
 
-        An entity has `type`, `text`, `start` and `end`, in characters of the sentence; a list of
-        words counts as joined by spaces.
+        An entity has `type`, `text`, `start` and `end`, in characters of the sentence, where a list
+        of words counts as joined by spaces, and `probability`, the lowest of its words'.
         """
         predictions = super().answers(examples, features, outputs, predictions, top_k=top_k)
         if not self._entities:
             return predictions
         return [
-            prediction | {"entities": entities_of(example, prediction["tags"])}
+            prediction | {"entities": entities_of(example, prediction)}
             for example, prediction in zip(examples, predictions, strict=True)
         ]
 

@@ -187,7 +187,7 @@ def check_words(name: str, side: str, sentences: list[list[str]]) -> None:
         for number, word in enumerate(words):
             alone = tokenizer([[word]], is_split_into_words=True, add_special_tokens=False)
             assert ((n, number) in tagged) == bool(alone["input_ids"][0]), (words, word)
-    predicted = {"tag": np.ones(len(owner), int)}
+    predicted = {"tag": np.ones(len(owner), int), "probability": np.ones(len(owner))}
     records = task.decode(examples, features, _predictions(per_token=predicted))
     assert [len(record["tags"]) for record in records] == [len(words) for words in sentences]
     for n, record in enumerate(records):

@@ -78,7 +78,8 @@ def tag_rows(count: int) -> Rows:
         gold = ["O", "B-PER", "I-PER", "O", "B-LOC", *["O"] * (len(words) - 5)]
         guess = ["O", "B-PER", "I-PER" if n % 2 else "O", "B-ORG", *gold[4:]]
         labels.append({"tags": gold})
-        predictions.append({"tokens": words, "tags": guess})
+        chances = [None if word == SCRIPT else 0.5 + 0.4 * (n % 2) for word in words]
+        predictions.append({"tokens": words, "tags": guess, "probability": chances})
     return labels, predictions
 
 

@@ -101,7 +101,7 @@ def test_page_has_curves_command_configuration_and_fingerprints(page: str) -> No
 def test_lists_show_wrong_examples_with_their_place(task: str, tmp_path: Path) -> None:
     page = pages.make_page(read_run(write_run(tmp_path, task, count=12)))
     assert "Most wrong predictions" in page
-    unranked = task in ("regression", "token_classification")
+    unranked = task == "regression"
     assert ("have no probabilities" in page) == unranked
     assert ("Most doubtful" in page) == (not unranked)
     assert ("Expected calibration error" in page) == (not unranked and task != "question_answering")

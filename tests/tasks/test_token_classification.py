@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,9 +110,11 @@ def run(
     outputs = {"logits": jnp.asarray(noise, jnp.float32)}
     placed = jax.tree.map(jnp.asarray, batch)
     total, weight = parts_of(task.loss(outputs, placed)["loss"])
-    tags = np.asarray(task.predict(outputs, placed).per_token["tag"])
-    flat = np.concatenate([tags[here[sequence]] for sequence in range(len(parts))])
-    return (float(total), float(weight)), TaskOutputs({}, {"tag": flat})
+    per_token = {
+        name: np.concatenate([np.asarray(values)[here[sequence]] for sequence in range(len(parts))])
+        for name, values in task.predict(outputs, placed).per_token.items()
+    }
+    return (float(total), float(weight)), TaskOutputs({}, per_token)
 
 
 @pytest.mark.parametrize("form", [repr, json.dumps])
@@ -569,6 +572,27 @@ def test_later_pieces_of_a_word_are_ignored(tokenizer: Any) -> None:
     assert decoded[0] == decoded[1]
 
 
+def test_a_tag_has_its_probability_and_an_entity_the_lowest_of_its_words(tokenizer: Any) -> None:
+    task = create()
+    rows = Table("ner.csv", [Record({"tokens": ["paris", "\u200b", "king", "old"]}, "ner.csv:2")])
+    examples = task.examples(rows, labeled=False)
+    features = task.featurize(examples, tokenizer, labeled=False)
+    logits = np.zeros((5, 5))
+    for place, tag, logit in ((1, "B-LOC", 3.0), (2, "I-LOC", 1.0), (3, "O", 2.0)):
+        logits[place, LABELS.index(tag)] = logit
+    outputs = task.predict({"logits": jnp.asarray(logits)[None]}, None)
+    flat = TaskOutputs({}, {name: np.asarray(v)[0] for name, v in outputs.per_token.items()})
+    (found,) = task.answers(
+        examples, features, flat, task.decode(examples, features, flat), top_k=1
+    )
+    chances = [math.exp(logit) / (math.exp(logit) + 4) for logit in (3.0, 1.0, 2.0)]
+    assert found["probability"] == [
+        pytest.approx(chances[0]), None, pytest.approx(chances[1]), pytest.approx(chances[2])
+    ]  # fmt: skip
+    (entity,) = found["entities"]
+    assert entity["probability"] == pytest.approx(chances[1])
+
+
 def test_the_loss_by_hand(tokenizer: Any) -> None:
     task = create()
     features = featurize(task, task.examples(table("paris/B-LOC is/O"), labeled=True), tokenizer)
@@ -636,8 +660,10 @@ def test_an_entity_goes_on_over_words_without_any_piece(
     examples = [SentenceExample(("\u200b", "old", "\u200b", "\u200b", "king", ""), None, None, "x")]
     features = task.featurize(examples, tokenizer, labeled=False)
     found = np.array([0, LABELS.index(before), LABELS.index(after), 0])
-    (record,) = task.decode(examples, features, TaskOutputs({}, {"tag": found}))
+    outputs = TaskOutputs({}, {"tag": found, "probability": np.array([0, 0.5, 0.75, 0])})
+    (record,) = task.decode(examples, features, outputs)
     assert record["tags"] == ["O", before, expected, expected, after, "O"]
+    assert record["probability"] == [None, 0.5, None, None, 0.75, None]
 
 
 def test_without_o_such_words_get_the_first_label(tokenizer: Any) -> None:
@@ -646,7 +672,9 @@ def test_without_o_such_words_get_the_first_label(tokenizer: Any) -> None:
     features = task.featurize(examples, tokenizer, labeled=False)
     text = "1 words without any visible character are tagged ADJ"
     assert features.notes == [(logging.INFO, text)]
-    (record,) = task.decode(examples, features, TaskOutputs({}, {"tag": np.array([1, 1, 1])}))
+    (record,) = task.decode(
+        examples, features, TaskOutputs({}, {"tag": np.ones(3, int), "probability": np.ones(3)})
+    )
     assert record["tags"] == ["NOUN", "ADJ"]
 
 
