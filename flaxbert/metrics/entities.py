@@ -13,7 +13,7 @@ tags that violate IOB2, and both are scored:
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 UNTYPED = "entity"  # the type of bare B and I tags
 
@@ -46,6 +46,23 @@ def spans(tags: Sequence[str], *, strict: bool) -> list[Span]:
         else:
             open_type = None
     return entities
+
+
+def in_text(
+    text: str, places: Sequence[tuple[int, int]], tags: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the entities that tags mark: `type`, `text`, `start` and `end`, in characters.
+
+    Args:
+      text: a sentence.
+      places: the first character of each word, and the one after its last.
+      tags: the tag of each word; they are read as conlleval does.
+    """
+    marked = [
+        (span.type, places[span.first][0], places[span.last][1])
+        for span in spans(tags, strict=False)
+    ]
+    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in marked]
 
 
 def score(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, float]:

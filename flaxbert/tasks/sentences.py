@@ -65,11 +65,7 @@ def entities_of(example: SentenceExample, tags: Sequence[str]) -> list[dict[str,
     else:
         text = example.text
         places = [(start, end) for _, start, end in words_of(text)]
-    marked = [
-        (span.type, places[span.first][0], places[span.last][1])
-        for span in entities.spans(tags, strict=False)
-    ]
-    return [{"type": t, "text": text[a:b], "start": a, "end": b} for t, a, b in marked]
+    return entities.in_text(text, places, tags)
 
 
 def unlabeled_sentence(row: Record, column: str) -> SentenceExample:

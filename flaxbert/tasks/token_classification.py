@@ -144,31 +144,25 @@ class TokenClassification(ClassTask):
             overlap=self.data.overlap,
             words=True,
         )
-        example_index, lengths = encoded.example_index, encoded.lengths
         words = encoded.per_token["word"]
-        marks = windows.max_context(example_index, lengths, words >= 0, self.data.overlap)
-        # The first marked piece of a word is the word's first: marks never go back.
-        marked = np.flatnonzero(marks)
-        example = np.repeat(example_index, lengths)[marked]
-        keys = example * (1 + int(words.max(initial=0))) + words[marked]
-        firsts = np.unique(keys, return_index=True)[1]
+        pieces, example = windows.first_pieces(encoded, self.data.overlap)
         first, label = np.zeros(len(words), np.int32), np.zeros(len(words), np.int32)
-        first[marked[firsts]] = 1
+        first[pieces] = 1
         if labeled:
             number = {name: place for place, name in enumerate(self.labels)}
-            tags = (examples[n].tags for n in example[firsts].tolist())
-            pairs = zip(tags, words[marked[firsts]].tolist(), strict=True)
-            label[marked[firsts]] = [number[tags[word]] if tags else 0 for tags, word in pairs]
+            tags = (examples[n].tags for n in example.tolist())
+            pairs = zip(tags, words[pieces].tolist(), strict=True)
+            label[pieces] = [number[tags[word]] if tags else 0 for tags, word in pairs]
         notes = []
-        lost = sum(len(example.tokens) for example in examples) - len(firsts)
+        lost = sum(len(example.tokens) for example in examples) - len(pieces)
         if lost:
             inside = ", or inside the entity around them" if self._entities else ""
             what = f"{lost} words without any visible character are tagged {self._outside}{inside}"
             notes.append(Note(logging.INFO, what))
         return Features.build(
             encoded.per_token | {"first": first} | ({"label": label} if labeled else {}),
-            lengths=lengths,
-            example_index=example_index,
+            lengths=encoded.lengths,
+            example_index=encoded.example_index,
             notes=notes,
         )
 
