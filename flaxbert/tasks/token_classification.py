@@ -156,8 +156,8 @@ class TokenClassification(ClassTask):
         notes = []
         lost = sum(len(example.tokens) for example in examples) - len(pieces)
         if lost:
-            inside = ", or inside the entity around them" if self._entities else ""
-            what = f"{lost} words without any visible character are tagged {self._outside}{inside}"
+            inside = ", or inside the entity around them" if self.marks_entities else ""
+            what = f"{lost} words without any visible character are tagged {self.outside}{inside}"
             notes.append(Note(logging.INFO, what))
         return Features.build(
             encoded.per_token | {"first": first} | ({"label": label} if labeled else {}),
@@ -192,16 +192,16 @@ class TokenClassification(ClassTask):
             tag = self.labels[int(predictions.per_token["tag"][place])]
             tags[example_index[place]][features.per_token["word"][place]] = tag
         return [
-            {"tokens": list(example.tokens), "tags": tag_schemes.filled(row, self._outside)}
+            {"tokens": list(example.tokens), "tags": tag_schemes.filled(row, self.outside)}
             for example, row in zip(examples, tags, strict=True)
         ]
 
     @property
-    def _entities(self) -> bool:
+    def marks_entities(self) -> bool:
         return tag_schemes.mark_entities(self.labels)
 
     @property
-    def _outside(self) -> str:
+    def outside(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
 
     def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
@@ -217,7 +217,7 @@ class TokenClassification(ClassTask):
         scores = entities.score([record["tags"] for record in records], gold)
         if not examples:
             scores = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
-        return scores if self._entities else {"accuracy": scores["token_accuracy"]}
+        return scores if self.marks_entities else {"accuracy": scores["token_accuracy"]}
 
     def record_of(self, item: Any, origin: str) -> dict[str, Any]:
         """Return a sentence, split into words and marks, or a list of words as a record."""
@@ -244,7 +244,7 @@ class TokenClassification(ClassTask):
         words counts as joined by spaces.
         """
         predictions = super().answers(examples, features, outputs, predictions, top_k=top_k)
-        if not self._entities:
+        if not self.marks_entities:
             return predictions
         return [
             prediction | {"entities": entities_of(example, prediction["tags"])}
@@ -260,7 +260,7 @@ class TokenClassification(ClassTask):
         }
 
     def _marked(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
-        if not self._entities:
+        if not self.marks_entities:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)
