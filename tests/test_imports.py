@@ -60,6 +60,7 @@ LAYERS = (
     "commands",
     "training",
     "report",
+    "serving",
     "pipeline",
     "pretrained",
     "tasks",
