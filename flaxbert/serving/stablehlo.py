@@ -4,6 +4,7 @@ The parameters are arguments of the program and in a file of their own: there th
 to the 2 GB of a serialized program, and no compiler folds them as constants.
 """
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, export
 
+from flaxbert.errors import ConfigError
 from flaxbert.models.model import Model
 from flaxbert.serving.onnx_graph import input_names
 from flaxbert.serving.runtime import STABLEHLO, Arrays, Run
@@ -53,6 +55,19 @@ def forward(model: Model) -> Forward:
     return run
 
 
+def require_flatbuffers() -> None:
+    """Check that programs can be stored and read.
+
+    Raises:
+      ConfigError: if the package flatbuffers is not installed.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ConfigError(
+            "StableHLO needs the package flatbuffers, with which JAX stores programs; install it: "
+            'pip install "flaxbert[stablehlo]"'
+        )
+
+
 def write(model: Model, params: Params, directory: Path) -> None:
     """Write model.stablehlo and weights.npz.
 
@@ -60,7 +75,11 @@ def write(model: Model, params: Params, directory: Path) -> None:
       model: encoder and output layer.
       params: float32 parameters on the host, with the structure of `model.shapes`.
       directory: receives the files.
+
+    Raises:
+      ConfigError: without the package flatbuffers.
     """
+    require_flatbuffers()
     flat = flatten(params)
     axes = "batch, choices, length" if model.head.hf_rows_are_choices else "batch, length"
     shape = export.symbolic_shape(axes, constraints=[f"length <= {model.config.max_positions}"])
@@ -87,7 +106,12 @@ def flatten(params: Params) -> dict[str, np.ndarray]:
 
 
 def runner(directory: Path) -> Run:
-    """Return the function that runs the program of an export on JAX's default device."""
+    """Return the function that runs the program of an export on JAX's default device.
+
+    Raises:
+      ConfigError: without the package flatbuffers.
+    """
+    require_flatbuffers()
     exported = export.deserialize(bytearray((directory / STABLEHLO).read_bytes()))
     with np.load(directory / WEIGHTS) as file:
         params = jax.device_put(dict(file))

@@ -28,7 +28,7 @@ FLAGS = ["--config=configs/squad.py", "--workdir=a b"]
 def test_card_has_the_command_of_the_run(words, command, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", words)
     config = Config(task="question_answering")
-    config.data.train = "train.json"
+    config.data.train, config.data.eval = "train.json", "dev.json"
     model = Model.create(ENCODER, SpanHead)
     card = model_card(model, config.to_dict(), {"f1": 90.0})
     line = f"```\n{command} --config=configs/squad.py '--workdir=a b'\n```\n"
