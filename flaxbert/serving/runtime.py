@@ -269,7 +269,8 @@ class Runtime:
         activation, labels = self.decision["activation"], self.decision["labels"]
         if activation == "none":
             return {"value": float(logits[0])}
-        probs = softmax(logits) if activation == "softmax" else 1 / (1 + np.exp(-logits))
+        # Of the sigmoid, the form whose exponentials cannot overflow.
+        probs = softmax(logits) if activation == "softmax" else np.exp(-np.logaddexp(0, -logits))
         probability = {name: float(p) for name, p in zip(labels, probs, strict=True)}
         if activation == "softmax":
             return {"label": labels[int(np.argmax(logits))], "probability": probability}
