@@ -258,10 +258,11 @@ class Runtime:
         counts = np.bincount(features.example_index, minlength=len(inputs))
         sums = np.zeros((len(inputs), logits.shape[1]), np.float32)
         np.add.at(sums, features.example_index, logits)
+        means = sums / counts[:, None].astype(np.float32)
         keys = ("text", "pair")[: 1 + paired]
         return [
             {**dict(zip(keys, pair, strict=True)), **self._decide(mean)}
-            for pair, mean in zip(pairs, sums / counts[:, None], strict=True)
+            for pair, mean in zip(pairs, means, strict=True)
         ]
 
     def _decide(self, logits: np.ndarray) -> dict[str, Any]:
@@ -293,13 +294,13 @@ class Runtime:
         """Decide for sentences: a word has the tag of its first piece."""
         sentences = []
         for number, item in enumerate(inputs, 1):
-            words = item if isinstance(item, str) else list(item)
-            if not isinstance(words, str) and not all(isinstance(w, str) for w in words):
-                raise DataError(f"inputs:{number}: expected a sentence, or a list of words.")
-            text, places = self._words(words)
-            sentences.append([text[a:b] for a, b in places])
+            if not isinstance(item, str):
+                form = "a sentence, or a list of words"
+                _texts(item, number, len(item) if isinstance(item, list | tuple) else 0, form)
+            text, places = self._words(item)
             if not places:
                 raise DataError(f"inputs:{number}: no words; leave it out.")
+            sentences.append([text[a:b] for a, b in places])
         encoded = encode(
             self.tokenizer,
             sentences,
@@ -424,8 +425,10 @@ class Runtime:
 
     def _choose(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         """Decide for questions with choices."""
-        for number, (question, choices) in enumerate(inputs, 1):
-            _texts((question, *choices), number, 1 + len(choices), "(question, choices)")
+        for number, item in enumerate(inputs, 1):
+            is_pair = isinstance(item, list | tuple) and len(item) == 2
+            texts = (item[0], *item[1]) if is_pair and isinstance(item[1], list | tuple) else None
+            _texts(texts, number, len(texts or ()), "(question, choices)")
         owners = [n for n, (_, choices) in enumerate(inputs) for _ in choices]
         encoded = encode(
             self.tokenizer,

@@ -218,9 +218,8 @@ class QuestionAnswering(Task):
             return best
         contexts = [example.context for example in examples]
         longest, count = self.options.max_answer_length, top_k + self.options.n_best
-        ranked = spans.ranked(
-            contexts, features, outputs.per_sequence, longest=longest, count=count
-        )
+        scored = outputs.per_sequence
+        ranked = spans.ranked(contexts, features, scored, longest=longest, count=count)
         for prediction, context, scores in zip(best, contexts, ranked, strict=True):
             order = sorted(scores, key=lambda place: -scores[place])[:top_k]
             prediction["answers"] = [
