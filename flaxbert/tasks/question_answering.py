@@ -217,9 +217,8 @@ class QuestionAnswering(Task):
         if top_k == 1:
             return best
         contexts = [example.context for example in examples]
-        longest, count = self.options.max_answer_length, top_k + self.options.n_best
-        scored = outputs.per_sequence
-        ranked = spans.ranked(contexts, features, scored, longest=longest, count=count)
+        sizes = {"longest": self.options.max_answer_length, "count": top_k + self.options.n_best}
+        ranked = spans.ranked(contexts, features, outputs.per_sequence, **sizes)
         for prediction, context, scores in zip(best, contexts, ranked, strict=True):
             order = sorted(scores, key=lambda place: -scores[place])[:top_k]
             prediction["answers"] = [
