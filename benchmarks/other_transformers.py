@@ -3,8 +3,8 @@
     python benchmarks/other_transformers.py runs/squad runs/ner --python=/path/to/venv/bin/python
 
 The other environment needs transformers and torch. Each run's export/ is loaded there, tokenizer
-and model, as its model card says. Printed are whether all tokens are equal, and the largest
-difference of the outputs.
+and model, as its model card says. Printed are the number of texts with equal tokens, and the
+largest difference of the outputs for the other library's tokens.
 """
 
 import argparse
@@ -18,8 +18,9 @@ import numpy as np
 
 TEXTS = (
     "The old king built a bridge in Paris.",
-    "[SEP] naïve café, 東京 — 12.5 % \U0001f600",
+    "naïve café, 東京 — 12.5 % \U0001f600",
     "¿Dónde está la biblioteca?",
+    "[SEP] is text here, but a special token in transformers 4",
 )
 OUTPUTS = ("logits", "start_logits", "end_logits")
 
@@ -56,7 +57,8 @@ def compare(directory: Path, theirs: dict[str, Any]) -> str:
     inputs = {name: np.array(values, np.int32) for name, values in theirs["inputs"].items()}
     mask = inputs["attention_mask"] > 0
     tokens = [ids[kept].tolist() for ids, kept in zip(inputs["input_ids"], mask, strict=True)]
-    same = tokens == tokenizer(list(TEXTS))["input_ids"]
+    expected_tokens = tokenizer(list(TEXTS))["input_ids"]
+    same = sum(a == b for a, b in zip(tokens, expected_tokens, strict=True))
     ours, largest = model(params, inputs), 0.0
     for name, values in theirs["outputs"].items():
         expected, array = np.array(values), np.asarray(ours[name])
@@ -64,7 +66,10 @@ def compare(directory: Path, theirs: dict[str, Any]) -> str:
             expected, array = expected[mask], array[mask]
         largest = max(largest, float(np.abs(array.reshape(expected.shape) - expected).max()))
     keys = theirs["missing"] or "none"
-    return f"tokens equal: {same}; largest difference of outputs: {largest:.1e}; keys lost: {keys}"
+    return (
+        f"tokens equal in {same} of {len(TEXTS)} texts; largest difference of outputs: "
+        f"{largest:.1e}; keys lost: {keys}"
+    )
 
 
 def main() -> None:

@@ -151,6 +151,7 @@ class Runtime:
           ConfigError: for a `top_k` that the task does not have.
           DataError: for an input of another form, or a question that leaves no room for a text.
         """
+        _require_list(inputs)
         task = self.decision["task"]
         if top_k != 1 and (task != "question_answering" or top_k < 1):
             raise ConfigError(f"top_k={top_k}: expected 1, or more for question answering.")
@@ -165,8 +166,7 @@ class Runtime:
 
     def records(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         """Predict for texts, as `flaxbert predict` writes it to predictions.jsonl, without ids."""
-        if isinstance(inputs, str | bytes | Mapping):
-            raise DataError("inputs: expected a list. To predict for one input: [input].")
+        _require_list(inputs)
         if not inputs:
             return []
         decide: Mapping[str, Callable[[Sequence[Any]], list[dict[str, Any]]]] = {
@@ -450,6 +450,11 @@ def _features(encoded: Encoded) -> Features:
     return Features.build(
         encoded.per_token, lengths=encoded.lengths, example_index=encoded.example_index
     )
+
+
+def _require_list(inputs: Any) -> None:
+    if isinstance(inputs, str | bytes | Mapping):
+        raise DataError("inputs: expected a list. To predict for one input: [input].")
 
 
 def _texts(item: Any, number: int, count: int, form: str) -> tuple[str, ...]:
