@@ -120,7 +120,7 @@ def test_an_export_decides_as_the_model(task, cases):
     out = case.exported
     certificate = case.certificate
     assert certificate.problems == []
-    assert certificate.export == pytest.approx(certificate.flaxbert, abs=1e-6)
+    assert certificate.export == pytest.approx(certificate.flaxbert, abs=1e-4)
     assert certificate.examples == 24
     assert certificate.sequences >= 24
     stored = json.loads((out / "certificate.json").read_text())
