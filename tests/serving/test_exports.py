@@ -15,9 +15,9 @@ from test_predictor import INPUTS, assert_equal
 from toy import OPTIONS, SUFFIXES, WRITERS
 
 import flaxbert
-from flaxbert import DataConfig
+from flaxbert import Config, DataConfig
 from flaxbert.commands import export as command
-from flaxbert.errors import ConfigError, DataError, ExportError, WeightsError
+from flaxbert.errors import ConfigError, DataError, ExportError, WeightsError, WorkdirError
 from flaxbert.models.heads import HEADS
 from flaxbert.serving import export, onnx_graph, runtime
 from flaxbert.tasks import TASKS
@@ -222,6 +222,19 @@ def test_the_command_writes_the_certificate_and_refuses_bad_usage(cases, tmp_pat
         assert command.main(arguments) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out2").exists()
+
+
+def test_evaluation_data_is_read_as_in_the_run(tmp_path):
+    config = Config(task="classification")
+    config.data = DataConfig(eval="dev.csv", columns=("label", "text"), separator="pipe", overlap=8)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert command.data_of(str(tmp_path), None) == config.data
+    assert command.data_of(str(tmp_path / "export"), None) == config.data
+    assert command.data_of(str(tmp_path), "test.csv").eval == "test.csv"
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(WorkdirError, match="not the configuration of a run"):
+        command.data_of(str(tmp_path), None)
 
 
 def test_another_version_or_another_form_of_input_is_one_clear_error(cases, tmp_path):
