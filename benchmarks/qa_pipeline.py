@@ -58,9 +58,9 @@ def ours(run: str, inputs: Sequence[Any]) -> tuple[list[Any], list[Any], dict[st
         "doc_stride": predictor.config.data.overlap,
         "max_answer_len": options.max_answer_length,
     }
-    three = predictor.predict(inputs, top_k=3)
-    options = dataclasses.replace(options, unanswerable=True)
-    none = flaxbert.load(run, options=options).predict(inputs)
+    always, maybe = (dataclasses.replace(options, unanswerable=value) for value in (False, True))
+    three = flaxbert.load(run, options=always).predict(inputs, top_k=3)
+    none = flaxbert.load(run, options=maybe).predict(inputs)
     return three, none, settings
 
 
