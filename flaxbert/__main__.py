@@ -9,6 +9,8 @@ commands:
   lint            check data files before training, and report problems with file and line
   report          make the report of a run, or compare several runs
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
+  export          export a trained model for servers, as ONNX or StableHLO
+  push            upload a trained model to the Hugging Face Hub
   verify-resume   kill a short run several times, and check that it resumes bit-identically
   doctor          check the installation, and print what a bug report needs
   completion      print a script for the completion of bash, zsh or fish
@@ -33,6 +35,8 @@ MODULES = {
     "lint": "flaxbert.commands.lint",
     "report": "flaxbert.commands.report",
     "convert": "flaxbert.commands.convert",
+    "export": "flaxbert.commands.export",
+    "push": "flaxbert.commands.push",
     "verify-resume": "flaxbert.commands.verify_resume",
     "doctor": "flaxbert.commands.doctor",
     "completion": "flaxbert.commands.completion",

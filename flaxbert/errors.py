@@ -75,6 +75,12 @@ class WorkdirError(UserError):
     """A workdir is in use, cannot be written, or has no intact checkpoint."""
 
 
+class ExportError(UserError):
+    """An exported model does not compute what the model that it was made from does."""
+
+    exit_code = 1
+
+
 class HostsError(UserError):
     """The hosts of a run have different inputs, or another host has stopped."""
 

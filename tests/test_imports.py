@@ -60,6 +60,7 @@ LAYERS = (
     "commands",
     "training",
     "report",
+    "serving",
     "pipeline",
     "pretrained",
     "tasks",
@@ -130,6 +131,8 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         (("torch", "tensorflow"), {"pretrained/formats.py", "pretrained/parity.py"}),
         (("transformers",), {"data/tokenization.py", "pretrained/parity.py"}),
         (("datasets", "pyarrow"), {"data/readers/__init__.py", "data/readers/parquet.py"}),
+        (("onnx",), {"serving/onnx_graph.py"}),
+        (("onnxruntime",), {"serving/runtime.py", "serving/export.py"}),
         (("tensorboardX",), {"runtime/trackers/tensorboard.py"}),
     ],
 )

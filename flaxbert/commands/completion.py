@@ -28,13 +28,15 @@ FLAGS: Mapping[str, Sequence[str]] = {
     "lint": ("all", *RUN),
     "report": ("output",),
     "convert": ("inspect", "certify", "architecture", "revision"),
+    "export": ("format", "int8", "eval", "max-drop"),
+    "push": ("private", "dry-run"),
     "verify-resume": ("config", "workdir", "kills"),
     "doctor": (),
     "completion": (),
 }
 """The names of the flags of each command; whoever has `config` also has the keys."""
 
-SWITCHES = ("all", "force", "inspect", "certify")
+SWITCHES = ("all", "force", "inspect", "certify", "int8", "private", "dry-run")
 """Flags without a value."""
 
 

@@ -4,6 +4,9 @@ import collections
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIMELSU"}
 """Prefixes of each scheme: B begins an entity, I and M continue one, E and L end one. S and U mark
@@ -231,3 +234,34 @@ def filled(tags: Sequence[str | None], outside: str) -> list[str]:
         around = after[:2] in ("I-", "I") and result[-1:] in ([after], [f"B{after[1:]}"])
         result.append(tag or (after if around else outside))
     return result
+
+
+def tagged_words(
+    sentences: Sequence[Sequence[str]],
+    owners: np.ndarray,
+    places: np.ndarray,
+    tags: Sequence[str],
+    probabilities: np.ndarray,
+    outside: str,
+) -> list[dict[str, Any]]:
+    """Return the predictions of sentences: `tokens`, and the `tags` and `probability` of each word.
+
+    A word without any token has the probability None, and its tag is that of `filled`.
+
+    Args:
+      sentences: the words of each.
+      owners: the index of the sentence of each word with a token [W].
+      places: the index of each such word in its sentence [W].
+      tags: their tags [W].
+      probabilities: of these tags [W].
+      outside: the tag of a word outside all entities.
+    """
+    known: list[list[str | None]] = [[None] * len(words) for words in sentences]
+    chances: list[list[float | None]] = [[None] * len(words) for words in sentences]
+    rows = zip(owners.tolist(), places.tolist(), tags, probabilities.tolist(), strict=True)
+    for owner, place, tag, probability in rows:
+        known[owner][place], chances[owner][place] = tag, probability
+    return [
+        {"tokens": list(words), "tags": filled(row, outside), "probability": p}
+        for words, row, p in zip(sentences, known, chances, strict=True)
+    ]

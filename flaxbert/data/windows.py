@@ -319,6 +319,26 @@ def max_context(
     return marks
 
 
+def first_pieces(encoded: Encoded, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first token of each word, in the window with most context around it.
+
+    Args:
+      encoded: lists of words as windows of tokens, with the `word` of each token.
+      overlap: tokens that neighboring windows share.
+
+    Returns:
+      The places of these tokens among all, ascending by text and word, and the text of each.
+    """
+    words = encoded.per_token["word"]
+    marks = max_context(encoded.example_index, encoded.lengths, words >= 0, overlap)
+    # The first marked piece of a word is the word's first: marks never go back.
+    marked = np.flatnonzero(marks)
+    text = np.repeat(encoded.example_index, encoded.lengths)[marked]
+    keys = text * (1 + int(words.max(initial=0))) + words[marked]
+    firsts = np.unique(keys, return_index=True)[1]
+    return marked[firsts], text[firsts]
+
+
 BLOCK = 512
 """Windows that are compared at a time, which bounds the memory."""
 

@@ -13,7 +13,7 @@ tags that violate IOB2, and both are scored:
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 UNTYPED = "entity"  # the type of bare B and I tags
 
@@ -46,6 +46,30 @@ def spans(tags: Sequence[str], *, strict: bool) -> list[Span]:
         else:
             open_type = None
     return entities
+
+
+def in_text(
+    text: str,
+    places: Sequence[tuple[int, int]],
+    tags: Sequence[str],
+    probability: Sequence[float | None],
+) -> list[dict[str, Any]]:
+    """Return the entities that tags mark: `type`, `text`, `start`, `end` and `probability`.
+
+    Args:
+      text: a sentence.
+      places: the first character of each word, and the one after its last.
+      tags: the tag of each word; they are read as conlleval does.
+      probability: that of each tag, None for a word that the model does not see. An entity has the
+        lowest of its words.
+    """
+    found = []
+    for span in spans(tags, strict=False):
+        start, end = places[span.first][0], places[span.last][1]
+        known = [p for p in probability[span.first : span.last + 1] if p is not None]
+        place = {"text": text[start:end], "start": start, "end": end}
+        found.append({"type": span.type, **place, "probability": min(known, default=None)})
+    return found
 
 
 def score(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -52,6 +52,12 @@ class ModernBertConfig(EncoderConfig):
         return tuple(local if kind == "sliding_attention" else None for kind in self.layer_types)
 
 
+def frequencies(width: int, theta: float) -> Array:
+    """Return the angles [H/2] that rotary positions grow by from token to token."""
+    half = width // 2
+    return theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+
+
 def rotate(x: Array, position_ids: Array, theta: float) -> Array:
     """Apply rotary position embedding (Su et al. 2021, arXiv:2104.09864, section 3.4.2).
 
@@ -60,10 +66,8 @@ def rotate(x: Array, position_ids: Array, theta: float) -> Array:
       position_ids: [R, T].
       theta: base of the frequencies theta^(-2i/H).
     """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = position_ids[..., None, None].astype(jnp.float32) * frequencies  # [R, T, 1, H/2]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    angles = position_ids[..., None, None].astype(jnp.float32) * frequencies(x.shape[-1], theta)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)  # [R, T, 1, H/2]
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 

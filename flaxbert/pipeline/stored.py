@@ -1,6 +1,7 @@
 """The configuration of the run in a workdir, which `eval` and `predict` use as it was trained."""
 
 import copy
+import dataclasses
 import functools
 import json
 import logging
@@ -8,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flaxbert.config import Config, fields
+from flaxbert.config import Config, DataConfig, fields
 from flaxbert.errors import ConfigError, WorkdirError
 from flaxbert.runtime.workdir import flatten
 from flaxbert.tasks import TASKS
@@ -101,6 +102,24 @@ def config_of(workdir: Path) -> Config:
     except (OSError, ValueError):
         task = ""
     return as_trained(Config(task=task), workdir, given=())
+
+
+def data_of(workdir: Path) -> DataConfig:
+    """Return the data section of a run: its files and how they were read.
+
+    Raises:
+      WorkdirError: if the run's config.json is missing or corrupt.
+    """
+    path = workdir / "config.json"
+    try:
+        values = {name: value for name, value in _read(path).items() if name.startswith("data.")}
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: not the configuration of a run ({error}).") from None
+    data, known = DataConfig(), {field.name for field in dataclasses.fields(DataConfig)}
+    for name, value in values.items():
+        if (key := name.removeprefix("data.")) in known:
+            setattr(data, key, tuple(value) if isinstance(value, list) else value)
+    return data
 
 
 def warn_about_differences(config: Config) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxbert.config import DataConfig, option
-from flaxbert.data import windows
+from flaxbert.data import spans, windows
 from flaxbert.data.batching import Resample
 from flaxbert.data.encoding import encode
 from flaxbert.data.features import Features
@@ -24,10 +24,10 @@ from flaxbert.data.tokenization import Tokenizer
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.metrics import squad
 from flaxbert.models.heads import MakeHead, Outputs, SpanHead
-from flaxbert.tasks import spans
 from flaxbert.tasks.base import Task, TaskOptions, refuse_too_long
 from flaxbert.tasks.losses import position_cross_entropy, weighted_sum
 from flaxbert.tasks.questions import QuestionExample, read_questions
+from flaxbert.tasks.spans import candidates
 from flaxbert.types import Batch, Losses, Metrics, Prediction, TaskOutputs
 
 
@@ -144,7 +144,7 @@ class QuestionAnswering(Task):
         slots = {}
         for side, places in allowed.items():
             logits = outputs[f"{side}_logits"]
-            slots[f"{side}_score"], slots[f"{side}_place"] = spans.candidates(
+            slots[f"{side}_score"], slots[f"{side}_place"] = candidates(
                 logits, places, batch.segment_ids, batch.cls_position, self.options.n_best
             )
             null += jnp.take_along_axis(logits, batch.cls_position, axis=1)
@@ -217,8 +217,8 @@ class QuestionAnswering(Task):
         if top_k == 1:
             return best
         contexts = [example.context for example in examples]
-        longest, count = self.options.max_answer_length, top_k + self.options.n_best
-        ranked = spans.ranked(contexts, features, outputs, longest=longest, count=count)
+        sizes = {"longest": self.options.max_answer_length, "count": top_k + self.options.n_best}
+        ranked = spans.ranked(contexts, features, outputs.per_sequence, **sizes)
         for prediction, context, scores in zip(best, contexts, ranked, strict=True):
             order = sorted(scores, key=lambda place: -scores[place])[:top_k]
             prediction["answers"] = [

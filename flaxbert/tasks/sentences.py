@@ -77,17 +77,15 @@ def decode(
       labels: the tags.
       outside: the tag of words without any token, if they are in no entity.
     """
-    tags: list[list[str | None]] = [[None] * len(example.tokens) for example in examples]
-    probability: list[list[float | None]] = [[None] * len(row) for row in tags]
-    example_index = np.repeat(features.example_index, features.lengths)
-    for place in np.flatnonzero(features.per_token["first"]):
-        sentence, word = example_index[place], features.per_token["word"][place]
-        tags[sentence][word] = labels[int(outputs.per_token["tag"][place])]
-        probability[sentence][word] = float(outputs.per_token["probability"][place])
-    return [
-        {"tokens": list(example.tokens), "tags": tag_schemes.filled(row, outside), "probability": p}
-        for example, row, p in zip(examples, tags, probability, strict=True)
-    ]
+    places = np.flatnonzero(features.per_token["first"])
+    return tag_schemes.tagged_words(
+        [example.tokens for example in examples],
+        np.repeat(features.example_index, features.lengths)[places],
+        features.per_token["word"][places],
+        [labels[int(tag)] for tag in outputs.per_token["tag"][places]],
+        outputs.per_token["probability"][places],
+        outside,
+    )
 
 
 def entities_of(example: SentenceExample, prediction: Prediction) -> list[dict[str, Any]]:
@@ -99,15 +97,7 @@ def entities_of(example: SentenceExample, prediction: Prediction) -> list[dict[s
     else:
         text = example.text
         places = [(start, end) for _, start, end in words_of(text)]
-    found = []
-    for span in entities.spans(prediction["tags"], strict=False):
-        start, end = places[span.first][0], places[span.last][1]
-        known = [p for p in prediction["probability"][span.first : span.last + 1] if p is not None]
-        found.append(
-            {"type": span.type, "text": text[start:end], "start": start, "end": end}
-            | {"probability": min(known, default=None)}
-        )
-    return found
+    return entities.in_text(text, places, prediction["tags"], prediction["probability"])
 
 
 def unlabeled_sentence(row: Record, column: str) -> SentenceExample:

@@ -10,7 +10,7 @@ import numpy as np
 from flaxbert.config import DataConfig, option
 from flaxbert.data import windows
 from flaxbert.data.checks import Example
-from flaxbert.data.encoding import Encoded, encode
+from flaxbert.data.encoding import Encoded, encode, encode_head_and_tail
 from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Record, Table, shown, unprinted
 from flaxbert.data.tokenization import Tokenizer
@@ -204,10 +204,7 @@ def featurize(
     *,
     labeled: bool,
 ) -> Features:
-    """Tokenize [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]; `label` is a value per sequence.
-
-    head_tail is described by Sun et al. 2019, arXiv:1905.05583, section 5.3.1.
-    """
+    """Tokenize [CLS] text [SEP] or [CLS] text [SEP] pair [SEP]; `label` has one per sequence."""
     dropped: dict[int, str] = {}
     if options.long_texts == "windows" and examples and examples[0].pair is not None:
         firsts = [example.text for example in examples]
@@ -242,21 +239,7 @@ def _cut(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
 def _head_and_tail(
     examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig
 ) -> Encoded:
-    room = data.max_length - 2
-    head = room // 4
-    whole = encode(tokenizer, _texts(examples)[0], special_tokens=False)
-    counts = whole.lengths.astype(np.int64)
-    text = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(text)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = (place < head) | (place >= counts[text] - (room - head)) | (counts[text] <= room)
-    lengths = np.minimum(counts, room) + 2
-    ends = np.cumsum(lengths)
-    ids = np.zeros(int(lengths.sum()), np.int32)
-    ids[ends - lengths], ids[ends - 1] = tokenizer.cls_token_id, tokenizer.sep_token_id
-    ids[np.arange(kept.sum()) + 2 * text[kept] + 1] = whole.per_token["input_ids"][kept]
-    tokens = {"input_ids": ids, "token_type_ids": np.zeros_like(ids)}
-    cut = np.flatnonzero(counts > room).tolist()
-    return Encoded(lengths.astype(np.int32), whole.example_index, tokens, cut)
+    return encode_head_and_tail(tokenizer, _texts(examples)[0], data.max_length)
 
 
 def _windows(examples: Sequence[TextExample], tokenizer: Tokenizer, data: DataConfig) -> Encoded:

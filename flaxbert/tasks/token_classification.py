@@ -145,31 +145,25 @@ class TokenClassification(ClassTask):
             overlap=self.data.overlap,
             words=True,
         )
-        example_index, lengths = encoded.example_index, encoded.lengths
         words = encoded.per_token["word"]
-        marks = windows.max_context(example_index, lengths, words >= 0, self.data.overlap)
-        # The first marked piece of a word is the word's first: marks never go back.
-        marked = np.flatnonzero(marks)
-        example = np.repeat(example_index, lengths)[marked]
-        keys = example * (1 + int(words.max(initial=0))) + words[marked]
-        firsts = np.unique(keys, return_index=True)[1]
+        pieces, example = windows.first_pieces(encoded, self.data.overlap)
         first, label = np.zeros(len(words), np.int32), np.zeros(len(words), np.int32)
-        first[marked[firsts]] = 1
+        first[pieces] = 1
         if labeled:
             number = {name: place for place, name in enumerate(self.labels)}
-            tags = (examples[n].tags for n in example[firsts].tolist())
-            pairs = zip(tags, words[marked[firsts]].tolist(), strict=True)
-            label[marked[firsts]] = [number[tags[word]] if tags else 0 for tags, word in pairs]
+            tags = (examples[n].tags for n in example.tolist())
+            pairs = zip(tags, words[pieces].tolist(), strict=True)
+            label[pieces] = [number[tags[word]] if tags else 0 for tags, word in pairs]
         notes = []
-        lost = sum(len(example.tokens) for example in examples) - len(firsts)
+        lost = sum(len(example.tokens) for example in examples) - len(pieces)
         if lost:
-            inside = ", or inside the entity around them" if self._entities else ""
-            what = f"{lost} words without any visible character are tagged {self._outside}{inside}"
+            inside = ", or inside the entity around them" if self.marks_entities else ""
+            what = f"{lost} words without any visible character are tagged {self.outside}{inside}"
             notes.append(Note(logging.INFO, what))
         return Features.build(
             encoded.per_token | {"first": first} | ({"label": label} if labeled else {}),
-            lengths=lengths,
-            example_index=example_index,
+            lengths=encoded.lengths,
+            example_index=encoded.example_index,
             notes=notes,
         )
 
@@ -197,14 +191,14 @@ class TokenClassification(ClassTask):
         self, examples: Sequence[SentenceExample], features: Features, predictions: TaskOutputs
     ) -> list[Prediction]:
         """Return a tag for each word, with its probability (None for a word without any token)."""
-        return sentences.decode(examples, features, predictions, self.labels, self._outside)
+        return sentences.decode(examples, features, predictions, self.labels, self.outside)
 
     @property
-    def _entities(self) -> bool:
+    def marks_entities(self) -> bool:
         return tag_schemes.mark_entities(self.labels)
 
     @property
-    def _outside(self) -> str:
+    def outside(self) -> str:
         return "O" if "O" in self.labels else self.labels[0]
 
     def nothing_to_learn(self, features: Features, resample: Resample | None = None) -> str | None:
@@ -220,7 +214,7 @@ class TokenClassification(ClassTask):
         scores = entities.score([record["tags"] for record in records], gold)
         if not examples:
             scores = dict.fromkeys(entities.score([self.labels], [self.labels]), 0.0)
-        return scores if self._entities else {"accuracy": scores["token_accuracy"]}
+        return scores if self.marks_entities else {"accuracy": scores["token_accuracy"]}
 
     def record_of(self, item: Any, origin: str) -> dict[str, Any]:
         """Return a sentence, split into words and marks, or a list of words as a record."""
@@ -247,7 +241,7 @@ class TokenClassification(ClassTask):
         of words counts as joined by spaces, and `probability`, the lowest of its words'.
         """
         predictions = super().answers(examples, features, outputs, predictions, top_k=top_k)
-        if not self._entities:
+        if not self.marks_entities:
             return predictions
         return [
             prediction | {"entities": entities_of(example, prediction)}
@@ -263,7 +257,7 @@ class TokenClassification(ClassTask):
         }
 
     def _marked(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
-        if not self._entities:
+        if not self.marks_entities:
             return " ".join(tags)
         spans = entities.spans(tags, strict=False)
         return "; ".join(f"{' '.join(tokens[s.first : s.last + 1])} ({s.type})" for s in spans)

@@ -1,7 +1,6 @@
 """Training, from a configuration to a directory of results."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from flaxbert.errors import ConfigError, check_local
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
-from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
 from flaxbert.report.write import write_report
 from flaxbert.runtime import devices, files, memory, multihost, program_cache
@@ -26,6 +24,7 @@ from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
 from flaxbert.training import freezing
 from flaxbert.training.attention_choice import with_fitting_attention
+from flaxbert.training.card import card_of
 from flaxbert.training.data import Sources, TrainingData, read_sources, tokenize
 from flaxbert.training.loop import fit
 from flaxbert.training.optim import make_optimizer
@@ -120,7 +119,7 @@ def train(
         with ledger.steady():
             state = fit(state, plan, train_step, loader, run, preemption)
         _write_compiles(workdir, ledger)  # again, should any be late
-        card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
+        card = card_of(pipeline, data, config, commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
 
 

@@ -196,7 +196,7 @@ def test_the_hub_library_reads_the_model_card(
     assert card.data.tags == ["flaxbert", "classification"]
     assert "| accuracy | 0.875 |" in card.text
     assert "| trained on | a&#124;b.tsv |" in card.text
-    assert "| evaluated on | e.tsv (commit 0123abc) |" in card.text
+    assert "On e.tsv (commit 0123abc)." in card.text
     assert "python -m flaxbert.run --config=configs/spam.py '--workdir=my run'" in card.text
     assert "perf/" not in card.text
 

@@ -17,7 +17,7 @@ import pytest
 from toy import parts_of
 
 from flaxbert.config import DataConfig
-from flaxbert.data import readers
+from flaxbert.data import readers, spans
 from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
@@ -25,13 +25,13 @@ from flaxbert.data.tokenization import load_tokenizer
 from flaxbert.data.windows import NOWHERE
 from flaxbert.data.windows import span as span_of
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.tasks import spans
 from flaxbert.tasks.base import score_with_slices
 from flaxbert.tasks.question_answering import (
     QuestionAnswering,
     QuestionAnsweringOptions,
     QuestionExample,
 )
+from flaxbert.tasks.spans import candidates
 from flaxbert.types import TaskOutputs
 
 CONTEXT = "The old king built a bridge in Paris. The queen visited London, a city by the river."
@@ -805,7 +805,7 @@ def test_candidates_are_the_best_allowed_places_of_each_segment(seed: int, count
     logits[segment_ids == 0] = 1e6  # padding must not win
     allowed = chance.random((4, 24)) < 0.6
     a, b, c, d = (jnp.asarray(array) for array in (logits, allowed, segment_ids, cls_position))
-    scores, places = map(np.asarray, spans.candidates(a, b, c, d, count))
+    scores, places = map(np.asarray, candidates(a, b, c, d, count))
     assert scores.shape == places.shape == (4, 5, min(count, 24))
     short = 0
     for r, k in itertools.product(range(4), range(5)):
