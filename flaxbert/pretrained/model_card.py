@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from flaxbert.config import evaluation_data
 from flaxbert.models.model import Model
 
 
@@ -36,10 +37,11 @@ def model_card(
     metrics = {
         name: f"{value:.4g}" for name, value in results.items() if not name.startswith("perf/")
     }
+    evaluated = evaluation_data(data["train"], data["eval"], data["eval_split"])
     recipe = {
         "base model": _with_commit(init, commits.get("model.init")),
         "trained on": _with_commit(data["train"], commits.get("data.train")),
-        "evaluated on": _with_commit(data["eval"] or "nothing", commits.get("data.eval")),
+        "evaluated on": _with_commit(evaluated or "nothing", commits.get("data.eval")),
         "epochs": train["epochs"],
         "batch size": train["batch_size"],
         "peak learning rate": optim["learning_rate"],
