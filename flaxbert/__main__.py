@@ -3,6 +3,7 @@
 usage: flaxbert COMMAND [ARGUMENTS]
 
 commands:
+  init            write a configuration for a data file
   train           fine-tune a model on labeled data, evaluate it, and export it
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
@@ -30,6 +31,7 @@ from flaxbert.commands.args import HELP, MODES
 from flaxbert.runtime import terminal
 
 MODULES = {
+    "init": "flaxbert.commands.init",
     "lint": "flaxbert.commands.lint",
     "report": "flaxbert.commands.report",
     "convert": "flaxbert.commands.convert",

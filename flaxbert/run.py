@@ -106,6 +106,11 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
     if not multihost.is_lead_host():
         log.setLevel(logging.WARNING)
     config, workdir = arguments.config, arguments.workdir
+    if mode == "train" and arguments.smoke:
+        from flaxbert.commands.smoke import smoke
+
+        smoke(config, workdir if arguments.flags["workdir"] else None, preemption)
+        return
     if not arguments.flags["workdir"]:
         log.info(f"workdir: {workdir} (another: --workdir=DIR)")
     if mode == "train":

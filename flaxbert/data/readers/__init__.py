@@ -2,9 +2,10 @@
 
 The ending of a local file gives its format (see ENDINGS), unless `data.format` does. A .json may be
 a list of objects or a published SQuAD file; a .txt is plain text, and each paragraph is a record. A
-pattern such as `books/*.txt` stands for all matching files, in order. Anything else is a hub data
-set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or
-`ID@train[:100]`. A revision is a branch, tag or commit, such as `ID#v1.1`.
+pattern such as `books/*.txt` stands for all matching files, in order. `train.texts+train.labels`
+are files side by side, one line for each example. Anything else is a hub data set,
+`ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or `ID@train[:100]`. A
+revision is a branch, tag or commit, such as `ID#v1.1`.
 """
 
 import collections
@@ -20,7 +21,7 @@ from flaxbert import hub, packaged
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import tag_schemes
 from flaxbert.data.checks import MALFORMED, READ_AS, Issue
-from flaxbert.data.readers import conll, delimited
+from flaxbert.data.readers import conll, delimited, parallel
 from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
 from flaxbert.data.readers.json import read_document, read_lines
 from flaxbert.data.readers.parquet import _parquet_names, _read_parquet
@@ -46,6 +47,8 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
       DataError: if a file is absent, malformed or of an unknown format; the message has file:line.
       HubError: if the data set cannot be fetched.
     """
+    if parallel.parts(spec):
+        return parallel.read(spec, data)
     if glob.has_magic(spec) and not Path(spec).exists():
         if matches := files(spec):
             return _together(spec, (read(str(file), data, split=split) for file in matches), data)

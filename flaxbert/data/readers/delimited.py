@@ -121,9 +121,8 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
             f"{path}:{line}: a line of dashes, as below the header of a Markdown table. Remove it "
             "and the pipes around the rows, or save the table as CSV."
         )
-    separator = _separator(text, path, data, usual)
-    spaced = _is_spaced(text, separator)
-    dialect = Dialect(separator, _quoting(text, path, data, separator), spaced)
+    dialect = _dialect(text, path, data, usual)
+    separator, spaced = dialect.separator, dialect.spaced
     if data.separator is None and separator != usual:
         what = f"{NAMES[separator]}s separate the columns here, not {NAMES[usual]}s"
         fix = f"If that is wrong, set --config.data.separator={NAMES[usual]}"
@@ -149,6 +148,29 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
         yield Issue(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
     records = ((line + first - 1, cells) for line, cells in dialect.records(text, path))
     yield from _rows(path, records, data, dialect)
+
+
+def _dialect(text: str, path: Path, data: DataConfig, usual: str) -> Dialect:
+    """Return the separator and the quoting that the configuration or the content gives."""
+    separator = _separator(text, path, data, usual)
+    quoting = _quoting(text, path, data, separator)
+    return Dialect(separator, quoting, _is_spaced(text, separator))
+
+
+def first_records(text: str, path: Path, data: DataConfig) -> list[list[str]]:
+    """Return the first well-formed records of a file, with its header if it has one.
+
+    Args:
+      text: the content of the file.
+      path: its path, for messages.
+      data: `separator` and `quoting`, where they are known.
+
+    Raises:
+      DataError: if the separator is ambiguous.
+    """
+    usual = "," if data.format == "csv" else "\t"
+    sample = list(itertools.islice(_dialect(text, path, data, usual).records(text, path), SAMPLE))
+    return [cells for _, cells in sample[_leading(sample) :] if cells and isinstance(cells, list)]
 
 
 def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:
