@@ -98,8 +98,8 @@ class DataConfig:
 
     train: str | None = option(
         None,
-        "training data: a file, a pattern of files, files side by side with a line for each example "
-        "(FILE+FILE), or a hub data set ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
+        "training data: a file, a pattern of files, FILE+FILE (side by side, a line for each "
+        "example), or a hub data set ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
     )
     eval: str | None = option(
         None, "evaluation data, in the same form as data.train (default split: validation)"

@@ -27,7 +27,64 @@ def commit_of(directory: Path) -> str | None:
     return directory.name if re.fullmatch("[0-9a-f]{40}", directory.name) else None
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def explain(repo: str, error: BaseException) -> str | None:
+    """Return what is wrong and how to fix it, for failures that the user can fix; else None.
+
+    Args:
+      repo: the id of the model, or of the data set as datasets/ID.
+      error: what the client raised, with its causes.
+    """
+    from huggingface_hub import constants, errors
+
+    causes = list(_causes(error))
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    token = "HF_TOKEN is set, but" if _has_token() else "HF_TOKEN is not set, and"
+    statuses = {getattr(getattr(c, "response", None), "status_code", None) for c in causes}
+    if caused_by(errors.GatedRepoError):
+        return (
+            f"it is gated, and {token} gives no access. Accept its terms at "
+            f"{constants.ENDPOINT}/{repo}, and set HF_TOKEN to a token of your account"
+        )
+    if caused_by(errors.RevisionNotFoundError):
+        return "it has no such branch, tag or commit"
+    if caused_by(errors.RepositoryNotFoundError) or statuses & {401, 403}:
+        return (
+            f"there is no such repository, or it is private. {token} gives no access to it; create "
+            f"a token at {constants.ENDPOINT}/settings/tokens and set HF_TOKEN"
+        )
+    absent = caused_by(errors.LocalEntryNotFoundError, ConnectionError, FileNotFoundError)
+    if caused_by(errors.OfflineModeIsEnabled) or (absent and is_offline()):
+        return (
+            f"HF_HUB_OFFLINE is set, and it is not in the cache {constants.HF_HUB_CACHE}. Unset "
+            "HF_HUB_OFFLINE to download it once, or copy the cache of another machine"
+        )
+    return None
+
+
+def is_offline() -> bool:
+    """Return whether the client must not use the network (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _has_token() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

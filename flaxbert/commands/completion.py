@@ -21,14 +21,14 @@ from flaxbert import packaged
 from flaxbert.commands.args import HELP, MODES, PLATFORMS, RUN_FLAGS
 from flaxbert.config import Config, fields
 
-FORM = ("format", "separator", "quoting", "encoding", "columns")
-"""Flags of init with the names of keys of the data section."""
-
 RUN = ("config", *(flag.name for flag in RUN_FLAGS if flag.name != "mode"))
 
 FLAGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(MODES, RUN),
-    "init": ("eval", "output", "task", "text", "pair", "label", "model", *FORM, "force"),
+    "init": (
+        *("eval", "output", "task", "text", "pair", "label", "model"),
+        *("format", "separator", "quoting", "encoding", "columns", "force"),
+    ),
     "lint": ("all", *RUN),
     "report": ("output",),
     "convert": ("inspect", "certify", "architecture", "revision"),

@@ -34,7 +34,11 @@ def render(config: Config, comments: Mapping[str, str], about: str) -> str:
             used += [type(section).__name__] if name != "options" else []
         elif name == "options":
             body.append(f"        options={type(section).__name__}(),")
-    lines = [f'"""{_escaped(about)}\n"""', "", f"from flaxbert.config import {', '.join(sorted(used))}"]
+    lines = [
+        f'"""{_escaped(about)}\n"""',
+        "",
+        f"from flaxbert.config import {', '.join(sorted(used))}",
+    ]
     if config.options is not None:
         options = type(config.options)
         lines.append(f"from {options.__module__} import {options.__name__}")

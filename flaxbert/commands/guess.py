@@ -33,13 +33,19 @@ LABELS = (
     "score", "similarity", "quality", "is_duplicate", "toxic", "spam", "genre", "y", "etiqueta",
     "type", "answer",
 )  # fmt: skip
-TOKENS, TAGS = ("tokens", "words"), ("tags", "ner_tags", "ner", "labels", "pos_tags", "tag", "label")
+TOKENS, TAGS = (
+    ("tokens", "words"),
+    ("tags", "ner_tags", "ner", "labels", "pos_tags", "tag", "label"),
+)
+QUESTIONS, ANSWERS = (
+    ("question", "sent1", "premise", "ctx", "text"),
+    ("label", "answer", "gold", "correct"),
+)
 CHOICES = ("choices", "options", "answers", "endings", "alternatives")
 IDS = ("id", "idx", "index", "guid", "uid", "uuid", "key", "number", "#1 id", "#2 id")
-NAMES = frozenset(
-    [*TEXTS, *(name for pair in PAIRS for name in pair), *LABELS, *TOKENS, *TAGS, *CHOICES, *IDS]
-    + ["context", "question", "ner_tags", "answer_start", "source", "language", "lang", "split"]
-)
+PAIRED = tuple(name for pair in PAIRS for name in pair)
+OTHERS = ("context", "answers", "answer_start", "source", "language", "lang", "split")
+NAMES = frozenset([*TEXTS, *PAIRED, *LABELS, *TOKENS, *TAGS, *CHOICES, *IDS, *OTHERS])
 """Usual names of columns, in lower case."""
 
 SEPARATORS = (",", "|", ";", "#", " ")
@@ -218,37 +224,48 @@ def _tagged_words(table: Table, columns: Columns, wishes: Wishes) -> Guess | Non
     tags = lists.get(wishes.label or "") or _named(others, TAGS)
     if tokens is None or tags is None:
         return None
-    if any(map(len_differs, table.rows, [tokens.name] * len(table.rows), [tags.name] * len(table.rows))):
+    if any(_differ(row, tokens.name, tags.name) for row in table.rows):
         return None
     why = f"{tokens.name} and {tags.name} hold a list each, a tag for every word"
     return Guess("token_classification", {"tokens": tokens.name, "tags": tags.name}, why)
 
 
-def len_differs(row: Record, one: str, other: str) -> bool:
+def _differ(row: Record, one: str, other: str) -> bool:
     """Return whether two lists of a record have different lengths."""
-    lengths = {len(value) for name in (one, other)
-               if isinstance(value := unprinted(row.values.get(name)), list)}  # fmt: skip
-    return len(lengths) > 1
+    values = [unprinted(row.values.get(name)) for name in (one, other)]
+    return len({len(value) for value in values if isinstance(value, list)}) > 1
 
 
 def _choices(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
-    label = columns.get(wishes.label or "") or _named(columns, ("label", "answer", "gold", "correct"))
-    texts = [column for column in columns.values() if column.is_text and column is not label]
+    label = columns.get(wishes.label or "") or _named(columns, ANSWERS)
+    if label is None or label.is_list:
+        return None
     lists = {name: column for name, column in columns.items() if column.is_list}
     listed = _named(lists, CHOICES)
-    numbered = collections.defaultdict[str, list[Column]](list)
-    for column in columns.values():
-        if match := re.fullmatch(r"(choice|option|ending|answer|opt|ans)[ _-]?(\d|[a-e])", column.name, re.I):
-            numbered[match[1]].append(column)
-    several = max(numbered.values(), key=len, default=[])
-    chosen = [listed] if listed else several if len(several) > 1 else []
-    question = columns.get(wishes.text or "") or _named(columns, ("question", "sent1", "premise", "ctx", "text"))
-    question = question or next((column for column in texts if column not in chosen), None)
-    if not chosen or label is None or question is None or label.is_list:
+    chosen = [listed] if listed else _numbered(columns)
+    others = [column for column in columns.values() if column not in (*chosen, label)]
+    named = _named({column.name: column for column in others}, QUESTIONS)
+    texts = (column for column in others if column.is_text)
+    question = columns.get(wishes.text or "") or named or next(texts, None)
+    if not chosen or question is None:
         return None
     names = tuple(column.name for column in chosen)
     options = {"question": question.name, "choices": names, "label": label.name}
-    return Guess("multiple_choice", options, f"{', '.join(names)} hold the choices of a question")
+    return Guess("multiple_choice", options, f"{', '.join(names)}: the choices of a question")
+
+
+NUMBERED = re.compile(r"(choice|option|ending|answer|opt|ans)[ _-]?(\d|[a-e])", re.IGNORECASE)
+"""Matches the names of columns with a choice each."""
+
+
+def _numbered(columns: Columns) -> list[Column]:
+    """Return the columns that hold a choice each; [] if there are fewer than two."""
+    groups: dict[str, list[Column]] = collections.defaultdict(list)
+    for name, column in columns.items():
+        if match := NUMBERED.fullmatch(name.strip()):
+            groups[match[1].lower()].append(column)
+    several = max(groups.values(), key=len, default=[])
+    return several if len(several) > 1 else []
 
 
 def _label_sets(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
@@ -266,7 +283,7 @@ def _label_sets(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
         options = {**texts, "label_columns": tuple(flags)}
         return Guess("multi_label", options, f"{len(flags)} columns hold only 0 and 1")
     label = given or _named(columns, LABELS)
-    if label is None or label.is_text and not given and label.name in texts.values():
+    if label is None or label.name in texts.values():
         return None
     separator = _separator(label)
     if separator is None and wishes.task != "multi_label":
@@ -409,8 +426,29 @@ def _tokens(text: str) -> int:
 
 
 STOPWORDS = {
-    "English": frozenset("the of and to is was that it this in for you with".split()),
-    "Spanish": frozenset("el la los las de que y en un una es por con para no se".split()),
+    "English": frozenset(
+        ["the", "of", "and", "to", "is", "was", "that", "it", "this", "in", "for", "you", "with"]
+    ),
+    "Spanish": frozenset(
+        [
+            "el",
+            "la",
+            "los",
+            "las",
+            "de",
+            "que",
+            "y",
+            "en",
+            "un",
+            "una",
+            "es",
+            "por",
+            "con",
+            "para",
+            "no",
+            "se",
+        ]
+    ),
 }
 MODELS = {
     "English": "google-bert/bert-base-uncased",

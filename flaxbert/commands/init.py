@@ -141,8 +141,9 @@ def make(arguments: Any) -> Draft:
     examples = _read(config, table, comments)
     _choose(config, examples, comments, arguments.model)
     validate(config, TASKS)
-    count = len(examples)
-    return Draft(config, comments, f"{count} examples for {found.task.replace('_', ' ')}")
+    kind = "documents" if found.task == "pretraining" else "examples"
+    what = f"{len(examples)} {kind} for {found.task.replace('_', ' ')}"
+    return Draft(config, comments, what)
 
 
 def _with_names(data: DataConfig, found: guess.Guess) -> tuple[DataConfig, guess.Guess]:
@@ -210,9 +211,8 @@ def _choose(
     init, why = guess.model(flat, cased=cased)
     config.model = ModelConfig(init=model or init)
     comments["model.init"] = "given by --model" if model else f"{why}; another: --model=MODEL"
-    config.train = TrainConfig(epochs=3.0 if count >= SMALL else 10.0, batch_size=32)
-    if count < SMALL:
-        config.train.batch_size = 16
+    if count < SMALL and config.task != "pretraining":
+        config.train = TrainConfig(epochs=10.0, batch_size=16)
         comments["train.epochs"] = f"{count} examples are few, so there are more passes over them"
 
 

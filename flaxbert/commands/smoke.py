@@ -52,7 +52,7 @@ def smoke(config: Config, workdir: Path | None, preemption: Preemption | None = 
     """
     if workdir is not None and workdir.exists() and any(workdir.iterdir()):
         raise ConfigError(
-            f"--workdir={workdir}: holds files already, and --smoke needs an empty directory. Leave "
+            f"--workdir={workdir}: holds files, and --smoke needs an empty directory. Leave "
             "--workdir out for a temporary one."
         )
     passed: list[tuple[str, str, float]] = []

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from flaxbert.__main__ import MODULES, main
-from flaxbert.commands import args, completion, convert, lint, report, verify_resume
+from flaxbert.commands import args, completion, convert, init, lint, report, verify_resume
 from flaxbert.config import Config, fields
 
 
@@ -19,7 +19,7 @@ def test_the_flags_are_those_of_the_commands(capsys: pytest.CaptureFixture[str])
     assert list(completion.FLAGS["lint"]) == [lint.ALL.name, *run]
     kills = [flag.name for flag in verify_resume.FLAGS]
     assert list(completion.FLAGS["verify-resume"]) == ["config", *kills]
-    for command, module in (("convert", convert), ("report", report)):
+    for command, module in (("convert", convert), ("init", init), ("report", report)):
         with pytest.raises(SystemExit):
             module.main(["--help"])
         text = capsys.readouterr().out.partition("options:")[2].partition("exit codes:")[0]

@@ -94,8 +94,8 @@ def form_of(text: str, path: Path, data: DataConfig) -> str | None:
       data: `columns`, `separator` and `quoting`.
     """
     separator = _separator(text, path, data, "\t")
-    quoting = "no" if separator == "\t" and data.quoting == "auto" else data.quoting
-    dialect = Dialect(separator, "yes" if quoting == "auto" else quoting)
+    quoting = "no" if separator == "\t" else _quoting(text, path, data, separator)
+    dialect = Dialect(separator, quoting if data.quoting == "auto" else data.quoting)
     if not dialect.fits(text, path, len(data.columns)):
         return None
     return "tsv" if separator == "\t" else "csv"

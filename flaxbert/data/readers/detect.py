@@ -23,8 +23,8 @@ CANDIDATES = ("cp1252", "cp1251", "cp1250", "shift_jis", "gb18030")
 """Encodings that are tried for text that is not UTF-8."""
 
 COMMON = {
-    "cp1252": "áéíóúñüöäßàèçâêîôûëïœæøåãõÁÉÍÓÚÑÜÖÄÀÈÇØÅ¿¡€£§°«»´–—‘’“”…ºª·",
-    "cp1250": "ąćęłńóśźżčďěňřšťůžőűáéíýúäöüßôăîșțĄĆĘŁŃÓŚŹŻČŘŠŽ€„”“’–—…",
+    "cp1252": "áéíóúñüöäßàèçâêîôûëïœæøåãõÁÉÍÓÚÑÜÖÄÀÈÇØÅ¿¡€£§°«»\u2013—\u2018\u2019“”…ºª·",
+    "cp1250": "ąćęłńóśźżčďěňřšťůžőűáéíýúäöüßôăîșțĄĆĘŁŃÓŚŹŻČŘŠŽ€„”“\u2019\u2013—…",
 }
 """Characters that are frequent in Western and Central European text."""
 
@@ -124,7 +124,7 @@ def _score(content: bytes, encoding: str) -> float:
         usual = sum(char in COMMON[encoding] for char in foreign) / len(foreign)
         return 0.0 if dense else usual + PRIOR.get(encoding, 0.0)
     if encoding == "cp1251":
-        words = re.findall(r"[а-яё]{2,}", text.lower())
+        words = re.findall("[\u0430-\u044f\u0451]{2,}", text.lower())
         return sum(map(len, words)) / len(foreign)
     wide = sum("\u3040" <= char <= "\u30ff" or "\u4e00" <= char <= "\u9fff" for char in foreign)
     kana = sum("\u3040" <= char <= "\u30ff" for char in foreign)
@@ -206,9 +206,9 @@ def has_header(records: Sequence[Sequence[str]], names: Collection[str]) -> tupl
             return False, f"{cell!r} in the first line is a value of its column"
         if is_number(cell):
             return False, f"the first line has the number {cell}"
-        if statistics.median(len(value.split()) for value in column) >= WORDY:
-            if len(cell.split()) >= WORDY:
-                return False, f"the first line has a sentence, {cell[:40]!r}"
+        words = statistics.median(len(value.split()) for value in column)
+        if words >= WORDY and len(cell.split()) >= WORDY:
+            return False, f"the first line has a sentence, {cell[:40]!r}"
     if len(set(first)) < len(first):
         return False, "two cells of the first line are equal"
     known = [cell for cell in first if cell.lower() in names]
