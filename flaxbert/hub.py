@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +12,22 @@ log = logging.getLogger("flaxbert")
 
 @contextlib.contextmanager
 def fetching(what: str) -> Iterator[None]:
-    """Log what is fetched, and silence the client's warnings about every retry."""
+    """Log what is fetched; silence warnings about every retry, and bars except on a terminal."""
+    from huggingface_hub import utils
+
     log.info(f"{what}: fetching from the Hugging Face Hub or its cache")
     client = logging.getLogger("huggingface_hub")
     level = client.level
     client.setLevel(logging.ERROR)
+    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if quiet:
+        utils.disable_progress_bars()
     try:
         yield
     finally:
         client.setLevel(level)
+        if quiet:
+            utils.enable_progress_bars()
 
 
 def commit_of(directory: Path) -> str | None:

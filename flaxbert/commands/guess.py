@@ -143,6 +143,11 @@ class Column:
         return 2 <= self.distinct <= max(2, count // 2 if count < 100 else count // 5)
 
     @property
+    def is_flag(self) -> bool:
+        """Whether it holds only 0 and 1, as a column of a label does."""
+        return bool(self.values) and not self.is_id and set(self.texts) <= {"0", "1"}
+
+    @property
     def has_fractions(self) -> bool:
         """Whether it holds numbers, some of which are not whole."""
         return self.is_numeric and any(float(text) % 1 for text in self.texts)
@@ -278,10 +283,12 @@ def _label_sets(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     if label is not None and label.is_list:
         options = {**texts, "label": label.name}
         return Guess("multi_label", options, f"{label.name} holds a list of labels for each text")
-    flags = [c.name for c in columns.values() if set(c.texts) <= {"0", "1"} and not c.is_id]
+    flags = [c.name for c in columns.values() if c.is_flag]
     if given is None and len(flags) > 2:
-        options = {**texts, "label_columns": tuple(flags)}
-        return Guess("multi_label", options, f"{len(flags)} columns hold only 0 and 1")
+        given_by = {"label_columns": tuple(flags)}
+        return Guess(
+            "multi_label", {**texts, **given_by}, f"{len(flags)} columns hold only 0 and 1"
+        )
     label = given or _named(columns, LABELS)
     if label is None or label.name in texts.values():
         return None

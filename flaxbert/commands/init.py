@@ -5,7 +5,6 @@ usage: flaxbert init DATA [--eval=FILE] [--output=FILE.py] [--task=TASK] [--text
 
 for example:
   flaxbert init reviews.csv --output=reviews.py
-  flaxbert train --config=reviews.py
 
 DATA is a file of any format that flaxbert reads, or FILE+FILE, texts and labels side by side. The
 command looks at its content and chooses task, columns, format, encoding and lengths; each flag

@@ -104,6 +104,8 @@ def serve(patch: pytest.MonkeyPatch, cache: str) -> Iterator[Hub]:
         for module in (constants, datasets.config):
             patch.setattr(module, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "ENDPOINT", hub.address)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr(constants, "HF_HUB_CACHE", f"{cache}/hub")
         patch.setattr(constants, "HF_TOKEN_PATH", f"{cache}/token")
         patch.setattr(datasets.config, "HF_ENDPOINT", hub.address)

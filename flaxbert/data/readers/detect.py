@@ -31,6 +31,9 @@ COMMON = {
 PRIOR = {"cp1252": 0.2}
 """Added to the score of the most frequent encoding, which decides where there are few letters."""
 
+DENSE = 0.6
+"""Share of the letters that are not ASCII, in text of scripts other than Latin."""
+
 WORDY = 4
 """Words of a cell that is a sentence and no name of a column."""
 
@@ -117,15 +120,15 @@ def _score(content: bytes, encoding: str) -> float:
     if any(unicodedata.category(char) in ("Cc", "Cn", "Co") for char in characters):
         return 0.0
     foreign = [char for char in text if not char.isascii()]
+    letters = sum(char.isalpha() for char in text) or 1
+    # European text has few accented letters, Russian text hardly any others.
+    dense = sum(char.isalpha() for char in foreign) > DENSE * letters
     if encoding in COMMON:
-        # European text has few accented letters, and those between ASCII letters.
-        letters = sum(char.isalpha() for char in text) or 1
-        dense = sum(char.isalpha() for char in foreign) > letters / 3
         usual = sum(char in COMMON[encoding] for char in foreign) / len(foreign)
         return 0.0 if dense else usual + PRIOR.get(encoding, 0.0)
     if encoding == "cp1251":
         words = re.findall("[\u0430-\u044f\u0451]{2,}", text.lower())
-        return sum(map(len, words)) / len(foreign)
+        return sum(map(len, words)) / len(foreign) if dense else 0.0
     wide = sum("\u3040" <= char <= "\u30ff" or "\u4e00" <= char <= "\u9fff" for char in foreign)
     kana = sum("\u3040" <= char <= "\u30ff" for char in foreign)
     if encoding == "shift_jis":  # Japanese has kana, and half-width kana are mostly mistakes
