@@ -13,21 +13,21 @@ log = logging.getLogger("flaxbert")
 @contextlib.contextmanager
 def fetching(what: str) -> Iterator[None]:
     """Log what is fetched; silence warnings about every retry, and bars except on a terminal."""
-    from huggingface_hub import utils
+    from huggingface_hub.utils import tqdm as bars
 
     log.info(f"{what}: fetching from the Hugging Face Hub or its cache")
     client = logging.getLogger("huggingface_hub")
     level = client.level
     client.setLevel(logging.ERROR)
-    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    quiet = not sys.stderr.isatty() and not bars.are_progress_bars_disabled()
     if quiet:
-        utils.disable_progress_bars()
+        bars.disable_progress_bars()
     try:
         yield
     finally:
         client.setLevel(level)
         if quiet:
-            utils.enable_progress_bars()
+            bars.enable_progress_bars()
 
 
 def commit_of(directory: Path) -> str | None:
@@ -51,26 +51,28 @@ def explain(repo: str, error: BaseException) -> str | None:
     from huggingface_hub import constants, errors
 
     causes = list(_causes(error))
+    text = " ".join(map(str, causes))  # datasets drops the causes of its own errors
 
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
     token = "HF_TOKEN is set, but" if _has_token() else "HF_TOKEN is not set, and"
     statuses = {getattr(getattr(c, "response", None), "status_code", None) for c in causes}
-    if caused_by(errors.GatedRepoError):
+    if caused_by(errors.GatedRepoError) or "is a gated dataset" in text:
         return (
             f"it is gated, and {token} gives no access. Accept its terms at "
             f"{constants.ENDPOINT}/{repo}, and set HF_TOKEN to a token of your account"
         )
-    if caused_by(errors.RevisionNotFoundError):
+    if caused_by(errors.RevisionNotFoundError) or "Revision '" in text:
         return "it has no such branch, tag or commit"
-    if caused_by(errors.RepositoryNotFoundError) or statuses & {401, 403}:
+    absent = caused_by(errors.RepositoryNotFoundError) or "exist on the Hub or cannot" in text
+    if absent or statuses & {401, 403}:
         return (
             f"there is no such repository, or it is private. {token} gives no access to it; create "
             f"a token at {constants.ENDPOINT}/settings/tokens and set HF_TOKEN"
         )
-    absent = caused_by(errors.LocalEntryNotFoundError, ConnectionError, FileNotFoundError)
-    if caused_by(errors.OfflineModeIsEnabled) or (absent and is_offline()):
+    uncached = caused_by(errors.LocalEntryNotFoundError, ConnectionError, FileNotFoundError)
+    if caused_by(errors.OfflineModeIsEnabled) or (uncached and is_offline()):
         return (
             f"HF_HUB_OFFLINE is set, and it is not in the cache {constants.HF_HUB_CACHE}. Unset "
             "HF_HUB_OFFLINE to download it once, or copy the cache of another machine"
@@ -93,6 +95,8 @@ def _has_token() -> bool:
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and those that led to it."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
         yield error
         error = error.__cause__ or error.__context__

@@ -139,11 +139,11 @@ def _copy(whole: Path, resumed: Path) -> None:
     Large models would need twice the space otherwise.
     """
 
-    def link(source: str, target: str) -> object:
+    def link(source: str, target: str) -> None:
         try:
-            return os.link(source, target)
+            os.link(source, target)
         except OSError:  # a file system without links
-            return shutil.copy2(source, target)
+            shutil.copy2(source, target)
 
     resumed.mkdir(parents=True)
     for path in whole.iterdir():

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from toy import make_config
 
-from flaxbert import run
 from flaxbert.commands import smoke, verify_resume
 from flaxbert.config import Config
 from flaxbert.errors import CheckFailedError, ConfigError, DataError
@@ -57,12 +56,6 @@ def test_a_directory_with_files_is_refused(config, tmp_path):
     (tmp_path / "run" / "config.json").touch()
     with pytest.raises(ConfigError, match="needs an empty directory"):
         smoke.smoke(config, tmp_path / "run")
-
-
-def test_several_hosts_are_refused(capsys):
-    flags = ["--config=quickstart", "--smoke", "--distributed=localhost:1,2,0"]
-    assert run.main(["flaxbert train", *flags], mode="train") == 2
-    assert "--smoke runs on one host" in capsys.readouterr().err
 
 
 def test_the_trial_keeps_the_batch_and_evaluates_on_what_there_is(config):
