@@ -1,11 +1,13 @@
 """The client of the Hugging Face Hub, without its warnings about retries."""
 
 import contextlib
+import importlib
 import logging
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("flaxbert")
 
@@ -13,8 +15,8 @@ log = logging.getLogger("flaxbert")
 @contextlib.contextmanager
 def fetching(what: str) -> Iterator[None]:
     """Log what is fetched; silence warnings about every retry, and bars except on a terminal."""
-    from huggingface_hub.utils import tqdm as bars
-
+    # It re-exports these functions without saying so, which type checkers refuse.
+    bars: Any = importlib.import_module("huggingface_hub.utils")
     log.info(f"{what}: fetching from the Hugging Face Hub or its cache")
     client = logging.getLogger("huggingface_hub")
     level = client.level
