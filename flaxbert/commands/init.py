@@ -123,8 +123,10 @@ def make(arguments: Any) -> Draft:
     given = {key: value for key in FORM if (value := getattr(arguments, key)) is not None}
     if "columns" in given:
         given["columns"] = tuple(given["columns"].split(","))
+    known = DataConfig(**given)
+    validate(Config(task="classification", data=known), TASKS)
     names = {name for flag in ("text", "pair", "label") if (name := getattr(arguments, flag))}
-    detected = detect.detect(spec, DataConfig(**given), guess.NAMES | {n.lower() for n in names})
+    detected = detect.detect(spec, known, guess.NAMES | {n.lower() for n in names})
     data = dataclasses.replace(detected.data, train=spec, eval=arguments.eval, on_bad_row="skip")
     table = readers.read(spec, data, split=SPLITS["train"])
     wishes = guess.Wishes(arguments.task, arguments.text, arguments.pair, arguments.label)

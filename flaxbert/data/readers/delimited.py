@@ -110,11 +110,7 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
       usual: the separator that the file's name stands for.
     """
     # Not read_text, which takes a lone \r for the end of a line.
-    text = path.read_bytes().decode(codec(data.encoding))
-    first = 1
-    if declared := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
-        data = dataclasses.replace(data, separator=data.separator or declared[1])
-        text, first = text[declared.end() :], 2
+    text, data, first = _without_declaration(path.read_bytes().decode(codec(data.encoding)), data)
     if drawn := re.match(DRAWN, text):
         line = text.count("\n", 0, drawn.end(1)) + first
         raise DataError(
@@ -150,6 +146,14 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
     yield from _rows(path, records, data, dialect)
 
 
+def _without_declaration(text: str, data: DataConfig) -> tuple[str, DataConfig, int]:
+    """Return a text without Excel's own first line, which names the separator."""
+    if declared := re.match(r"sep=([^\w\s]|\t)\r?\n", text):
+        data = dataclasses.replace(data, separator=data.separator or declared[1])
+        return text[declared.end() :], data, 2
+    return text, data, 1
+
+
 def _dialect(text: str, path: Path, data: DataConfig, usual: str) -> Dialect:
     """Return the separator and the quoting that the configuration or the content gives."""
     separator = _separator(text, path, data, usual)
@@ -169,6 +173,7 @@ def first_records(text: str, path: Path, data: DataConfig) -> list[list[str]]:
       DataError: if the separator is ambiguous.
     """
     usual = "," if data.format == "csv" else "\t"
+    text, data, _ = _without_declaration(text, data)
     sample = list(itertools.islice(_dialect(text, path, data, usual).records(text, path), SAMPLE))
     return [cells for _, cells in sample[_leading(sample) :] if cells and isinstance(cells, list)]
 

@@ -16,7 +16,7 @@ from flaxbert.config import DataConfig
 from flaxbert.data import readers
 from flaxbert.data.checks import is_number
 from flaxbert.data.readers import delimited, parallel
-from flaxbert.data.readers.encodings import FORMATS, MARKS, codec
+from flaxbert.data.readers.encodings import FORMATS, MARKS, codec, mostly_utf8, undecodable
 from flaxbert.errors import DataError
 
 CANDIDATES = ("cp1252", "cp1251", "cp1250", "shift_jis", "gb18030")
@@ -33,6 +33,9 @@ PRIOR = {"cp1252": 0.2}
 
 DENSE = 0.6
 """Share of the letters that are not ASCII, in text of scripts other than Latin."""
+
+SHOWN = 60
+"""Characters of a line that a reason quotes."""
 
 WORDY = 4
 """Words of a cell that is a sentence and no name of a column."""
@@ -66,6 +69,8 @@ def detect(spec: str, data: DataConfig, names: Collection[str]) -> Detected:
         raise DataError(f"{spec}: the file is empty.")
     if not any(content.startswith(mark) for mark in FORMATS) and data.encoding == "utf-8":
         encoding, why = encoding_of(content)
+        if not encoding:
+            raise DataError(f"{spec}:{undecodable(content, data.encoding)}.")
         if encoding != data.encoding:
             data, reasons["encoding"] = dataclasses.replace(data, encoding=encoding), why
     if parallel.parts(spec):
@@ -76,18 +81,18 @@ def detect(spec: str, data: DataConfig, names: Collection[str]) -> Detected:
     if form in ("csv", "tsv") and not data.columns:
         text = content.decode(codec(data.encoding))
         records = delimited.first_records(text, path, dataclasses.replace(data, format=form))
-        header, why = has_header(records, names)
+        header, why = has_header(records, names) if records else (True, "")
         if not header:
-            columns = tuple(f"column{n}" for n in range(1, len(records[0]) + 1))
+            width = collections.Counter(map(len, records)).most_common(1)[0][0]
+            columns = tuple(f"column{n}" for n in range(1, width + 1))
             data, reasons["columns"] = dataclasses.replace(data, columns=columns), why
     return Detected(data, reasons)
 
 
 def encoding_of(content: bytes) -> tuple[str, str]:
-    """Return the encoding of text, and how it was recognized.
+    """Return the encoding of text, and how it was recognized; "" for none of those tried.
 
-    Raises:
-      DataError: if it is in none of the encodings that are tried.
+    A file that is UTF-8 except for a few bytes is damaged, and has no other encoding.
     """
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
@@ -97,17 +102,14 @@ def encoding_of(content: bytes) -> tuple[str, str]:
         return "utf-8", "valid UTF-8"
     except UnicodeDecodeError as error:
         place = error.start
-    number = content.count(b"\n", 0, place) + 1
     scores = {encoding: _score(content, encoding) for encoding in CANDIDATES}
     best = max(scores, key=lambda encoding: scores[encoding])
-    if scores[best] <= 0:
-        raise DataError(
-            f"line {number}: not UTF-8, nor any of "
-            f"{', '.join(CANDIDATES)}. Give the encoding with --encoding=NAME."
-        )
+    if scores[best] <= 0 or mostly_utf8(content):
+        return "", ""
     begin = content.rfind(b"\n", 0, place) + 1
     line = content[begin : place + 20].decode(best, "replace").partition("\n")[0]
-    return best, f"not UTF-8; as {best} line {number} reads {line!r}"
+    number = content.count(b"\n", 0, place) + 1
+    return best, f"not UTF-8; as {best} line {number} reads {line[-SHOWN:]!r}"
 
 
 def _score(content: bytes, encoding: str) -> float:

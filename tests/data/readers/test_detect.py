@@ -101,6 +101,17 @@ def test_the_encoding_is_recognized(encoding, text):
     assert detect.encoding_of(content)[0] == encoding
 
 
+def test_a_damaged_file_has_no_other_encoding(tmp_path):
+    content = "naïve café déjà vu\n".encode() * 9 + b"caf\xe9\n"
+    with pytest.raises(DataError, match=r"a\.csv:10: not UTF-8, as the rest of the file is"):
+        found(tmp_path / "a.csv", content)
+
+
+def test_the_line_that_excel_writes_first_is_no_header(tmp_path):
+    data = found(tmp_path / "a.csv", "sep=;\n" + table(";"))
+    assert data.columns == ("column1", "column2")
+
+
 def test_what_is_known_is_kept(tmp_path):
     data = found(tmp_path / "a.dat", table(";").encode("cp1252"), encoding="latin1", format="csv")
     assert (data.encoding, data.format) == ("latin1", "csv")
