@@ -1,6 +1,7 @@
 """`flaxbert train --smoke`: what it runs, what it prints, and what it refuses."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def config(one_layer: Path, tmp_path: Path) -> Config:
     return dataclasses.replace(config, data=data)
 
 
+@pytest.mark.slow  # compiles and trains twice
 @pytest.mark.usefixtures("one_device")
 def test_every_step_runs_and_is_checked(config, tmp_path, capsys, monkeypatch):
     restored = []
@@ -36,10 +38,43 @@ def test_every_step_runs_and_is_checked(config, tmp_path, capsys, monkeypatch):
                  "its 10 predictions are those of the run"):  # fmt: skip
         assert part in text
     assert "FAILED" not in text
-    # A run that differs, and an export that predicts something else, are found.
-    monkeypatch.setattr(verify_resume, "differences", lambda *_: iter(["metrics.jsonl:2"]))
-    with pytest.raises(CheckFailedError, match=r"resumed run differs: metrics\.jsonl:2"):
-        smoke._restore(config, tmp_path / "trial/whole", tmp_path / "again", [1, 2], None)
+
+
+def whole(directory: Path) -> Path:
+    """Write what the trial needs of a run."""
+    for step in (1, 2):
+        (directory / "whole" / "checkpoints" / str(step)).mkdir(parents=True)
+        (directory / "whole" / "checkpoints" / str(step) / "state").write_text(str(step))
+    (directory / "whole" / "results.json").touch()
+    (directory / "whole" / "config.json").touch()
+    return directory / "whole"
+
+
+@pytest.mark.parametrize(
+    ("message", "differences", "result"),
+    [
+        ("resuming x after step 1 of 2", [], "step 2, repeated from checkpoint 1"),
+        ("resuming x after step 1 of 2", ["metrics.jsonl:2"], r"run differs: metrics\.jsonl:2"),
+        ("a new run", [], "the run did not resume from step 1"),
+    ],
+)
+def test_a_run_must_resume_and_be_identical(
+    message, differences, result, config, tmp_path, monkeypatch
+):
+    def train(config: Config, workdir: Path, **arguments: object) -> None:
+        names = sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*"))
+        assert names == ["checkpoints", "checkpoints/1", "checkpoints/1/state", "config.json"]
+        logging.getLogger("flaxbert").info(message)
+
+    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(verify_resume, "differences", lambda *_: iter(differences))
+    arguments = config, whole(tmp_path), tmp_path / "resumed", [1, 2], None
+    if differences or message == "a new run":
+        with pytest.raises(CheckFailedError, match=result):
+            smoke._restore(*arguments)
+    else:
+        assert result in smoke._restore(*arguments)
+    assert (tmp_path / "whole/checkpoints/2/state").read_text() == "2"  # the copy has links only
 
 
 def test_an_error_of_a_step_is_raised_after_the_table(config, tmp_path, capsys):
