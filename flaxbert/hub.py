@@ -58,11 +58,11 @@ def explain(repo: str, error: BaseException) -> str | None:
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    token = "HF_TOKEN is set, but" if _has_token() else "HF_TOKEN is not set, and"
+    token = "HF_TOKEN gives no access to it" if _has_token() else "HF_TOKEN is not set"
     statuses = {getattr(getattr(c, "response", None), "status_code", None) for c in causes}
     if caused_by(errors.GatedRepoError) or "is a gated dataset" in text:
         return (
-            f"it is gated, and {token} gives no access. Accept its terms at "
+            f"it is gated, and {token}. Accept its terms at "
             f"{constants.ENDPOINT}/{repo}, and set HF_TOKEN to a token of your account"
         )
     if caused_by(errors.RevisionNotFoundError) or "Revision '" in text:
@@ -70,8 +70,8 @@ def explain(repo: str, error: BaseException) -> str | None:
     absent = caused_by(errors.RepositoryNotFoundError) or "exist on the Hub or cannot" in text
     if absent or statuses & {401, 403}:
         return (
-            f"there is no such repository, or it is private. {token} gives no access to it; create "
-            f"a token at {constants.ENDPOINT}/settings/tokens and set HF_TOKEN"
+            f"there is no such repository, or it is private and {token}. Create a token at "
+            f"{constants.ENDPOINT}/settings/tokens, and set HF_TOKEN to it"
         )
     uncached = caused_by(errors.LocalEntryNotFoundError, ConnectionError, FileNotFoundError)
     if caused_by(errors.OfflineModeIsEnabled) or (uncached and is_offline()):

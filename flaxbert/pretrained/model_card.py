@@ -37,7 +37,7 @@ def model_card(
     metrics = {
         name: f"{value:.4g}" for name, value in results.items() if not name.startswith("perf/")
     }
-    evaluated = evaluation_data(data["train"], data["eval"], data["eval_split"])
+    evaluated = evaluation_data(data["train"], data["eval"], data.get("eval_split", 0.0))
     recipe = {
         "base model": _with_commit(init, commits.get("model.init")),
         "trained on": _with_commit(data["train"], commits.get("data.train")),

@@ -43,12 +43,10 @@ def test_a_model_is_downloaded_once_and_then_read_without_network(hub, monkeypat
 
 def test_a_private_model_needs_a_token_that_the_error_names(hub, monkeypatch):
     hub.denied["models/some/model"] = "RepoNotFound"
-    with pytest.raises(
-        HubError, match=r"no such repository, or it is private\. HF_TOKEN is not set"
-    ):
+    with pytest.raises(HubError, match=r"it is private and HF_TOKEN is not set\. Create a token"):
         resolve("some/model")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(HubError, match="HF_TOKEN is set, but gives no access"):
+    with pytest.raises(HubError, match="it is private and HF_TOKEN gives no access to it"):
         resolve("some/model")
     monkeypatch.setenv("HF_TOKEN", hub.token)
     assert resolve("some/model").name == COMMIT
