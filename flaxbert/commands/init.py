@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"\nwrote {output}\nNext:\n"
         f"  check       flaxbert lint --config={output}\n"
+        f"  try         flaxbert train --config={output} --smoke\n"
         f"  train       flaxbert train --config={output} --workdir=runs/{output.stem}"
     )
     return 0
