@@ -3,7 +3,6 @@
 usage: flaxbert COMMAND [ARGUMENTS]
 
 commands:
-  init            write a configuration for a data file
   train           fine-tune a model on labeled data, evaluate it, and export it
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
@@ -11,6 +10,7 @@ commands:
   report          make the report of a run, or compare several runs
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
   verify-resume   kill a short run several times, and check that it resumes bit-identically
+  init            write a configuration for a data file
   doctor          check the installation, and print what a bug report needs
   completion      print a script for the completion of bash, zsh or fish
 
@@ -31,11 +31,11 @@ from flaxbert.commands.args import HELP, MODES
 from flaxbert.runtime import terminal
 
 MODULES = {
-    "init": "flaxbert.commands.init",
     "lint": "flaxbert.commands.lint",
     "report": "flaxbert.commands.report",
     "convert": "flaxbert.commands.convert",
     "verify-resume": "flaxbert.commands.verify_resume",
+    "init": "flaxbert.commands.init",
     "doctor": "flaxbert.commands.doctor",
     "completion": "flaxbert.commands.completion",
 }

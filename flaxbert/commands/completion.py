@@ -25,14 +25,14 @@ RUN = ("config", *(flag.name for flag in RUN_FLAGS if flag.name != "mode"))
 
 FLAGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(MODES, RUN),
-    "init": (
-        *("eval", "output", "task", "text", "pair", "label", "model"),
-        *("format", "separator", "quoting", "encoding", "columns", "force"),
-    ),
     "lint": ("all", *RUN),
     "report": ("output",),
     "convert": ("inspect", "certify", "architecture", "revision"),
     "verify-resume": ("config", "workdir", "kills"),
+    "init": (
+        *("eval", "output", "task", "text", "pair", "label", "model"),
+        *("format", "separator", "quoting", "encoding", "columns", "force"),
+    ),
     "doctor": (),
     "completion": (),
 }

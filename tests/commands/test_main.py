@@ -19,7 +19,7 @@ from flaxbert.errors import DivergedError, Preempted, UserError
 
 COMMANDS = [*MODES, *MODULES]
 CONFIGURED = [
-    name for name in COMMANDS if name not in ("report", "convert", "doctor", "completion")
+    name for name in COMMANDS if name not in ("report", "convert", "init", "doctor", "completion")
 ]
 SQUAD = f"--config={ROOT}/configs/squad.py"
 
