@@ -77,7 +77,8 @@ def _parser() -> Any:
     flags.add_argument("data", metavar="DATA", help="the training data")
     flags.add_argument("--eval", metavar="FILE", help="the evaluation data (default: held out)")
     flags.add_argument("--output", metavar="FILE.py", help="file to write (default: DATA's name)")
-    flags.add_argument("--task", choices=sorted(TASKS), help="the task (default: by the columns)")
+    tasks = f"the task (default: by the columns): {', '.join(sorted(TASKS))}"
+    flags.add_argument("--task", choices=TASKS, metavar="TASK", help=tasks)
     flags.add_argument("--text", metavar="COLUMN", help="column of the text, question or words")
     flags.add_argument("--pair", metavar="COLUMN", help="column of the second text")
     flags.add_argument("--label", metavar="COLUMN", help="column of the label, labels or tags")
