@@ -119,9 +119,7 @@ def make(arguments: Any) -> Draft:
     Raises:
       DataError: if the file cannot be understood, or its rows cannot be read.
     """
-    spec = arguments.data
-    if not parallel.parts(spec):
-        spec = parallel.sibling(Path(spec)) or spec
+    spec, evaluated = (_joined(given) for given in (arguments.data, arguments.eval))
     given = {key: value for key in FORM if (value := getattr(arguments, key)) is not None}
     if "columns" in given:
         given["columns"] = tuple(given["columns"].split(","))
@@ -129,7 +127,7 @@ def make(arguments: Any) -> Draft:
     validate(Config(task="classification", data=known), TASKS)
     names = {name for flag in ("text", "pair", "label") if (name := getattr(arguments, flag))}
     detected = detect.detect(spec, known, guess.NAMES | {n.lower() for n in names})
-    data = dataclasses.replace(detected.data, train=spec, eval=arguments.eval, on_bad_row="skip")
+    data = dataclasses.replace(detected.data, train=spec, eval=evaluated, on_bad_row="skip")
     table = readers.read(spec, data, split=SPLITS["train"])
     wishes = guess.Wishes(arguments.task, arguments.text, arguments.pair, arguments.label)
     found = guess.guess(table, wishes)
@@ -147,6 +145,13 @@ def make(arguments: Any) -> Draft:
     kind = "documents" if found.task == "pretraining" else "examples"
     what = f"{len(examples)} {kind} for {found.task.replace('_', ' ')}"
     return Draft(config, comments, what)
+
+
+def _joined(spec: Any) -> Any:
+    """Return a file of texts with the file of labels next to it, if there is one."""
+    if spec is None or parallel.parts(spec):
+        return spec
+    return parallel.sibling(Path(spec)) or spec
 
 
 def _with_names(data: DataConfig, found: guess.Guess) -> tuple[DataConfig, guess.Guess]:

@@ -133,6 +133,8 @@ def test_texts_and_labels_next_to_each_other(tmp_path):
     write(tmp_path / "label", [[classes(n)] for n in range(30)])
     config = made(tmp_path, write(tmp_path / "seq.in", [[text] for text in TEXTS]))
     assert config.data.train == f"{tmp_path}/seq.in+{tmp_path}/label"
+    config = made(tmp_path, config.data.train, f"--eval={tmp_path}/seq.in")
+    assert config.data.eval == config.data.train
 
 
 def test_prose_is_for_pre_training(tmp_path):
