@@ -12,6 +12,7 @@ commands:
   export          export a trained model for servers, as ONNX or StableHLO
   push            upload a trained model to the Hugging Face Hub
   verify-resume   kill a short run several times, and check that it resumes bit-identically
+  init            write a configuration for a data file
   doctor          check the installation, and print what a bug report needs
   completion      print a script for the completion of bash, zsh or fish
 
@@ -38,6 +39,7 @@ MODULES = {
     "export": "flaxbert.commands.export",
     "push": "flaxbert.commands.push",
     "verify-resume": "flaxbert.commands.verify_resume",
+    "init": "flaxbert.commands.init",
     "doctor": "flaxbert.commands.doctor",
     "completion": "flaxbert.commands.completion",
 }

@@ -98,11 +98,21 @@ class DataConfig:
 
     train: str | None = option(
         None,
-        "training data: a file, a pattern of files, or a hub data set "
-        "ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
+        "training data: a file, a pattern of files, FILE+FILE (side by side, a line for each "
+        "example), or a hub data set ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
     )
     eval: str | None = option(
         None, "evaluation data, in the same form as data.train (default split: validation)"
+    )
+    eval_split: float = option(
+        0.0,
+        "without data.eval: share of the training examples to hold out for evaluation; chosen by a "
+        "hash of their texts, so equal texts, and questions on one context, stay together",
+    )
+    max_examples: int | None = option(
+        None,
+        "use at most this many examples of each data set, evenly spread, for a quick try (default: "
+        "all); label names still come from all",
     )
     predict: str | None = option(
         None,
@@ -167,6 +177,16 @@ class DataConfig:
         "auto (flaxbert/features in $XDG_CACHE_HOME or ~/.cache), a path, or none; also for the "
         "temporary files of large pre-training text (with none: $TMPDIR)",
     )
+
+    @property
+    def evaluated(self) -> str | None:
+        """The evaluation data, in words for messages; None without any."""
+        return evaluation_data(self.train, self.eval, self.eval_split)
+
+
+def evaluation_data(train: str | None, given: str | None, share: float) -> str | None:
+    """Return the evaluation data in words: `data.eval`, or the part of `data.train` held out."""
+    return given if given or not share else f"{share:.0%} of {train}, held out"
 
 
 @dataclasses.dataclass
@@ -376,6 +396,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.reinit_layers", model.reinit_layers, 0),
         ("data.max_length", data.max_length, 8),
         ("data.overlap", data.overlap, 0),
+        ("data.max_examples", data.max_examples, 1),
         ("train.batch_size", train.batch_size, 1),
         ("train.eval_batch_size", train.eval_batch_size, 1),
         ("train.accumulation_steps", train.accumulation_steps, 1),
@@ -427,8 +448,12 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     for pattern in optim.freeze:
         if not _is_pattern(pattern):
             yield f"optim.freeze: {pattern!r} is not a regular expression"
-    if not 0 <= data.threshold_split <= 0.5:
-        yield f"data.threshold_split={data.threshold_split!r}: expected 0 to 0.5"
+    for name, share in (
+        ("data.threshold_split", data.threshold_split),
+        ("data.eval_split", data.eval_split),
+    ):
+        if not 0 <= share <= 0.5:
+            yield f"{name}={share!r}: expected 0 to 0.5"
     if model.dropout is not None and not 0 <= model.dropout < 1:
         yield f"model.dropout={model.dropout!r}: expected at least 0 and less than 1"
     if data.row_length is not None and data.row_length < data.max_length:
@@ -440,8 +465,8 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("train.keep_best", bool(train.keep_best)),
         ("train.early_stopping", train.early_stopping > 0),
     ):
-        if is_on and not data.eval:
-            yield f"{name} needs evaluations, but data.eval is not set"
+        if is_on and not data.evaluated:
+            yield f"{name} needs evaluations, but data.eval is not set, nor data.eval_split"
         if is_on and train.eval_every == 0:
             yield (
                 f"{name} needs evaluations during training, but train.eval_every=0; set it to a "

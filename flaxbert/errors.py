@@ -89,6 +89,12 @@ class HostsError(UserError):
         self.exit_code = code
 
 
+class CheckFailedError(RunStopped):
+    """A check of a run has another result than it must have."""
+
+    exit_code = 1
+
+
 class OutOfMemoryError(UserError):
     """A device has too little memory for a batch."""
 

@@ -95,6 +95,7 @@ def _in_callback(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> None:
+    trial = mode == "train" and arguments.smoke  # refuses several hosts
     if arguments.distributed:  # before anything asks JAX for devices
         multihost.start(arguments.distributed)
         preemption.share()
@@ -106,6 +107,11 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
     if not multihost.is_lead_host():
         log.setLevel(logging.WARNING)
     config, workdir = arguments.config, arguments.workdir
+    if trial:
+        from flaxbert.commands.smoke import smoke
+
+        smoke(config, workdir if arguments.flags["workdir"] else None, preemption)
+        return
     if not arguments.flags["workdir"]:
         log.info(f"workdir: {workdir} (another: --workdir=DIR)")
     if mode == "train":

@@ -37,6 +37,12 @@ RUN_FLAGS = (
     Flag("require", "", "stop before anything is read, unless JAX uses this platform", PLATFORMS),
     Flag("force", False, "resume even if the configuration or the data have changed (train only)"),
     Flag(
+        "smoke",
+        False,
+        "try the configuration in a temporary directory: train two steps, evaluate, save, restore "
+        "and load the export, and print what passed (train only)",
+    ),
+    Flag(
         "profile",
         "",
         "START:STOP: write a profile of the steps from START to before STOP to the directory "
@@ -78,6 +84,17 @@ class Arguments:
     def force(self) -> bool:
         """Whether to resume although something has changed."""
         return bool(self.flags["force"])
+
+    @property
+    def smoke(self) -> bool:
+        """Whether to try the configuration only; see commands/smoke.py.
+
+        Raises:
+          ConfigError: if it is combined with several hosts.
+        """
+        if self.flags["smoke"] and self.distributed:
+            raise ConfigError("--smoke runs on one host; leave --distributed out.")
+        return bool(self.flags["smoke"])
 
     @property
     def profile(self) -> range:

@@ -31,12 +31,16 @@ FLAGS: Mapping[str, Sequence[str]] = {
     "export": ("format", "int8", "eval", "max-drop"),
     "push": ("private", "dry-run"),
     "verify-resume": ("config", "workdir", "kills"),
+    "init": (
+        *("eval", "output", "task", "text", "pair", "label", "model"),
+        *("format", "separator", "quoting", "encoding", "columns", "force"),
+    ),
     "doctor": (),
     "completion": (),
 }
 """The names of the flags of each command; whoever has `config` also has the keys."""
 
-SWITCHES = ("all", "force", "inspect", "certify", "int8", "private", "dry-run")
+SWITCHES = ("all", "force", "smoke", "inspect", "certify", "int8", "private", "dry-run")
 """Flags without a value."""
 
 

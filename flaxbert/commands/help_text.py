@@ -43,8 +43,9 @@ for example:
   flaxbert train --config=quickstart --workdir=runs/quickstart --config.train.epochs=3
 
 Training starts from the weights in model.init and reads data.train. The model is evaluated on
-data.eval during training and at the end. If DIR holds an unfinished run, training resumes from its
-newest checkpoint. On SIGTERM, SIGHUP or Ctrl-C the run saves a checkpoint and exits. With
+data.eval, or on the part of data.train that data.eval_split holds out, during training and at the
+end. --smoke tries the configuration first. If DIR holds an unfinished run, training resumes from
+its newest checkpoint. On SIGTERM, SIGHUP or Ctrl-C the run saves a checkpoint and exits. With
 --distributed all hosts exit together, with the same code.
 
 {EXIT_CODES}""",

@@ -59,7 +59,7 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
         task = opened.predictor.pipeline.task
         write_report(workdir, task, {"eval": opened.data}, evaluation.predictions, EVALUATED)
         show_predictions(task, opened.data.examples, evaluation.predictions)
-        show_metrics(results, f"eval_results.json: {opened.predictor.config.data.eval}")
+        show_metrics(results, f"eval_results.json: {opened.predictor.config.data.evaluated}")
         print(f"\nFiles in {workdir}: eval_results.json  {written}  {EVALUATED.page}")
 
 

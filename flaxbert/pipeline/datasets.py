@@ -54,10 +54,14 @@ SPLITS = {"train": "train", "eval": "validation", "predict": "test"}
 def read_table(data: DataConfig, key: str) -> Table:
     """Read the source in the key `key` of the data section, one of SPLITS.
 
+    Without `data.eval` but with `data.eval_split`, the evaluation data are part of `data.train`.
+
     Raises:
       ConfigError: if the key is not set.
       DataError, HubError: if it cannot be read.
     """
+    if key == "eval" and not data.eval and data.eval_split:
+        key = "train"
     source = getattr(data, key)
     if not source:
         raise ConfigError(f"data.{key} is not set: --config.data.{key}=FILE, or a hub data set")
@@ -85,6 +89,51 @@ def read_examples(
     options = options or TASKS[task_name].options_type()
     options.check(data)
     return TASKS[task_name].read(table, data, options, labeled=labeled)
+
+
+def split_for_evaluation(examples: Reading[Any], share: float) -> tuple[Reading[Any], Reading[Any]]:
+    """Split examples into those to train on and those to evaluate on.
+
+    Examples with equal texts stay together, whatever their case and white space, and so do
+    questions on one context. The groups with the lowest hashes are held out. So the same examples
+    are, whatever their order, and few move when rows are added.
+
+    Args:
+      examples: all examples, with their labels resolved.
+      share: share of the groups that is held out (`data.eval_split`).
+
+    Raises:
+      ConfigError: if nothing would be left to train on.
+    """
+    groups = [_group(example) for example in examples]
+    order = sorted(set(groups))
+    count = max(1, round(share * len(order)))
+    if count >= len(order):
+        raise ConfigError(
+            f"data.eval_split={share} leaves nothing of {examples.source} to train on: it has "
+            f"{len(order)} different texts. Set --config.data.eval=FILE instead."
+        )
+    held_out = set(order[:count])
+    parts: tuple[list[Any], list[Any]] = [], []
+    for example, group in zip(examples, groups, strict=True):
+        parts[group in held_out].append(example)
+    kept, evaluated = map(examples.with_items, parts)
+    return kept, dataclasses.replace(evaluated, issues=())  # those of the whole are kept's
+
+
+def _group(example: Any) -> bytes:
+    """Return a hash of an example's context, or else of its texts in any order."""
+    texts = [example.shared_context] if example.shared_context else example.texts
+    words = (" ".join(text.casefold().split()) for text in texts)
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in words)
+    return hashlib.sha256(b"".join(sorted(digests))).digest()
+
+
+def limited(examples: Reading[Any], count: int | None) -> Reading[Any]:
+    """Return at most `count` examples (`data.max_examples`), spread evenly over all of them."""
+    if count is None or count >= len(examples):
+        return examples
+    return examples.with_items([examples[n * len(examples) // count] for n in range(count)])
 
 
 def split_for_thresholds(

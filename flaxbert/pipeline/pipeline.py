@@ -22,7 +22,7 @@ from flaxbert.models.families import read_config
 from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.costs import shape_costs
-from flaxbert.pipeline.datasets import Dataset
+from flaxbert.pipeline.datasets import Dataset, limited, split_for_evaluation
 from flaxbert.pipeline.feature_key import feature_key
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.export import export
@@ -166,7 +166,14 @@ class Pipeline:
         return Dataset(examples, batches, labeled, malformed + len(features.dropped))
 
     def tokenize_in_order(
-        self, table: Table, examples: Reading[Any], *, batch_size: int, labeled: bool
+        self,
+        table: Table,
+        examples: Reading[Any],
+        *,
+        batch_size: int,
+        labeled: bool,
+        held_out: float = 0.0,
+        most: int | None = None,
     ) -> Dataset:
         """Tokenize the examples of a table to evaluate them or to predict for them.
 
@@ -175,6 +182,9 @@ class Pipeline:
           examples: as `read_examples` returns them.
           batch_size: features per step.
           labeled: whether the examples have labels.
+          held_out: the share of labeled examples that training held out (`data.eval_split`), if
+            the table is that of the training data; 0 takes all.
+          most: the largest number of examples (`data.max_examples`); None takes all.
 
         Raises:
           DataError, WeightsError: see `tokenize`; also for a label that is none of the task's.
@@ -182,6 +192,9 @@ class Pipeline:
         if labeled:
             examples = self.task.resolve(examples)
         checks.log_issues(examples.issues)
+        if held_out:
+            _, examples = split_for_evaluation(examples, held_out)
+        examples = limited(examples, most)
         return self.tokenize(
             examples,
             table.source,

@@ -138,7 +138,7 @@ class Predictor:
         Raises:
           DataError, HubError: if it cannot be read.
         """
-        config = dataclasses.replace(self.config.data, eval=str(source))
+        config = dataclasses.replace(self.config.data, eval=str(source), max_examples=None)
         dataset, _ = self.read(config, "eval")
         evaluation = self.run(dataset)
         return {
@@ -150,13 +150,24 @@ class Predictor:
     # --- for commands ----------------------------------------------------------------------------
 
     def read(self, data: DataConfig, key: str) -> tuple[Dataset, Table]:
-        """Read and tokenize `data.eval` (with labels) or `data.predict` (without)."""
+        """Read and tokenize `data.eval` (with labels) or `data.predict` (without).
+
+        Without `data.eval`, this is the part of `data.train` that training held out
+        (`data.eval_split`).
+        """
         table, labeled = read_table(data, key), key == "eval"
         examples = read_examples(
             self.config.task, table, data, self.config.options, labeled=labeled
         )
         size = self.config.train.eval_batch_size
-        dataset = self.pipeline.tokenize_in_order(table, examples, batch_size=size, labeled=labeled)
+        dataset = self.pipeline.tokenize_in_order(
+            table,
+            examples,
+            batch_size=size,
+            labeled=labeled,
+            held_out=data.eval_split if labeled and not data.eval else 0.0,
+            most=data.max_examples,
+        )
         return dataset, table
 
     def stream(self, data: Dataset) -> Iterator[Prediction]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from flaxbert.config import evaluation_data
 from flaxbert.models.model import Model
 
 LICENSES = {
@@ -152,7 +153,7 @@ def _metadata(
         for name in METRICS
         if name in results
     ]
-    if tag and metrics and settings["data"]["eval"]:
+    if tag and metrics and _evaluated(settings):
         metadata["metrics"] = list(dict.fromkeys(metric["type"] for metric in metrics))
         result = {"task": {"type": tag}, "dataset": _dataset(settings, commits), "metrics": metrics}
         metadata["model-index"] = [{"name": model.architecture, "results": [result]}]
@@ -174,12 +175,20 @@ def _dataset_id(source: str) -> str:
     return re.split("[:@#]", source, maxsplit=1)[0]
 
 
+def _evaluated(settings: Mapping[str, Any]) -> str | None:
+    """Return the evaluation data in words."""
+    data = settings["data"]
+    return evaluation_data(data["train"], data["eval"], data.get("eval_split", 0.0))
+
+
 def _dataset(settings: Mapping[str, Any], commits: Mapping[str, str]) -> dict[str, str]:
-    source = settings["data"]["eval"]
-    if "data.eval" not in commits:
+    """Return the evaluation set; a part of the training data if that is what it is."""
+    key = "data.eval" if settings["data"]["eval"] else "data.train"
+    source = settings["data"][key.removeprefix("data.")]
+    if key not in commits:
         return {"type": "file", "name": Path(source).name}
     name = _dataset_id(source)
-    return {"type": name, "name": name, "revision": commits["data.eval"]}
+    return {"type": name, "name": name, "revision": commits[key]}
 
 
 def _loading(model: Model) -> list[str]:
@@ -214,7 +223,7 @@ def _evaluation(
     facts: Facts,
 ) -> list[str]:
     """Return the metrics, with their 95 % intervals where there are any."""
-    data = settings["data"]["eval"]
+    data = _evaluated(settings)
     if not data:
         return ["The run had no evaluation set.", ""]
     count = f"{facts.eval_examples:,} examples of " if facts.eval_examples else ""

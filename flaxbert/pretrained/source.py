@@ -128,13 +128,16 @@ def _hub(repo: str, revision: str | None) -> Path:
         raise WeightsError(
             f"model.init={repo!r}: no such directory, and not a hub id ({error}). {advice}"
         ) from None
-    except LocalEntryNotFoundError:
-        raise HubError(
-            f"model.init={repo!r}: the Hugging Face Hub could not be reached and the model is not "
-            f"in its cache. {advice}"
-        ) from None
     except (HfHubHTTPError, OSError) as error:
-        reason = hub.reason(error)
+        at = f"@{revision}" if revision else ""
+        if what := hub.explain(repo, error):
+            raise HubError(f"model.init={repo!r}{at}: {what}. {advice}") from None
+        if isinstance(error, LocalEntryNotFoundError):
+            raise HubError(
+                f"model.init={repo!r}: the Hugging Face Hub could not be reached and the model is "
+                f"not in its cache. {advice}"
+            ) from None
         raise HubError(
-            f"model.init={repo!r}: download from the Hugging Face Hub failed ({reason}). {advice}"
+            f"model.init={repo!r}: download from the Hugging Face Hub failed "
+            f"({hub.reason(error)}). {advice}"
         ) from None

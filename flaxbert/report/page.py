@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from flaxbert.config import evaluation_data
 from flaxbert.metrics.calibration import excess_confidence, expected_calibration_error
 from flaxbert.report import answers, classes, entities, label_sets, numbers
 from flaxbert.report.charts import interval_bar, reliability_chart
@@ -72,7 +73,9 @@ def make_page(files: RunFiles) -> str:
     title = f"{files.name}: {task}"
     kind = "Evaluation" if files.names is not TRAINED else "Training run"
     model = str(files.config.get("model.init", ""))
-    lead = f"{kind} of {model}, evaluated on {files.config.get('data.eval') or 'no data'}"
+    train, given = (files.config.get(f"data.{key}") for key in ("train", "eval"))
+    data = evaluation_data(train, given, files.config.get("data.eval_split", 0.0))
+    lead = f"{kind} of {model}, evaluated on {data or 'no data'}"
     parts = {
         "Metrics": metrics_table(files, quality),
         "Training": curves(files, quality),

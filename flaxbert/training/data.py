@@ -9,7 +9,14 @@ from flaxbert.config import DataConfig, TrainConfig
 from flaxbert.data import checks
 from flaxbert.data.table import Reading, Table
 from flaxbert.errors import DataError, shortened
-from flaxbert.pipeline.datasets import Dataset, read_examples, read_table, split_for_thresholds
+from flaxbert.pipeline.datasets import (
+    Dataset,
+    limited,
+    read_examples,
+    read_table,
+    split_for_evaluation,
+    split_for_thresholds,
+)
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import multihost
 from flaxbert.tasks.base import HasUnits, Task
@@ -95,13 +102,17 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
 
     Raises:
       DataError: for malformed examples, or if there is nothing to learn from.
-      ConfigError: for a `data.threshold_split` that the task or the data do not allow.
+      ConfigError: for a `data.eval_split` or `data.threshold_split` that does not fit the data.
     """
-    task, share, source = pipeline.task, pipeline.data.threshold_split, sources.train
+    task, data, source = pipeline.task, pipeline.data, sources.train
     examples = task.resolve(source.examples)
     checks.log_issues(examples.issues)
+    others = None
+    if sources.eval is None and data.eval_split:
+        examples, others = split_for_evaluation(examples, data.eval_split)
+    examples = limited(examples, data.max_examples)
     kept, held_out = split_for_thresholds(
-        examples, task, task_name=pipeline.task_name, share=share, seed=train.seed
+        examples, task, task_name=pipeline.task_name, share=data.threshold_split, seed=train.seed
     )
     training = pipeline.tokenize(
         kept,
@@ -124,18 +135,28 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
         )
     malformed = training.malformed + (thresholds.malformed if thresholds else 0)
     counts = {"data/train/malformed": float(malformed)} | features.counts("train")
-    evaluated = None
-    if sources.eval is not None:
-        evaluated = pipeline.tokenize_in_order(
-            sources.eval.table,
-            sources.eval.examples,
-            batch_size=train.eval_batch_size,
-            labeled=True,
-        )
+    evaluated = _evaluated(pipeline, sources, others, train.eval_batch_size)
+    if evaluated is not None:
         counts["data/eval/malformed"] = float(evaluated.malformed)
         counts |= evaluated.batches.features.counts("eval")
     _warn_about_data(task, examples, evaluated.examples if evaluated else ())
     return TrainingData(training, thresholds, evaluated, counts)
+
+
+def _evaluated(
+    pipeline: Pipeline, sources: Sources, held_out: Reading[Any] | None, batch_size: int
+) -> Dataset | None:
+    """Tokenize `data.eval`, or the examples held out for evaluation; None without either."""
+    most = pipeline.data.max_examples
+    if sources.eval is not None:
+        table, examples = sources.eval.table, sources.eval.examples
+        return pipeline.tokenize_in_order(
+            table, examples, batch_size=batch_size, labeled=True, most=most
+        )
+    if held_out is None:
+        return None
+    name = f"{sources.train.table.source}, held out for evaluation"
+    return pipeline.tokenize(limited(held_out, most), name, batch_size=batch_size, labeled=True)
 
 
 def _warn_about_data(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:

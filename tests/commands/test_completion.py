@@ -7,7 +7,17 @@ import pytest
 from conftest import ROOT
 
 from flaxbert.__main__ import MODULES, main
-from flaxbert.commands import args, completion, convert, export, lint, push, report, verify_resume
+from flaxbert.commands import (
+    args,
+    completion,
+    convert,
+    export,
+    init,
+    lint,
+    push,
+    report,
+    verify_resume,
+)
 from flaxbert.config import Config, fields
 
 
@@ -19,15 +29,16 @@ def test_the_flags_are_those_of_the_commands(capsys: pytest.CaptureFixture[str])
     assert list(completion.FLAGS["lint"]) == [lint.ALL.name, *run]
     kills = [flag.name for flag in verify_resume.FLAGS]
     assert list(completion.FLAGS["verify-resume"]) == ["config", *kills]
-    modules = {"convert": convert, "export": export, "push": push, "report": report}
-    for command, module in modules.items():
+    modules = (convert, export, init, push, report)
+    for module in modules:
+        command = module.__name__.rpartition(".")[2]
         with pytest.raises(SystemExit):
             module.main(["--help"])
         text = capsys.readouterr().out.partition("options:")[2].partition("exit codes:")[0]
         flags = set(re.findall(r"^  .*--([\w-]+)", text.partition("for example")[0], re.MULTILINE))
         assert flags == {*completion.FLAGS[command], "help"}
     switches = {flag.name for flag in (*args.RUN_FLAGS, lint.ALL) if flag.default is False}
-    assert switches == set(completion.SWITCHES[:2])
+    assert switches == set(completion.SWITCHES[:3])
 
 
 def test_the_keys_are_those_of_every_configuration() -> None:

@@ -21,7 +21,7 @@ COMMANDS = [*MODES, *MODULES]
 CONFIGURED = [
     name
     for name in COMMANDS
-    if name not in ("report", "convert", "export", "push", "doctor", "completion")
+    if name not in ("report", "convert", "export", "push", "init", "doctor", "completion")
 ]
 SQUAD = f"--config={ROOT}/configs/squad.py"
 

@@ -2,16 +2,19 @@
 
 The ending of a local file gives its format (see ENDINGS), unless `data.format` does. A .json may be
 a list of objects or a published SQuAD file; a .txt is plain text, and each paragraph is a record. A
-pattern such as `books/*.txt` stands for all matching files, in order. Anything else is a hub data
-set, `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or
-`ID@train[:100]`. A revision is a branch, tag or commit, such as `ID#v1.1`.
+pattern such as `books/*.txt` stands for all matching files, in order. `train.texts+train.labels`
+are files side by side, one line for each example. Anything else is a hub data set,
+`ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or `ID@train[:100]`. A
+revision is a branch, tag or commit, such as `ID#v1.1`.
 """
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from json import loads
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +23,7 @@ from flaxbert import hub, packaged
 from flaxbert.config import FORMATS, DataConfig
 from flaxbert.data import tag_schemes
 from flaxbert.data.checks import MALFORMED, READ_AS, Issue
-from flaxbert.data.readers import conll, delimited
+from flaxbert.data.readers import conll, delimited, parallel
 from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
 from flaxbert.data.readers.json import read_document, read_lines
 from flaxbert.data.readers.parquet import _parquet_names, _read_parquet
@@ -46,6 +49,8 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
       DataError: if a file is absent, malformed or of an unknown format; the message has file:line.
       HubError: if the data set cannot be fetched.
     """
+    if parallel.parts(spec):
+        return parallel.read(spec, data)
     if glob.has_magic(spec) and not Path(spec).exists():
         if matches := files(spec):
             return _together(spec, (read(str(file), data, split=split) for file in matches), data)
@@ -127,7 +132,7 @@ def _form_of_content(head: bytes, path: Path, data: DataConfig, *, named: bool) 
     if head.startswith(b"PAR1") and not named:
         return "parquet"
     lines = head.decode(codec(data.encoding), "replace").split("\n")
-    if len(head) == HEAD:
+    if len(head) == HEAD and len(lines) > 1:  # the last line is cut
         del lines[-1]
     if _is_conll(lines):
         return "conll"
@@ -242,6 +247,21 @@ ENDINGS = {
 """The formats that endings of file names stand for."""
 
 
+@contextlib.contextmanager
+def _bars_for_people() -> Iterator[None]:
+    """Show the bars of `datasets` on a terminal only; those of downloads already do so."""
+    import datasets
+
+    quiet = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    if quiet:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            datasets.enable_progress_bars()
+
+
 def _read_hub(spec: str, split: str) -> Table:
     import datasets
 
@@ -261,15 +281,16 @@ def _read_hub(spec: str, split: str) -> Table:
         f"({', '.join(ENDINGS)})."
     )
     try:
-        with hub.fetching(spec):
+        with hub.fetching(spec), _bars_for_people():
             data = datasets.load_dataset(
                 repo, config or None, split=chosen, revision=revision or None
             )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         at = f", revision {revision}" if revision else ""
+        what = hub.explain(f"datasets/{repo}", error) or hub.reason(error).rstrip(".")
         raise HubError(
             f"{spec!r} is no local file, and as a hub data set (split {chosen}{at}) it could not "
-            f"be fetched ({hub.reason(error)}). {advice}"
+            f"be fetched: {what}. {advice}"
         ) from None
     names = {
         column: list(label.names)

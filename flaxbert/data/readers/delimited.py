@@ -94,8 +94,8 @@ def form_of(text: str, path: Path, data: DataConfig) -> str | None:
       data: `columns`, `separator` and `quoting`.
     """
     separator = _separator(text, path, data, "\t")
-    quoting = "no" if separator == "\t" and data.quoting == "auto" else data.quoting
-    dialect = Dialect(separator, "yes" if quoting == "auto" else quoting)
+    quoting = "no" if separator == "\t" else _quoting(text, path, data, separator)
+    dialect = Dialect(separator, quoting if data.quoting == "auto" else data.quoting)
     if not dialect.fits(text, path, len(data.columns)):
         return None
     return "tsv" if separator == "\t" else "csv"
@@ -110,20 +110,15 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
       usual: the separator that the file's name stands for.
     """
     # Not read_text, which takes a lone \r for the end of a line.
-    text = path.read_bytes().decode(codec(data.encoding))
-    first = 1
-    if declared := re.match(r"sep=([^\w\s]|\t)\r?\n", text):  # Excel's own first line
-        data = dataclasses.replace(data, separator=data.separator or declared[1])
-        text, first = text[declared.end() :], 2
+    text, data, first = _without_declaration(path.read_bytes().decode(codec(data.encoding)), data)
     if drawn := re.match(DRAWN, text):
         line = text.count("\n", 0, drawn.end(1)) + first
         raise DataError(
             f"{path}:{line}: a line of dashes, as below the header of a Markdown table. Remove it "
             "and the pipes around the rows, or save the table as CSV."
         )
-    separator = _separator(text, path, data, usual)
-    spaced = _is_spaced(text, separator)
-    dialect = Dialect(separator, _quoting(text, path, data, separator), spaced)
+    dialect = _dialect(text, path, data, usual)
+    separator, spaced = dialect.separator, dialect.spaced
     if data.separator is None and separator != usual:
         what = f"{NAMES[separator]}s separate the columns here, not {NAMES[usual]}s"
         fix = f"If that is wrong, set --config.data.separator={NAMES[usual]}"
@@ -149,6 +144,38 @@ def rows(path: Path, data: DataConfig, usual: str) -> RecordOrIssue:
         yield Issue(READ_AS, f"{path}:{first}", f"{what}: it is no part of the cells")
     records = ((line + first - 1, cells) for line, cells in dialect.records(text, path))
     yield from _rows(path, records, data, dialect)
+
+
+def _without_declaration(text: str, data: DataConfig) -> tuple[str, DataConfig, int]:
+    """Return a text without Excel's own first line, which names the separator."""
+    if declared := re.match(r"sep=([^\w\s]|\t)\r?\n", text):
+        data = dataclasses.replace(data, separator=data.separator or declared[1])
+        return text[declared.end() :], data, 2
+    return text, data, 1
+
+
+def _dialect(text: str, path: Path, data: DataConfig, usual: str) -> Dialect:
+    """Return the separator and the quoting that the configuration or the content gives."""
+    separator = _separator(text, path, data, usual)
+    quoting = _quoting(text, path, data, separator)
+    return Dialect(separator, quoting, _is_spaced(text, separator))
+
+
+def first_records(text: str, path: Path, data: DataConfig) -> list[list[str]]:
+    """Return the first well-formed records of a file, with its header if it has one.
+
+    Args:
+      text: the content of the file.
+      path: its path, for messages.
+      data: `separator` and `quoting`, where they are known.
+
+    Raises:
+      DataError: if the separator is ambiguous.
+    """
+    usual = "," if data.format == "csv" else "\t"
+    text, data, _ = _without_declaration(text, data)
+    sample = list(itertools.islice(_dialect(text, path, data, usual).records(text, path), SAMPLE))
+    return [cells for _, cells in sample[_leading(sample) :] if cells and isinstance(cells, list)]
 
 
 def _separator(text: str, path: Path, data: DataConfig, usual: str) -> str:

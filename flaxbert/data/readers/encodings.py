@@ -46,7 +46,7 @@ def undecodable(content: bytes, encoding: str) -> str:
     for mark, other in MARKS.items():
         if content.startswith(mark):
             return f"{line}: not {name} but {other.upper()}; set --config.data.encoding={other}"
-    if name == "UTF-8" and _few(content):
+    if name == "UTF-8" and mostly_utf8(content):
         text = _around(content, place).decode("utf-8", "backslashreplace")
         return f"{line}: not UTF-8, as the rest of the file is: '{text}'; fix the line"
     readings: dict[str, str] = {}
@@ -63,7 +63,7 @@ def undecodable(content: bytes, encoding: str) -> str:
     )
 
 
-def _few(content: bytes) -> bool:
+def mostly_utf8(content: bytes) -> bool:
     """Return whether most characters beyond ASCII are valid UTF-8."""
     text = content.decode("utf-8", "surrogateescape")  # invalid bytes become surrogates
     faults = sum("\udc80" <= char <= "\udcff" for char in text)
