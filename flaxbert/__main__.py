@@ -8,6 +8,7 @@ commands:
   predict         write predictions for data.predict
   lint            check data files before training, and report problems with file and line
   report          make the report of a run, or compare several runs
+  serve           serve a model over HTTP: a JSON API, and a page to try it
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
   verify-resume   kill a short run several times, and check that it resumes bit-identically
   doctor          check the installation, and print what a bug report needs
@@ -32,6 +33,7 @@ from flaxbert.runtime import terminal
 MODULES = {
     "lint": "flaxbert.commands.lint",
     "report": "flaxbert.commands.report",
+    "serve": "flaxbert.commands.serve",
     "convert": "flaxbert.commands.convert",
     "verify-resume": "flaxbert.commands.verify_resume",
     "doctor": "flaxbert.commands.doctor",

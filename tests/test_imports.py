@@ -58,6 +58,7 @@ def test_the_walk_sees_imports_of_every_form() -> None:
 
 LAYERS = (
     "commands",
+    "server",
     "training",
     "report",
     "pipeline",
@@ -131,6 +132,9 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         (("transformers",), {"data/tokenization.py", "pretrained/parity.py"}),
         (("datasets", "pyarrow"), {"data/readers/__init__.py", "data/readers/parquet.py"}),
         (("tensorboardX",), {"runtime/trackers/tensorboard.py"}),
+        (("uvicorn",), {"server/serving.py", "server/limits.py"}),
+        (("fastapi", "starlette"), {"server/app.py", "server/errors.py"}),
+        (("prometheus_client",), {"server/metrics.py"}),
     ],
 )
 def test_only_its_own_module_knows_a_library(modules: tuple[str, ...], allowed: set[str]) -> None:
@@ -201,7 +205,9 @@ def test_a_file_stays_within_its_budget(name: str) -> None:
 LONGEST_FUNCTION = 60
 
 
-@pytest.mark.parametrize("name", [*below("training"), *below("report"), *below("pipeline")])
+@pytest.mark.parametrize(
+    "name", [*below("server"), *below("training"), *below("report"), *below("pipeline")]
+)
 def test_functions_of_the_middle_are_short(name: str) -> None:
     functions = [
         node

@@ -27,6 +27,10 @@ FLAGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(MODES, RUN),
     "lint": ("all", *RUN),
     "report": ("output",),
+    "serve": (
+        *("host", "port", "max-length", "batch-size", "max-wait-ms", "queue", "timeout"),
+        *("max-body", "access-log"),
+    ),
     "convert": ("inspect", "certify", "architecture", "revision"),
     "verify-resume": ("config", "workdir", "kills"),
     "doctor": (),
@@ -34,7 +38,7 @@ FLAGS: Mapping[str, Sequence[str]] = {
 }
 """The names of the flags of each command; whoever has `config` also has the keys."""
 
-SWITCHES = ("all", "force", "inspect", "certify")
+SWITCHES = ("all", "force", "inspect", "certify", "access-log")
 """Flags without a value."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from flaxbert.__main__ import MODULES, main
-from flaxbert.commands import args, completion, convert, lint, report, verify_resume
+from flaxbert.commands import args, completion, convert, lint, report, serve, verify_resume
 from flaxbert.config import Config, fields
 
 
@@ -19,14 +19,15 @@ def test_the_flags_are_those_of_the_commands(capsys: pytest.CaptureFixture[str])
     assert list(completion.FLAGS["lint"]) == [lint.ALL.name, *run]
     kills = [flag.name for flag in verify_resume.FLAGS]
     assert list(completion.FLAGS["verify-resume"]) == ["config", *kills]
-    for command, module in (("convert", convert), ("report", report)):
+    parsed = (("convert", convert), ("report", report), ("serve", serve))
+    for command, module in parsed:
         with pytest.raises(SystemExit):
             module.main(["--help"])
         text = capsys.readouterr().out.partition("options:")[2].partition("exit codes:")[0]
-        flags = set(re.findall(r"^  .*--(\w+)", text.partition("SOURCE")[0], re.MULTILINE))
+        flags = set(re.findall(r"^  .*--([\w-]+)", text.partition("SOURCE")[0], re.MULTILINE))
         assert flags == {*completion.FLAGS[command], "help"}
     switches = {flag.name for flag in (*args.RUN_FLAGS, lint.ALL) if flag.default is False}
-    assert switches == set(completion.SWITCHES) - {"inspect", "certify"}
+    assert switches == set(completion.SWITCHES) - {"inspect", "certify", "access-log"}
 
 
 def test_the_keys_are_those_of_every_configuration() -> None:
