@@ -9,6 +9,7 @@ from pathlib import Path
 
 LAYERS = {
     "commands": ("flags, tables, errors", "#e8e8e8"),
+    "server": ("predictions over HTTP, and a page", "#e9dccb"),
     "training": ("a run: plan, loop, step, monitors", "#ffd9b3"),
     "report": ("what a run was like, as a page", "#f7dfcf"),
     "serving": ("exports for servers; their reader", "#fbe8c0"),
@@ -96,8 +97,8 @@ def draw() -> str:
         *chain(330, 30, 230, "from a file to the gradient", FORWARD),
         *chain(610, 30, 230, "and back to predictions", BACKWARD),
     ]
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 620" width="860" height="620">'
-    return "\n".join([head, '<rect width="860" height="620" fill="#ffffff"/>', *parts, "</svg>\n"])
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 672" width="860" height="672">'
+    return "\n".join([head, '<rect width="860" height="672" fill="#ffffff"/>', *parts, "</svg>\n"])
 
 
 if __name__ == "__main__":

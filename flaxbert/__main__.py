@@ -8,6 +8,7 @@ commands:
   predict         write predictions for data.predict
   lint            check data files before training, and report problems with file and line
   report          make the report of a run, or compare several runs
+  serve           serve a model over HTTP: a JSON API, and a page to try it
   convert         convert a checkpoint to a Hugging Face directory, or inspect it
   export          export a trained model for servers, as ONNX or StableHLO
   push            upload a trained model to the Hugging Face Hub
@@ -35,6 +36,7 @@ from flaxbert.runtime import terminal
 MODULES = {
     "lint": "flaxbert.commands.lint",
     "report": "flaxbert.commands.report",
+    "serve": "flaxbert.commands.serve",
     "convert": "flaxbert.commands.convert",
     "export": "flaxbert.commands.export",
     "push": "flaxbert.commands.push",

@@ -58,6 +58,7 @@ def test_the_walk_sees_imports_of_every_form() -> None:
 
 LAYERS = (
     "commands",
+    "server",
     "training",
     "report",
     "serving",
@@ -134,6 +135,9 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         (("onnx",), {"serving/onnx_graph.py"}),
         (("onnxruntime",), {"serving/runtime.py", "serving/export.py"}),
         (("tensorboardX",), {"runtime/trackers/tensorboard.py"}),
+        (("uvicorn",), {"server/serving.py", "server/limits.py"}),
+        (("fastapi", "starlette"), {"server/app.py", "server/errors.py"}),
+        (("prometheus_client",), {"server/metrics.py"}),
     ],
 )
 def test_only_its_own_module_knows_a_library(modules: tuple[str, ...], allowed: set[str]) -> None:
@@ -204,7 +208,9 @@ def test_a_file_stays_within_its_budget(name: str) -> None:
 LONGEST_FUNCTION = 60
 
 
-@pytest.mark.parametrize("name", [*below("training"), *below("report"), *below("pipeline")])
+@pytest.mark.parametrize(
+    "name", [*below("server"), *below("training"), *below("report"), *below("pipeline")]
+)
 def test_functions_of_the_middle_are_short(name: str) -> None:
     functions = [
         node

@@ -29,6 +29,15 @@ def test_every_package_and_mapped_folder_is_in_the_wheel() -> None:
         assert (ROOT / folder).is_dir()
 
 
+def test_files_that_are_no_modules_are_in_the_wheel() -> None:
+    files = [f for f in (ROOT / "flaxbert").rglob("*") if f.is_file() and f.suffix != ".py"]
+    others = [file.relative_to(ROOT) for file in files if file.suffix != ".pyc"]
+    assert others
+    for file in others:
+        patterns = SETUP["package-data"][".".join(file.parent.parts)]
+        assert any(file.match(pattern) for pattern in patterns), file
+
+
 def test_example_data_is_found_in_every_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

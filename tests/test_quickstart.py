@@ -15,7 +15,7 @@ from conftest import ROOT
 from toy import make_config
 
 import flaxbert
-from flaxbert.commands import args, convert, lint, verify_resume
+from flaxbert.commands import args, completion, convert, lint, verify_resume
 from flaxbert.config import validate
 from flaxbert.tasks import TASKS
 
@@ -152,6 +152,10 @@ def test_the_commands_of_the_readme_parse(
         return
     if words[:2] == ["flaxbert", "report"]:
         assert all(word.startswith(("runs/", "--output=")) for word in words[2:])
+        return
+    if words[:2] == ["flaxbert", "serve"]:
+        given = [word.lstrip("-").partition("=")[0] for word in words[3:]]
+        assert set(given) <= set(completion.FLAGS["serve"])
         return
     if words == ["flaxbert", "doctor"]:
         return

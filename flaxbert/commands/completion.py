@@ -27,6 +27,10 @@ FLAGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(MODES, RUN),
     "lint": ("all", *RUN),
     "report": ("output",),
+    "serve": (
+        *("host", "port", "max-length", "batch-size", "max-wait-ms", "queue", "timeout"),
+        *("max-body", "access-log"),
+    ),
     "convert": ("inspect", "certify", "architecture", "revision"),
     "export": ("format", "int8", "eval", "max-drop"),
     "push": ("private", "dry-run"),
@@ -40,7 +44,17 @@ FLAGS: Mapping[str, Sequence[str]] = {
 }
 """The names of the flags of each command; whoever has `config` also has the keys."""
 
-SWITCHES = ("all", "force", "smoke", "inspect", "certify", "int8", "private", "dry-run")
+SWITCHES = (
+    "all",
+    "force",
+    "smoke",
+    "inspect",
+    "certify",
+    "int8",
+    "private",
+    "dry-run",
+    "access-log",
+)
 """Flags without a value."""
 
 

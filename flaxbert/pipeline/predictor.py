@@ -2,24 +2,28 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flaxbert.config import Config, DataConfig, ModelConfig, validate
+from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.models.families import read_config
 from flaxbert.pipeline import stored
 from flaxbert.pipeline.datasets import Dataset, read_examples, read_table
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator
+from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.pipeline.predict_step import make_predict_step
+from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
+from flaxbert.pipeline.request_shapes import RequestShapes, without_tokens
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import devices, memory, program_cache, sharding
+from flaxbert.runtime.compilation import start_compiling
 from flaxbert.tasks import TASKS
-from flaxbert.types import Metrics, Params, Prediction
+from flaxbert.types import Batch, Metrics, Params, Prediction
 
 log = logging.getLogger("flaxbert")
 
@@ -31,7 +35,8 @@ class Predictor:
     """A trained model with its task: texts in, predictions out.
 
     Programs are compiled once per shape. The number of rows is rounded up to a power of two, so
-    that requests of all sizes share few of them; the row length is `data.max_length`.
+    that requests of all sizes share few of them; the row length is `data.max_length`. A server
+    calls `compile` first, which also prepares shorter rows.
 
     Attributes:
       config: the task, lengths and options in use.
@@ -50,7 +55,10 @@ class Predictor:
         self.config, self.pipeline = config, pipeline
         with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS):
             self.params = sharding.shard_params(params, pipeline.mesh)
-        self._step = make_predict_step(pipeline.model, pipeline.task, pipeline.mesh, labeled=False)
+        step = make_predict_step(pipeline.model, pipeline.task, pipeline.mesh, labeled=False)
+        self._jitted: Any = step  # compiles whatever shape it receives
+        self._step = step
+        self._shapes: RequestShapes | None = None
 
     @classmethod
     def from_config(
@@ -100,18 +108,26 @@ class Predictor:
           DataError: for an input of another form, or one that is too long; the message has its
             number, from 1.
         """
+        examples, features = self.tokenize(inputs)
+        return self.answer(examples, features, top_k=top_k)
+
+    def tokenize(self, inputs: Iterable[Any]) -> tuple[Sequence[Any], Features]:
+        """Return the examples of inputs, and their features; see `predict`.
+
+        Raises:
+          DataError: for an input of another form, or one that is too long.
+        """
         if isinstance(inputs, str | bytes | Mapping):
             raise DataError(
                 "inputs: expected a list. To predict for one input, put it in a list: [input]."
             )
-        inputs = list(inputs)
-        if not inputs:
-            return []
         task = self.pipeline.task
         records = [
             Record(task.record_of(item, f"{INPUTS}:{number}"), f"{INPUTS}:{number}")
             for number, item in enumerate(inputs, start=1)
         ]
+        if not records:
+            return [], Features.build({"input_ids": []})
         strict = dataclasses.replace(self.config.data, on_bad_row="error", slices=None)
         reading = read_examples(
             self.config.task, Table(INPUTS, records), strict, self.config.options, labeled=False
@@ -119,15 +135,58 @@ class Predictor:
         examples, features = self.pipeline.featurize(reading, INPUTS, labeled=False)
         for reason in features.dropped.values():  # data.on_bad_row=skip is for files
             raise DataError(reason)
-        data = self.pipeline.batches(
-            features, batch_size=self.config.train.eval_batch_size, power_of_two_buckets=True
-        )
-        evaluator = Evaluator(
-            self.pipeline, Dataset(examples, data, labeled=False), step=self._step, quiet=True
-        )
-        outputs = evaluator.outputs(self.params)
+        return examples, features
+
+    def answer(
+        self, examples: Sequence[Any], features: Features, *, top_k: int = 1
+    ) -> list[Prediction]:
+        """Return the predictions for tokenized inputs; see `predict`."""
+        if not len(features):
+            return []
+        if self._shapes is not None:
+            batches = self._shapes.cheapest(features)
+        else:
+            size = self.config.train.eval_batch_size
+            batches = self.pipeline.batches(features, batch_size=size, power_of_two_buckets=True)
+        data = Dataset(examples, batches, labeled=False)
+        outputs = Evaluator(self.pipeline, data, step=self._step, quiet=True).outputs(self.params)
+        task = self.pipeline.task
         predictions = task.decode(examples, features, outputs)
         return task.answers(examples, features, outputs, predictions, top_k=top_k)
+
+    def compile(self, samples: Iterable[Sequence[Any]], *, batch_size: int) -> int:
+        """Compile for all shapes of requests, and use only these from now on.
+
+        Besides rows of `data.max_length` there are shorter ones, in which short texts cost less.
+
+        Args:
+          samples: lists of inputs, one of each kind that requests may hold: texts of one window,
+            and texts of several if `options.long_texts` is windows.
+          batch_size: the largest number of sequences that are computed at once.
+
+        Returns:
+          The number of programs.
+        """
+        shapes = RequestShapes(self.pipeline, batch_size)
+        # Batches with features of several sequences have one more array.
+        kinds = {part.grouped: part for _, part in map(self.tokenize, samples)}
+        pending: dict[tuple[bool, int], Callable[[], PredictStep]] = {}
+        for grouped, features in kinds.items():
+            for length in shapes.row_lengths:
+                plan = shapes.batches(without_tokens(features, length), length)
+                empty = Loader(plan, self.pipeline.mesh, ahead=0).empty
+                rows = shapes.rows(length)
+                pending[grouped, length] = start_compiling(self._jitted, self.params, rows, empty)
+        steps = {key: finish() for key, finish in pending.items()}
+        known = {(*key, rows) for key in steps for rows in shapes.rows(key[1])}
+
+        def step(params: Params, batch: Batch) -> StepOutputs:
+            rows, length = batch.input_ids.shape
+            key = batch.group is not None, length
+            return (steps[key] if (*key, rows) in known else self._jitted)(params, batch)
+
+        self._step, self._shapes = step, shapes
+        return len(known)
 
     def evaluate(self, source: str | Path) -> Metrics:
         """Return the metrics on a labeled file or hub data set, without those of the clock.

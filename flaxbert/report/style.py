@@ -1,6 +1,6 @@
 """The style of a report: light and dark, for screens of any width and for paper."""
 
-STYLE = """
+COLORS = """
 :root { --ground:#fff; --panel:#f5f6f8; --ink:#1b1f24; --quiet:#57606a; --rule:#d5d9df;
   --grid:#e6e8ec; --c0:#1f5fd0; --c1:#b04a00; --c2:#0b7468; --c3:#8a2fc4; --c4:#a8235d;
   --c5:#5c6300; --heat:31 95 208; --right:#d7f0dc; --wrong:#fbdcd8; --both:#dbe7fd;
@@ -12,6 +12,10 @@ STYLE = """
   --c3:#cfa2ff; --c4:#ff8fbb; --c5:#c9d05e; --heat:92 150 255; --right:#173d24; --wrong:#4d211e;
   --both:#1c3358; --right-ink:#8fe3a6; --wrong-ink:#ffaaa2; --both-ink:#a9caff; --warn:#332a12;
   --warn-rule:#d9a937 } }
+"""
+"""Variables with the colors of pages."""
+
+LAYOUT = """\
 * { box-sizing:border-box }
 body { margin:0; background:var(--ground); color:var(--ink);
   font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif }
@@ -115,3 +119,5 @@ mark small { font-size:.74em; font-weight:650; margin-inline-start:.45em }
   section { break-inside:auto } figure, tr, .tiles li { break-inside:avoid }
   * { print-color-adjust:exact; -webkit-print-color-adjust:exact } }
 """
+
+STYLE = COLORS + LAYOUT

@@ -16,6 +16,7 @@ from flaxbert.commands import (
     lint,
     push,
     report,
+    serve,
     verify_resume,
 )
 from flaxbert.config import Config, fields
@@ -29,13 +30,14 @@ def test_the_flags_are_those_of_the_commands(capsys: pytest.CaptureFixture[str])
     assert list(completion.FLAGS["lint"]) == [lint.ALL.name, *run]
     kills = [flag.name for flag in verify_resume.FLAGS]
     assert list(completion.FLAGS["verify-resume"]) == ["config", *kills]
-    modules = (convert, export, init, push, report)
+    modules = (convert, export, init, push, report, serve)
     for module in modules:
         command = module.__name__.rpartition(".")[2]
         with pytest.raises(SystemExit):
             module.main(["--help"])
         text = capsys.readouterr().out.partition("options:")[2].partition("exit codes:")[0]
-        flags = set(re.findall(r"^  .*--([\w-]+)", text.partition("for example")[0], re.MULTILINE))
+        text = re.split("for example|SOURCE", text)[0]
+        flags = set(re.findall(r"^  .*--([\w-]+)", text, re.MULTILINE))
         assert flags == {*completion.FLAGS[command], "help"}
     switches = {flag.name for flag in (*args.RUN_FLAGS, lint.ALL) if flag.default is False}
     assert switches == set(completion.SWITCHES[:3])

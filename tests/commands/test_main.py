@@ -21,7 +21,7 @@ COMMANDS = [*MODES, *MODULES]
 CONFIGURED = [
     name
     for name in COMMANDS
-    if name not in ("report", "convert", "export", "push", "init", "doctor", "completion")
+    if name not in ("report", "serve", "convert", "export", "push", "init", "doctor", "completion")
 ]
 SQUAD = f"--config={ROOT}/configs/squad.py"
 
@@ -104,7 +104,7 @@ def test_help_lists_the_flags_of_the_command(
     [
         ("trian", "Did you mean 'train'?"),
         ("verify_resume", "Did you mean 'verify-resume'?"),
-        ("fly", "Expected one of train, eval, predict, lint, report, convert, verify-resume,"),
+        ("fly", "Expected one of train, eval, predict, lint, report, serve, convert,"),
         ("--config=configs/quickstart.py", "Expected one of train"),
     ],
 )

@@ -1,0 +1,1 @@
+"""The HTTP server: requests are batched, answered by one predictor, and measured."""
