@@ -17,7 +17,7 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import make_predict_step
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import devices, memory, program_cache, sharding
+from flaxbert.runtime import devices, memory, notebook, program_cache, sharding
 from flaxbert.tasks import TASKS
 from flaxbert.types import Metrics, Params, Prediction
 
@@ -168,6 +168,7 @@ class Predictor:
         return Evaluator(self.pipeline, data).run(self.params)
 
 
+@notebook.session()
 def load(
     directory: str | Path,
     *,

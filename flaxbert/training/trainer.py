@@ -1,9 +1,8 @@
 """Training, from a configuration to a directory of results."""
 
-import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.model_card import model_card
 from flaxbert.pretrained.source import SKELETON
+from flaxbert.report.result import Trained
 from flaxbert.report.write import write_report
-from flaxbert.runtime import devices, files, memory, multihost, program_cache
+from flaxbert.runtime import devices, files, memory, multihost, notebook, program_cache
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
@@ -34,33 +34,9 @@ from flaxbert.training.programs import compile_programs
 from flaxbert.training.resume import SavedRun, encoder_digest
 from flaxbert.training.run import Evaluators, Run, thresholds_of
 from flaxbert.training.state import TrainState, init_state, state_shapes
-from flaxbert.types import Params, Prediction
+from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained(Mapping[str, float]):
-    """The result of a finished run: a mapping of metrics, as in results.json.
-
-    It is equal to every mapping with the same metrics.
-    """
-
-    results: dict[str, float]
-    pipeline: Pipeline = dataclasses.field(repr=False)
-    examples: Sequence[Any] = dataclasses.field(repr=False)
-    """The examples of `data.eval`; empty without it."""
-    predictions: list[Prediction] = dataclasses.field(repr=False)
-    """The final prediction for each of them."""
-
-    def __getitem__(self, name: str) -> float:
-        return self.results[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        return len(self.results)
 
 
 def train(
@@ -78,7 +54,8 @@ def train(
       workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
         eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/ and
         tensorboard/.
-      preemption: handles signals; by default signals are not handled.
+      preemption: handles signals; by default none is handled, except in a notebook: there an
+        interrupt saves the run.
       force: continue even if the configuration or the data have changed since the run began.
       profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
 
@@ -90,7 +67,7 @@ def train(
     program_cache.enable()
     workdir, preemption = Path(workdir), preemption or Preemption()
     settings = flatten(config.to_dict())
-    with lock(workdir), Ledger() as ledger:
+    with notebook.session(preemption), lock(workdir), Ledger() as ledger:
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
         config = config.with_dtype(saved.dtype(config.model))
         devices.log_use(config.model.dtype)
@@ -276,4 +253,4 @@ def _finish(
             files.write_json(workdir / "results.json", results)
             write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
     examples = data.eval.examples if data.eval is not None else ()
-    return Trained(results, pipeline, examples, predictions)
+    return Trained(results, pipeline, examples, predictions, workdir)
