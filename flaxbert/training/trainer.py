@@ -1,14 +1,15 @@
 """Training, from a configuration to a directory of results."""
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optax
 
-from flaxbert.config import Config, validate
+from flaxbert.config import Config, TrainConfig, validate
 from flaxbert.errors import ConfigError, check_local
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
@@ -22,6 +23,7 @@ from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
+from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
 from flaxbert.training import freezing
@@ -67,7 +69,7 @@ def train(
     program_cache.enable()
     workdir, preemption = Path(workdir), preemption or Preemption()
     settings = flatten(config.to_dict())
-    with notebook.session(preemption), lock(workdir), Ledger() as ledger:
+    with _opened(workdir, config.train, preemption) as (ledger, background):
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
         config = config.with_dtype(saved.dtype(config.model))
         devices.log_use(config.model.dtype)
@@ -90,15 +92,24 @@ def train(
             config.train, config.optim, pipeline, optimizer, state, loader, evaluators, plan, ledger
         )
         _write_compiles(workdir, ledger)
-        run = Run(
-            saved, metadata, state, plan, schedule, data.train, evaluators, best, config.train
-        )
+        parts = saved, metadata, state, plan, schedule, data.train, evaluators, best, background
+        run = Run(*parts, config.train)
         run.profile = Profile(workdir / "profile", profile, active=multihost.is_lead_host())
         with ledger.steady():
             state = fit(state, plan, train_step, loader, run, preemption)
         _write_compiles(workdir, ledger)  # again, should any be late
         card = functools.partial(model_card, pipeline.model, config.to_dict(), commits=commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
+
+
+@contextlib.contextmanager
+def _opened(
+    workdir: Path, config: TrainConfig, preemption: Preemption
+) -> Iterator[tuple[Ledger, BackgroundTrackers]]:
+    """Lock the workdir, and open what lasts as long as the run."""
+    background = BackgroundTrackers(config.trackers, config.project)
+    with notebook.session(preemption), lock(workdir), background, Ledger() as ledger:
+        yield ledger, background
 
 
 def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None:
@@ -252,5 +263,6 @@ def _finish(
                 files.write_jsonl(workdir / "eval_predictions.jsonl", predictions)
             files.write_json(workdir / "results.json", results)
             write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
+    run.summarize(results)
     examples = data.eval.examples if data.eval is not None else ()
     return Trained(results, pipeline, examples, predictions, workdir)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.runtime.trackers.jsonl import JsonlTracker
 from flaxbert.runtime.trackers.tensorboard import TensorBoardTracker
 
@@ -23,7 +24,7 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """All trackers of a run, used as one.
+    """All trackers of a run, used as one. Those in the background outlive it.
 
     Attributes:
       first_loss: the loss that the run logged first; None for a new run.
@@ -33,17 +34,20 @@ class Trackers:
     def __init__(
         self,
         trackers: Sequence[Tracker],
+        background: BackgroundTrackers | None = None,
         *,
         first_loss: float | None = None,
         last_logged_step: int = 0,
     ):
-        self._trackers = trackers
+        self._trackers, self._background = trackers, background
         self.first_loss, self.last_logged_step = first_loss, last_logged_step
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of a step with every tracker."""
         for tracker in self._trackers:
             tracker.log(step, metrics)
+        if self._background is not None:
+            self._background.log(step, metrics)
 
     def sync(self) -> None:
         """Return once everything logged so far is on disk."""
@@ -58,12 +62,18 @@ class Trackers:
 
 
 def open_trackers(
-    workdir: Path, *, step: int, evaluated: bool = True, active: bool = True
+    workdir: Path,
+    background: BackgroundTrackers | None = None,
+    *,
+    step: int,
+    evaluated: bool = True,
+    active: bool = True,
 ) -> Trackers:
     """Open metrics.jsonl and TensorBoard, cut back to the step that the run continues from.
 
     Args:
       workdir: receives metrics.jsonl and tensorboard/.
+      background: other trackers, which are open.
       step: the last step of the run so far; later lines are removed.
       evaluated: whether the evaluation of that step is complete; if not, its line is removed too.
       active: whether this host logs; without it there are no trackers.
@@ -77,5 +87,8 @@ def open_trackers(
         jsonl.close()
         raise
     return Trackers(
-        [jsonl, tensorboard], first_loss=jsonl.first_loss, last_logged_step=jsonl.last_logged_step
+        [jsonl, tensorboard],
+        background,
+        first_loss=jsonl.first_loss,
+        last_logged_step=jsonl.last_logged_step,
     )
