@@ -104,8 +104,9 @@ class Bar:
     def update(self, done: int, note: str, remaining: float) -> None:
         """Set what is done, the text, and the seconds that remain; draw now and then."""
         self._done, self.note, self._remaining = done, note, remaining
-        seconds = time.monotonic() - _bars[0]._last_update if self in _bars else 0.0
-        if seconds > self.SECONDS_BETWEEN_UPDATES:
+        if self not in _bars:  # closed
+            return
+        if time.monotonic() - _bars[0]._last_update > self.SECONDS_BETWEEN_UPDATES:
             _bars[0].draw()
 
     def close(self) -> None:

@@ -149,9 +149,7 @@ class Run:
         """
         step, active = int(state.step), multihost.is_lead_host()
         if saved.step is not None:
-            left = f"learning rate {float(schedule(step)):.2g}"
-            left = left if step < plan.stop_step else "nothing left to train"
-            log.info(f"resuming {saved.workdir} after step {step} of {plan.stop_step}: {left}")
+            _log_resumed(saved.workdir, step, plan, schedule)
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
         self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir, range(0))
@@ -163,8 +161,6 @@ class Run:
         # Between two lines, the sums include steps that another process took.
         inside = step % plan.log_every
         self.clock = Clock(_sizes(jax.device_get(state.sums)) if inside else {})
-        self._background = background
-        background.start(saved.workdir, resumed=saved.step is not None)
         self._trackers = open_trackers(
             saved.workdir, background, step=step, evaluated=self.evaluated, active=active
         )
@@ -277,7 +273,7 @@ class Run:
 
     def summarize(self, results: Mapping[str, float]) -> None:
         """Log the final results with the trackers that are still open."""
-        self._background.summarize(results)
+        self._trackers.summarize(results)
 
     def save_due(self, step: int) -> bool:
         """Return whether a checkpoint is due by the clock (`train.save_minutes`)."""
@@ -332,6 +328,12 @@ class Run:
         # The run had already ended, or the best parameters are not the last ones.
         task, evaluation = self._evaluators.run(params, preemption)
         return params, task, evaluation, best_step
+
+
+def _log_resumed(workdir: Path, step: int, plan: Plan, schedule: Schedule) -> None:
+    left = f"learning rate {float(schedule(step)):.2g}"
+    left = left if step < plan.stop_step else "nothing left to train"
+    log.info(f"resuming {workdir} after step {step} of {plan.stop_step}: {left}")
 
 
 def _sizes(sums: StepSums) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """All trackers of a run, used as one. Those in the background outlive it.
+    """All trackers of a run, used as one.
 
     Attributes:
       first_loss: the loss that the run logged first; None for a new run.
@@ -48,6 +48,11 @@ class Trackers:
             tracker.log(step, metrics)
         if self._background is not None:
             self._background.log(step, metrics)
+
+    def summarize(self, results: Mapping[str, float]) -> None:
+        """Log the final results with the trackers in the background, also after `close`."""
+        if self._background is not None:
+            self._background.summarize(results)
 
     def sync(self) -> None:
         """Return once everything logged so far is on disk."""
@@ -73,7 +78,7 @@ def open_trackers(
 
     Args:
       workdir: receives metrics.jsonl and tensorboard/.
-      background: other trackers, which are open.
+      background: other trackers, to start; the caller closes them.
       step: the last step of the run so far; later lines are removed.
       evaluated: whether the evaluation of that step is complete; if not, its line is removed too.
       active: whether this host logs; without it there are no trackers.
@@ -86,6 +91,8 @@ def open_trackers(
     except BaseException:
         jsonl.close()
         raise
+    if background is not None:
+        background.start(workdir, resumed=step > 0)
     return Trackers(
         [jsonl, tensorboard],
         background,
