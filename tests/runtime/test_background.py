@@ -4,12 +4,11 @@ import dataclasses
 import json
 import sys
 import threading
-import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_tracker import MODULE, replace_wandb
 from toy import make_config
 
 import flaxbert
@@ -18,61 +17,10 @@ from flaxbert.runtime.trackers import background
 from flaxbert.runtime.trackers.background import BackgroundTrackers
 
 
-@dataclasses.dataclass
-class FakeRun:
-    """A tracker's run that keeps what it gets; single calls fail or wait."""
-
-    opening: background.Opening
-    id: str = "tracker's id"
-    fails_at: str = ""
-    blocks_at: str = ""
-    calls: list[Any] = dataclasses.field(default_factory=list)
-    release: threading.Event = dataclasses.field(default_factory=threading.Event)
-
-    def _call(self, name: str, *values: Any) -> None:
-        if name == self.blocks_at:
-            self.release.wait(60)
-        if name == self.fails_at:
-            raise OSError(28, "No space left on device")
-        self.calls.append((name, *values))
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._call("log", step, dict(metrics))
-
-    def summarize(self, results: dict[str, float]) -> None:
-        self._call("summarize", dict(results))
-
-    def close(self, status: str) -> None:
-        self._call("close", status)
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeRun]]:
-    """The opened runs of a tracker named wandb. `change` sets fields of those that follow."""
-    opened: list[FakeRun] = []
-    changes: dict[str, Any] = {}
-
-    def open_run(opening: background.Opening) -> FakeRun:
-        opened.append(FakeRun(opening, **changes))
-        opened[-1]._call("open")
-        return opened[-1]
-
-    fake: Any = types.ModuleType("wandb")
-    fake.open_run, fake.change = open_run, changes.update
-    monkeypatch.setitem(sys.modules, "flaxbert.runtime.trackers.wandb", fake)
-    yield opened
-    for run in opened:
-        run.release.set()
-
-
 @pytest.fixture
 def workdir(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text('{"task": "toy", "train": {"epochs": 2.0}}')
     return tmp_path
-
-
-def change(**fields: Any) -> None:
-    sys.modules["flaxbert.runtime.trackers.wandb"].change(fields)  # type: ignore[attr-defined]
 
 
 def track(workdir: Path, *steps: int, resumed: bool = False, results: Any = None) -> None:
@@ -84,7 +32,8 @@ def track(workdir: Path, *steps: int, resumed: bool = False, results: Any = None
             trackers.summarize(results)
 
 
-def test_lines_settings_and_results_arrive_in_order(runs, workdir):
+def test_lines_settings_and_results_arrive_in_order(workdir, monkeypatch):
+    runs = replace_wandb(monkeypatch)
     track(workdir, 1, 2, results={"accuracy": 0.5, "loss": float("inf")})
     (run,) = runs
     assert run.opening.settings == {"task": "toy", "train.epochs": 2.0}
@@ -98,38 +47,38 @@ def test_lines_settings_and_results_arrive_in_order(runs, workdir):
     ]
 
 
-def test_a_resumed_run_continues_and_repeats_no_step(runs, workdir):
+def test_a_resumed_run_continues_and_repeats_no_step(workdir, monkeypatch):
+    runs = replace_wandb(monkeypatch)
     track(workdir, 1, 2, 3)
     track(workdir, 2, 3, 4, resumed=True)  # the last checkpoint was of step 1
     assert runs[1].opening.resumed == "tracker's id"
-    assert [call for call in runs[1].calls if call[0] == "log"] == [("log", 4, {"loss": 2.0})]
+    assert runs[1].lines == [(4, {"loss": 2.0})]
     track(workdir, 1)  # a new run in the same directory
     assert runs[2].opening.resumed is None
-    assert ("log", 1, {"loss": 0.5}) in runs[2].calls
+    assert runs[2].lines == [(1, {"loss": 0.5})]
 
 
-def test_metrics_of_an_evaluation_are_not_taken_for_repeated(runs, workdir):
+def test_metrics_of_an_evaluation_are_not_taken_for_repeated(workdir, monkeypatch):
+    runs = replace_wandb(monkeypatch)
     with BackgroundTrackers(["wandb"], None) as trackers:
         trackers.start(workdir, resumed=False)
         trackers.log(1, {"loss": 0.5})
         trackers.log(1, {"eval/loss": 0.4})
-    assert [call[2] for call in runs[0].calls if call[0] == "log"] == [
-        {"loss": 0.5},
-        {"eval/loss": 0.4},
-    ]
+    assert runs[0].lines == [(1, {"loss": 0.5}), (1, {"eval/loss": 0.4})]
 
 
 @pytest.mark.parametrize("call", ["open", "log", "summarize", "close"])
-def test_a_tracker_that_fails_is_one_warning(runs, workdir, caplog, call):
-    change(fails_at=call)
+def test_a_tracker_that_fails_is_one_warning(workdir, monkeypatch, caplog, call):
+    replace_wandb(monkeypatch, fails_at=call)
     track(workdir, *range(50), results={"accuracy": 0.5})
     (record,) = caplog.records
     assert "wandb failed, and training continues without it (OSError: " in record.getMessage()
 
 
-def test_a_slow_tracker_drops_lines_and_says_how_many(runs, workdir, caplog, monkeypatch):
+def test_a_slow_tracker_drops_lines_and_says_how_many(workdir, monkeypatch, caplog):
     monkeypatch.setattr(background, "MOST_LINES", 10)
-    change(blocks_at="open", release=(release := threading.Event()))
+    release = threading.Event()
+    runs = replace_wandb(monkeypatch, blocks_at="open", release=release)
     with BackgroundTrackers(["wandb"], None) as trackers:
         trackers.start(workdir, resumed=False)
         for step in range(15):
@@ -138,14 +87,16 @@ def test_a_slow_tracker_drops_lines_and_says_how_many(runs, workdir, caplog, mon
     first, last = (record.getMessage() for record in caplog.records)
     assert "slower than training" in first
     assert "wandb: 5 lines were not sent" in last
-    assert [call[1] for call in runs[0].calls if call[0] == "log"] == list(range(10))
+    assert [step for step, _ in runs[0].lines] == list(range(10))
 
 
 @pytest.mark.parametrize("call", ["open", "log", "close"])
-def test_a_tracker_that_blocks_forever_is_left(runs, workdir, caplog, monkeypatch, call):
+def test_a_tracker_that_blocks_forever_is_left(workdir, monkeypatch, caplog, call):
     monkeypatch.setattr(background, "FINISH_SECONDS", 0.05)
-    change(blocks_at=call)
+    release = threading.Event()
+    replace_wandb(monkeypatch, blocks_at=call, release=release)
     track(workdir, 1, 2)
+    release.set()
     assert "wandb has not finished within" in caplog.text
 
 
@@ -153,7 +104,9 @@ def test_a_tracker_that_blocks_forever_is_left(runs, workdir, caplog, monkeypatc
     ("error", "status"),
     [(Preempted, "stopped"), (KeyboardInterrupt, "stopped"), (ValueError, "failed")],
 )
-def test_status_says_how_the_run_ended(runs, workdir, error, status):
+def test_status_says_how_the_run_ended(workdir, monkeypatch, error, status):
+    runs = replace_wandb(monkeypatch)
+
     def run() -> None:
         with BackgroundTrackers(["wandb"], None) as trackers:
             trackers.start(workdir, resumed=False)
@@ -166,7 +119,7 @@ def test_status_says_how_the_run_ended(runs, workdir, error, status):
 
 def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    monkeypatch.delitem(sys.modules, "flaxbert.runtime.trackers.wandb", raising=False)
+    monkeypatch.delitem(sys.modules, MODULE, raising=False)
     with pytest.raises(ConfigError, match=r'pip install "flaxbert\[wandb\]"'):
         BackgroundTrackers(["wandb"], None)
 
@@ -186,30 +139,18 @@ def lines_of(workdir: Path) -> list[dict[str, Any]]:
     return [without_clock(json.loads(line)) for line in text.splitlines()]
 
 
-def test_training_sends_its_lines_and_results(runs, one_device, one_layer, tmp_path):
-    config = make_config("classification", one_layer, tmp_path, count=8, most_words=8)
-    config.train = dataclasses.replace(config.train, trackers=("wandb",), project="mine")
-    config.data.packing = False
-    results = flaxbert.train(config, tmp_path / "run")
-    (run,) = runs
-    assert run.opening.project == "mine"
-    assert run.opening.settings["train.trackers"] == ["wandb"]
-    assert run.opening.settings["model.dtype"] == "float32"  # as resolved
-    sent = [{"step": call[1]} | without_clock(call[2]) for call in run.calls if call[0] == "log"]
-    assert sent == lines_of(tmp_path / "run")
-    assert run.calls[-2:] == [("summarize", dict(results)), ("close", "finished")]
-
-
 @pytest.mark.slow  # trains twice
 def test_training_is_the_same_with_a_tracker_that_blocks(
-    runs, one_device, one_layer, tmp_path, monkeypatch
+    one_device, one_layer, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(background, "FINISH_SECONDS", 0.05)
-    change(blocks_at="open")
+    release = threading.Event()
+    replace_wandb(monkeypatch, blocks_at="open", release=release)
     config = make_config("classification", one_layer, tmp_path, count=16, most_words=8)
     plain = flaxbert.train(config, tmp_path / "plain")
     config.train = dataclasses.replace(config.train, trackers=("wandb",))
     tracked = flaxbert.train(config, tmp_path / "tracked")
+    release.set()
     assert without_clock(dict(plain)) == without_clock(dict(tracked))
     assert lines_of(tmp_path / "plain") == lines_of(tmp_path / "tracked")
     plain_weights, tracked_weights = (

@@ -10,6 +10,9 @@ from flaxbert.runtime.trackers.background import FINISH_SECONDS, Opening, Status
 
 log = logging.getLogger("flaxbert")
 
+INIT_SECONDS = 30.0
+"""Time for the server to answer. A process that ends earlier waits for it."""
+
 
 class WandbRun:
     """A run of Weights & Biases. Its variables, such as WANDB_PROJECT and WANDB_MODE, apply.
@@ -34,6 +37,7 @@ class WandbRun:
                 mode=_mode(opening),
                 silent=True,
                 console="off",  # it would capture what the program prints
+                init_timeout=INIT_SECONDS,
                 finish_timeout=FINISH_SECONDS,  # also when the process ends
             ),
         )
