@@ -132,9 +132,14 @@ IN_A_NOTEBOOK = f"""
 .flaxbert {{ {LIGHT} }}
 [data-jp-theme-light="false"] .flaxbert, .vscode-dark .flaxbert, [theme="dark"] .flaxbert {{
   {DARK} }}
-.flaxbert {{ background:var(--ground); color:var(--ink); padding:4px 16px 14px; border-radius:8px;
-  max-width:1180px; font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;
-  {CONTENT} }}
+.flaxbert.flaxbert {{ background:var(--ground); color:var(--ink); padding:12px 16px;
+  border-radius:8px; max-width:1180px;
+  font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;
+  {CONTENT}
+  h2 {{ margin:0; padding:0; border:0; font-weight:650 }}
+  h3 {{ font-weight:600 }}
+  table {{ table-layout:auto; margin:0 }} tbody tr {{ background:none }} }}
 """
 """The style of the class `flaxbert`, and of nothing else in the notebook: the rules are nested. It
-follows the themes of JupyterLab, VS Code and Colab."""
+follows the themes of JupyterLab, VS Code and Colab. The class is doubled to come before the rules
+that JupyterLab has for all outputs."""

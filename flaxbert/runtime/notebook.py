@@ -72,6 +72,10 @@ _bars: list["Bar"] = []
 """The open bars. They share one display, so that evaluations do not add to the output."""
 
 
+STYLE = "font-variant-numeric:tabular-nums;white-space:pre-wrap"
+"""The style of a bar's line."""
+
+
 class Bar:
     """A progress bar in the output of a cell; below it, those that begin while it is open.
 
@@ -128,7 +132,7 @@ class Bar:
     def _bundle(self) -> dict[str, str]:
         lines = [bar._text() for bar in _bars]
         drawn = [
-            f'<div style="font-variant-numeric:tabular-nums"><progress value="{bar._done}" '
+            f'<div style="{STYLE}"><progress value="{bar._done}" '
             f'max="{max(bar._total, 1)}" style="width:16em;margin-right:.8em"></progress>'
             f"{html.escape(text)}</div>"
             for bar, text in zip(_bars, lines, strict=True)
