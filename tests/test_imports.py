@@ -131,6 +131,10 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         (("transformers",), {"data/tokenization.py", "pretrained/parity.py"}),
         (("datasets", "pyarrow"), {"data/readers/__init__.py", "data/readers/parquet.py"}),
         (("tensorboardX",), {"runtime/trackers/tensorboard.py"}),
+        (("wandb",), {"runtime/trackers/wandb.py"}),
+        (("mlflow",), {"runtime/trackers/mlflow.py"}),
+        (("trackio",), {"runtime/trackers/trackio.py"}),
+        (("IPython",), {"runtime/notebook.py"}),
     ],
 )
 def test_only_its_own_module_knows_a_library(modules: tuple[str, ...], allowed: set[str]) -> None:
