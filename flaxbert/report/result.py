@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,9 +110,9 @@ def summary(files: RunFiles) -> Html:
 
 def _link(path: Path) -> Html:
     """Return a link to the report; only its path if a notebook server cannot open it from here."""
-    place = os.path.relpath(path)
-    if place.startswith(os.pardir):
+    path, here = path.resolve(), Path.cwd().resolve()
+    if not path.is_relative_to(here):
         return note("All about this run: ", tag("code", path))
-    # Windows: addresses have slashes.
-    href = urllib.parse.quote(Path(place).as_posix())
-    return note("All about this run: ", tag("a", place, href=href, target="_blank"))
+    place = path.relative_to(here).as_posix()
+    link = tag("a", place, href=urllib.parse.quote(place), target="_blank")
+    return note("All about this run: ", link)

@@ -35,8 +35,7 @@ def session(preemption: Preemption | None = None) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        # An interrupt may come before the owner of a bar can close it.
-        stack.callback(_bars.__delitem__, slice(len(_bars), None))
+        stack.callback(_drop_bars, len(_bars))
         stack.enter_context(_visible_log())
         if preemption is not None:
             stack.enter_context(preemption.interrupts())
@@ -70,6 +69,11 @@ def _visible_log() -> Iterator[None]:
 
 _bars: list["Bar"] = []
 """The open bars. They share one display, so that evaluations do not add to the output."""
+
+
+def _drop_bars(count: int) -> None:
+    """Forget all but the first `count` bars: an interrupt may come before their owners can close them."""
+    del _bars[count:]
 
 
 STYLE = "font-variant-numeric:tabular-nums;white-space:pre-wrap"

@@ -54,8 +54,8 @@ def train(
     Args:
       config: see flaxbert/config.py.
       workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
-        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/ and
-        tensorboard/.
+        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/, tensorboard/
+        and, with `train.trackers`, trackers/.
       preemption: handles signals; by default none is handled, except in a notebook: there an
         interrupt saves the run.
       force: continue even if the configuration or the data have changed since the run began.

@@ -30,7 +30,7 @@ log = logging.getLogger("flaxbert")
 MOST_LINES = 1000
 """Lines that wait for a tracker; further ones are dropped."""
 
-FINISH_SECONDS, STOP_SECONDS = 10.0, 5.0
+FINISH_SECONDS, STOP_SECONDS = 20.0, 5.0
 """Time that a finished run, and one that stops before its end, waits for all trackers."""
 
 Status = Literal["finished", "stopped", "failed"]
