@@ -72,7 +72,7 @@ _bars: list["Bar"] = []
 
 
 def _drop_bars(count: int) -> None:
-    """Forget all but the first `count` bars: an interrupt may come before their owners can close them."""
+    """Forget the bars after `count`: an interrupt may come before their owners can close them."""
     del _bars[count:]
 
 
