@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flaxbert.pipeline.predictor import Predictor as Predictor
     from flaxbert.pipeline.predictor import load as load
     from flaxbert.pretrained.load import from_pretrained as from_pretrained
-    from flaxbert.training.trainer import Trained as Trained
+    from flaxbert.report.result import Trained as Trained
     from flaxbert.training.trainer import train as train
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ MODULES = {
     "OptimConfig": "flaxbert.config",
     "Predictor": "flaxbert.pipeline.predictor",
     "TrainConfig": "flaxbert.config",
-    "Trained": "flaxbert.training.trainer",
+    "Trained": "flaxbert.report.result",
     "UserError": "flaxbert.errors",
     "from_pretrained": "flaxbert.pretrained.load",
     "load": "flaxbert.pipeline.predictor",

@@ -19,6 +19,10 @@ from flaxbert.errors import ConfigError, url_problem
 FORMATS = ("csv", "tsv", "json", "jsonl", "conll", "parquet", "txt")
 """Formats of local files: the values of `data.format` besides "auto"."""
 
+TRACKERS = ("wandb", "mlflow", "trackio")
+"""Values of `train.trackers`: modules of flaxbert/runtime/trackers/, and extras that install
+them."""
+
 SEPARATORS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
 """Names for `data.separator`, since some of these characters are special in a shell."""
 
@@ -228,6 +232,16 @@ class TrainConfig:
         "stop after this many evaluations in a row without a better value of train.keep_best (by "
         "default the task's first metric), and export the best weights (0: train to the end)",
     )
+    trackers: tuple[str, ...] = option(
+        (),
+        "trackers to log to, besides metrics.jsonl and TensorBoard: wandb, mlflow, trackio; their "
+        "environment variables apply (see docs/trackers.md)",
+    )
+    project: str | None = option(
+        None,
+        "project of train.trackers, in MLflow the experiment (default: that of their environment "
+        "variables, else flaxbert)",
+    )
 
 
 @dataclasses.dataclass
@@ -415,6 +429,9 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if number is not None and number < least:
             yield f"{name}={number!r}: expected at least {least}"
+    for tracker in train.trackers:
+        if tracker not in TRACKERS:
+            yield f"train.trackers={tracker!r}: expected some of {', '.join(TRACKERS)}"
     if data.separator is not None and len(SEPARATORS.get(data.separator, data.separator)) != 1:
         yield (
             f"data.separator={data.separator!r}: expected one of {', '.join(SEPARATORS)}, or one "

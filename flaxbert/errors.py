@@ -33,12 +33,19 @@ class RunStopped(Exception):
     def __str__(self) -> str:
         return clip(super().__str__())
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows in place of a traceback (IPython calls it)."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class Preempted(RunStopped):
     """A signal stopped the run, and its state is saved; the same command resumes it."""
 
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{self}.", "In a notebook: run this cell again to continue."]
 
 
 class UserError(RunStopped):

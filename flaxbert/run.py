@@ -29,7 +29,7 @@ import sys
 from collections.abc import Sequence
 
 from flaxbert.commands import args, failures, help_text
-from flaxbert.errors import Preempted, clip, describe
+from flaxbert.errors import Preempted, describe
 from flaxbert.runtime import cpu_memory, devices, multihost, terminal
 from flaxbert.runtime.preemption import Preemption
 
@@ -73,19 +73,12 @@ def _connect(argv: Sequence[str]) -> None:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_Clipped("%(message)s"))
+    handler.setFormatter(terminal.Clipped("%(message)s"))
     log.handlers, log.propagate = [handler], False  # not through absl's, which adds file and line
     log.setLevel(logging.INFO)
     # Orbax logs each error with a traceback in every thread that meets it, and raises it as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _in_callback
-
-
-class _Clipped(logging.Formatter):
-    """Formats lines, no longer than a screen: they may quote a user's file."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return clip(super().format(record))
 
 
 def _in_callback(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -138,6 +138,10 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         (("uvicorn",), {"server/serving.py", "server/limits.py"}),
         (("fastapi", "starlette"), {"server/app.py", "server/errors.py"}),
         (("prometheus_client",), {"server/metrics.py"}),
+        (("wandb",), {"runtime/trackers/wandb.py"}),
+        (("mlflow",), {"runtime/trackers/mlflow.py"}),
+        (("trackio",), {"runtime/trackers/trackio.py"}),
+        (("IPython",), {"runtime/notebook.py"}),
     ],
 )
 def test_only_its_own_module_knows_a_library(modules: tuple[str, ...], allowed: set[str]) -> None:

@@ -20,7 +20,7 @@ from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predic
 from flaxbert.pipeline.request_shapes import RequestShapes, without_tokens
 from flaxbert.pretrained import formats
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import devices, memory, program_cache, sharding
+from flaxbert.runtime import devices, memory, notebook, program_cache, sharding
 from flaxbert.runtime.compilation import start_compiling
 from flaxbert.tasks import TASKS
 from flaxbert.types import Batch, Metrics, Params, Prediction
@@ -238,6 +238,7 @@ class Predictor:
         return Evaluator(self.pipeline, data).run(self.params)
 
 
+@notebook.session()
 def load(
     directory: str | Path,
     *,

@@ -31,10 +31,8 @@ def eval_points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float,
 def curves(files: RunFiles, quality: Quality | None) -> Html:
     """Return the charts of a run; empty without metrics.jsonl."""
     lines = files.lines
-    evaluated = Series("evaluation data", eval_points(lines, "loss"), marks=True)
     charts = [
-        line_chart("Loss", [Series("training data", points(lines, "loss")), evaluated]),
-        _metrics(lines, quality),
+        *_main_charts(lines, quality),
         line_chart("Learning rate", [Series("learning rate", points(lines, "learning_rate"))]),
         line_chart(
             "Norm of the gradient",
@@ -45,6 +43,21 @@ def curves(files: RunFiles, quality: Quality | None) -> Html:
         ),
         line_chart("Examples per second", [Series("speed", points(lines, "perf/examples_per_s"))]),
     ]
+    return _next_to_each_other(charts)
+
+
+def main_curves(files: RunFiles, quality: Quality | None) -> Html:
+    """Return the charts of the losses and of the metrics; empty without metrics.jsonl."""
+    return _next_to_each_other(_main_charts(files.lines, quality))
+
+
+def _main_charts(lines: Sequence[dict[str, Any]], quality: Quality | None) -> list[Html]:
+    evaluated = Series("evaluation data", eval_points(lines, "loss"), marks=True)
+    loss = line_chart("Loss", [Series("training data", points(lines, "loss")), evaluated])
+    return [loss, _metrics(lines, quality)]
+
+
+def _next_to_each_other(charts: Sequence[Html]) -> Html:
     shown = [chart for chart in charts if chart]
     return tag("div", *shown, class_="charts") if shown else Html()
 

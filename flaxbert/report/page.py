@@ -90,7 +90,7 @@ def make_page(files: RunFiles) -> str:
         f"{title} - flaxbert report",
         STYLE,
         tag("header", tag("h1", title), tag("p", user_text(lead), class_="lead")),
-        _tiles(files, quality),
+        tiles(files, quality),
         hints(files, quality),
         contents(title for title, part in parts.items() if part),
         *(section(title, part) for title, part in parts.items()),
@@ -155,27 +155,27 @@ METRICS = 40
 """Metrics in the table; hundreds of labels have more."""
 
 
-def _tiles(files: RunFiles, quality: Quality | None) -> Html:
+def tiles(files: RunFiles, quality: Quality | None) -> Html:
     """Return the most important numbers."""
-    tiles: dict[str, object] = {}
+    shown: dict[str, object] = {}
     names = list(main_metrics(files.results))
     main = quality.main if quality and quality.main in names else next(iter(names), None)
     if main is not None:
         value, low, high, baseline = estimate_of(files, quality, main)
         about = main if low == high else f"{main} (95 %: {number(low)} to {number(high)})"
-        tiles[about] = number(value)
+        shown[about] = number(value)
         if baseline is not None:
-            tiles[f"{main} of the baseline"] = number(baseline)
+            shown[f"{main} of the baseline"] = number(baseline)
     if quality is not None and quality.correct is not None:
         wrong = int((~quality.correct).sum())
-        tiles[f"of {len(quality.correct):,} examples have an error"] = f"{wrong:,}"
+        shown[f"of {len(quality.correct):,} examples have an error"] = f"{wrong:,}"
     train = files.about.get("data", {}).get("train", {})
     if "examples" in train:
-        tiles["training examples"] = f"{train['examples']:,}"
+        shown["training examples"] = f"{train['examples']:,}"
     seconds = files.results.get("perf/train_seconds")
     if seconds is not None:
-        tiles["of training, without compiling"] = duration(seconds)
-    items = [tag("li", tag("b", value), tag("span", name)) for name, value in tiles.items()]
+        shown["of training, without compiling"] = duration(seconds)
+    items = [tag("li", tag("b", value), tag("span", name)) for name, value in shown.items()]
     return tag("ul", *items, class_="tiles") if items else Html()
 
 
@@ -229,27 +229,29 @@ def _examples(evaluated: Evaluated, quality: Quality | None) -> dict[str, Html]:
     """Return the lists of examples by their headings."""
     if quality is None:
         return {}
-    right = quality.correct
-    wrong = np.arange(len(evaluated)) if right is None else np.flatnonzero(~right)
-    worst = wrong[np.argsort(-quality.wrongness[wrong], kind="stable")][:TOP]
-    about = note(
-        f"The {len(worst)} of {len(wrong):,} with most {quality.wrongness_name}, of "
-        f"{len(evaluated):,} evaluated examples. Long texts are shortened."
-    )
-    measure = quality.wrongness, quality.wrongness_name
-    worst_table = example_table("Most wrong", evaluated, quality, worst.tolist(), measure)
     silent = quality.doubt is None and quality.suspects is None
-    lists = {
-        "Most wrong predictions": join(
-            worst_table, about if len(worst) else None, note(UNRANKED) if silent else None
-        )
-    }
+    worst = worst_examples(evaluated, quality, TOP)
+    lists = {"Most wrong predictions": join(worst, note(UNRANKED) if silent else None)}
     if quality.doubt is not None:
         doubtful = np.argsort(-quality.doubt, kind="stable")[:TOP]
         shown = example_table("Most doubtful", evaluated, quality, doubtful.tolist())
         about = note(f"Right or wrong, the {len(doubtful)} where {quality.doubt_name}.")
         lists["Most doubtful predictions"] = join(shown, about)
     return lists | {"Likely label errors": _suspects(evaluated, quality)}
+
+
+def worst_examples(evaluated: Evaluated, quality: Quality, most: int) -> Html:
+    """Return the examples with the worst predictions; empty if all are right."""
+    right = quality.correct
+    wrong = np.arange(len(evaluated)) if right is None else np.flatnonzero(~right)
+    worst = wrong[np.argsort(-quality.wrongness[wrong], kind="stable")][:most]
+    about = note(
+        f"The {len(worst)} of {len(wrong):,} with most {quality.wrongness_name}, of "
+        f"{len(evaluated):,} evaluated examples. Long texts are shortened."
+    )
+    measure = quality.wrongness, quality.wrongness_name
+    shown = example_table("Most wrong", evaluated, quality, worst.tolist(), measure)
+    return join(shown, about if len(worst) else None)
 
 
 def _suspects(evaluated: Evaluated, quality: Quality) -> Html:

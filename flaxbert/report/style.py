@@ -1,25 +1,24 @@
 """The style of a report: light and dark, for screens of any width and for paper."""
 
-COLORS = """
-:root { --ground:#fff; --panel:#f5f6f8; --ink:#1b1f24; --quiet:#57606a; --rule:#d5d9df;
+LIGHT = """
+--ground:#fff; --panel:#f5f6f8; --ink:#1b1f24; --quiet:#57606a; --rule:#d5d9df;
   --grid:#e6e8ec; --c0:#1f5fd0; --c1:#b04a00; --c2:#0b7468; --c3:#8a2fc4; --c4:#a8235d;
   --c5:#5c6300; --heat:31 95 208; --right:#d7f0dc; --wrong:#fbdcd8; --both:#dbe7fd;
   --right-ink:#0d5a24; --wrong-ink:#96201a; --both-ink:#14418f; --warn:#fdf3d7;
-  --warn-rule:#a06d00 }
-@media screen and (prefers-color-scheme: dark) { :root { --ground:#14171b; --panel:#1d2127;
+  --warn-rule:#a06d00
+"""
+
+DARK = """
+--ground:#14171b; --panel:#1d2127;
   --ink:#e7eaee; --quiet:#a3adb9; --rule:#3a414a; --grid:#2a3038; --c0:#7db0ff; --c1:#f5a05a;
   --c2:#4fd0bf;
   --c3:#cfa2ff; --c4:#ff8fbb; --c5:#c9d05e; --heat:92 150 255; --right:#173d24; --wrong:#4d211e;
   --both:#1c3358; --right-ink:#8fe3a6; --wrong-ink:#ffaaa2; --both-ink:#a9caff; --warn:#332a12;
-  --warn-rule:#d9a937 } }
+  --warn-rule:#d9a937
 """
-"""Variables with the colors of pages."""
 
-LAYOUT = """\
+CONTENT = """
 * { box-sizing:border-box }
-body { margin:0; background:var(--ground); color:var(--ink);
-  font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif }
-main { max-width:1180px; margin:0 auto; padding:28px 20px 64px }
 h1 { font-size:1.7rem; line-height:1.25; margin:0 0 4px; overflow-wrap:anywhere }
 h2 { font-size:1.2rem; margin:44px 0 10px; padding-top:14px; border-top:1px solid var(--rule) }
 h3 { font-size:1rem; margin:26px 0 6px }
@@ -112,12 +111,38 @@ mark.wrong { background:var(--wrong); color:var(--wrong-ink); text-decoration:un
 mark.missed { background:var(--both); color:var(--both-ink); text-decoration:underline dashed }
 mark small { font-size:.74em; font-weight:650; margin-inline-start:.45em }
 .sentence { display:block; margin:2px 0 }
-@media (max-width:560px) { main { padding:18px 14px 48px } h1 { font-size:1.35rem }
-  table.texts th[scope=row] { min-width:200px } svg text { font-size:12.5px } }
-@media print { :root { --ground:#fff; --ink:#000; --panel:#f3f3f3; --quiet:#444 }
-  main { max-width:none; padding:0 } nav { display:none } .scroll { overflow:visible }
-  section { break-inside:auto } figure, tr, .tiles li { break-inside:avoid }
-  * { print-color-adjust:exact; -webkit-print-color-adjust:exact } }
+"""
+"""What is on a page, or in the output of a notebook."""
+
+COLORS = f"""
+:root {{ {LIGHT} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+"""
+"""The variables of a page."""
+
+STYLE = f"""{COLORS}body {{ margin:0; background:var(--ground); color:var(--ink);
+  font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif }}
+main {{ max-width:1180px; margin:0 auto; padding:28px 20px 64px }}
+{CONTENT}@media (max-width:560px) {{ main {{ padding:18px 14px 48px }} h1 {{ font-size:1.35rem }}
+  table.texts th[scope=row] {{ min-width:200px }} svg text {{ font-size:12.5px }} }}
+@media print {{ :root {{ --ground:#fff; --ink:#000; --panel:#f3f3f3; --quiet:#444 }}
+  main {{ max-width:none; padding:0 }} nav {{ display:none }} .scroll {{ overflow:visible }}
+  section {{ break-inside:auto }} figure, tr, .tiles li {{ break-inside:avoid }}
+  * {{ print-color-adjust:exact; -webkit-print-color-adjust:exact }} }}
 """
 
-STYLE = COLORS + LAYOUT
+IN_A_NOTEBOOK = f"""
+.flaxbert {{ {LIGHT} }}
+[data-jp-theme-light="false"] .flaxbert, .vscode-dark .flaxbert, [theme="dark"] .flaxbert {{
+  {DARK} }}
+.flaxbert.flaxbert {{ background:var(--ground); color:var(--ink); padding:12px 16px;
+  border-radius:8px; max-width:1180px;
+  font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;
+  {CONTENT}
+  h2 {{ margin:0; padding:0; border:0; font-weight:650 }}
+  h3 {{ font-weight:600 }}
+  table {{ table-layout:auto; margin:0 }} tbody tr {{ background:none }} }}
+"""
+"""The style of the class `flaxbert`, and of nothing else in the notebook: the rules are nested. It
+follows the themes of JupyterLab, VS Code and Colab. The class is doubled to come before the rules
+that JupyterLab has for all outputs."""

@@ -12,6 +12,7 @@ and a thread of every other host polls for that message (`multihost.announced`).
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,8 @@ from typing import Any
 from flaxbert.errors import Preempted
 from flaxbert.runtime import multihost
 
+log = logging.getLogger("flaxbert")
+
 POLL_SECONDS = 0.5
 """Interval at which a host polls for another host's ending."""
 
@@ -34,17 +37,19 @@ GRACE_SECONDS = 5.0
 class Preemption:
     """A request to stop the run. It ignores signals until `listen` is called.
 
-    Training from Python does not call `listen`: a library leaves the program's signals alone.
+    Training from Python does not call `listen`: a library leaves the program's signals alone. In a
+    notebook it calls `interrupts`.
     """
 
     def __init__(self) -> None:
         self._signaled = threading.Event()
-        self._holding = self._stopped_watching = False
+        self._holding = self._stopped_watching = self._listening = False
         self._jax_handler: Callable[[int], None] | None = None
         self._checks = 0
 
     def listen(self) -> None:
         """Take over the signals that stop a run; call it in the main thread."""
+        self._listening = True
         # C code writes the signal's number here at once, whatever Python is doing.
         reading, self._writing = socket.socketpair()  # Windows cannot make a pipe non-blocking
         self._writing.setblocking(False)
@@ -52,6 +57,33 @@ class Preemption:
         for number in _stop_signals():
             signal.signal(number, _leave_to_thread)
         threading.Thread(target=self._handle_signals, args=(reading,), daemon=True).start()
+
+    @contextlib.contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """Stop the run at an interrupt within the block, as the stop button of a notebook sends it.
+
+        The state is saved first. If there is none to save, and at a second interrupt,
+        KeyboardInterrupt is raised at once, as without this. It does nothing after `listen`, and
+        outside the main thread, which alone may handle signals.
+        """
+        if self._listening or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            if before is not None:  # None stands for a handler that is not Python's
+                signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        again = self._signaled.is_set()
+        if again or not self._holding:
+            reason = "at once" if again else "there was nothing to save"
+            log.info(f"stopped ({reason}); run this cell again to continue")
+            raise KeyboardInterrupt
+        self._signaled.set()
+        log.info("stopping once this step is saved (a second interrupt stops at once)")
 
     def share(self) -> None:
         """Pass signals on to all hosts; call it after JAX's distributed start.

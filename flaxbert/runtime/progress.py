@@ -1,4 +1,4 @@
-"""Progress on the terminal, and the speed of training."""
+"""Progress on the terminal or in a notebook, and the speed of training."""
 
 import logging
 import sys
@@ -9,11 +9,14 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from flaxbert.runtime import notebook
+from flaxbert.runtime.notebook import clock_time
+
 log = logging.getLogger("flaxbert")
 
 
 class Progress:
-    """A progress bar on a terminal, or a log line now and then elsewhere.
+    """A progress bar on a terminal or in a notebook, or a log line now and then elsewhere.
 
     Attributes:
       note: text next to the bar, which the caller may set.
@@ -33,38 +36,55 @@ class Progress:
         self._what, self._total, self._done, self._active = what, total, done, active
         self._done_at_start, self._start, self.note = done, time.monotonic(), ""
         self._last_line = self._start
-        self._bar = None
-        if active and sys.stderr.isatty():
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[note]}"),
-                rich.progress.TimeElapsedColumn(),
-                rich.progress.TextColumn("ETA"),
-                rich.progress.TimeRemainingColumn(),
-                console=rich.console.Console(stderr=True),
-            )
-            self._task = self._bar.add_task(what, total=total, completed=done, note="")
-            self._bar.start()
+        self._bar: _TerminalBar | notebook.Bar | None = None
+        if active and notebook.available():
+            self._bar = notebook.Bar(what, total, done)
+        elif active and sys.stderr.isatty():
+            self._bar = _TerminalBar(what, total, done)
 
     def advance(self, count: int = 1) -> None:
         """Add `count` to the count of what is done."""
         self._done += count
         now = time.monotonic()
+        per_item = (now - self._start) / max(1, self._done - self._done_at_start)
+        seconds = per_item * (self._total - self._done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, note=self.note)
+            self._bar.update(self._done, self.note, seconds)
         elif self._active and now - self._last_line > self.SECONDS_BETWEEN_LINES:
             self._last_line = now
-            per_item = (now - self._start) / (self._done - self._done_at_start)
-            seconds = per_item * (self._total - self._done)
-            eta = f"ETA {seconds // 60:.0f}:{seconds % 60:02.0f}"
+            eta = f"ETA {clock_time(seconds)}"
             log.info(f"{self._what} {self._done}/{self._total}  {self.note}  {eta}")
 
     def close(self) -> None:
         """Stop the bar."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
+
+
+class _TerminalBar:
+    """A progress bar on a terminal."""
+
+    def __init__(self, what: str, total: int, done: int):
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("ETA"),
+            rich.progress.TimeRemainingColumn(),
+            console=rich.console.Console(stderr=True),
+        )
+        self._task = self._bar.add_task(what, total=total, completed=done, note="")
+        self._bar.start()
+
+    def update(self, done: int, note: str, remaining: float) -> None:
+        """Set what is done and the text; rich estimates by itself what remains."""
+        self._bar.update(self._task, completed=done, note=note)
+
+    def close(self) -> None:
+        """Stop the bar."""
+        self._bar.stop()
 
 
 class Clock:

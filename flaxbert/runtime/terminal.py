@@ -1,8 +1,11 @@
-"""Standard output and standard error that outlive their reader."""
+"""Standard output and standard error that outlive their reader, and the format of log lines."""
 
 import io
+import logging
 import sys
 from typing import Any
+
+from flaxbert.errors import clip
 
 
 def outlive() -> None:
@@ -36,3 +39,10 @@ def resilient_stream(number: int) -> io.TextIOWrapper:
         line_buffering=number == 2 or raw.isatty(),
         write_through=number == 2,
     )
+
+
+class Clipped(logging.Formatter):
+    """Formats log lines, no longer than a screen: they may quote a user's file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clip(super().format(record))

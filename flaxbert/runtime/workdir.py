@@ -27,6 +27,8 @@ MAY_CHANGE_ON_RESUME = (
     "train.save_every",
     "train.save_minutes",
     "train.max_nonfinite_steps",
+    "train.trackers",
+    "train.project",
     "data.predict",
     "data.feature_cache",
 )

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.progress import Clock, Progress, note, summary
 from flaxbert.runtime.trackers import open_trackers
+from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.tasks.base import HasThresholds, Task
 from flaxbert.training.data import TrainingData
 from flaxbert.training.monitors import FiniteGuard, LearningMonitor
@@ -129,6 +130,7 @@ class Run:
         data: Dataset,
         evaluators: Evaluators,
         best: BestParams | None,
+        background: BackgroundTrackers,
         config: TrainConfig,
     ):
         """Open the log files of a run, cut back to the step of its state.
@@ -142,13 +144,12 @@ class Run:
           data: the training data, to name the examples of a step.
           evaluators: the evaluators of the run.
           best: from `Evaluators.open_best`.
+          background: receives all metric lines and the results too; the caller closes it.
           config: the section `train` of the configuration.
         """
         step, active = int(state.step), multihost.is_lead_host()
         if saved.step is not None:
-            left = f"learning rate {float(schedule(step)):.2g}"
-            left = left if step < plan.stop_step else "nothing left to train"
-            log.info(f"resuming {saved.workdir} after step {step} of {plan.stop_step}: {left}")
+            _log_resumed(saved.workdir, step, plan, schedule)
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
         self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir, range(0))
@@ -161,7 +162,7 @@ class Run:
         inside = step % plan.log_every
         self.clock = Clock(_sizes(jax.device_get(state.sums)) if inside else {})
         self._trackers = open_trackers(
-            saved.workdir, step=step, evaluated=self.evaluated, active=active
+            saved.workdir, background, step=step, evaluated=self.evaluated, active=active
         )
         self._bar = Progress("train", plan.stop_step, done=step, active=active)
         self._lines: list[tuple[int, StepSums]] = []
@@ -270,6 +271,10 @@ class Run:
         best = self._best.best if self._best is not None else None
         return best is not None and self._plan.stops_early(step, best["step"])
 
+    def summarize(self, results: Mapping[str, float]) -> None:
+        """Log the final results with the trackers that are still open."""
+        self._trackers.summarize(results)
+
     def save_due(self, step: int) -> bool:
         """Return whether a checkpoint is due by the clock (`train.save_minutes`)."""
         return step % CLOCK_STEPS == 0 and self.checkpoints.save_due(self._save_minutes)
@@ -323,6 +328,12 @@ class Run:
         # The run had already ended, or the best parameters are not the last ones.
         task, evaluation = self._evaluators.run(params, preemption)
         return params, task, evaluation, best_step
+
+
+def _log_resumed(workdir: Path, step: int, plan: Plan, schedule: Schedule) -> None:
+    left = f"learning rate {float(schedule(step)):.2g}"
+    left = left if step < plan.stop_step else "nothing left to train"
+    log.info(f"resuming {workdir} after step {step} of {plan.stop_step}: {left}")
 
 
 def _sizes(sums: StepSums) -> dict[str, Any]:

@@ -1,25 +1,27 @@
 """Training, from a configuration to a directory of results."""
 
-import dataclasses
+import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optax
 
-from flaxbert.config import Config, validate
+from flaxbert.config import Config, TrainConfig, validate
 from flaxbert.errors import ConfigError, check_local
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON
+from flaxbert.report.result import Trained
 from flaxbert.report.write import write_report
-from flaxbert.runtime import devices, files, memory, multihost, program_cache
+from flaxbert.runtime import devices, files, memory, multihost, notebook, program_cache
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
+from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
 from flaxbert.training import freezing
@@ -33,33 +35,9 @@ from flaxbert.training.programs import compile_programs
 from flaxbert.training.resume import SavedRun, encoder_digest
 from flaxbert.training.run import Evaluators, Run, thresholds_of
 from flaxbert.training.state import TrainState, init_state, state_shapes
-from flaxbert.types import Params, Prediction
+from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained(Mapping[str, float]):
-    """The result of a finished run: a mapping of metrics, as in results.json.
-
-    It is equal to every mapping with the same metrics.
-    """
-
-    results: dict[str, float]
-    pipeline: Pipeline = dataclasses.field(repr=False)
-    examples: Sequence[Any] = dataclasses.field(repr=False)
-    """The examples of `data.eval`; empty without it."""
-    predictions: list[Prediction] = dataclasses.field(repr=False)
-    """The final prediction for each of them."""
-
-    def __getitem__(self, name: str) -> float:
-        return self.results[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        return len(self.results)
 
 
 def train(
@@ -75,9 +53,10 @@ def train(
     Args:
       config: see flaxbert/config.py.
       workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
-        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/ and
-        tensorboard/.
-      preemption: handles signals; by default signals are not handled.
+        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/, tensorboard/
+        and, with `train.trackers`, trackers/.
+      preemption: handles signals; by default none is handled, except in a notebook: there an
+        interrupt saves the run.
       force: continue even if the configuration or the data have changed since the run began.
       profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
 
@@ -89,7 +68,7 @@ def train(
     program_cache.enable()
     workdir, preemption = Path(workdir), preemption or Preemption()
     settings = flatten(config.to_dict())
-    with lock(workdir), Ledger() as ledger:
+    with _opened(workdir, config.train, preemption) as (ledger, background):
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
         config = config.with_dtype(saved.dtype(config.model))
         devices.log_use(config.model.dtype)
@@ -112,15 +91,24 @@ def train(
             config.train, config.optim, pipeline, optimizer, state, loader, evaluators, plan, ledger
         )
         _write_compiles(workdir, ledger)
-        run = Run(
-            saved, metadata, state, plan, schedule, data.train, evaluators, best, config.train
-        )
+        parts = saved, metadata, state, plan, schedule, data.train, evaluators, best, background
+        run = Run(*parts, config.train)
         run.profile = Profile(workdir / "profile", profile, active=multihost.is_lead_host())
         with ledger.steady():
             state = fit(state, plan, train_step, loader, run, preemption)
         _write_compiles(workdir, ledger)  # again, should any be late
         card = card_of(pipeline, data, config, commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
+
+
+@contextlib.contextmanager
+def _opened(
+    workdir: Path, config: TrainConfig, preemption: Preemption
+) -> Iterator[tuple[Ledger, BackgroundTrackers]]:
+    """Lock the workdir, and open what lasts as long as the run."""
+    background = BackgroundTrackers(config.trackers, config.project)
+    with notebook.session(preemption), lock(workdir), background, Ledger() as ledger:
+        yield ledger, background
 
 
 def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None:
@@ -274,5 +262,6 @@ def _finish(
                 files.write_jsonl(workdir / "eval_predictions.jsonl", predictions)
             files.write_json(workdir / "results.json", results)
             write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
+    run.summarize(results)
     examples = data.eval.examples if data.eval is not None else ()
-    return Trained(results, pipeline, examples, predictions)
+    return Trained(results, pipeline, examples, predictions, workdir)

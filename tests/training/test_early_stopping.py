@@ -1,9 +1,12 @@
 """Early stopping: when a run ends, what it exports, and that a resumed run counts on."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import pytest
+from fake_tracker import FakeRun, replace_wandb
 from test_preemption import StopAt
 from toy import make_config
 
@@ -47,14 +50,28 @@ def content(params) -> bytes:
     return b"".join(leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(params)))
 
 
+def check_tracked(runs: list[FakeRun], workdir: Path, results: Mapping[str, float]) -> None:
+    """The trackers of a run that was stopped and resumed have all its lines once."""
+    stopped, finished = runs
+    assert (stopped.opening.resumed, finished.opening.resumed) == (None, stopped.id)
+    assert stopped.opening.settings["model.dtype"] == "float32"  # as resolved
+    assert stopped.calls[-1] == ("close", "stopped")
+    assert finished.calls[-2:] == [("summarize", dict(results)), ("close", "finished")]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [{"step": n} | line for n, line in stopped.lines + finished.lines] == lines
+
+
 def test_run_stops_with_the_best_weights_and_a_resumed_one_counts_on(
-    config, tmp_path, caplog, scores
+    config, tmp_path, caplog, scores, monkeypatch
 ):
     caplog.set_level("INFO", "flaxbert")
     workdir = tmp_path / "run"
+    config.train.trackers = ("wandb",)
+    tracked = replace_wandb(monkeypatch)
     with pytest.raises(Preempted):
         flaxbert.train(config, workdir, preemption=StopAt(7))
     results = flaxbert.train(config, workdir)
+    check_tracked(tracked, workdir, results)
     assert (results["step"], results["best_step"], results["stopped_early"]) == (8, 4, 1.0)
     assert results["accuracy"] == scores[content(flaxbert.from_pretrained(str(workdir))[1])] == 0.7
     why = "step 8: training ended before step 12, because 2 evaluations (train.early_stopping) gave"

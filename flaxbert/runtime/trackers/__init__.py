@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.runtime.trackers.jsonl import JsonlTracker
 from flaxbert.runtime.trackers.tensorboard import TensorBoardTracker
 
@@ -33,17 +34,25 @@ class Trackers:
     def __init__(
         self,
         trackers: Sequence[Tracker],
+        background: BackgroundTrackers | None = None,
         *,
         first_loss: float | None = None,
         last_logged_step: int = 0,
     ):
-        self._trackers = trackers
+        self._trackers, self._background = trackers, background
         self.first_loss, self.last_logged_step = first_loss, last_logged_step
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of a step with every tracker."""
         for tracker in self._trackers:
             tracker.log(step, metrics)
+        if self._background is not None:
+            self._background.log(step, metrics)
+
+    def summarize(self, results: Mapping[str, float]) -> None:
+        """Log the final results with the trackers in the background, also after `close`."""
+        if self._background is not None:
+            self._background.summarize(results)
 
     def sync(self) -> None:
         """Return once everything logged so far is on disk."""
@@ -58,12 +67,18 @@ class Trackers:
 
 
 def open_trackers(
-    workdir: Path, *, step: int, evaluated: bool = True, active: bool = True
+    workdir: Path,
+    background: BackgroundTrackers | None = None,
+    *,
+    step: int,
+    evaluated: bool = True,
+    active: bool = True,
 ) -> Trackers:
     """Open metrics.jsonl and TensorBoard, cut back to the step that the run continues from.
 
     Args:
       workdir: receives metrics.jsonl and tensorboard/.
+      background: other trackers, to start; the caller closes them.
       step: the last step of the run so far; later lines are removed.
       evaluated: whether the evaluation of that step is complete; if not, its line is removed too.
       active: whether this host logs; without it there are no trackers.
@@ -76,6 +91,11 @@ def open_trackers(
     except BaseException:
         jsonl.close()
         raise
+    if background is not None:
+        background.start(workdir, resumed=step > 0)
     return Trackers(
-        [jsonl, tensorboard], first_loss=jsonl.first_loss, last_logged_step=jsonl.last_logged_step
+        [jsonl, tensorboard],
+        background,
+        first_loss=jsonl.first_loss,
+        last_logged_step=jsonl.last_logged_step,
     )
