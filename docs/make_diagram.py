@@ -12,7 +12,7 @@ LAYERS = {
     "server": ("predictions over HTTP, and a page", "#e9dccb"),
     "training": ("a run: plan, loop, step, monitors", "#ffd9b3"),
     "report": ("what a run was like, as a page", "#f7dfcf"),
-    "serving": ("exports for servers; their reader", "#fbe8c0"),
+    "exports": ("for servers; their reader", "#fbe8c0"),
     "pipeline": ("task + tokenizer + model; loader", "#ffe9a8"),
     "pretrained": ("to and from Hugging Face", "#e4f0b5"),
     "tasks": ("one file per task", "#c9ebc4"),

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     try:
         check_local("DIR", given.destination)
+        from flaxbert.exports.export import export
         from flaxbert.pipeline.predictor import load  # imports JAX, which --help does not need
-        from flaxbert.serving.export import export
 
         data = data_of(given.run, given.eval)
         predictor = load(given.run)

@@ -25,9 +25,9 @@ from flaxbert.commands import verify_resume
 from flaxbert.config import Config
 from flaxbert.errors import CheckFailedError, ConfigError
 from flaxbert.pipeline.predictor import Predictor
+from flaxbert.report.result import Trained
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.training import trainer
-from flaxbert.training.trainer import Trained
 
 log = logging.getLogger("flaxbert")
 

@@ -10,6 +10,7 @@ from toy import make_config
 from flaxbert.commands import smoke, verify_resume
 from flaxbert.config import Config
 from flaxbert.errors import CheckFailedError, ConfigError, DataError
+from flaxbert.report.result import Trained
 from flaxbert.training import trainer
 
 
@@ -26,7 +27,7 @@ def test_every_step_runs_and_is_checked(config, tmp_path, capsys, monkeypatch):
     restored = []
     train = trainer.train
 
-    def counted(config: Config, workdir: Path, **arguments: object) -> trainer.Trained:
+    def counted(config: Config, workdir: Path, **arguments: object) -> Trained:
         restored.append(sorted(path.name for path in workdir.glob("checkpoints/*")))
         return train(config, workdir, **arguments)
 

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from flaxbert.errors import ConfigError, ExportError
+from flaxbert.exports import onnx_graph, stablehlo
+from flaxbert.exports.certificate import Certificate, certify
+from flaxbert.exports.decision import decision_of
+from flaxbert.exports.runtime import DECISION
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.runtime.files import atomic_directory, write_json
-from flaxbert.serving import onnx_graph, stablehlo
-from flaxbert.serving.certificate import Certificate, certify
-from flaxbert.serving.decision import decision_of
-from flaxbert.serving.runtime import DECISION
 from flaxbert.tasks.base import HasUnits
 from flaxbert.types import Params
 

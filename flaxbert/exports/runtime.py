@@ -1,6 +1,6 @@
 """The reader of an export: texts in, predictions out, with numpy and tokenizers alone.
 
-    from flaxbert.serving.runtime import load
+    from flaxbert.exports.runtime import load
 
     model = load("DIR")                  # needs onnxruntime
     model.predict(["a great film"])
@@ -96,7 +96,7 @@ def load(directory: str | Path, *, threads: int = 0) -> "Runtime":
     directory = Path(directory).expanduser()
     read_decision(directory)
     if (directory / STABLEHLO).is_file():
-        from flaxbert.serving import stablehlo
+        from flaxbert.exports import stablehlo
 
         return Runtime(directory, stablehlo.runner(directory))
     return Runtime(directory, onnx_runner(directory / MODEL, threads))

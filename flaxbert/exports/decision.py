@@ -4,9 +4,9 @@ from typing import Any
 
 from flaxbert.data.tokenization import expect_words
 from flaxbert.errors import ConfigError
+from flaxbert.exports.onnx_graph import input_names
+from flaxbert.exports.runtime import VERSION
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.serving.onnx_graph import input_names
-from flaxbert.serving.runtime import VERSION
 from flaxbert.tasks.classification import Classification
 from flaxbert.tasks.multi_label import MultiLabel
 from flaxbert.tasks.multiple_choice import MultipleChoice

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxbert.exports import runtime, stablehlo
+from flaxbert.exports.runtime import Arrays, Run, Runtime
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.predictor import Predictor
-from flaxbert.serving import runtime, stablehlo
-from flaxbert.serving.runtime import Arrays, Run, Runtime
 from flaxbert.tasks.base import Task
 from flaxbert.tasks.multiple_choice import ChoiceExample
 from flaxbert.tasks.questions import QuestionExample

@@ -1,6 +1,6 @@
 """Export runs for servers, and measure the exports: certificates, sizes, and time for one text.
 
-    python benchmarks/serving.py runs/quickstart runs/example_ner --texts=100
+    python benchmarks/exports.py runs/quickstart runs/example_ner --texts=100
 
 Each run is exported as ONNX, as ONNX with 8-bit weights and as StableHLO, to a directory that is
 deleted afterwards. Then flaxbert and onnxruntime predict for single texts of the run's evaluation
@@ -19,9 +19,9 @@ from typing import Any
 import flaxbert
 from flaxbert.commands.export import data_of
 from flaxbert.errors import ExportError
-from flaxbert.serving import runtime
-from flaxbert.serving.certificate import input_of
-from flaxbert.serving.export import export
+from flaxbert.exports import runtime
+from flaxbert.exports.certificate import input_of
+from flaxbert.exports.export import export
 
 FORMS: dict[str, dict[str, Any]] = {
     "onnx": {"format": "onnx"},

@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array, export
 
 from flaxbert.errors import ConfigError
+from flaxbert.exports.onnx_graph import input_names
+from flaxbert.exports.runtime import STABLEHLO, Arrays, Run
 from flaxbert.models.model import Model
-from flaxbert.serving.onnx_graph import input_names
-from flaxbert.serving.runtime import STABLEHLO, Arrays, Run
 from flaxbert.types import Batch, Params
 
 WEIGHTS = "weights.npz"

@@ -18,8 +18,8 @@ import flaxbert
 from flaxbert import Config, DataConfig
 from flaxbert.commands import export as command
 from flaxbert.errors import ConfigError, DataError, ExportError, WeightsError, WorkdirError
+from flaxbert.exports import export, onnx_graph, runtime
 from flaxbert.models.heads import HEADS
-from flaxbert.serving import export, onnx_graph, runtime
 from flaxbert.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -190,7 +190,7 @@ def test_the_reader_needs_no_jax(cases):
         "import json, sys\n"
         "for name in ('jax', 'flax', 'transformers', 'datasets', 'pyarrow', 'onnx'):\n"
         "    sys.modules[name] = None\n"  # importing it fails
-        "from flaxbert.serving.runtime import load\n"
+        "from flaxbert.exports.runtime import load\n"
         f"print(json.dumps(load({str(case.exported)!r}).predict(json.load(sys.stdin))))\n"
     )
     done = subprocess.run(

@@ -12,10 +12,10 @@ from test_families import golden, write
 from tolerance import assert_close
 
 from flaxbert.errors import ConfigError
+from flaxbert.exports import onnx_graph
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.pretrained.load import head_of, load_strictly
-from flaxbert.serving import onnx_graph
 
 HEADS = (
     "ForSequenceClassification",
