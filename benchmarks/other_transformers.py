@@ -81,12 +81,17 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="Python of the other environment")
     given = parser.parse_args()
     directories = [run / "export" for run in given.runs]
-    configs = [json.loads((path / "config.json").read_text()) for path in directories]
+    configs = [
+        json.loads((path / "config.json").read_text(encoding="utf-8")) for path in directories
+    ]
     pairs = zip(directories, configs, strict=True)
     models = [(str(path), config["architectures"][0]) for path, config in pairs]
     job = {"models": models, "texts": TEXTS, "outputs": OUTPUTS}
     done = subprocess.run(
-        [given.python, "-c", PROGRAM], input=json.dumps(job), stdout=subprocess.PIPE, text=True
+        [given.python, "-c", PROGRAM],
+        input=json.dumps(job),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
     )
     if done.returncode:
         sys.exit(done.returncode)

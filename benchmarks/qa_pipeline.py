@@ -85,7 +85,10 @@ def main() -> None:
     three, none, settings = ours(given.run, inputs)
     job = {"model": str(Path(given.run) / "export"), "inputs": inputs} | settings
     done = subprocess.run(
-        [given.python, "-c", PIPELINE], input=json.dumps(job), stdout=subprocess.PIPE, text=True
+        [given.python, "-c", PIPELINE],
+        input=json.dumps(job),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
     )
     if done.returncode:
         sys.exit(done.returncode)

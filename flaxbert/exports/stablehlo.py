@@ -113,7 +113,7 @@ def runner(directory: Path) -> Run:
     """
     require_flatbuffers()
     exported = export.deserialize(bytearray((directory / STABLEHLO).read_bytes()))
-    with np.load(directory / WEIGHTS) as file:
+    with np.load(directory / WEIGHTS, allow_pickle=False) as file:
         params = jax.device_put(dict(file))
     call = jax.jit(exported.call)
 

@@ -192,12 +192,24 @@ def _sentence_form(task: TokenClassification, text: Any) -> Form:
     sentence = Annotated[text, StringConstraints(pattern=r"\S")]
     kind = described(sentence | words, "a sentence, or the list of its words")
     place = described(int, "counted in characters; words count as joined by spaces", ge=0)
-    entity = model("Entity", "Words of one entity.", type=str, text=str, start=place, end=place)
+    chance = described(
+        PROBABILITY | None, "of a tag; null for words without tokens, such as control characters"
+    )
+    entity = model(
+        "Entity",
+        "Words of one entity.",
+        type=str,
+        text=str,
+        start=place,
+        end=place,
+        probability=described(PROBABILITY | None, "the lowest of its words"),
+    )
     prediction = model(
         "Prediction",
         "The tags of a sentence.",
         tokens=described(list[str], "the words"),
         tags=list_of(_label(task), description="a tag for each word"),
+        probability=list_of(chance, description="the probability of each of these tags"),
         entities=(list_of(entity, description="the entities, if tags mark any"), []),
     )
     return Form("sentence", ["text"], kind, prediction, lambda item: item, [["a"]])

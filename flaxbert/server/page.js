@@ -193,7 +193,7 @@ function marked(text, spans, className) {
   for (const span of spans) {
     node.append(characters.slice(end, span.start).join(""));
     const mark = element("mark", span.className || "", characters.slice(span.start, span.end).join(""));
-    if (span.type) mark.append(element("small", "", span.type));
+    if (span.type) mark.append(element("small", "", `${span.type} ${percent(span.probability)}`));
     node.append(mark);
     end = span.end;
   }

@@ -31,8 +31,9 @@ def test_no_source_executes_code_from_a_file():
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
-            is_config = (str(file.relative_to(PACKAGE)), name) in ALLOWED
-            assert name not in FORBIDDEN or is_config, f"{file}:{node.lineno}"
+            allowed = (str(file.relative_to(PACKAGE)), name) in ALLOWED
+            allowed |= name == "np.load" and "allow_pickle=False" in ast.unparse(node)
+            assert name not in FORBIDDEN or allowed, f"{file}:{node.lineno}"
             assert name.rpartition(".")[2] not in METHODS, f"{file}:{node.lineno}"
             for keyword in node.keywords:
                 value = ast.unparse(keyword.value)
