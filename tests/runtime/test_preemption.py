@@ -120,7 +120,7 @@ def finished(one_layer, tmp_path_factory):
     return config, directory / "finished"
 
 
-SLOW = [(1, 1), (4, 3), (10, 6)]
+SLOW = [(1, 1), (4, 3), (8, 4), (10, 6)]
 
 
 # Each step is a check, and each of the four batches of an evaluation: 1 2 3, then 4 to 7.
@@ -129,7 +129,6 @@ SLOW = [(1, 1), (4, 3), (10, 6)]
     [
         (3, 3),
         (7, 3),
-        (8, 4),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
     ],
 )

@@ -48,10 +48,13 @@ def weights(tmp_path_factory) -> Path:
     return write_checkpoint(directory, num_hidden_layers=1, max_position_embeddings=160)
 
 
-SHIPPED = ["quickstart.py", "examples.py:qa", "examples.py:ner", "examples.py:spam"]
+SHIPPED = ("quickstart.py", "examples.py:qa")
+SLOW = ("examples.py:ner", "examples.py:spam")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    "name", [*SHIPPED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
 def test_shipped_run_compiles_nothing_late_and_its_rerun_nothing_at_all(
     name, weights, tmp_path, monkeypatch, caplog
 ):
