@@ -63,8 +63,8 @@ CASES = [
     (384, 8, 32, None, 0.1, "float32"),
     (384, 4, 64, 40, 0.0, "float32"),
     (512, 2, 64, 64, 0.5, "float32"),
-    (640, 2, 64, None, 0.1, "float32"),
-    (1024, 2, 64, None, 0.1, "float32"),
+    pytest.param(640, 2, 64, None, 0.1, "float32", marks=pytest.mark.slow),
+    pytest.param(1024, 2, 64, None, 0.1, "float32", marks=pytest.mark.slow),
     (1024, 4, 32, 64, 0.1, "float32"),
     (256, 3, 40, None, 0.1, "float32"),
     (384, 2, 64, None, 0.1, "bfloat16"),
@@ -88,7 +88,7 @@ def test_kernel_equals_plain_attention(
     assert_grads_close(ours["grads"], plain["grads"], 1e-5 if dtype == "float32" else 2e-2)
 
 
-@pytest.mark.parametrize("length", [256, 1024])
+@pytest.mark.parametrize("length", [256, pytest.param(1024, marks=pytest.mark.slow)])
 def test_dropout_zeroes_the_same_probabilities_bit_for_bit(length: int) -> None:
     segment_ids, keys = packed(length, seed=1)
     q = jnp.zeros((ROWS, length, 2, length))

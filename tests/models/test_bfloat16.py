@@ -83,7 +83,8 @@ def flat(tree: Params) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("case", with_slow(CASES, {"bert/ForPreTraining"}))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_bfloat16_gradients_match_float32_on_24000_tokens(case: str) -> None:
     gradients = []
     for dtype in ("float32", "bfloat16"):

@@ -24,7 +24,6 @@ from flaxbert.types import Params
 
 GOLDEN = np.load(ROOT / "tests/golden/families.npz")
 QUICK = {  # BERT is in test_parity.py too; all cases take minutes
-    "bert_untied/ForMaskedLM",
     "roberta/ForSequenceClassification",
     "distilbert/ForTokenClassification",
     "electra/ForSequenceClassification",

@@ -159,6 +159,7 @@ def test_the_first_signal_stops_and_the_second_ends_at_once(
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    others = signal.set_wakeup_fd(-1)  # a run that an earlier test started may still listen
     stopped: list[str] = []
     try:
         signals = serving.Signals()
@@ -173,5 +174,6 @@ def test_the_first_signal_stops_and_the_second_ends_at_once(
         signal.raise_signal(signal.SIGTERM)  # no request is lost while the model is loaded
         assert codes == [130, 0]
     finally:
+        signal.set_wakeup_fd(others)
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)

@@ -83,6 +83,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)
+@pytest.mark.usefixtures("one_device")
 def test_a_task_runs_with_a_family(
     family: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
