@@ -33,11 +33,13 @@ def train(
             f"\nFiles in {workdir}: report.html  results.json  metrics.jsonl  {evaluated}export/\n"
             "Next:\n"
             f"  look        open {workdir}/report.html in a browser\n"
-            f"  predict     python -m flaxbert.run --config=... --workdir={workdir} --mode=predict "
+            f"  predict     flaxbert predict --config=... --workdir={workdir} "
             "--config.data.predict=FILE\n"
+            f"  try it out  flaxbert serve {workdir}   (pip install 'flaxbert[serve]')\n"
             f"  in Python   flaxbert.load({str(workdir)!r}).predict([...])\n"
             f"  plot        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
-            f"  deploy      transformers loads {workdir}/export"
+            f"  deploy      transformers loads {workdir}/export; flaxbert export {workdir} DIR\n"
+            f"  share       flaxbert push {workdir} NAME/MODEL --dry-run"
         )
 
 

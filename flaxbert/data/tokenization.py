@@ -2,12 +2,18 @@
 
 import hashlib
 import json
+import logging
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 from flaxbert.data.readers import probe
 from flaxbert.errors import WeightsError
+
+# transformers says so when it is imported, but only its tokenizers are used here.
+logging.getLogger("transformers").addFilter(
+    lambda record: not record.getMessage().startswith("PyTorch was not found")
+)
 
 Tokenizer = Any
 """A fast tokenizer of transformers (`PreTrainedTokenizerFast`), which is slow to import."""

@@ -34,7 +34,9 @@ def holds_run(workdir: Path) -> bool:
     return (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
 
 
-def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
+def as_trained(
+    config: Config, workdir: Path, given: Collection[str], *, level: int = logging.INFO
+) -> Config:
     """Return the configuration with the run's own lengths, options and model.
 
     Args:
@@ -42,6 +44,7 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
       workdir: the workdir of a run.
       given: the keys that flags set. A flag overrides the run if the key may change, and is an
         error otherwise. All other values are replaced by those of the run.
+      level: of the log line that lists the replaced values.
 
     Raises:
       WorkdirError: if the run's config.json is missing or corrupt.
@@ -87,7 +90,7 @@ def as_trained(config: Config, workdir: Path, given: Collection[str]) -> Config:
         setattr(functools.reduce(getattr, section.split("."), config), key, value)
     if taken:
         values = ", ".join(f"{name}={old!r} instead of {now!r}" for name, old, now in taken)
-        log.info(f"{workdir}: using the run's values: {values}")
+        log.log(level, f"{workdir}: using the run's values: {values}")
     return config
 
 
@@ -101,7 +104,7 @@ def config_of(workdir: Path) -> Config:
         task = _read(workdir / "config.json")["task"]
     except (OSError, ValueError):
         task = ""
-    return as_trained(Config(task=task), workdir, given=())
+    return as_trained(Config(task=task), workdir, given=(), level=logging.DEBUG)  # of defaults
 
 
 def data_of(workdir: Path) -> DataConfig:
