@@ -47,7 +47,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "predictions" in done.stdout
     assert "accuracy/es" in done.stdout
-    assert "--mode=predict" in done.stdout  # says what to do next
+    assert "flaxbert predict" in done.stdout  # says what to do next
     return path
 
 
