@@ -75,7 +75,7 @@ def test_hosts_use_the_kernel_only_if_it_suits_all_of_them(hosts, config, monkey
     def ways(*trials):
         monkeypatch.setattr(attention_choice, "try_kernel", lambda *_: trials[jax.process_index()])
         chosen = hosts(lambda host: with_fitting_attention(pipeline, (32, 384), 1, None))
-        return [pipeline.model.config.attention for pipeline in chosen]
+        return [each.model.config.attention for each in chosen]
 
     assert ways(KERNEL, KERNEL) == ["kernel", "kernel"]
     assert ways(KERNEL, SLOW) == ["plain", "plain"]
