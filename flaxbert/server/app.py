@@ -13,7 +13,7 @@ from flaxbert.runtime import hardware
 from flaxbert.server import errors, metrics, page
 from flaxbert.server.batcher import ClosedError, InputError, QueueFullError
 from flaxbert.server.errors import ApiError
-from flaxbert.server.forms import MOST_ANSWERS, Strict, described, list_of, model
+from flaxbert.server.forms import MOST_ANSWERS, Strict, integer, list_of, model
 from flaxbert.server.limits import Guard
 from flaxbert.server.service import Key, Service, State
 
@@ -134,7 +134,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
     form, most = service.form, service.limits.most_inputs
     fields: dict[str, Any] = {"inputs": list_of(form.input, min_length=1, max_length=most)}
     if form.has_top_k:
-        fields["top_k"] = (described(int, "answers for each input", ge=1, le=MOST_ANSWERS), 1)
+        fields["top_k"] = (integer("answers for each input", ge=1, le=MOST_ANSWERS), 1)
     body_type = model("PredictRequest", "Inputs to predict for.", **fields)
     predictions = list_of(form.prediction, description="one for each input")
     response_type = model("PredictResponse", "The predictions.", predictions=predictions)

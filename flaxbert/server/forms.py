@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from flaxbert.errors import ConfigError
 from flaxbert.tasks.base import Task
@@ -99,10 +99,23 @@ def described(kind: Any, about: str, **limits: Any) -> Any:
     return Annotated[kind, Field(description=about, **limits)]
 
 
+def integer(about: str, **limits: Any) -> Any:
+    """Return the type of an integer in a request, which JSON may also write as 13.0."""
+
+    def whole(value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return Annotated[int, Field(description=about, **limits), BeforeValidator(whole)]
+
+
 def _label(task: Task) -> Any:
     """Return the type of a label's name."""
     return Literal[tuple(task.labels)] if task.labels else str
 
+
+VISIBLE = r"[^\s\u001c-\u001f\u0085\ufeff]"
+"""A character that no kind of regular expression takes for white space: Python's, which finds the
+words, those of pydantic, and those of JSON Schema differ in some."""
 
 PROBABILITY = Annotated[float, Field(ge=0, le=1)]
 
@@ -189,7 +202,7 @@ def _question_form(task: QuestionAnswering, text: Any) -> Form:
 def _sentence_form(task: TokenClassification, text: Any) -> Form:
     word = Annotated[text, StringConstraints(min_length=1)]
     words = list_of(word, min_length=1, max_length=MOST_WORDS)
-    sentence = Annotated[text, StringConstraints(pattern=r"\S")]
+    sentence = Annotated[text, StringConstraints(pattern=VISIBLE)]
     kind = described(sentence | words, "a sentence, or the list of its words")
     place = described(int, "counted in characters; words count as joined by spaces", ge=0)
     chance = described(

@@ -137,7 +137,11 @@ def test_every_task_is_served(task: str, one_layer: Path, tmp_path: Path) -> Non
         refused = predict(app, ours[0], too_long)
         assert refused.error == (422, "invalid_request")
         assert refused.json["error"]["message"].startswith("inputs.1: the question has 40 tokens")
-        assert predict(app, ours[0], top_k=0).error == (422, "invalid_request")
+        assert predict(app, ours[0], top_k=3.0).json["predictions"] == answers  # JSON's integers
+        for top_k in (0, 2.5, "3"):
+            assert predict(app, ours[0], top_k=top_k).error == (422, "invalid_request")
+        top_k = schema["PredictRequest"]["properties"]["top_k"]
+        assert (top_k["type"], top_k["minimum"], top_k["maximum"]) == ("integer", 1, 20)
     else:
         assert predict(app, ours[0], top_k=1).error == (422, "invalid_request")
 
