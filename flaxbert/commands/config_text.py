@@ -58,7 +58,8 @@ def _fields(prefix: str, section: Any, comments: Mapping[str, str]) -> list[str]
 
 def _entry(name: str, value: Any, comment: str | None, indent: int) -> list[str]:
     blank = " " * indent
-    lines = textwrap.wrap(comment or "", WIDTH - indent - 2, break_long_words=False)
+    printable = "".join(letter if letter.isprintable() else " " for letter in comment or "")
+    lines = textwrap.wrap(printable, WIDTH - indent - 2, break_long_words=False)
     return [*(f"{blank}# {line}" for line in lines), f"{blank}{name}={_literal(value)},"]
 
 

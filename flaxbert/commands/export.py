@@ -49,16 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     try:
         check_local("DIR", given.destination)
-        from flaxbert.exports.export import export
+        from flaxbert.exports.export import check, export
         from flaxbert.pipeline.predictor import load  # imports JAX, which --help does not need
 
+        check(given.destination, format=given.format, int8=given.int8, max_drop=given.max_drop)
         data = data_of(given.run, given.eval)
         predictor = load(given.run)
         dataset, table = predictor.read(data, "eval")
         certificate = export(
             predictor,
             dataset,
-            table.source,
+            table.source if data.eval else data.evaluated or "",
             given.destination,
             format=given.format,
             int8=given.int8,
@@ -90,7 +91,7 @@ def data_of(run: str, source: str | None) -> DataConfig:
     data = stored.data_of(workdir) if stored.holds_run(workdir) else DataConfig()
     if source is not None:
         data = dataclasses.replace(data, eval=source)
-    if data.eval is None:
+    if data.evaluated is None:
         raise ConfigError(
             f"{run}: there is no evaluation data to compare the export on; name some labeled "
             "examples: --eval=FILE."

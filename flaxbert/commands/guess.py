@@ -48,7 +48,7 @@ OTHERS = ("context", "answers", "answer_start", "source", "language", "lang", "s
 NAMES = frozenset([*TEXTS, *PAIRED, *LABELS, *TOKENS, *TAGS, *CHOICES, *IDS, *OTHERS])
 """Usual names of columns, in lower case."""
 
-SEPARATORS = (",", "|", ";", "#", " ")
+SEPARATORS = (",", "|", ";", "#")
 """Separators of several labels in one cell."""
 
 LENGTHS = (32, 64, 128, 256, 384, 512)
@@ -214,12 +214,17 @@ Columns = Mapping[str, Column]
 def _questions(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     if not {"question", "context", "answers"} <= columns.keys():
         return None
-    empty = sum(
-        not read_answers(row, unanswerable=True, on_bad_row="skip")[0] for row in table.rows
-    )
+    empty = sum(map(_is_unanswered, table.rows))
     why = "the columns question, context and answers, as in SQuAD"
     reasons = {"unanswerable": f"{empty} questions have no answer"} if empty else {}
     return Guess("question_answering", {"unanswerable": bool(empty)}, why, reasons)
+
+
+def _is_unanswered(row: Record) -> bool:
+    try:
+        return not read_answers(row, unanswerable=True, on_bad_row="skip")[0]
+    except DataError:  # a malformed row, which the task's reader reports
+        return False
 
 
 def _tagged_words(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
@@ -229,10 +234,15 @@ def _tagged_words(table: Table, columns: Columns, wishes: Wishes) -> Guess | Non
     tags = lists.get(wishes.label or "") or _named(others, TAGS)
     if tokens is None or tags is None:
         return None
-    if any(_differ(row, tokens.name, tags.name) for row in table.rows):
+    malformed = sum(_differ(row, tokens.name, tags.name) for row in table.rows)
+    if malformed > MALFORMED * len(table.rows):
         return None
     why = f"{tokens.name} and {tags.name} hold a list each, a tag for every word"
     return Guess("token_classification", {"tokens": tokens.name, "tags": tags.name}, why)
+
+
+MALFORMED = 0.05
+"""The largest share of rows with another number of tags than words; more are no tags."""
 
 
 def _differ(row: Record, one: str, other: str) -> bool:
@@ -302,7 +312,7 @@ def _label_sets(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
 
 def _separator(label: Column) -> str | None:
     """Return what separates several labels in a cell; None if cells hold one label."""
-    for separator in SEPARATORS[:-1]:
+    for separator in SEPARATORS:
         cells = [text.split(separator) for text in label.texts]
         several = sum(len(cell) > 1 for cell in cells)
         parts = collections.Counter(part.strip() for cell in cells for part in cell)

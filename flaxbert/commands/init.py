@@ -19,6 +19,7 @@ exit codes:
 
 import dataclasses
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from flaxbert.data.readers import detect, parallel
 from flaxbert.data.table import Reading, Table
 from flaxbert.errors import ConfigError, DataError
 from flaxbert.pipeline.datasets import SPLITS, read_examples, split_for_evaluation
+from flaxbert.runtime import files
 from flaxbert.tasks import TASKS
 
 HELD_OUT = 0.1
@@ -57,19 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"--output={output}: expected the name of a Python file, FILE.py.")
         draft = make(arguments)
         text = render(draft.config, draft.comments, _about(arguments, draft, output))
-        output.write_text(text, encoding="utf-8")
+        files.write_text(output, text)
     except Exception as error:
         return failures.report(_with_flags(error), f"writing {output}")
     print(f"{arguments.data}: {draft.found}")
     for key, why in draft.comments.items():
         print(f"  {key}: {why}")
+    config, run = _for_shell(output)
     print(
         f"\nwrote {output}\nNext:\n"
-        f"  check       flaxbert lint --config={output}\n"
-        f"  try         flaxbert train --config={output} --smoke\n"
-        f"  train       flaxbert train --config={output} --workdir=runs/{output.stem}"
+        f"  check       flaxbert lint --config={config}\n"
+        f"  try         flaxbert train --config={config} --smoke\n"
+        f"  train       flaxbert train --config={config} --workdir={run}"
     )
     return 0
+
+
+def _for_shell(output: Path) -> tuple[str, str]:
+    """Return the config file and the workdir of its run as words of a command."""
+    return shlex.quote(str(output)), shlex.quote(f"runs/{output.stem}")
 
 
 def _parser() -> Any:
@@ -92,12 +100,12 @@ def _parser() -> Any:
 
 def _with_flags(error: Exception) -> Exception:
     """Return an error of a reader with this command's flags in place of a configuration's."""
-    if not isinstance(error, DataError):
+    if not isinstance(error, DataError | ConfigError):
         return error
     text = str(error)
-    for key in FORM:
-        text = text.replace(f"--config.data.{key}", f"--{key}")
-    return DataError(text)
+    for key in (*FORM, "eval"):
+        text = text.replace(f"--config.data.{key}=", f"--{key}=")
+    return type(error)(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,10 +235,11 @@ def _choose(
 def _about(arguments: Any, draft: Draft, output: Path) -> str:
     """Return the docstring of the config file."""
     task = draft.config.task.replace("_", " ")
+    config, run = _for_shell(output)
     return (
         f"{task.capitalize()} on {arguments.data}.\n\n"
-        f"    flaxbert lint --config={output}\n"
-        f"    flaxbert train --config={output} --workdir=runs/{output.stem}\n\n"
+        f"    flaxbert lint --config={config}\n"
+        f"    flaxbert train --config={config} --workdir={run}\n\n"
         f"Written by flaxbert init, which found {draft.found}. Change what is wrong.\n"
         "`flaxbert train --config=FILE --help` lists all keys."
     )

@@ -18,6 +18,7 @@ exit codes:
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flaxbert import hub
 from flaxbert.commands import failures, help_text
@@ -35,11 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         directory = directory_of(given.run)
         check_repo(given.repo)
-        files = {
-            path.relative_to(directory).as_posix(): path.stat().st_size
-            for path in sorted(directory.rglob("*"))
-            if path.is_file()
-        }
+        files = files_of(directory)
         for name, size in files.items():
             print(f"{size:>14,}  {name}")
         total = f"{len(files)} files, {sum(files.values()):,} bytes"
@@ -98,6 +95,20 @@ def check_repo(repo: str) -> None:
             f"{repo!r} is not the id of a repository: {hub.reason(error)} Give NAMESPACE/NAME, "
             "such as me/bert-squad."
         ) from None
+
+
+def files_of(directory: Path) -> dict[str, int]:
+    """Return the files that are uploaded, {path in the repository: bytes}.
+
+    `upload_folder` leaves out the files of Git and of the hub's own cache.
+    """
+    from huggingface_hub import utils
+
+    hub: Any = utils  # which exports more than its types say
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    names = (path.relative_to(directory).as_posix() for path in paths)
+    kept = hub.filter_repo_objects(names, ignore_patterns=hub.DEFAULT_IGNORE_PATTERNS)
+    return {name: (directory / name).stat().st_size for name in kept}
 
 
 def upload(directory: Path, repo: str, *, private: bool) -> str:

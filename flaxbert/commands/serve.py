@@ -59,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+DAY = 86_400
+"""Seconds; no wait needs to be longer, and clocks cannot wait without end."""
+
+
 def _check(given: Any) -> None:
     """Check the flags, and that the extra is installed.
 
@@ -82,6 +86,10 @@ def _check(given: Any) -> None:
     for flag, (value, least) in lowest.items():
         if value is not None and not value >= least:
             raise ConfigError(f"{flag}={value}: expected at least {least}.")
+    highest = {"--max-wait-ms": (given.max_wait_ms, 1000 * DAY), "--timeout": (given.timeout, DAY)}
+    for flag, (value, most) in highest.items():
+        if value > most:
+            raise ConfigError(f"{flag}={value}: expected at most {most}.")
     if not 0 <= given.port < 2**16:
         raise ConfigError(f"--port={given.port}: expected a number from 0 to 65535.")
 

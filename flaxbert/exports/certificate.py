@@ -68,7 +68,7 @@ class Certificate:
     changed_answers: int
     changed_answers_allowed: int | None
     versions: Mapping[str, str]
-    """Of the packages that have computed both sides."""
+    """Versions of the packages that computed both sides."""
     version: int = VERSION
 
     @property

@@ -25,6 +25,22 @@ INT8_DROP = 1.0
 """How many points of 100 the metric may drop by default if weights are rounded to 8 bits."""
 
 
+def check(destination: Path, *, format: str, int8: bool, max_drop: float | None) -> None:
+    """Check the arguments of `export` that need no model.
+
+    Raises:
+      ConfigError: naming the flag and the valid values.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"--format={format}: expected one of {', '.join(FORMATS)}.")
+    if int8 and format != "onnx":
+        raise ConfigError("--int8 is for --format=onnx; leave it out.")
+    if max_drop is not None and not 0 <= max_drop <= 100:  # also NaN
+        raise ConfigError(f"--max-drop={max_drop}: expected a number of points from 0 to 100.")
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ConfigError(f"{destination}: exists and is not empty; name a new directory.")
+
+
 def export(
     predictor: Predictor,
     dataset: Dataset,
@@ -50,12 +66,7 @@ def export(
       ConfigError: for another format, a task that cannot be exported, or missing packages.
       ExportError: if the export differs from the model; nothing is left of it then.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"--format={format}: expected one of {', '.join(FORMATS)}.")
-    if int8 and format != "onnx":
-        raise ConfigError("--int8 is for --format=onnx; leave it out.")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ConfigError(f"{destination}: exists and is not empty; name a new directory.")
+    check(destination, format=format, int8=int8, max_drop=max_drop)
     if max_drop is None:
         max_drop = INT8_DROP if int8 else 0.0
     params = exported_params(predictor)

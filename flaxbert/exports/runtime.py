@@ -272,7 +272,7 @@ class Runtime:
         activation, labels = self.decision["activation"], self.decision["labels"]
         if activation == "none":
             return {"value": float(logits[0])}
-        # Of the sigmoid, the form whose exponentials cannot overflow.
+        # This form of the sigmoid cannot overflow.
         probs = softmax(logits) if activation == "softmax" else np.exp(-np.logaddexp(0, -logits))
         probability = {name: float(p) for name, p in zip(labels, probs, strict=True)}
         if activation == "softmax":
@@ -430,6 +430,8 @@ class Runtime:
             is_pair = isinstance(item, list | tuple) and len(item) == 2
             texts = (item[0], *item[1]) if is_pair and isinstance(item[1], list | tuple) else None
             _texts(texts, number, len(texts or ()), "(question, choices)")
+            if len(item[1]) < 2:
+                raise DataError(f"inputs:{number}: {len(item[1])} choices; at least 2 are needed.")
         owners = [n for n, (_, choices) in enumerate(inputs) for _ in choices]
         encoded = encode(
             self.tokenizer,

@@ -22,6 +22,7 @@ BOUND = (
     "model.max_position_embeddings",
     "data.max_length",
     "data.overlap",
+    "data.eval_split",  # another share would hold out examples that the run has trained on
 )
 """Keys that the run fixes, like all options except columns. Another value in a flag is an error."""
 

@@ -5,6 +5,7 @@ describes it.
 """
 
 import dataclasses
+import html
 import itertools
 import json
 import re
@@ -104,7 +105,8 @@ def model_card(
     return "\n".join(
         [
             "---",
-            *(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),  # JSON is YAML
+            # JSON is YAML, except for escaped characters beyond U+FFFF.
+            *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata.items()),
             "---",
             "",
             *about,
@@ -149,7 +151,7 @@ def _metadata(
     if "data.train" in commits:
         metadata["datasets"] = [_dataset_id(settings["data"]["train"])]
     metrics = [
-        {"type": METRICS[name], "name": name, "value": round(float(results[name]), 6)}
+        {"type": METRICS[name], "name": name, "value": round(float(results[name]), 4)}
         for name in METRICS
         if name in results
     ]
@@ -293,8 +295,12 @@ def _with_commit(source: str, commit: str | None) -> str:
 
 def _table(head: tuple[str, str], rows: Mapping[str, object]) -> list[str]:
     cells = [head, ("---", "---"), *rows.items()]
-    escaped = ([str(cell).replace("|", "&#124;") for cell in row] for row in cells)
-    return [f"| {a} | {b} |" for a, b in escaped]
+    return [f"| {_cell(a)} | {_cell(b)} |" for a, b in cells]
+
+
+def _cell(value: object) -> str:
+    """Return a value as one line of a table; the name of a label may hold anything."""
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "&#124;")
 
 
 def _command() -> list[str]:

@@ -65,6 +65,12 @@ def assess(evaluated: Evaluated) -> Quality | None:
     return None
 
 
+def evaluated_on(files: RunFiles) -> str:
+    """Return the evaluation data in words."""
+    train, given = (files.config.get(f"data.{key}") for key in ("train", "eval"))
+    return evaluation_data(train, given, files.config.get("data.eval_split", 0.0)) or "no data"
+
+
 def make_page(files: RunFiles) -> str:
     """Return the report of a run."""
     evaluated = evaluated_of(files)
@@ -73,9 +79,7 @@ def make_page(files: RunFiles) -> str:
     title = f"{files.name}: {task}"
     kind = "Evaluation" if files.names is not TRAINED else "Training run"
     model = str(files.config.get("model.init", ""))
-    train, given = (files.config.get(f"data.{key}") for key in ("train", "eval"))
-    data = evaluation_data(train, given, files.config.get("data.eval_split", 0.0))
-    lead = f"{kind} of {model}, evaluated on {data or 'no data'}"
+    lead = f"{kind} of {model}, evaluated on {evaluated_on(files)}"
     parts = {
         "Metrics": metrics_table(files, quality),
         "Training": curves(files, quality),

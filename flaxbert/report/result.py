@@ -14,6 +14,7 @@ from flaxbert.report.html import Html, note, number, tag, user_text
 from flaxbert.report.page import (
     assess,
     evaluated_of,
+    evaluated_on,
     main_metrics,
     metrics_table,
     tiles,
@@ -44,7 +45,7 @@ class Trained(Mapping[str, float]):
     results: dict[str, float]
     pipeline: Pipeline
     examples: Sequence[Any]
-    """The examples of `data.eval`; empty without it."""
+    """The examples of the evaluation data; empty without any."""
     predictions: list[Prediction]
     """The final prediction for each of them."""
     workdir: Path
@@ -90,13 +91,13 @@ def summary(files: RunFiles) -> Html:
     evaluated = evaluated_of(files)
     quality = assess(evaluated)
     title = tag("h2", f"{files.name}: {files.task.replace('_', ' ')}")
-    model, data = files.config.get("model.init", ""), files.config.get("data.eval") or "no data"
+    model = files.config.get("model.init", "")
     errors = worst_examples(evaluated, quality, WORST) if quality is not None else None
     return tag(
         "div",
         tag("style", Html(IN_A_NOTEBOOK)),
         title,
-        tag("p", user_text(f"{model}, evaluated on {data}"), class_="lead"),
+        tag("p", user_text(f"{model}, evaluated on {evaluated_on(files)}"), class_="lead"),
         tiles(files, quality),
         hints(files, quality),
         metrics_table(files, quality),

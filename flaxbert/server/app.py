@@ -201,9 +201,10 @@ async def _computed(service: Service, key: Key, inputs: Sequence[Any]) -> list[A
     except InputError as error:
         if not isinstance(error.reason, DataError):
             raise ApiError(500) from error
-        raise ApiError(422, _message(error)) from None
+        raise ApiError(422, _message(key, error)) from None
 
 
-def _message(error: InputError) -> str:
-    """Return the message of a bad input, which was computed alone, with its own index."""
-    return f"inputs.{error.index}: {str(error.reason).removeprefix('inputs:1: ')}"
+def _message(key: Key, error: InputError) -> str:
+    """Return the message of a bad input, which was computed alone, with its place in the body."""
+    place = "input" if key.work == "tokens" else f"inputs.{error.index}"
+    return f"{place}: {str(error.reason).removeprefix('inputs:1: ')}"

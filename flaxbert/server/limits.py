@@ -25,6 +25,14 @@ DRAINED = 8
 clients read no response while they write."""
 
 
+CLIENT_GONE = 499
+"""The status that is reported if the client closes the connection first, as nginx does."""
+
+
+class _ClientGoneError(Exception):
+    """The client has closed the connection before its body arrived."""
+
+
 class Guard:
     """An ASGI app that reads each body within the limits, calls another app, and measures it."""
 
@@ -53,6 +61,8 @@ class Guard:
 
         try:
             await self._checked(scope, receive, watched)
+        except _ClientGoneError:
+            status = CLIENT_GONE  # nobody waits for a response
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             method = scope["method"] if scope["method"] in METHODS else "other"
@@ -71,8 +81,6 @@ class Guard:
             await _refuse(send, ApiError(408, f"The body did not arrive within {seconds:g} s."))
         except ApiError as error:
             await _refuse(send, error)
-        except ConnectionError:
-            pass  # nobody waits for a response
         else:
             await self._app(scope, _replay(body, receive), send)
 
@@ -81,7 +89,7 @@ class Guard:
 
         Raises:
           ApiError: if it is too large, or its type is not JSON.
-          ConnectionError: if the client is gone.
+          _ClientGoneError: if the client has closed the connection.
         """
         most, body, size = self._limits.body_bytes, bytearray(), 0
         announced = int(headers.get(b"content-length", b"0"))  # digits only: h11 checks it
@@ -90,7 +98,7 @@ class Guard:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ConnectionError
+                    raise _ClientGoneError
                 size += len(message["body"])
                 if size <= most:
                     body += message["body"]
@@ -130,59 +138,79 @@ async def _refuse(send: Send, error: ApiError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def make_protocol(seconds: float) -> type[Any]:
-    """Return uvicorn's protocol, with a limit on the time for the headers of a request.
+class Protocol(H11Protocol):  # type: ignore[misc]
+    """A connection with limits on the time for headers, and for reading a response.
 
-    uvicorn itself waits for them without a limit, so a client could hold connections open.
+    uvicorn itself waits without a limit, so a client could hold connections open.
     """
 
-    class Protocol(H11Protocol):  # type: ignore[misc]
-        """One connection."""
+    seconds: float
+    """Both limits."""
 
-        late: asyncio.TimerHandle | None = None
-        """The timer of the request whose headers are incomplete."""
+    late: asyncio.TimerHandle | None = None
+    """The timer of the request whose headers are incomplete."""
+    unread: asyncio.TimerHandle | None = None
+    """The timer of the response that the client does not read."""
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._watch()
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_watching()
+        self._stop_waiting()
+
+    def pause_writing(self) -> None:
+        """Close the connection soon unless the client reads, because buffers are full."""
+        super().pause_writing()
+        self.unread = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self.unread is not None:
+            self.unread.cancel()
+            self.unread = None
+
+    def _watch(self) -> None:
+        """Start the timer, or stop it while a request is answered."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.is_closing():
             self._stop_watching()
+        elif self.late is None:
+            self.late = self.loop.call_later(self.seconds, self._close_late)
 
-        def _watch(self) -> None:
-            """Start the timer, or stop it while a request is answered."""
-            answering = self.cycle is not None and not self.cycle.response_complete
-            if answering or self.transport.is_closing():
-                self._stop_watching()
-            elif self.late is None:
-                self.late = self.loop.call_later(seconds, self._close_late)
+    def _stop_watching(self) -> None:
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
 
-        def _stop_watching(self) -> None:
-            if self.late is not None:
-                self.late.cancel()
-                self.late = None
+    def _close_late(self) -> None:
+        self._end(ApiError(408, f"The headers did not arrive within {self.seconds:g} s."))
 
-        def _close_late(self) -> None:
-            self._end(ApiError(408, f"The headers did not arrive within {seconds:g} s."))
+    def send_400_response(self, msg: str) -> None:
+        self._end(ApiError(400, "This is not a valid HTTP request.", code="malformed_request"))
 
-        def send_400_response(self, msg: str) -> None:
-            self._end(ApiError(400, "This is not a valid HTTP request.", code="malformed_request"))
+    def _end(self, error: ApiError) -> None:
+        """Write a response without h11, whose state may not allow one, and close."""
+        self._stop_watching()
+        body = error.encoded()
+        head = (
+            f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(head.encode() + body)
+        self.transport.close()
 
-        def _end(self, error: ApiError) -> None:
-            """Write a response without h11, whose state may not allow one, and close."""
-            self._stop_watching()
-            body = error.encoded()
-            head = (
-                f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            )
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(head.encode() + body)
-            self.transport.close()
 
-    return Protocol
+def make_protocol(seconds: float) -> type[Protocol]:
+    """Return the protocol with its limits."""
+    return type("LimitedProtocol", (Protocol,), {"seconds": seconds})

@@ -92,7 +92,8 @@ async function post(path, body) {
   } catch (error) {
     throw new Error(message("failed"));
   }
-  const answer = await response.json();
+  const answer = await response.json().catch(() => null);
+  if (!answer) throw new Error(message("failed"));  // of a proxy
   if (!response.ok) throw new Error(answer.error.message);
   return answer;
 }

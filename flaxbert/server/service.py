@@ -149,8 +149,8 @@ class Service:
     def describe(self) -> dict[str, Any]:
         """Return the model, its task and the limits, as `GET /v1/model` does."""
         pipeline, config = self.predictor.pipeline, self.predictor.config
-        found = {name: hardware.version(name) for name in VERSIONS}
-        versions = {name: version for name, version in found.items() if version}
+        installed = {name: hardware.version(name) for name in VERSIONS}
+        versions = {name: version for name, version in installed.items() if version}
         return {
             "model": self.name,
             "task": pipeline.task_name,

@@ -1,6 +1,7 @@
 """The life of a server: its socket, its signals, and its end."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -50,10 +51,10 @@ def bind(host: str, port: int) -> socket.socket:
         if bound is not None:
             bound.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            f"--host={host} --port={port}: {reason}. Choose another --port (0 for any free one), "
-            "or end the program that uses it."
-        ) from None
+        fix = "Give --host an address of this machine, such as 127.0.0.1 or 0.0.0.0."
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+            fix = "Choose another --port (0 for any free one), or end the program that uses it."
+        raise ConfigError(f"--host={host} --port={port}: {reason}. {fix}") from None
     return bound
 
 

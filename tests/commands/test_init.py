@@ -153,6 +153,34 @@ def test_malformed_rows_are_left_out_with_a_comment(tmp_path):
     assert "1 malformed rows are left out" in (tmp_path / "made.py").read_text()
 
 
+def test_one_malformed_row_does_not_hide_what_the_file_is(tmp_path):
+    rows = [{"words": text.split(), "ner": ["O"] * len(text.split())} for text in TEXTS * 3]
+    rows[0]["ner"][0] = "B-X"
+    rows[1]["ner"].pop()
+    config = made(tmp_path, write_json(tmp_path / "a.jsonl", rows))
+    assert (config.task, config.data.on_bad_row) == ("token_classification", "skip")
+    context = "Ana lives in Lima."
+    questions = [
+        {"id": str(n), "question": "Where?", "context": context,
+         "answers": {"text": ["Lima"], "answer_start": [13 if n else 2]}}
+        for n in range(30)
+    ]  # fmt: skip
+    config = made(tmp_path, write_json(tmp_path / "b.jsonl", questions), "--eval=" + str(
+        write_json(tmp_path / "c.jsonl", questions[1:])))  # fmt: skip
+    assert (config.task, config.data.on_bad_row) == ("question_answering", "skip")
+    assert not config.options.unanswerable
+
+
+def test_names_with_spaces_are_quoted_and_other_characters_are_no_code(tmp_path, capsys):
+    (tmp_path / "my files").mkdir()
+    rows = [{"te\0xt": text, "label": classes(n)} for n, text in enumerate(TEXTS)]
+    data = write_json(tmp_path / "my files/a.jsonl", rows)
+    output = tmp_path / "my files/a.py"
+    assert init.main([data, f"--output={output}"]) == 0
+    assert f"--config='{output}'" in capsys.readouterr().out
+    assert config_file.load(str(output)).options.text == "te\0xt"
+
+
 def test_flags_replace_what_is_guessed(tmp_path):
     rows = [(text, n % 5, classes(n)) for n, text in enumerate(TEXTS)]
     data = write(tmp_path / "a.tsv", [("text", "stars", "label"), *rows])
@@ -181,6 +209,8 @@ def test_a_file_is_not_overwritten(tmp_path, capsys):
         ([("text", "label"), *((t, classes(n)) for n, t in enumerate(TEXTS))],
          ("--task=question_answering",), "Looked for: question, context and answers"),
         ([], (), "the file is empty"),
+        ([("text", "label"), *((f"{t} é", classes(n)) for n, t in enumerate(TEXTS))],
+         ("--encoding=ascii",), "ascii"),
         ([("text", "label")], ("--encoding=utf-99",), "data.encoding='utf-99': expected a Python"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -185,11 +186,15 @@ def test_uploaded_files_are_those_of_the_export(fake_hub, finished_run, tmp_path
     assert TOKEN not in done.stdout + done.stderr
 
 
-def test_dry_run_lists_every_file_and_needs_no_token(finished_run, capsys, monkeypatch):
+def test_dry_run_lists_every_file_and_needs_no_token(finished_run, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    assert push.main([str(finished_run), "me/toy", "--dry-run"]) == 0
+    run = shutil.copytree(finished_run, tmp_path / "copy")
+    uploaded = files_of(run)
+    (run / "export/.git").mkdir()
+    (run / "export/.git/config").write_text("[core]")  # the client leaves it out
+    assert push.main([str(run), "me/toy", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    for name, content in files_of(finished_run).items():
+    for name, content in uploaded.items():
         assert f"{len(content):,}  {name}\n" in printed
     assert "4 files, " in printed
     assert "/me/toy. If it does not exist, a public repository would be created." in printed

@@ -12,6 +12,8 @@ from flaxbert.commands import serve
     [
         (["--batch-size=0"], "--batch-size=0: expected at least 1."),
         (["--max-wait-ms=-1"], "--max-wait-ms=-1.0: expected at least 0."),
+        (["--max-wait-ms=inf"], "--max-wait-ms=inf: expected at most 86400000."),
+        (["--timeout=inf"], "--timeout=inf: expected at most 86400."),
         (["--timeout=nan"], "--timeout=nan: expected at least 0.001."),
         (["--port=70000"], "--port=70000: expected a number from 0 to 65535."),
         (["--port=0", "--host=no host"], "--host=no host --port=0: "),

@@ -101,7 +101,14 @@ def test_the_trial_keeps_the_batch_and_evaluates_on_what_there_is(config):
     assert short.data.eval is None  # a part is held out
     assert short.data.max_examples == 2 * config.train.eval_batch_size
     assert config.data.max_examples is None
+    config.train.trackers, config.train.epochs = ("wandb",), 0.5
+    short = smoke.shortened(config)
+    assert (short.train.trackers, short.train.epochs) == ((), 2.0)
     config.data.eval_split = 0.0
+    assert smoke.shortened(config).data.eval == config.data.train
+    config.data.train = "stanfordnlp/imdb#v1"  # it has no split named validation
+    assert smoke.shortened(config).data.eval == "stanfordnlp/imdb@train#v1"
+    config.data.train = "stanfordnlp/imdb@train[:10%]"
     assert smoke.shortened(config).data.eval == config.data.train
 
 

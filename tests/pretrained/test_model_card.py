@@ -88,6 +88,17 @@ def test_the_client_of_the_hub_reads_the_metadata():
     assert 'flaxbert.load("MODEL")' in text
 
 
+def test_names_cannot_break_the_card():
+    config = sentiment(train="train.tsv", eval="dev_😀.tsv")
+    labels = Facts(("spam\n\n## License\nMIT", "<b>ham</b>"), 500, 0)
+    text = model_card(classifier(), config.to_dict(), RESULTS, {}, labels)
+    (result,) = ModelCard(text).data.eval_results
+    assert result.dataset_name == "dev_😀.tsv"
+    assert "\n## License" not in text
+    assert "| spam ## License MIT | 0 |" in text
+    assert "| &lt;b&gt;ham&lt;/b&gt; | 1 |" in text
+
+
 def test_what_is_not_known_is_absent():
     config = sentiment(train="train.tsv", eval="dev.tsv", slices="topic")
     config.model.init = "./mine"

@@ -100,6 +100,31 @@ def test_a_tracker_that_blocks_forever_is_left(workdir, monkeypatch, caplog, cal
     assert "wandb has not finished within" in caplog.text
 
 
+def test_a_tracker_that_was_left_sends_nothing_more(workdir, monkeypatch):
+    monkeypatch.setattr(background, "FINISH_SECONDS", 0.05)
+    release = threading.Event()
+    runs = replace_wandb(monkeypatch, blocks_at="open", release=release)
+    track(workdir, 1, 2)  # another process may continue the run now
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "tracker wandb":
+            thread.join(10)
+    assert [run.lines for run in runs] in ([], [[]])
+
+
+def test_results_are_sent_even_if_lines_are_dropped(workdir, monkeypatch):
+    monkeypatch.setattr(background, "MOST_LINES", 2)
+    release = threading.Event()
+    runs = replace_wandb(monkeypatch, blocks_at="open", release=release)
+    with BackgroundTrackers(["wandb"], None) as trackers:
+        trackers.start(workdir, resumed=False)
+        for step in range(5):
+            trackers.log(step, {"loss": 1.0})
+        trackers.summarize({"accuracy": 0.5})
+        release.set()
+    assert ("summarize", {"accuracy": 0.5}) in runs[0].calls
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [(Preempted, "stopped"), (KeyboardInterrupt, "stopped"), (ValueError, "failed")],

@@ -148,6 +148,10 @@ def test_mlflow_names_are_accepted_by_mlflow():
         "f1/#@%",
         "f1/..",
         "f1/.",
+        "f1/",
+        "f1//a",
+        "f1/http://x",
+        "f1/" + "x" * 246 + "/y",
         "f1/日本",
         "f1/" + "x" * 999,
     ):

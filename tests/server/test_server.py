@@ -1,5 +1,6 @@
 """The server on a socket: slow clients, signals, and an end that answers what is in flight."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -88,6 +89,17 @@ def test_slow_clients_are_closed_and_block_nobody(running: Running) -> None:
         assert received.startswith(b"HTTP/1.1 408")
         assert b'"code": "request_timeout"' in received
         connection.close()
+
+
+def test_a_client_that_reads_nothing_is_disconnected(running: Running) -> None:
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(SECONDS)
+        connection.connect(("127.0.0.1", running.port))
+        with contextlib.suppress(ConnectionError):  # the server resets it
+            while True:
+                connection.sendall(request)  # raises TimeoutError if it does not
 
 
 def test_what_is_not_http_is_refused_in_the_form_of_all_errors(running: Running) -> None:

@@ -92,6 +92,16 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
     return Table(spec, rows, names, (*malformed, *notes))
 
 
+def with_split(spec: str, split: str) -> str:
+    """Return a specification that names its split, if it is a hub data set without one."""
+    path = packaged.local(spec)
+    local = parallel.parts(spec) or path.exists() or path.suffix.lower() in ENDINGS
+    if local or "@" in spec or glob.has_magic(spec):
+        return spec
+    source, sign, revision = spec.partition("#")
+    return f"{source}@{split}{sign}{revision}"
+
+
 def form_of(path: Path, data: DataConfig) -> tuple[str, Issue | None]:
     """Return the format of a local file, one of FORMATS, and an issue if its content decides.
 

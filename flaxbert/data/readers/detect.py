@@ -79,7 +79,10 @@ def detect(spec: str, data: DataConfig, names: Collection[str]) -> Detected:
     if why:
         data, reasons["format"] = dataclasses.replace(data, format=form), why
     if form in ("csv", "tsv") and not data.columns:
-        text = content.decode(codec(data.encoding))
+        try:
+            text = content.decode(codec(data.encoding))
+        except UnicodeDecodeError:
+            raise DataError(f"{spec}:{undecodable(content, data.encoding)}.") from None
         records = delimited.first_records(text, path, dataclasses.replace(data, format=form))
         header, why = has_header(records, names) if records else (True, "")
         if not header:

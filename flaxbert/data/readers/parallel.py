@@ -91,8 +91,14 @@ def _names(spec: str, columns: Sequence[Sequence[str]], data: DataConfig) -> tup
         )
     pairs = list(itertools.islice(zip(*columns, strict=True), 1000))
     counts = [tuple(len(line.split()) for line in pair) for pair in pairs]
-    tagged = all(words == tags for words, tags in counts) and any(n > 1 for n, _ in counts)
+    same = sum(words == tags for words, tags in counts)
+    # A line with a missing tag is an error of that line, not another kind of file.
+    tagged = same >= SAME * len(counts) and any(n > 1 for n, _ in counts)
     return WORDS if tagged else ("text", "label")
+
+
+SAME = 0.95
+"""The share of lines with equally many words, from which two files are words and tags."""
 
 
 def _examples(count: int) -> list[str]:

@@ -143,7 +143,7 @@ class _Thread:
         self._name, self._module, self._project = name, module, project
         self._workdir, self._resumed = workdir, resumed
         self._lines: queue.SimpleQueue[Line | Status] = queue.SimpleQueue()
-        self._dropped, self._failed = 0, False
+        self._dropped, self._failed, self._abandoned = 0, False, False
         # A daemon: a tracker that blocks must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
         self._thread.start()
@@ -152,7 +152,8 @@ class _Thread:
         """Append a line, or drop it if too many wait."""
         if self._failed:
             return
-        if self._lines.qsize() < MOST_LINES:  # no other thread appends
+        # No other thread appends. The results, which have no step, are never dropped.
+        if line[0] is None or self._lines.qsize() < MOST_LINES:
             self._lines.put(line)
             return
         if not self._dropped:
@@ -167,6 +168,7 @@ class _Thread:
         """Wait for the end of the thread until `limit`, and report what was not sent."""
         self._thread.join(max(0.0, limit - time.monotonic()))
         if self._thread.is_alive():
+            self._abandoned = True  # another process, or cell of a notebook, may continue the run
             log.warning(
                 f"{self._name} has not finished within {seconds:.0f} seconds, and may lack lines; "
                 "metrics.jsonl has all of them"
@@ -200,13 +202,16 @@ class _Thread:
         state.id = run.id
         state.write(file)
         while not isinstance(item := self._lines.get(), str):
+            if self._abandoned:
+                return
             step, metrics = item
             finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
             if step is None:
                 run.summarize(finite)
             elif fresh := state.take_new(step, finite):
                 run.log(step, fresh)
-                state.write(file)
+                if not self._abandoned:
+                    state.write(file)
         run.close(item)
 
 

@@ -68,5 +68,6 @@ open_run = MlflowRun
 
 def metric_name(name: str) -> str:
     """Return a name that MLflow accepts: some characters of slices and labels are replaced."""
-    parts = re.sub(r"[^\w\-. /]", "_", name).split("/")
-    return "/".join(part.replace(".", "_") if not part.strip(".") else part for part in parts)[:250]
+    parts = re.sub(r"[^\w\-. /]", "_", name)[:250].split("/")
+    # It takes names for paths: no part may be empty, "." or "..".
+    return "/".join(part if part.strip(".") else part.replace(".", "_") or "_" for part in parts)
