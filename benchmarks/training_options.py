@@ -8,9 +8,8 @@ table has the mean and the standard deviation, over the seeds, of accuracy and m
 `data.eval`, of the expected calibration error (ECE, 10 bins; Guo et al. 2017), and of the seconds
 of a run. With early stopping, the epochs are tripled, and `data.eval` also decides when to stop.
 
-First, one run on all of the training data makes the columns of two lines: its
-probabilities are the soft labels of `data.teacher`, and that of a text's own label is the text's
-`data.weight`.
+First, one run on all of the training data makes the columns of two lines: its probabilities are the
+soft labels of `data.teacher`, and that of a text's own label is the text's `data.weight`.
 """
 
 import copy

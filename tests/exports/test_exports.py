@@ -232,6 +232,9 @@ def test_evaluation_data_is_read_as_in_the_run(tmp_path):
     assert command.data_of(str(tmp_path), None) == config.data
     assert command.data_of(str(tmp_path / "export"), None) == config.data
     assert command.data_of(str(tmp_path), "test.csv").eval == "test.csv"
+    config.data = DataConfig(train="train.csv", eval_split=0.1)  # a part is held out
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert command.data_of(str(tmp_path), None) == config.data
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(WorkdirError, match="not the configuration of a run"):
         command.data_of(str(tmp_path), None)

@@ -64,6 +64,7 @@ def test_unset_options_are_those_of_the_run(workdir):
     [
         ("data.max_length", 64, "data.max_length: 384 in the run, 64 in the flag"),
         ("data.overlap", 10, "data.overlap: 100 in the run, 10 in the flag"),
+        ("data.eval_split", 0.3, "data.eval_split: 0.0 in the run, 0.3 in the flag"),
         (
             "options.long_texts",
             "head",
