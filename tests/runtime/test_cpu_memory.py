@@ -31,6 +31,7 @@ def faults(**setting: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts page faults of Linux")
+@pytest.mark.slow
 def test_a_program_uses_the_memory_of_the_call_before() -> None:
     megabytes = 4096 / 1e6
     assert faults() * megabytes < 2

@@ -48,8 +48,8 @@ def weights(tmp_path_factory) -> Path:
     return write_checkpoint(directory, num_hidden_layers=1, max_position_embeddings=160)
 
 
-SHIPPED = ("quickstart.py", "examples.py:qa")
-SLOW = ("examples.py:ner", "examples.py:spam")
+SHIPPED = ("quickstart.py",)
+SLOW = ("examples.py:qa", "examples.py:ner", "examples.py:spam")
 
 
 @pytest.mark.parametrize(
