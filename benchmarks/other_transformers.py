@@ -9,12 +9,12 @@ largest difference of the outputs for the other library's tokens.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run_elsewhere
 
 TEXTS = (
     "The old king built a bridge in Paris.",
@@ -87,15 +87,7 @@ def main() -> None:
     pairs = zip(directories, configs, strict=True)
     models = [(str(path), config["architectures"][0]) for path, config in pairs]
     job = {"models": models, "texts": TEXTS, "outputs": OUTPUTS}
-    done = subprocess.run(
-        [given.python, "-c", PROGRAM],
-        input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    if done.returncode:
-        sys.exit(done.returncode)
-    answer = json.loads(done.stdout)
+    answer = run_elsewhere(given.python, PROGRAM, job)
     for directory, theirs in zip(directories, answer["results"], strict=True):
         print(f"{directory}, transformers {answer['version']}: {compare(directory, theirs)}")
 

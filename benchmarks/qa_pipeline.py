@@ -11,11 +11,11 @@ none (handle_impossible_answer), and every difference.
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from command import run_elsewhere
 
 PIPELINE = """
 import json, sys
@@ -84,15 +84,7 @@ def main() -> None:
     inputs = pairs[:: max(1, len(pairs) // given.questions)][: given.questions]
     three, none, settings = ours(given.run, inputs)
     job = {"model": str(Path(given.run) / "export"), "inputs": inputs} | settings
-    done = subprocess.run(
-        [given.python, "-c", PIPELINE],
-        input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    if done.returncode:
-        sys.exit(done.returncode)
-    theirs = json.loads(done.stdout)
+    theirs = run_elsewhere(given.python, PIPELINE, job)
     compare(inputs, three, none, theirs)
 
 

@@ -86,8 +86,7 @@ def data_of(run: str, source: str | None) -> DataConfig:
     """
     from flaxbert.pipeline import stored
 
-    workdir = Path(run).expanduser()
-    workdir = workdir.parent if workdir.name == "export" else workdir
+    workdir = stored.workdir_of(Path(run).expanduser())
     data = stored.data_of(workdir) if stored.holds_run(workdir) else DataConfig()
     if source is not None:
         data = dataclasses.replace(data, eval=source)

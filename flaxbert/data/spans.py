@@ -1,6 +1,7 @@
 """Spans of tokens, from candidates that the model scored: the half that needs no device."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -80,3 +81,12 @@ def ranked(
             place = trim(contexts[example], *characters(features, window, first, last))
             scores[example][place] = max(score, scores[example].get(place, -np.inf))
     return scores
+
+
+def best(context: str, scores: Mapping[tuple[int, int], float], count: int) -> list[dict[str, Any]]:
+    """Return the best spans of one context, as from `ranked`, the best first.
+
+    Each has `score`, `start` and `end` in characters, and `answer`, their text.
+    """
+    order = sorted(scores, key=lambda place: -scores[place])[:count]
+    return [{"score": scores[a, b], "start": a, "end": b, "answer": context[a:b]} for a, b in order]

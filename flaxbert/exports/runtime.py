@@ -415,11 +415,7 @@ class Runtime:
         count, longest = top_k + self.decision["n_best"], self.decision["max_answer_length"]
         ranked = spans.ranked(contexts, features, scored, longest=longest, count=count)
         for answer, context, scores in zip(answers, contexts, ranked, strict=True):
-            order = sorted(scores, key=lambda place: -scores[place])[:top_k]
-            answer["answers"] = [
-                {"score": scores[a, b], "start": a, "end": b, "answer": context[a:b]}
-                for a, b in order
-            ]
+            answer["answers"] = spans.best(context, scores, top_k)
         return answers
 
     # --- choices -------------------------------------------------------------------------------

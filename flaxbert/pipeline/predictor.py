@@ -264,7 +264,7 @@ def load(
     """
     init = str(directory)
     path = Path(init).expanduser()
-    workdir = path.parent if path.name == "export" else path
+    workdir = stored.workdir_of(path)
     if stored.holds_run(workdir) and (workdir / "config.json").is_file():
         config = stored.config_of(workdir)
         init = init if path.is_dir() else str(workdir)  # an unfinished run has no export

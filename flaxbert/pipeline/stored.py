@@ -35,6 +35,11 @@ def holds_run(workdir: Path) -> bool:
     return (workdir / "export").is_dir() or (workdir / "checkpoints").is_dir()
 
 
+def workdir_of(model: Path) -> Path:
+    """Return the workdir that a directory of a model belongs to: its parent for an export."""
+    return model.parent if model.name == "export" else model
+
+
 def as_trained(
     config: Config, workdir: Path, given: Collection[str], *, level: int = logging.INFO
 ) -> Config:

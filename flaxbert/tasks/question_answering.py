@@ -220,11 +220,7 @@ class QuestionAnswering(Task):
         sizes = {"longest": self.options.max_answer_length, "count": top_k + self.options.n_best}
         ranked = spans.ranked(contexts, features, outputs.per_sequence, **sizes)
         for prediction, context, scores in zip(best, contexts, ranked, strict=True):
-            order = sorted(scores, key=lambda place: -scores[place])[:top_k]
-            prediction["answers"] = [
-                {"score": scores[a, b], "start": a, "end": b, "answer": context[a:b]}
-                for a, b in order
-            ]
+            prediction["answers"] = spans.best(context, scores, top_k)
         return best
 
     def score(self, examples: Sequence[QuestionExample], records: Sequence[Prediction]) -> Metrics:

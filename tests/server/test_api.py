@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from http_calls import Answer, call, call_all, make_predictor, make_service, send
+from test_predictor import assert_equal
 
 from flaxbert.config import DataConfig
 from flaxbert.errors import ConfigError
@@ -41,22 +42,6 @@ INPUTS: dict[str, list[tuple[Any, Any]]] = {
         (["the", "king"], ["the", "king"]),
     ],
 }
-
-
-def assert_close(ours: Any, theirs: Any) -> None:
-    """Compare predictions, whose numbers may differ in rounding, as rows differ."""
-    if isinstance(theirs, dict):
-        assert list(ours) == list(theirs)
-        for key in theirs:
-            assert_close(ours[key], theirs[key])
-    elif isinstance(theirs, list):
-        assert len(ours) == len(theirs)
-        for a, b in zip(ours, theirs, strict=True):
-            assert_close(a, b)
-    elif isinstance(theirs, float):
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    else:
-        assert ours == theirs
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +79,9 @@ def test_predictions_of_all_row_lengths_equal_those_of_python(
     expected = plain.predict(texts)
     answer = predict(served[1], *texts)
     assert answer.status == 200
-    assert_close(answer.json["predictions"], expected)
+    assert_equal(answer.json["predictions"], expected)
     for text, prediction in zip(texts, expected, strict=True):  # alone, in shorter rows
-        assert_close(predict(served[1], text).json["predictions"], [prediction])
+        assert_equal(predict(served[1], text).json["predictions"], [prediction])
     assert predictor._shapes is not None
     assert predictor._shapes.row_lengths == [16, 64]
 
@@ -127,12 +112,12 @@ def test_every_task_is_served(task: str, one_layer: Path, tmp_path: Path) -> Non
     ours, theirs = zip(*INPUTS[task], strict=True)
     answer = predict(app, *ours)
     assert answer.status == 200, answer.body
-    assert_close(answer.json["predictions"], plain.predict(theirs))
+    assert_equal(answer.json["predictions"], plain.predict(theirs))
     schema = call(app, "GET", "/openapi.json").json["components"]["schemas"]
     assert schema["PredictRequest"]["additionalProperties"] is False
     if task == "question_answering":
         answers = predict(app, ours[0], top_k=3).json["predictions"]
-        assert_close(answers, plain.predict(theirs[:1], top_k=3))
+        assert_equal(answers, plain.predict(theirs[:1], top_k=3))
         too_long = {"question": "who " * 40, "context": "he"}
         refused = predict(app, ours[0], too_long)
         assert refused.error == (422, "invalid_request")
