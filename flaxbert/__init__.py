@@ -1,5 +1,6 @@
 """flaxbert: fine-tune BERT in JAX, on TPUs, GPUs and CPUs.
 
+config = flaxbert.load_config("quickstart")
 results = flaxbert.train(config, "workdir")
 predictor = flaxbert.load("workdir")
 predictions = predictor.predict(["A text."])
@@ -10,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flaxbert.commands.config_file import load_config as load_config
     from flaxbert.config import Config as Config
     from flaxbert.config import DataConfig as DataConfig
     from flaxbert.config import ModelConfig as ModelConfig
@@ -35,6 +37,7 @@ MODULES = {
     "UserError": "flaxbert.errors",
     "from_pretrained": "flaxbert.pretrained.load",
     "load": "flaxbert.pipeline.predictor",
+    "load_config": "flaxbert.commands.config_file",
     "train": "flaxbert.training.trainer",
 }
 """The public names, and where they are defined: each is imported when it is first used, so that

@@ -57,7 +57,7 @@ FIRST_ARGUMENTS = tuple(f":{names[0]}" for names in ARGUMENTS.values())
 
 @pytest.fixture(params=CONFIGS, ids=[Path(spec).name for spec in CONFIGS])
 def config(request) -> Config:
-    return config_file.load(request.param)
+    return config_file.load_config(request.param)
 
 
 def test_the_config_files_are_found():
@@ -80,7 +80,7 @@ def test_an_unknown_argument_lists_the_known_ones(stem):
     with pytest.raises(
         ConfigError, match=f"configs/{stem}.py:nothing: expected one of .*{ARGUMENTS[stem][-1]}"
     ):
-        config_file.load(f"{ROOT}/configs/{stem}.py:nothing")
+        config_file.load_config(f"{ROOT}/configs/{stem}.py:nothing")
 
 
 # The header lines of GLUE's own files, shortened; those of cola have none.

@@ -18,8 +18,7 @@ pytestmark = [
 SETUP = """
 import dataclasses
 import flaxbert
-from flaxbert.commands.config_file import load
-config = load("quickstart")
+config = flaxbert.load_config("quickstart")
 config.train = dataclasses.replace(config.train, max_steps=20, eval_every=10, log_every=1)
 config.data.max_length = 32  # less to compile
 """

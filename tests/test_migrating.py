@@ -86,7 +86,7 @@ def ticked(cell: str) -> list[str]:
 
 def defaults(name: str) -> dict[str, Any]:
     """{what may be set: its value} of a config file, or of the dataclasses."""
-    config = Config() if name == "flaxbert/config.py" else config_file.load(f"{ROOT}/{name}")
+    config = Config() if name == "flaxbert/config.py" else config_file.load_config(f"{ROOT}/{name}")
     if name != "flaxbert/config.py":
         validate(config, TASKS)
     bare = args.parse(["run", f"--config={ROOT}/configs/squad.py", "--workdir=x"], "")

@@ -146,7 +146,7 @@ def parse(
         if wants_help:
             raise HelpRequested(help_text.render(description, flags))
         raise ConfigError("no --config=NAME. Try --config=quickstart, or see --help.")
-    config = config_file.load(spec)
+    config = config_file.load_config(spec)
     values, overrides = _split(tokens, flags, config)
     types_by_key = {name: field.type for name, field, _ in fields(config)}
     for key, words in overrides.items():

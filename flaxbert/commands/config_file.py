@@ -17,7 +17,7 @@ from flaxbert.config import Config, unknown_key
 from flaxbert.errors import ConfigError
 
 
-def load(spec: str) -> Config:
+def load_config(spec: str) -> Config:
     """Execute the config file NAME[:ARG] or FILE[:ARG] once and return its configuration.
 
     `get_config()` may also return an `ml_collections.ConfigDict` with the keys of `Config`.

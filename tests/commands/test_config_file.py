@@ -40,8 +40,8 @@ def test_a_command_line_executes_the_config_file_once(tmp_path: Path) -> None:
 
 def test_a_changed_config_file_is_read_again(tmp_path: Path) -> None:
     text = "from flaxbert.config import Config\ndef get_config(): return Config(task='a')\n"
-    assert config_file.load(write(tmp_path, text)).task == "a"
-    assert config_file.load(write(tmp_path, text.replace("'a'", "'b'"))).task == "b"
+    assert config_file.load_config(write(tmp_path, text)).task == "a"
+    assert config_file.load_config(write(tmp_path, text.replace("'a'", "'b'"))).task == "b"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]  # no __pycache__
 
 
@@ -59,17 +59,17 @@ def test_a_config_file_may_define_dataclasses(tmp_path: Path) -> None:
         "    config.train.epochs = Sizes().epochs\n"
         "    return config\n",
     )
-    assert config_file.load(file).train.epochs == 2.0
+    assert config_file.load_config(file).train.epochs == 2.0
 
 
 def test_a_config_of_the_package_is_found_by_name_in_every_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert config_file.load("squad") == config_file.load(f"{ROOT}/configs/squad.py")
-    assert config_file.load("examples:qa").task == "question_answering"
+    assert config_file.load_config("squad") == config_file.load_config(f"{ROOT}/configs/squad.py")
+    assert config_file.load_config("examples:qa").task == "question_answering"
     (tmp_path / "squad").mkdir()  # a directory is no config
-    assert config_file.load("squad:es").data.train is None
+    assert config_file.load_config("squad:es").data.train is None
 
 
 def test_a_file_of_the_user_comes_before_one_of_the_package(
@@ -78,8 +78,8 @@ def test_a_file_of_the_user_comes_before_one_of_the_package(
     monkeypatch.chdir(tmp_path)
     text = "from flaxbert.config import Config\ndef get_config(): return Config(task='mine')\n"
     (tmp_path / "squad.py").write_text(text, encoding="utf-8")
-    assert config_file.load("squad.py").task == "mine"
-    assert config_file.load("squad").task == "question_answering"
+    assert config_file.load_config("squad.py").task == "mine"
+    assert config_file.load_config("squad").task == "question_answering"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_an_absent_config_file_names_those_of_the_package(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        config_file.load(spec)
+        config_file.load_config(spec)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_argument_follows_the_first_colon_after_a_drive(
 )
 def test_an_error_in_a_config_file_has_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config_file.load(write(tmp_path, text))
+        config_file.load_config(write(tmp_path, text))
     assert message in str(caught.value)
 
 

@@ -59,7 +59,7 @@ def test_shipped_run_compiles_nothing_late_and_its_rerun_nothing_at_all(
     name, weights, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.chdir(ROOT)
-    config = config_file.load(f"configs/{name}")
+    config = config_file.load_config(f"configs/{name}")
     config.model.init = str(weights)
     config.train.max_steps, config.train.log_every, config.train.eval_every = 4, 2, 2
     for workdir in (tmp_path / "first", tmp_path / "rerun"):
