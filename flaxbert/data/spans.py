@@ -86,7 +86,14 @@ def ranked(
 def best(context: str, scores: Mapping[tuple[int, int], float], count: int) -> list[dict[str, Any]]:
     """Return the best spans of one context, as from `ranked`, the best first.
 
+    Of spans with the same text only the best one is returned, as in the n-best lists of the
+    original BERT (`run_squad.py`), so that each answer is another one.
+
     Each has `score`, `start` and `end` in characters, and `answer`, their text.
     """
-    order = sorted(scores, key=lambda place: -scores[place])[:count]
-    return [{"score": scores[a, b], "start": a, "end": b, "answer": context[a:b]} for a, b in order]
+    answers: dict[str, dict[str, Any]] = {}
+    for start, end in sorted(scores, key=lambda place: -scores[place]):
+        text = context[start:end]
+        answer = {"score": scores[start, end], "start": start, "end": end, "answer": text}
+        answers.setdefault(text, answer)
+    return list(answers.values())[:count]
