@@ -121,8 +121,6 @@ def _restore(
     config: Config, whole: Path, resumed: Path, steps: list[int], preemption: Preemption | None
 ) -> str:
     """Repeat the last step from the checkpoint before it, and compare the two runs."""
-    if len(steps) < 2:
-        return f"left out: the data are too few for {STEPS} steps"
     _copy(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / str(steps[-1]))
     with _Messages() as messages:

@@ -98,7 +98,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
     async def health() -> Any:
         if not service.batcher.alive:
-            raise ApiError(500, "The thread that computes has ended. Restart the server.")
+            raise ApiError(500, ENDED)
         return {"status": "alive"}
 
     async def ready() -> Any:
@@ -125,6 +125,8 @@ def _add_status(app: FastAPI, service: Service) -> None:
         summary="Return metrics for Prometheus",
     )
 
+
+ENDED = "The thread that computes has ended. Restart the server."
 
 FAILING = (400, 408, 413, 415, 422, 500, 503, 504)
 """Statuses of requests that compute something."""
@@ -175,8 +177,11 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
 
 def _require_ready(service: Service) -> None:
     """Raise unless the server answers predictions now."""
-    if service.state is not State.READY:
-        raise ApiError(503, f"The server is {service.state.value}.", retry=RETRY_SECONDS)
+    if service.ready:
+        return
+    ended = service.state is State.READY
+    problem = ENDED if ended else f"The server is {service.state.value}."
+    raise ApiError(503, problem, retry=RETRY_SECONDS)
 
 
 async def _computed(service: Service, key: Key, inputs: Sequence[Any]) -> list[Any]:

@@ -96,7 +96,8 @@ class Service:
         self.name, self.predictor, self.limits = name, predictor, limits
         self.form = form_of(predictor.pipeline.task, characters=limits.characters)
         self.state = State.STARTING
-        self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.state is State.READY)
+        self._changing = threading.RLock()  # a signal may come in `stop`
+        self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.ready)
         self.batcher = Batcher(
             self._compute,
             size=limits.batch_size,
@@ -110,8 +111,9 @@ class Service:
         samples, size = self.form.samples, self.limits.batch_size
         count = self.predictor.compile(samples, batch_size=size)
         log.info(f"compiled {count} programs")
-        if self.state is State.STARTING:
-            self.state = State.READY
+        with self._changing:  # another thread may stop the service
+            if self.state is State.STARTING:
+                self.state = State.READY
 
     def prepare_in_background(self, done: Callable[[Exception | None], None]) -> None:
         """Call `prepare` in a thread, and then `done` with its error, or None."""
@@ -128,7 +130,13 @@ class Service:
 
     def stop(self) -> None:
         """Accept no further requests; those in the queue are answered."""
-        self.state = State.STOPPING
+        with self._changing:
+            self.state = State.STOPPING
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered now."""
+        return self.state is State.READY and self.batcher.alive
 
     def close(self) -> None:
         """Stop, and end the thread once the queue is empty."""

@@ -276,6 +276,11 @@ def test_a_server_is_ready_when_everything_is_compiled(
     assert call(app, "GET", "/health").status == 200
     service.prepare()
     assert call(app, "GET", "/ready").json == {"status": "ready"}
+    service.batcher.close()  # as if its thread had failed
+    for answer in (call(app, "GET", "/ready"), predict(app, "good")):
+        assert answer.error == (503, "unavailable")
+        assert "has ended" in answer.json["error"]["message"]
+    assert call(app, "GET", "/health").status == 500
 
 
 def test_metrics_count_requests_by_known_paths(predictor: Predictor) -> None:
