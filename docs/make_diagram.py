@@ -19,6 +19,7 @@ LAYERS = {
     "runtime": ("devices, hosts, checkpoints", "#c2e8e4"),
     "data": ("files to batches, in numpy", "#c5dcf5"),
     "models": ("encoders, output layers, families", "#d9d0f2"),
+    "messages": ("what a person reads, in two languages", "#ead9e8"),
     "metrics": ("predictions against labels", "#f2d0e4"),
 }
 GROUND = "config.py, errors.py, hub.py, packaged.py, types.py"
@@ -97,8 +98,8 @@ def draw() -> str:
         *chain(330, 30, 230, "from a file to the gradient", FORWARD),
         *chain(610, 30, 230, "and back to predictions", BACKWARD),
     ]
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 672" width="860" height="672">'
-    return "\n".join([head, '<rect width="860" height="672" fill="#ffffff"/>', *parts, "</svg>\n"])
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 724" width="860" height="724">'
+    return "\n".join([head, '<rect width="860" height="724" fill="#ffffff"/>', *parts, "</svg>\n"])
 
 
 if __name__ == "__main__":

@@ -108,8 +108,14 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
     if not arguments.flags["workdir"]:
         log.info(f"workdir: {workdir} (another: --workdir=DIR)")
     if mode == "train":
-        force, profile = arguments.force, arguments.profile
-        modes.train(config, workdir, preemption=preemption, force=force, profile=profile)
+        modes.train(
+            config,
+            workdir,
+            preemption=preemption,
+            force=arguments.force,
+            profile=arguments.profile,
+            explain=arguments.explain,
+        )
     elif mode == "eval":
         modes.evaluate(config, workdir, given=arguments.given)
     else:

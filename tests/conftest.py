@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FLAXBERT_LANG"] = "en"  # whatever the locale of the person who runs them
 # Compiling is what takes the time here. Both processes of pytest-xdist and the commands that tests
 # start share their programs: what one has compiled, the others load.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

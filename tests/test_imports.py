@@ -68,6 +68,7 @@ LAYERS = (
     "runtime",
     "data",
     "models",
+    "messages",
     "metrics",
 )
 """From top to bottom: each layer imports only what stands below it."""

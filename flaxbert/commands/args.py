@@ -48,6 +48,13 @@ RUN_FLAGS = (
         "START:STOP: write a profile of the steps from START to before STOP to the directory "
         "profile/ in the workdir, for Perfetto and TensorBoard (train only)",
     ),
+    Flag(
+        "explain",
+        None,
+        "explain in sentences what the run does and what its numbers mean, in the language of the "
+        "environment variable FLAXBERT_LANG (en or es) or of the locale; auto: on a terminal "
+        "(train only)",
+    ),
 )
 """Flags of a run; `train`, `eval` and `predict` have all of them but --mode."""
 
@@ -95,6 +102,12 @@ class Arguments:
         if self.flags["smoke"] and self.distributed:
             raise ConfigError("--smoke runs on one host; leave --distributed out.")
         return bool(self.flags["smoke"])
+
+    @property
+    def explain(self) -> bool | None:
+        """Whether to explain the run; None without the flag."""
+        explain: bool | None = self.flags["explain"]
+        return explain
 
     @property
     def profile(self) -> range:
@@ -183,7 +196,9 @@ def _split(
     Raises:
       ConfigError: for an unknown flag or key, a missing or bad value of a flag, or a stray word.
     """
-    kinds: dict[str, Any] = {"config": str} | {flag.name: type(flag.default) for flag in flags}
+    kinds: dict[str, Any] = {"config": str} | {
+        flag.name: bool if flag.default is None else type(flag.default) for flag in flags
+    }
     kinds |= {f"config.{name}": field.type for name, field, _ in fields(config)}
     values: dict[str, Any] = {flag.name: flag.default for flag in flags}
     choices = {flag.name: flag.choices for flag in flags}

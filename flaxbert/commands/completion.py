@@ -48,6 +48,7 @@ SWITCHES = (
     "all",
     "force",
     "smoke",
+    "explain",
     "inspect",
     "certify",
     "int8",

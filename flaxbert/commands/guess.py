@@ -16,6 +16,7 @@ from flaxbert.data.answers import read_answers
 from flaxbert.data.checks import MANY_NUMBERS, is_number
 from flaxbert.data.table import Record, Table, unprinted
 from flaxbert.errors import DataError, shortened
+from flaxbert.messages.language import plural, tr
 
 TEXTS = (
     "text", "sentence", "review", "content", "comment", "tweet", "message", "body", "document",
@@ -155,13 +156,13 @@ class Column:
     def describe(self) -> str:
         """Return what the column holds, for messages."""
         kinds = {
-            "lists": self.is_list,
-            "numbers the rows": self.is_id,
-            f"{self.distinct} different numbers": self.is_numeric,
-            f"{self.distinct} recurring values": self.is_category,
-            f"texts of about {self.words:.0f} words": self.is_text,
+            tr("lists"): self.is_list,
+            tr("numbers the rows"): self.is_id,
+            tr("{n} different numbers", n=self.distinct): self.is_numeric,
+            tr("{n} recurring values", n=self.distinct): self.is_category,
+            tr("texts of about {n} words", n=round(self.words)): self.is_text,
         }
-        return next((kind for kind, holds in kinds.items() if holds), "other values")
+        return next((kind for kind, holds in kinds.items() if holds), tr("other values"))
 
 
 def columns_of(table: Table) -> dict[str, Column]:
@@ -215,8 +216,9 @@ def _questions(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     if not {"question", "context", "answers"} <= columns.keys():
         return None
     empty = sum(map(_is_unanswered, table.rows))
-    why = "the columns question, context and answers, as in SQuAD"
-    reasons = {"unanswerable": f"{empty} questions have no answer"} if empty else {}
+    why = tr("the columns question, context and answers, as in SQuAD")
+    counted = plural(empty, "1 question has no answer", "{n} questions have no answer")
+    reasons = {"unanswerable": counted} if empty else {}
     return Guess("question_answering", {"unanswerable": bool(empty)}, why, reasons)
 
 
@@ -237,7 +239,11 @@ def _tagged_words(table: Table, columns: Columns, wishes: Wishes) -> Guess | Non
     malformed = sum(_differ(row, tokens.name, tags.name) for row in table.rows)
     if malformed > MALFORMED * len(table.rows):
         return None
-    why = f"{tokens.name} and {tags.name} hold a list each, a tag for every word"
+    why = tr(
+        "{words} and {tags} hold a list each, a tag for every word",
+        words=tokens.name,
+        tags=tags.name,
+    )
     return Guess("token_classification", {"tokens": tokens.name, "tags": tags.name}, why)
 
 
@@ -266,7 +272,8 @@ def _choices(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
         return None
     names = tuple(column.name for column in chosen)
     options = {"question": question.name, "choices": names, "label": label.name}
-    return Guess("multiple_choice", options, f"{', '.join(names)}: the choices of a question")
+    why = tr("{columns}: the choices of a question", columns=", ".join(names))
+    return Guess("multiple_choice", options, why)
 
 
 NUMBERED = re.compile(r"(choice|option|ending|answer|opt|ans)[ _-]?(\d|[a-e])", re.IGNORECASE)
@@ -292,13 +299,13 @@ def _label_sets(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     label = given or _named(lists, LABELS) or next(iter(lists.values()), None)
     if label is not None and label.is_list:
         options = {**texts, "label": label.name}
-        return Guess("multi_label", options, f"{label.name} holds a list of labels for each text")
+        why = tr("{column} holds a list of labels for each text", column=label.name)
+        return Guess("multi_label", options, why)
     flags = [c.name for c in columns.values() if c.is_flag]
     if given is None and len(flags) > 2:
         given_by = {"label_columns": tuple(flags)}
-        return Guess(
-            "multi_label", {**texts, **given_by}, f"{len(flags)} columns hold only 0 and 1"
-        )
+        why = tr("{n} columns hold only 0 and 1", n=len(flags))
+        return Guess("multi_label", {**texts, **given_by}, why)
     label = given or _named(columns, LABELS)
     if label is None or label.name in texts.values():
         return None
@@ -306,7 +313,11 @@ def _label_sets(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     if separator is None and wishes.task != "multi_label":
         return None
     options = {**texts, "label": label.name, "separator": separator or ","}
-    why = f"cells of {label.name} hold several labels, separated by {separator or ','!r}"
+    why = tr(
+        "cells of {column} hold several labels, separated by {separator!r}",
+        column=label.name,
+        separator=separator or ",",
+    )
     return Guess("multi_label", options, why)
 
 
@@ -330,9 +341,11 @@ def _numbers(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     many = label.distinct > MANY_NUMBERS and 10 * label.distinct > len(label.values)
     if wishes.task != "regression" and not label.has_fractions and not many:
         return None
-    kind = "fractions" if label.has_fractions else f"{label.distinct} different numbers"
+    why = tr("{column} holds {n} different numbers", column=label.name, n=label.distinct)
+    if label.has_fractions:
+        why = tr("{column} holds fractions", column=label.name)
     options = {**texts, "label": label.name}
-    return Guess("regression", options, f"{label.name} holds {kind}", _reasons(columns, options))
+    return Guess("regression", options, why, _reasons(columns, options))
 
 
 def _classes(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
@@ -340,7 +353,7 @@ def _classes(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     texts = _texts(columns, wishes, label)
     if label is None or texts is None or label.is_list:
         return None
-    why = f"{label.name} holds {label.distinct} recurring values"
+    why = tr("{column} holds {n} recurring values", column=label.name, n=label.distinct)
     options = {**texts, "label": label.name}
     return Guess("classification", options, why, _reasons(columns, options))
 
@@ -350,7 +363,7 @@ def _prose(table: Table, columns: Columns, wishes: Wishes) -> Guess | None:
     plain = list(columns) == ["text", "file"]
     if text is None or not (plain or wishes.task):
         return None
-    why = "plain text without labels: the model learns its language by pre-training"
+    why = tr("plain text without labels: the model learns its language by pre-training")
     return Guess("pretraining", {"text": text.name}, why)
 
 
@@ -396,7 +409,8 @@ def _reasons(columns: Columns, options: Mapping[str, str]) -> dict[str, str]:
     for flag, kind in (("label", "is_category"), ("text", "is_text")):
         others = [c.name for c in columns.values() if getattr(c, kind) and c.name not in used]
         if others and flag in reasons:
-            reasons[flag] += f"; another may be meant: --{flag}={others[0]}"
+            other = f"--{flag}={others[0]}"
+            reasons[flag] += tr("; another may be meant: {other}", other=other)
     return reasons
 
 
@@ -433,8 +447,13 @@ def lengths(texts: Sequence[Sequence[str]]) -> tuple[int, str]:
     needed = counts[min(len(counts) - 1, math.floor(COVERED * len(counts)))]
     length = next((length for length in LENGTHS if length >= needed), LENGTHS[-1])
     cut = sum(count > length for count in counts)
-    why = f"texts have about {statistics.median(counts):.0f} tokens, the longest {counts[-1]}"
-    return length, f"{why}; about {cut / len(counts):.1%} are longer" if cut else why
+    why = tr(
+        "texts have about {median} tokens, the longest {longest}",
+        median=round(statistics.median(counts)),
+        longest=counts[-1],
+    )
+    longer = tr("; about {share} are longer", share=f"{cut / len(counts):.1%}")
+    return length, why + longer if cut else why
 
 
 def _tokens(text: str) -> int:
@@ -482,7 +501,8 @@ def model(texts: Sequence[str], *, cased: bool) -> tuple[str, str]:
     shares = {name: sum(words[w] for w in few) / total for name, few in STOPWORDS.items()}
     language = max(shares, key=lambda name: shares[name])
     if shares[language] < 0.05:
-        return MODELS["other"], "the language was not recognized"
+        return MODELS["other"], tr("the language was not recognized")
     capitals = any(char.isupper() for text in texts for char in text)
     key = "English, cased" if cased and capitals and language == "English" else language
-    return MODELS[key], f"the texts are {language}"
+    names = {"English": tr("English"), "Spanish": tr("Spanish")}
+    return MODELS[key], tr("the texts are {language}", language=names[language])

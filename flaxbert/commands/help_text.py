@@ -22,7 +22,8 @@ class Flag:
     """A flag of a command; its value has the type of its default."""
 
     name: str
-    default: str | bool | int
+    default: str | bool | int | None
+    """None for a switch that is set neither to true nor to false."""
     help: str
     choices: tuple[str, ...] = ()
 
@@ -100,8 +101,9 @@ def render(description: str, flags: Sequence[Flag], config: Config | None = None
     lines = [description.strip(), "", "flags:"]
     lines += _entry("--config", f"{CONFIG}: {', '.join(packaged.configs())}")
     for flag in flags:
+        shown = "auto" if flag.default is None else repr(flag.default)
         about = f"{flag.help}: {', '.join(flag.choices)}" if flag.choices else flag.help
-        lines += _entry(f"--{flag.name}", f"{about} (default: {flag.default!r})")
+        lines += _entry(f"--{flag.name}", f"{about} (default: {shown})")
     lines += ["", "configuration keys, --config.KEY=VALUE:"]
     if config is None:
         lines.append("  Use --config=NAME --help to list every key of that configuration.")

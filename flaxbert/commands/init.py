@@ -33,6 +33,7 @@ from flaxbert.data import readers
 from flaxbert.data.readers import detect, parallel
 from flaxbert.data.table import Reading, Table
 from flaxbert.errors import ConfigError, DataError
+from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline.datasets import SPLITS, read_examples, split_for_evaluation
 from flaxbert.runtime import files
 from flaxbert.tasks import TASKS
@@ -66,11 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for key, why in draft.comments.items():
         print(f"  {key}: {why}")
     config, run = _for_shell(output)
+    print("\n" + tr("wrote {file}", file=output))
     print(
-        f"\nwrote {output}\nNext:\n"
-        f"  check       flaxbert lint --config={config}\n"
-        f"  try         flaxbert train --config={config} --smoke\n"
-        f"  train       flaxbert train --config={config} --workdir={run}"
+        tr(
+            "Next:\n"
+            "  check       flaxbert lint --config={config}\n"
+            "  try         flaxbert train --config={config} --smoke\n"
+            "  train       flaxbert train --config={config} --workdir={run}",
+            config=config,
+            run=run,
+        )
     )
     return 0
 
@@ -150,8 +156,11 @@ def make(arguments: Any) -> Draft:
     examples = _read(config, table, comments)
     _choose(config, examples, comments, arguments.model)
     validate(config, TASKS)
-    kind = "documents" if found.task == "pretraining" else "examples"
-    what = f"{len(examples)} {kind} for {found.task.replace('_', ' ')}"
+    task = found.task.replace("_", " ")
+    if found.task == "pretraining":
+        what = plural(len(examples), "1 document for {task}", "{n} documents for {task}", task=task)
+    else:
+        what = plural(len(examples), "1 example for {task}", "{n} examples for {task}", task=task)
     return Draft(config, comments, what)
 
 
@@ -198,12 +207,18 @@ def _read(config: Config, table: Table, comments: dict[str, str]) -> Reading[Any
     elif config.task != "pretraining" or len(examples) > 1:
         data.eval_split = HELD_OUT
         split_for_evaluation(examples, HELD_OUT)
-        comments["data.eval_split"] = "there is no --eval: a tenth is held out; equal texts stay"
-        comments["data.eval_split"] += " together"
+        comments["data.eval_split"] = tr(
+            "there is no --eval: a tenth is held out; equal texts stay together"
+        )
     if malformed:
         issues = [*table.issues, *examples.issues]
-        first = next((str(i) for i in issues if i.kind == "malformed"), "in the evaluation data")
-        comments["data.on_bad_row"] = f"{malformed} malformed rows are left out: {first}"
+        first = next((str(i) for i in issues if i.kind == "malformed"), data.eval or "")
+        comments["data.on_bad_row"] = plural(
+            malformed,
+            "1 malformed row is left out: {first}",
+            "{n} malformed rows are left out: {first}",
+            first=first,
+        )
     else:
         data.on_bad_row = "error"
     return examples
@@ -218,7 +233,7 @@ def _choose(
     texts = [list(example.texts)[:200] for example in sample]
     if config.task == "question_answering":
         data.max_length, data.overlap = 384, 128
-        comments["data.max_length"] = "as usual for questions; longer contexts have windows"
+        comments["data.max_length"] = tr("as usual for questions; longer contexts have windows")
     elif config.task != "pretraining":
         data.max_length, comments["data.max_length"] = guess.lengths(texts)
         data.overlap = data.max_length // 4
@@ -226,10 +241,16 @@ def _choose(
     cased = config.task == "token_classification"
     init, why = guess.model(flat, cased=cased)
     config.model = ModelConfig(init=model or init)
-    comments["model.init"] = "given by --model" if model else f"{why}; another: --model=MODEL"
+    comments["model.init"] = (
+        tr("given by --model") if model else tr("{why}; another: --model=MODEL", why=why)
+    )
     if count < SMALL and config.task != "pretraining":
         config.train = TrainConfig(epochs=10.0, batch_size=16)
-        comments["train.epochs"] = f"{count} examples are few, so there are more passes over them"
+        comments["train.epochs"] = plural(
+            count,
+            "1 example is little, so there are more passes over it",
+            "{n} examples are few, so there are more passes over them",
+        )
 
 
 def _about(arguments: Any, draft: Draft, output: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from flaxbert.commands.tables import show_metrics, show_predictions, spread
 from flaxbert.config import Config
 from flaxbert.errors import check_local
+from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.pretrained import mapping
@@ -21,25 +22,38 @@ from flaxbert.types import Prediction
 
 
 def train(
-    config: Config, workdir: Path, *, preemption: Preemption, force: bool, profile: range
+    config: Config,
+    workdir: Path,
+    *,
+    preemption: Preemption,
+    force: bool,
+    profile: range,
+    explain: bool | None = None,
 ) -> None:
     """Train, and print the metrics and some predictions."""
-    trained = trainer.train(config, workdir, preemption=preemption, force=force, profile=profile)
+    trained = trainer.train(
+        config, workdir, preemption=preemption, force=force, profile=profile, explain=explain
+    )
     if multihost.is_lead_host():
         show_predictions(trained.pipeline.task, trained.examples, trained.predictions)
         show_metrics(trained.results, "results.json")
         evaluated = "eval_predictions.jsonl  " if trained.predictions else ""
+        files_of_run = f"report.html  results.json  metrics.jsonl  {evaluated}export/"
+        print("\n" + tr("Files in {workdir}: {files}", workdir=workdir, files=files_of_run))
         print(
-            f"\nFiles in {workdir}: report.html  results.json  metrics.jsonl  {evaluated}export/\n"
-            "Next:\n"
-            f"  look        open {workdir}/report.html in a browser\n"
-            f"  predict     flaxbert predict --config=... --workdir={workdir} "
-            "--config.data.predict=FILE\n"
-            f"  try it out  flaxbert serve {workdir}   (pip install 'flaxbert[serve]')\n"
-            f"  in Python   flaxbert.load({str(workdir)!r}).predict([...])\n"
-            f"  plot        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
-            f"  deploy      transformers loads {workdir}/export; flaxbert export {workdir} DIR\n"
-            f"  share       flaxbert push {workdir} NAME/MODEL --dry-run"
+            tr(
+                "Next:\n"
+                "  look        open {workdir}/report.html in a browser\n"
+                "  predict     flaxbert predict --config=... --workdir={workdir} "
+                "--config.data.predict=FILE\n"
+                "  try it out  flaxbert serve {workdir}   (pip install 'flaxbert[serve]')\n"
+                "  in Python   flaxbert.load({quoted}).predict([...])\n"
+                "  plot        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
+                "  deploy      transformers loads {workdir}/export; flaxbert export {workdir} DIR\n"
+                "  share       flaxbert push {workdir} NAME/MODEL --dry-run",
+                workdir=workdir,
+                quoted=repr(str(workdir)),
+            )
         )
 
 
@@ -62,7 +76,8 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
         write_report(workdir, task, {"eval": opened.data}, evaluation.predictions, EVALUATED)
         show_predictions(task, opened.data.examples, evaluation.predictions)
         show_metrics(results, f"eval_results.json: {opened.predictor.config.data.evaluated}")
-        print(f"\nFiles in {workdir}: eval_results.json  {written}  {EVALUATED.page}")
+        files_of_run = f"eval_results.json  {written}  {EVALUATED.page}"
+        print("\n" + tr("Files in {workdir}: {files}", workdir=workdir, files=files_of_run))
 
 
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
@@ -75,8 +90,12 @@ def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> No
         chosen = [examples[number] for number in shown]
         show_predictions(opened.predictor.pipeline.task, chosen, list(shown.values()))
         malformed = opened.data.malformed
-        skipped = f"; {malformed} malformed rows were skipped" if malformed else ""
-        print(f"\n{len(examples)} predictions: {workdir / 'predictions.jsonl'}{skipped}")
+        counted = plural(len(examples), "1 prediction", "{n} predictions")
+        print(f"\n{counted}: {workdir / 'predictions.jsonl'}")
+        if malformed:
+            print(
+                plural(malformed, "1 malformed row was skipped", "{n} malformed rows were skipped")
+            )
     else:
         collections.deque(predictions, maxlen=0)  # the devices of all hosts compute each batch
 

@@ -25,6 +25,7 @@ from flaxbert.commands import verify_resume
 from flaxbert.config import Config
 from flaxbert.data import readers
 from flaxbert.errors import CheckFailedError, ConfigError
+from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline.datasets import SPLITS
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.report.result import Trained
@@ -95,17 +96,27 @@ def _steps(
 ) -> Iterator[tuple[str, str]]:
     """Run the trial; yield the name and the result of each step that passed."""
     whole, resumed = directory / "whole", directory / "resumed"
-    trained = trainer.train(config, whole, preemption=preemption)
+    trained = trainer.train(config, whole, preemption=preemption, explain=False)
     lines = (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     losses = [line["loss"] for line in map(json.loads, lines) if "loss" in line]
     size = config.train.batch_size
     shown = ", ".join(f"{loss:.4g}" for loss in losses)
-    yield "train", f"{int(trained['step'])} steps of batch size {size}, loss {shown}"
+    yield (
+        "train",
+        plural(
+            int(trained["step"]),
+            "1 step of batch size {size}, loss {loss}",
+            "{n} steps of batch size {size}, loss {loss}",
+            size=size,
+            loss=shown,
+        ),
+    )
     if config.data.evaluated:
         count = len(trained.predictions)
-        yield "evaluate", f"{count} examples, {_first_metric(trained)}"
+        counted = plural(count, "1 example", "{n} examples")
+        yield "evaluate", f"{counted}, {_first_metric(trained)}"
     steps = sorted(int(path.name) for path in (whole / "checkpoints").iterdir())
-    yield "save", f"checkpoints of steps {' and '.join(map(str, steps))}"
+    yield "save", tr("checkpoints of steps {steps}", steps=", ".join(map(str, steps)))
     yield "restore", _restore(config, whole, resumed, steps, preemption)
     yield "export", _export(config, whole, trained)
 
@@ -124,12 +135,16 @@ def _restore(
     _copy(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / str(steps[-1]))
     with _Messages() as messages:
-        trainer.train(config, resumed, preemption=preemption)
+        trainer.train(config, resumed, preemption=preemption, explain=False)
     if not any(message.startswith("resuming") for message in messages.texts):
         raise CheckFailedError(f"restore: the run did not resume from step {steps[-2]}.")
     if difference := next(verify_resume.differences(whole, resumed), None):
         raise CheckFailedError(f"restore: the resumed run differs: {difference}.")
-    return f"step {steps[-1]}, repeated from checkpoint {steps[-2]}, is bit-identical"
+    return tr(
+        "step {last}, repeated from checkpoint {before}, is bit-identical",
+        last=steps[-1],
+        before=steps[-2],
+    )
 
 
 RESULTS = ("export", "results.json", "eval_predictions.jsonl", "report.html")
@@ -161,7 +176,7 @@ def _export(config: Config, whole: Path, trained: Trained) -> str:
     """Load the export, predict again, and compare."""
     predictor = Predictor.from_config(config, whole)
     if not config.data.evaluated:
-        return "loaded"
+        return tr("loaded")
     data, _ = predictor.read(predictor.config.data, "eval")
     predictions = predictor.run(data).predictions
     pairs = list(zip(trained.predictions, predictions, strict=True))
@@ -170,7 +185,11 @@ def _export(config: Config, whole: Path, trained: Trained) -> str:
             raise CheckFailedError(
                 f"export: prediction {number} is {after}, but the run predicted {before}."
             )
-    return f"loaded; its {len(pairs)} predictions are those of the run"
+    return plural(
+        len(pairs),
+        "loaded; its prediction is that of the run",
+        "loaded; its {n} predictions are those of the run",
+    )
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -215,12 +234,19 @@ def _show(passed: list[tuple[str, str, float]], *, evaluates: bool) -> None:
       passed: (name, result, seconds).
       evaluates: whether there is a step that evaluates.
     """
-    table = Table("step", "result", "seconds", title="smoke test")
+    names = {
+        "train": tr("train"),
+        "evaluate": tr("evaluate"),
+        "save": tr("save"),
+        "restore": tr("restore"),
+        "export": tr("export"),
+    }
+    table = Table(tr("step"), tr("result"), tr("seconds"), title=tr("smoke test"))
     for name, result, seconds in passed:
-        table.add_row(name, Text(result), f"{seconds:.1f}")
+        table.add_row(names[name], Text(result), f"{seconds:.1f}")
     done = [name for name, _, _ in passed]
     last = max((ALL.index(name) for name in done), default=-1)
     left = [name for name in ALL[last + 1 :] if evaluates or name != "evaluate"]
     for number, name in enumerate(left):
-        table.add_row(name, "FAILED" if number == 0 else "not run", "")
+        table.add_row(names[name], tr("FAILED") if number == 0 else tr("not run"), "")
     Console(file=sys.stdout).print(table)

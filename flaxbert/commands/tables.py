@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxbert.errors import clip
+from flaxbert.messages.language import span, tr
 from flaxbert.tasks.base import Task
 from flaxbert.types import Prediction
 
@@ -24,15 +25,17 @@ METRICS = 40
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:
     """Print a table of metrics, with their confidence intervals in the same line."""
-    table = Table("metric", "value", "95 % interval", title=title)
+    table = Table(tr("metric"), tr("value"), tr("95 % interval"), title=title)
     names = [name for name in metrics if "_low95" not in name and "_high95" not in name]
     for name in names[:METRICS]:
         value = metrics[name]
         low, high = (metrics.get(_bound(name, side)) for side in ("low95", "high95"))
-        interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        interval = "" if low is None or high is None else span(f"{low:.3f}", f"{high:.3f}")
         table.add_row(Text(clip(name, CELL)), f"{value:.4g}", interval)
     if len(names) > METRICS:
-        table.add_row(Text(f"... {len(names) - METRICS} more in {title}"), "", "")
+        table.add_row(
+            Text(tr("... {n} more in {file}", n=len(names) - METRICS, file=title)), "", ""
+        )
     Console(file=sys.stdout).print(table)
 
 
@@ -53,8 +56,28 @@ def show_predictions(
     if not predictions:
         return
     lines = [task.table_row(examples[i], predictions[i]) for i in spread(len(predictions))]
-    table = Table(*lines[0], title="predictions")
+    table = Table(*map(_head, lines[0]), title=tr("predictions"))
     for line in lines:
         cells = [clip(text, CELL) for text in line.values()]
         table.add_row(*map(Text, cells))  # not markup: a text may hold [brackets]
     Console(file=sys.stdout).print(table)
+
+
+def _head(name: str) -> str:
+    """Return the head of a column of `Task.table_row`."""
+    heads = {
+        "answer": tr("answer"),
+        "document": tr("document"),
+        "label": tr("label"),
+        "labels": tr("labels"),
+        "masked": tr("masked"),
+        "pair": tr("second text"),
+        "perplexity": tr("perplexity"),
+        "predicted": tr("predicted"),
+        "probability": tr("probability"),
+        "question": tr("question"),
+        "right": tr("right"),
+        "tags": tr("tags"),
+        "text": tr("text"),
+    }
+    return heads.get(name, name)

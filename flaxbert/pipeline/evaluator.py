@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from flaxbert.errors import DivergedError, Preempted
+from flaxbert.messages.language import tr
 from flaxbert.metrics.chance import worse_than_chance
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.loader import AHEAD, Loader
@@ -204,7 +205,7 @@ class Evaluator:
         step, batches = self._step, self.data.batches
         assert step is not None
         bar = Progress(
-            "evaluate",
+            tr("evaluate"),
             len(batches.features.lengths),
             active=multihost.is_lead_host() and not self._quiet,
         )

@@ -18,6 +18,7 @@ from flaxbert.data.features import Features
 from flaxbert.data.table import Reading, Table
 from flaxbert.data.tokenization import Tokenizer, doubled_word, id_count, load_tokenizer
 from flaxbert.errors import ConfigError, WeightsError
+from flaxbert.messages.language import tr
 from flaxbert.models.families import read_config
 from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
@@ -152,11 +153,13 @@ class Pipeline:
             epochs=epochs,
             accumulation_steps=accumulation_steps,
         )
-        message = f"{source}: {len(examples)} examples, {len(features)} features"
+        counts = {"examples": str(len(examples)), "features": str(len(features))}
+        message = tr("{source}: {examples} examples, {features} features", source=source, **counts)
         if features.truncated:
-            message += (
-                f"; {features.truncated_count} of them cut to data.max_length="
-                f"{self.data.max_length} tokens"
+            message += tr(
+                "; {cut} of them cut to data.max_length={length} tokens",
+                cut=str(features.truncated_count),
+                length=str(self.data.max_length),
             )
         log.info(message)
         unknown = coverage.unknown(features, self.tokenizer)
@@ -305,6 +308,11 @@ class Pipeline:
         params, report = self.read_params(
             seed=seed, reinit_head=reinit_head, reinit_layers=reinit_layers, trained=trained
         )
+        self.log_loaded(report, reinit_layers)
+        return params
+
+    def log_loaded(self, report: mapping.LoadReport, reinit_layers: int = 0) -> None:
+        """Log what was loaded and what is new; see `read_params`."""
         log.info(report.describe())
         if reinit_layers:
             log.info(f"the top {reinit_layers} layers and the pooler are initialized anew")
@@ -317,7 +325,6 @@ class Pipeline:
                 "whether one text follows another, and is evaluated on that. To leave it out: "
                 "--config.options.next_sentence=false."
             )
-        return params
 
     def read_params(
         self,

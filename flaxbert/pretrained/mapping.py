@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,16 @@ class LoadReport:
     def fresh(self) -> tuple[str, ...]:
         """Output-layer parameters that the checkpoint lacks, initialized from the seed."""
         return self.named("new")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The numbers of parameters that were loaded, and of those that are new."""
+        kinds = {"loaded": "loaded", "resized": "loaded", "new": "new"}
+        sizes = {"loaded": 0, "new": 0}
+        for entry in self.entries:
+            if entry.status in kinds:
+                sizes[kinds[entry.status]] += math.prod(entry.shape)
+        return sizes
 
     def describe(self) -> str:
         """Return the report as one line for the log."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxbert.messages.language import amount, plural, tr
 from flaxbert.metrics import resampling, squad
 from flaxbert.report.html import Html, join, number, share, table, tag, user_text
 from flaxbert.report.quality import Evaluated, Quality, Suspect, estimates, ratio
@@ -33,10 +34,10 @@ def assess(evaluated: Evaluated) -> Quality:
     return Quality(
         main="f1",
         estimates=estimates(sums, _statistic, _sums(null, null, answerable).sum(axis=0)),
-        baseline="never an answer",
+        baseline=tr("never an answer"),
         correct=exact > 0,
         wrongness=1 - f1,
-        wrongness_name="missing F1",
+        wrongness_name=tr("missing F1"),
         row=functools.partial(_row, evaluated),
         doubt=doubt,
         doubt_name=name,
@@ -67,9 +68,10 @@ def _doubt(evaluated: Evaluated) -> tuple[np.ndarray, str]:
     if all("null_odds" in prediction for prediction in evaluated.predictions):
         odds = np.array([prediction["null_odds"] for prediction in evaluated.predictions], float)
         distance = np.abs(odds - evaluated.fitted.get("null_threshold", 0.0))
-        return -distance, "the choice between an answer and none is closest"
+        return -distance, tr("the choice between an answer and none is closest")
     scores = [prediction.get("score") for prediction in evaluated.predictions]
-    return -np.array([-np.inf if s is None else s for s in scores], float), "the score is lowest"
+    known = np.array([-np.inf if s is None else s for s in scores], float)
+    return -known, tr("the score is lowest")
 
 
 def _breakdown(
@@ -77,27 +79,31 @@ def _breakdown(
 ) -> Html:
     """Return how many questions of each kind have which kind of answer."""
     kinds = {
-        "questions with an answer": {
-            "exactly right": answerable & (exact > 0),
-            "partly right (some words)": answerable & (exact == 0) & (f1 > 0),
-            "wrong": answerable & (f1 == 0) & ~empty,
-            "no answer given": answerable & empty,
+        True: {
+            tr("exactly right"): answerable & (exact > 0),
+            tr("partly right (some words)"): answerable & (exact == 0) & (f1 > 0),
+            tr("wrong"): answerable & (f1 == 0) & ~empty,
+            tr("no answer given"): answerable & empty,
         },
-        "questions without an answer": {
-            "right: no answer given": ~answerable & (f1 > 0),
-            "wrong: an answer given": ~answerable & (f1 == 0),
+        False: {
+            tr("right: no answer given"): ~answerable & (f1 > 0),
+            tr("wrong: an answer given"): ~answerable & (f1 == 0),
         },
     }
     parts = []
-    for name, outcomes in kinds.items():
+    for has_answer, outcomes in kinds.items():
         total = int(sum(mask.sum() for mask in outcomes.values()))
         rows = [
-            [outcome, f"{mask.sum():,}", share(float(mask.sum()), total),
+            [outcome, amount(mask.sum()), share(float(mask.sum()), total),
              number(100 * float(f1[mask].mean()) if mask.any() else None)]
             for outcome, mask in outcomes.items()
         ]  # fmt: skip
-        columns = ["outcome", "questions", "share", "mean F1"]
-        caption = f"{total:,} {name}"
+        columns = [tr("outcome"), tr("questions"), tr("share"), tr("mean F1")]
+        caption = (
+            plural(total, "1 question with an answer", "{n} questions with an answer")
+            if has_answer
+            else plural(total, "1 question without an answer", "{n} questions without an answer")
+        )
         parts.append(table(caption, columns, rows if total else [], numeric=columns[1:]))
     return join(*parts)
 
@@ -117,12 +123,12 @@ def _row(evaluated: Evaluated, index: int) -> dict[str, object]:
     label, prediction = evaluated.labels[index], evaluated.predictions[index]
     golds = [text for text, _ in label["answers"]]
     return {
-        "question and text": join(
+        tr("question and text"): join(
             tag("strong", user_text(prediction["question"]), class_="sentence"),
             _context(label, prediction),
         ),
-        "answer": user_text(golds[0], 120) if golds else "no answer",
-        "predicted": user_text(prediction["answer"], 120) if prediction["answer"] else "no answer",
+        tr("answer"): user_text(golds[0], 120) if golds else tr("no answer"),
+        tr("predicted"): user_text(prediction["answer"] or tr("no answer"), 120),
     }
 
 
@@ -139,7 +145,7 @@ def _context(label: Mapping[str, Any], prediction: Mapping[str, Any]) -> Html:
             if 0 <= place < len(context):
                 kinds[place] = "right" if kinds[place] else "wrong"
     parts: list[object] = ["… "] if offset else []
-    names = {"right": "both", "missed": "answer", "wrong": "predicted"}
+    names = {"right": tr("both"), "missed": tr("answer"), "wrong": tr("predicted")}
     start = 0
     for end in range(1, len(context) + 1):
         if end == len(context) or kinds[end] != kinds[start]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from flaxbert.messages.language import percent, tr
 from flaxbert.metrics.calibration import Bin
 from flaxbert.report.html import Html, join, number, tag
 
@@ -67,13 +68,12 @@ def sampled(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [finite[place] for place in chosen]
 
 
-def line_chart(title: str, series: Sequence[Series], x_name: str = "step") -> Html:
-    """Return a line chart with a legend; empty without points.
+def line_chart(title: str, series: Sequence[Series]) -> Html:
+    """Return a line chart by step, with a legend; empty without points.
 
     Args:
       title: what the values are.
       series: the lines; one without points keeps its color for other charts.
-      x_name: what is on the horizontal axis.
     """
     lines = [dataclasses.replace(one, points=sampled(one.points)) for one in series]
     drawn = [(color, one) for color, one in enumerate(lines) if one.points]
@@ -82,11 +82,12 @@ def line_chart(title: str, series: Sequence[Series], x_name: str = "step") -> Ht
     xs, ys = zip(*itertools.chain.from_iterable(one.points for _, one in drawn), strict=True)
     x, y = _horizontal(min(xs), max(xs)), _vertical(*_padded(min(ys), max(ys)))
     shapes = [_line(one, color, x, y) for color, one in drawn]
+    ends = [(one.name, number(one.points[0][1]), number(one.points[-1][1])) for _, one in drawn]
     about = "; ".join(
-        f"{one.name} from {number(one.points[0][1])} to {number(one.points[-1][1])}"
-        for _, one in drawn
+        tr("{name} from {first} to {last}", name=name, first=first, last=last)
+        for name, first, last in ends
     )
-    drawing = _drawing(title, f"{title} by {x_name}: {about}.", x, y, x_name, shapes)
+    drawing = _drawing(title, f"{about}.", x, y, tr("step"), shapes)
     keys = [
         tag("li", tag("span", class_=f"key s{color % COLORS}"), one.name) for color, one in drawn
     ]
@@ -103,7 +104,7 @@ def _line(series: Series, color: int, x: Axis, y: Axis) -> Html:
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
     kind = f"s{color % COLORS}"
     marks = [
-        tag("circle", tag("title", f"{series.name}: {number(b)} at {number(a)}"),
+        tag("circle", tag("title", f"{series.name}, {tr('step')} {number(a)}: {number(b)}"),
             cx=f"{px:.1f}", cy=f"{py:.1f}", r=3, class_=f"dot {kind}")
         for (a, b), (px, py) in zip(series.points, places, strict=True)
     ]  # fmt: skip
@@ -120,9 +121,13 @@ def reliability_chart(bins: Sequence[Bin], outcome: str) -> Html:
         if not part.size:
             continue
         left, right, top = x.place(part.low) + 1, x.place(part.high) - 1, y.place(part.accuracy)
-        about = (
-            f"probability {part.low:.1f} to {part.high:.1f}: {part.size:,} predictions, "
-            f"{outcome}: {part.accuracy:.0%}"
+        about = tr(
+            "probability {low:.1f} to {high:.1f}: {count} predictions, {outcome}: {share}",
+            low=part.low,
+            high=part.high,
+            count=part.size,
+            outcome=outcome,
+            share=percent(part.accuracy),
         )
         shade = f"{0.3 + 0.7 * part.size / most:.2f}"
         bar = tag(
@@ -134,12 +139,18 @@ def reliability_chart(bins: Sequence[Bin], outcome: str) -> Html:
         shapes += [bar, tag("path", d=mean, class_="mean")]
     shapes.append(tag("path", d=f"M{x.first} {y.first}L{x.last} {y.last}", class_="diagonal"))
     about = "; ".join(
-        f"{part.low:.1f} to {part.high:.1f}: {part.accuracy:.0%} of {part.size:,}"
+        tr(
+            "{low:.1f} to {high:.1f}: {share} of {count}",
+            low=part.low,
+            high=part.high,
+            share=percent(part.accuracy),
+            count=part.size,
+        )
         for part in bins
         if part.size
     )
-    title = f"Share of {outcome} by probability"
-    return _figure(title, _drawing(title, about, x, y, "probability", shapes))
+    title = tr("Share of {outcome} by probability", outcome=outcome)
+    return _figure(title, _drawing(title, about, x, y, tr("probability"), shapes))
 
 
 def scatter(title: str, points: Sequence[tuple[float, float]], x_name: str, y_name: str) -> Html:
@@ -155,7 +166,13 @@ def scatter(title: str, points: Sequence[tuple[float, float]], x_name: str, y_na
         place = {"cx": f"{x.place(a):.1f}", "cy": f"{y.place(b):.1f}", "r": 2.5}
         about = tag("title", f"{x_name} {number(a)}, {y_name} {number(b)}")
         shapes.append(tag("circle", about, **place, class_="dot s0 faint"))
-    drawn = f"{y_name} against {x_name}, {len(shown):,} of {len(points):,} examples."
+    drawn = tr(
+        "{y} against {x}, {shown} of {n} examples.",
+        y=y_name,
+        x=x_name,
+        shown=len(shown),
+        n=len(points),
+    )
     return _figure(title, _drawing(title, drawn, x, y, x_name, shapes, y_name))
 
 
@@ -178,8 +195,10 @@ def interval_bar(
     if baseline is not None:
         shapes.append(tag("path", d=f"M{axis.place(baseline):.1f} 2V16", class_="baseline"))
     shapes.append(tag("circle", cx=f"{axis.place(value):.1f}", cy=9, r=4, class_="dot s0"))
-    about = f"{number(value)}, interval {number(low)} to {number(high)}"
-    about += "" if baseline is None else f", baseline {number(baseline)}"
+    about = tr(
+        "{value}, interval {low} to {high}", value=number(value), low=number(low), high=number(high)
+    )
+    about += "" if baseline is None else tr(", baseline {value}", value=number(baseline))
     return tag("svg", *shapes, viewBox="0 0 120 18", class_="small", role="img", aria_label=about)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from flaxbert.messages.language import amount, tr
 from flaxbert.metrics import label_errors, resampling
 from flaxbert.metrics.calibration import reliability
 from flaxbert.metrics.classification import confusion
@@ -48,10 +49,10 @@ def assess(evaluated: Evaluated) -> Quality:
     quality = Quality(
         main="accuracy",
         estimates=with_proportion(known, "accuracy", gold == predicted),
-        baseline=f"always the most frequent label, {names[common]!r}",
+        baseline=tr("always the most frequent label, {label!r}", label=names[common]),
         correct=gold == predicted,
         wrongness=(gold != predicted).astype(float),
-        wrongness_name="errors",
+        wrongness_name=tr("errors"),
         row=functools.partial(_row, evaluated),
         sections=[
             _confusion_matrix(gold, predicted, names),
@@ -74,10 +75,10 @@ def _with_probabilities(
     return dataclasses.replace(
         quality,
         wrongness=-np.log(np.maximum(probabilities[rows, gold], TINY)),
-        wrongness_name="loss",
+        wrongness_name=tr("loss"),
         doubt=ordered[:, -2] - ordered[:, -1] if probabilities.shape[1] > 1 else None,
-        doubt_name="the two most probable labels are closest",
-        calibration=Calibration(reliability(ordered[:, -1], hits), "right predictions"),
+        doubt_name=tr("the two most probable labels are closest"),
+        calibration=Calibration(reliability(ordered[:, -1], hits), tr("right predictions")),
         suspects=[Suspect(int(n), names[likely]) for n, likely in pairs],
     )
 
@@ -128,13 +129,13 @@ def _statistic(sums: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:
 def _row(evaluated: Evaluated, index: int) -> dict[str, object]:
     label, prediction = evaluated.labels[index], evaluated.predictions[index]
     cells: dict[str, object] = {
-        "text": text_cell(prediction),
-        "label": user_text(label["label"], 60),
-        "predicted": user_text(prediction["label"], 60),
+        tr("text"): text_cell(prediction),
+        tr("label"): user_text(label["label"], 60),
+        tr("predicted"): user_text(prediction["label"], 60),
     }
     if isinstance(probability := prediction.get("probability"), Mapping):
-        cells["its probability"] = f"{probability.get(prediction['label'], 0.0):.2f}"
-        cells["of the label"] = f"{probability.get(label['label'], 0.0):.2f}"
+        cells[tr("its probability")] = f"{probability.get(prediction['label'], 0.0):.2f}"
+        cells[tr("of the label")] = f"{probability.get(label['label'], 0.0):.2f}"
     return cells
 
 
@@ -155,9 +156,9 @@ def _confusion_matrix(gold: np.ndarray, predicted: np.ndarray, names: list[str])
         [user_text(names[n], 40), *(_heat(matrix[n, m], matrix[n].sum()) for m in shown)]
         for n in shown
     ]
-    columns = ["label \u2193 predicted \u2192", *(_clipped(names[n]) for n in shown)]
-    caption = "Confusion matrix: rows are labels, columns predictions"
-    about = note(f"The {MATRIX} of {len(names)} labels with most errors.")
+    columns = [tr("label \u2193 predicted \u2192"), *(_clipped(names[n]) for n in shown)]
+    caption = tr("Confusion matrix: rows are labels, columns predictions")
+    about = note(tr("The {shown} of {n} labels with most errors.", shown=MATRIX, n=len(names)))
     grid = table(caption, columns, rows, classes="matrix", numeric=columns[1:])
     return tag("div", grid, about if len(names) > MATRIX else None)
 
@@ -169,7 +170,7 @@ def _clipped(name: str) -> str:
 def _heat(count: int, whole: int) -> Html:
     """Return a cell that is the darker, the larger its share of the row."""
     strength = f"--heat-share:{0.6 * count / whole if whole else 0:.2f}"
-    return tag("td", f"{count:,}", style=strength, title=share(float(count), float(whole)))
+    return tag("td", amount(count), style=strength, title=share(float(count), float(whole)))
 
 
 def _confusions(matrix: np.ndarray, names: list[str]) -> Html:
@@ -180,12 +181,12 @@ def _confusions(matrix: np.ndarray, names: list[str]) -> Html:
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
     places = [divmod(int(n), len(names)) for n in order]
     rows = [
-        [user_text(names[g], 60), user_text(names[p], 60), f"{off[g, p]:,}",
+        [user_text(names[g], 60), user_text(names[p], 60), amount(off[g, p]),
          share(float(off[g, p]), float(matrix[g].sum()))]
         for g, p in places if off[g, p]
     ]  # fmt: skip
-    columns = ["label", "predicted", "examples", "of the label"]
-    return table("Most frequent confusions", columns, rows, numeric=columns[2:])
+    columns = [tr("label"), tr("predicted"), tr("examples"), tr("of the label")]
+    return table(tr("Most frequent confusions"), columns, rows, numeric=columns[2:])
 
 
 def _per_label(gold: np.ndarray, predicted: np.ndarray, names: list[str]) -> Html:
@@ -193,7 +194,7 @@ def _per_label(gold: np.ndarray, predicted: np.ndarray, names: list[str]) -> Htm
         np.bincount(values, minlength=len(names))
         for values in (gold[gold == predicted], predicted, gold)
     )
-    return label_table("Scores of each label", names, hits, marked, real)
+    return label_table(tr("Scores of each label"), names, hits, marked, real)
 
 
 ROWS = 60
@@ -217,12 +218,19 @@ def label_table(
                  strict=True)  # fmt: skip
     values = [[number(float(x)) for x in line] for line in scores]
     rows = [
-        [user_text(names[n], 60), f"{real[n]:,}", f"{marked[n]:,}", *values[n]]
+        [user_text(names[n], 60), amount(real[n]), amount(marked[n]), *values[n]]
         for n in order[:ROWS]
     ]
-    columns = ["label", "examples", "predicted", "precision", "recall", "F1"]
-    more = note(f"The {ROWS} most frequent of {len(names)}.") if len(names) > ROWS else None
-    return tag("div", table(caption, columns, rows, numeric=columns[1:]), more)
+    columns = [
+        *(tr("label"), tr("examples"), tr("predicted")),
+        *(tr("precision"), tr("recall"), "F1"),
+    ]
+    more = note(tr("The {shown} most frequent of {n}.", shown=ROWS, n=len(names)))
+    return tag(
+        "div",
+        table(caption, columns, rows, numeric=columns[1:]),
+        more if len(names) > ROWS else None,
+    )
 
 
 def assess_choices(evaluated: Evaluated) -> Quality:
@@ -240,14 +248,14 @@ def assess_choices(evaluated: Evaluated) -> Quality:
     return Quality(
         main="accuracy",
         estimates=with_proportion(known, "accuracy", correct),
-        baseline=f"always choice {common + 1}",
+        baseline=tr("always choice {n}", n=common + 1),
         correct=correct,
         wrongness=np.array([-np.log(max(p[g], TINY)) for p, g in zip(given, gold, strict=True)]),
-        wrongness_name="loss",
+        wrongness_name=tr("loss"),
         row=functools.partial(_choice_row, evaluated),
         doubt=np.array([p[-2] - p[-1] for p in ordered]),
-        doubt_name="the two most probable choices are closest",
-        calibration=Calibration(reliability(best, correct), "right predictions"),
+        doubt_name=tr("the two most probable choices are closest"),
+        calibration=Calibration(reliability(best, correct), tr("right predictions")),
         suspects=_choice_suspects(given, gold, predicted, evaluated),
     )
 
@@ -266,8 +274,8 @@ def _choice_suspects(
 def _choice_row(evaluated: Evaluated, index: int) -> dict[str, object]:
     label, prediction = evaluated.labels[index], evaluated.predictions[index]
     return {
-        "question": user_text(prediction["question"]),
-        "right choice": user_text(label["choices"][label["index"]], 160),
-        "predicted": user_text(prediction["choice"], 160),
-        "its probability": f"{max(prediction['probability']):.2f}",
+        tr("question"): user_text(prediction["question"]),
+        tr("right choice"): user_text(label["choices"][label["index"]], 160),
+        tr("predicted"): user_text(prediction["choice"], 160),
+        tr("its probability"): f"{max(prediction['probability']):.2f}",
     }

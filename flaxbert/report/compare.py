@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
+from flaxbert.messages.language import amount, span, tr
 from flaxbert.report.charts import Series, line_chart
 from flaxbert.report.curves import eval_points, points
 from flaxbert.report.details import shown
 from flaxbert.report.html import Html, join, note, number, page, section, share, table, tag
-from flaxbert.report.page import METRICS, assess, estimate_of, evaluated_of, main_metrics
-from flaxbert.report.quality import Quality
+from flaxbert.report.page import METRICS, assess, evaluated_of
+from flaxbert.report.quality import Quality, estimate_of, main_metrics
 from flaxbert.report.rundir import RunFiles
 from flaxbert.report.style import STYLE
 
@@ -30,17 +31,17 @@ def make_comparison(runs: Sequence[RunFiles]) -> str:
     """Return the comparison of two or more runs."""
     names = run_names(runs)
     qualities = [assess(evaluated_of(files)) for files in runs]
-    title = f"{len(runs)} runs compared"
+    title = tr("{n} runs compared", n=len(runs))
     tasks = ", ".join(dict.fromkeys(files.task.replace("_", " ") for files in runs))
     return page(
-        f"{title} - flaxbert report",
+        tr("{title} - flaxbert report", title=title),
         STYLE,
         tag("header", tag("h1", title), tag("p", f"{tasks}: {', '.join(names)}", class_="lead")),
-        section("Metrics", _metrics(runs, names, qualities)),
-        section("Same examples", _pairs(runs, names, qualities)),
-        section("Curves", _curves(runs, names)),
-        section("Settings that differ", _settings(runs, names)),
-        section("Speed", _speed(runs, names)),
+        section(tr("Metrics"), _metrics(runs, names, qualities)),
+        section(tr("Same examples"), _pairs(runs, names, qualities)),
+        section(tr("Curves"), _curves(runs, names)),
+        section(tr("Settings that differ"), _settings(runs, names)),
+        section(tr("Speed"), _speed(runs, names)),
     )
 
 
@@ -69,14 +70,18 @@ def _metrics(
             text = number(value)
             if value is not None:
                 _, low, high, _ = estimate_of(files, quality, metric)
-                text += "" if low == high else f" ({number(low)} to {number(high)})"
+                text += "" if low == high else f" ({span(number(low), number(high))})"
             is_best = value == best and len(set(known)) > 1
             cells.append(tag("td", text, class_="number best" if is_best else "number"))
         rows.append([metric, *cells])
-    grid = table("Final evaluations", ["metric", *names], rows, numeric=names)
-    about = note("In parentheses: 95 % intervals. ✓ marks the best value, however small the lead.")
+    grid = table(tr("Final evaluations"), [tr("metric"), *names], rows, numeric=names)
+    about = note(
+        tr("In parentheses: 95 % intervals. ✓ marks the best value, however small the lead.")
+    )
     same = all(_same_examples(runs[0], files) for files in runs[1:])
-    warning = note("The runs were evaluated on different examples, or their labels are not stored.")
+    warning = note(
+        tr("The runs were evaluated on different examples, or their labels are not stored.")
+    )
     return join(grid, about, None if same else warning)
 
 
@@ -93,17 +98,19 @@ def _pairs(runs: Sequence[RunFiles], names: list[str], qualities: Sequence[Quali
         differing = only_a + only_b
         p = scipy.stats.binomtest(only_a, differing).pvalue if differing else 1.0
         agreed = share(float((a == b).sum()), len(a))
-        verdict = "a clear difference" if p < 0.05 else "may be chance"
+        verdict = tr("a clear difference") if p < 0.05 else tr("may be chance")
         pair = f"{names[one]}, {names[other]}"
-        rows.append([pair, f"{only_a:,}", f"{only_b:,}", agreed, f"{p:.3g}", verdict])
-    columns = ["runs", "only the first is right", "only the second is right", "equally right", "p",
-               "difference"]  # fmt: skip
-    grid = table("Right and wrong, example by example", columns, rows, numeric=columns[1:5])
-    about = note(
+        rows.append([pair, amount(only_a), amount(only_b), agreed, f"{p:.3g}", verdict])
+    columns = [
+        *(tr("runs"), tr("only the first is right"), tr("only the second is right")),
+        *(tr("equally right"), "p", tr("difference")),
+    ]
+    grid = table(tr("Right and wrong, example by example"), columns, rows, numeric=columns[1:5])
+    about = tr(
         "p: probability of a difference as large as this between two equally good models on other "
         "examples of the same kind (exact test of McNemar 1947). It does not cover the seeds."
     )
-    return join(grid, about) if rows else Html()
+    return join(grid, note(about)) if rows else Html()
 
 
 def _same_examples(one: RunFiles, other: RunFiles) -> bool:
@@ -120,14 +127,14 @@ def _curves(runs: Sequence[RunFiles], names: list[str]) -> Html:
     """Return the curves of all runs, in one chart for each metric."""
     pairs = list(zip(names, runs, strict=True))
     training = [Series(name, points(files.lines, "loss")) for name, files in pairs]
-    charts = [line_chart("Loss on the training data", training)]
+    charts = [line_chart(tr("Loss on the training data"), training)]
     metrics = list(dict.fromkeys(name for files in runs for name in main_metrics(files.results)))
     order = ["loss", *(name for name in metrics if name != "loss")]
     for metric in order[: CHARTS + 1]:
         series = [
             Series(name, eval_points(files.lines, metric), marks=True) for name, files in pairs
         ]
-        charts.append(line_chart(f"{metric} on the evaluation data", series))
+        charts.append(line_chart(tr("{metric} on the evaluation data", metric=metric), series))
     return tag("div", *(chart for chart in charts if chart), class_="charts")
 
 
@@ -139,22 +146,22 @@ def _settings(runs: Sequence[RunFiles], names: list[str]) -> Html:
         values = [files.config.get(key) for files in runs]
         if any(value != values[0] for value in values):
             rows.append([tag("code", key), *(tag("code", shown(value)) for value in values)])
-    return table("Configuration", ["key", *names], rows)
+    return table(tr("Configuration"), [tr("key"), *names], rows)
 
 
 def _speed(runs: Sequence[RunFiles], names: list[str]) -> Html:
     """Return timings of all runs."""
     measures = {
-        "perf/train_seconds": "training, s",
-        "perf/examples_per_s": "examples per second",
-        "perf/tokens_per_s": "tokens per second",
-        "perf/compile_seconds": "compiling, s",
-        "padding_share": "share of padding",
-        "step": "steps",
+        "perf/train_seconds": tr("training, s"),
+        "perf/examples_per_s": tr("examples per second"),
+        "perf/tokens_per_s": tr("tokens per second"),
+        "perf/compile_seconds": tr("compiling, s"),
+        "padding_share": tr("share of padding"),
+        "step": tr("steps"),
     }
     rows = [
         [about, *(number(files.results.get(name)) for files in runs)]
         for name, about in measures.items()
         if np.any([name in files.results for files in runs])
     ]
-    return table("Timings", ["", *names], rows, numeric=names)
+    return table(tr("Timings"), ["", *names], rows, numeric=names)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from flaxbert.messages.language import tr
 from flaxbert.report.charts import Series, line_chart
 from flaxbert.report.html import Html, tag
 from flaxbert.report.quality import Quality
@@ -33,15 +34,20 @@ def curves(files: RunFiles, quality: Quality | None) -> Html:
     lines = files.lines
     charts = [
         *_main_charts(lines, quality),
-        line_chart("Learning rate", [Series("learning rate", points(lines, "learning_rate"))]),
         line_chart(
-            "Norm of the gradient",
+            tr("Learning rate"), [Series(tr("learning rate"), points(lines, "learning_rate"))]
+        ),
+        line_chart(
+            tr("Norm of the gradient"),
             [
-                Series("all layers", points(lines, "grad_norm")),
-                Series("first layer", points(lines, "lowest_grad_norm")),
+                Series(tr("all layers"), points(lines, "grad_norm")),
+                Series(tr("first layer"), points(lines, "lowest_grad_norm")),
             ],
         ),
-        line_chart("Examples per second", [Series("speed", points(lines, "perf/examples_per_s"))]),
+        line_chart(
+            tr("Examples per second"),
+            [Series(tr("speed"), points(lines, "perf/examples_per_s"))],
+        ),
     ]
     return _next_to_each_other(charts)
 
@@ -52,8 +58,8 @@ def main_curves(files: RunFiles, quality: Quality | None) -> Html:
 
 
 def _main_charts(lines: Sequence[dict[str, Any]], quality: Quality | None) -> list[Html]:
-    evaluated = Series("evaluation data", eval_points(lines, "loss"), marks=True)
-    loss = line_chart("Loss", [Series("training data", points(lines, "loss")), evaluated])
+    evaluated = Series(tr("evaluation data"), eval_points(lines, "loss"), marks=True)
+    loss = line_chart(tr("Loss"), [Series(tr("training data"), points(lines, "loss")), evaluated])
     return [loss, _metrics(lines, quality)]
 
 
@@ -68,4 +74,4 @@ def _metrics(lines: Sequence[dict[str, Any]], quality: Quality | None) -> Html:
     names = list(dict.fromkeys([*names, *METRICS]))
     series = [Series(name, eval_points(lines, name), marks=True) for name in names]
     several = [one for one in series if len(one.points) > 1]
-    return line_chart("Metrics of the evaluation data", several[:MOST])
+    return line_chart(tr("Metrics of the evaluation data"), several[:MOST])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from flaxbert.messages.language import amount, tr
 from flaxbert.report.html import Html, facts, join, note, number, table, tag, user_text
 from flaxbert.report.rundir import RunFiles
 
@@ -26,12 +27,17 @@ def _data(files: RunFiles) -> Html:
             for key, value in files.results.items()
             if key.startswith(f"data/{name}/") and not key.endswith("/malformed")
         }
-        others = ", ".join(f"{kind}: {value:,.0f}" for kind, value in unreachable.items() if value)
+        others = ", ".join(
+            f"{kind}: {amount(value)}" for kind, value in unreachable.items() if value
+        )
         source = user_text(files.config.get(f"data.{name}") or name, 120)
         counts = [data.get("examples", 0), data.get("sequences", 0), data.get("cut", 0), left_out]
-        rows.append([name, source, *(f"{count:,.0f}" for count in counts), others or "-"])
-    columns = ["data", "source", "examples", "sequences", "cut", "malformed", "out of reach"]
-    return table("Data sets", columns, rows, numeric=columns[2:6])
+        rows.append([name, source, *(amount(count) for count in counts), others or "-"])
+    columns = [
+        *(tr("data"), tr("source"), tr("examples"), tr("sequences")),
+        *(tr("cut"), tr("malformed"), tr("out of reach")),
+    ]
+    return table(tr("Data sets"), columns, rows, numeric=columns[2:6])
 
 
 def _speed(results: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, str]:
@@ -41,16 +47,16 @@ def _speed(results: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, st
 
     padding = results.get("padding_share")
     return {
-        "devices": str(about.get("devices", "")),
-        "padding in training batches": "" if padding is None else f"{100 * padding:.1f} %",
-        "training": measured("perf/train_seconds", "s"),
-        "examples per second": measured("perf/examples_per_s", ""),
-        "tokens per second": measured("perf/tokens_per_s", ""),
-        "time of a step": measured("perf/step_seconds", "s"),
-        "last evaluation": measured("perf/eval_seconds", "s"),
-        "compiling": measured("perf/compile_seconds", "s"),
-        "steps": measured("step", ""),
-        "skipped steps": measured("skipped_steps", ""),
+        tr("devices"): str(about.get("devices", "")),
+        tr("padding in training batches"): "" if padding is None else f"{100 * padding:.1f} %",
+        tr("training"): measured("perf/train_seconds", "s"),
+        tr("examples per second"): measured("perf/examples_per_s", ""),
+        tr("tokens per second"): measured("perf/tokens_per_s", ""),
+        tr("time of a step"): measured("perf/step_seconds", "s"),
+        tr("last evaluation"): measured("perf/eval_seconds", "s"),
+        tr("compiling"): measured("perf/compile_seconds", "s"),
+        tr("steps"): measured("step", ""),
+        tr("skipped steps"): measured("skipped_steps", ""),
     }
 
 
@@ -59,14 +65,14 @@ def _compiles(files: RunFiles) -> Html:
     longest = sorted(files.compiles, key=lambda entry: -entry.get("seconds", 0))
     rows = [
         [tag("code", entry.get("function", "")), user_text(entry.get("shape", ""), 60),
-         number(entry.get("seconds")), "cache" if entry.get("cached") else "compiled"]
+         number(entry.get("seconds")), tr("cache") if entry.get("cached") else tr("compiled")]
         for entry in longest[:PROGRAMS]
     ]  # fmt: skip
-    columns = ["function", "shape", "seconds", "from"]
+    columns = [tr("function"), tr("shape"), tr("seconds"), tr("from")]
     count = len(files.compiles)
-    more = f"The {PROGRAMS} longest of {count}; compiles.jsonl has all." if count > PROGRAMS else ""
-    programs = table("Compiled programs", columns, rows, numeric=["seconds"])
-    return join(programs, note(more) if more else None)
+    more = tr("The {shown} longest of {n}; compiles.jsonl has all.", shown=PROGRAMS, n=count)
+    programs = table(tr("Compiled programs"), columns, rows, numeric=[tr("seconds")])
+    return join(programs, note(more) if count > PROGRAMS else None)
 
 
 def details(files: RunFiles) -> Html:
@@ -78,7 +84,7 @@ def _command(files: RunFiles) -> Html:
     command = files.about.get("command")
     if not command:
         return Html()
-    return join(tag("h3", "Command"), tag("pre", tag("code", command)))
+    return join(tag("h3", tr("Command")), tag("pre", tag("code", command)))
 
 
 def settings_table(files: RunFiles) -> Html:
@@ -89,9 +95,11 @@ def settings_table(files: RunFiles) -> Html:
         for key, value in files.config.items()
         if files.defaults.get(key, _ABSENT) != value and not key.startswith("commits.")
     ]  # fmt: skip
-    columns = ["key", "value", "default"]
-    about = note(f"All other values are the defaults; {files.names.config} has all.")
-    return join(table("Configuration, as the difference from the defaults", columns, rows), about)
+    columns = [tr("key"), tr("value"), tr("default")]
+    about = note(tr("All other values are the defaults; {file} has all.", file=files.names.config))
+    return join(
+        table(tr("Configuration, as the difference from the defaults"), columns, rows), about
+    )
 
 
 _ABSENT = object()
@@ -109,11 +117,16 @@ def _fingerprints(files: RunFiles) -> Html:
         for key, value in files.config.items()
         if key.startswith("commits.")
     }
-    rows = [[f"examples, {name}", tag("code", value)] for name, value in files.fingerprints.items()]
-    rows += [[f"hub commit, {name}", tag("code", value)] for name, value in commits.items()]
-    return table("Fingerprints of the data", ["data", "fingerprint"], rows)
+    rows = [
+        [tr("examples, {name}", name=name), tag("code", value)]
+        for name, value in files.fingerprints.items()
+    ]
+    rows += [
+        [tr("hub commit, {name}", name=name), tag("code", value)] for name, value in commits.items()
+    ]
+    return table(tr("Fingerprints of the data"), [tr("data"), tr("fingerprint")], rows)
 
 
 def _versions(files: RunFiles) -> Html:
     versions = files.about.get("versions", {})
-    return facts(dict(versions) | {"finished": files.about.get("finished")})
+    return facts(dict(versions) | {tr("finished"): files.about.get("finished")})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flaxbert.data.tag_schemes import mark_entities
+from flaxbert.messages.language import amount, tr
 from flaxbert.metrics import resampling
 from flaxbert.metrics.entities import Span, spans
 from flaxbert.report import classes
@@ -40,10 +41,10 @@ def assess(evaluated: Evaluated) -> Quality:
     quality = Quality(
         main="f1",
         estimates=estimates(sums, statistic, outside),
-        baseline="no entities",
+        baseline=tr("no entities"),
         correct=wrong == 0,
         wrongness=wrong,
-        wrongness_name="entities missed or wrong",
+        wrongness_name=tr("entities missed or wrong"),
         row=functools.partial(_row, evaluated),
         sections=[_per_type(pairs, types), _confusions(pairs)],
         details={f"{kind}_{name}" for kind in ("precision", "recall", "f1") for name in types},
@@ -100,7 +101,7 @@ def _per_type(pairs: list[tuple[set[Span], set[Span]]], types: list[str]) -> Htm
         for counter, part in ((hits, g & p), (marked, p), (real, g)):
             counter.update(span.type for span in part)
     columns = [np.array([counter[name] for name in types]) for counter in (hits, marked, real)]
-    return label_table("Scores of each type of entity", types, *columns)
+    return label_table(tr("Scores of each type of entity"), types, *columns)
 
 
 def _confusions(pairs: list[tuple[set[Span], set[Span]]]) -> Html:
@@ -111,26 +112,26 @@ def _confusions(pairs: list[tuple[set[Span], set[Span]]]) -> Html:
             kinds[span.type, _fate(span, predicted)] += 1
         for span in predicted - gold:
             if not any(_overlap(span, other) for other in gold):
-                kinds["no entity", span.type] += 1
+                kinds[tr("no entity"), span.type] += 1
     total = sum(kinds.values())
     rows = [
-        [user_text(label, 60), user_text(fate, 60), f"{count:,}", share(count, total)]
+        [user_text(label, 60), user_text(fate, 60), amount(count), share(count, total)]
         for (label, fate), count in kinds.most_common(CONFUSIONS)
     ]
-    columns = ["label", "predicted", "entities", "of all errors"]
-    return table("Errors by kind", columns, rows, numeric=columns[2:])
+    columns = [tr("label"), tr("predicted"), tr("entities"), tr("of all errors")]
+    return table(tr("Errors by kind"), columns, rows, numeric=columns[2:])
 
 
 def _fate(span: Span, predicted: set[Span]) -> str:
     """Return what was predicted at the place of an entity that is not right."""
     others = sorted((other for other in predicted if _overlap(span, other)), key=str)
     if not others:
-        return "no entity"
+        return tr("no entity")
     if any(other[1:] == span[1:] for other in others):
         return next(other.type for other in others if other[1:] == span[1:])
     if any(other.type == span.type for other in others):
-        return f"{span.type}, other words"
-    return f"{others[0].type}, other words"
+        return tr("{type}, other words", type=span.type)
+    return tr("{type}, other words", type=others[0].type)
 
 
 def _overlap(one: Span, other: Span) -> bool:
@@ -146,11 +147,11 @@ def _row(evaluated: Evaluated, index: int) -> dict[str, object]:
     start = max(0, min((span.first for span in wrong or real | marked), default=0) - BEFORE)
     shown = range(start, min(len(words), start + SHOWN))
     sides = {
-        "label": _marked(words, real, shown, dict.fromkeys(real - marked, "missed")),
-        "predicted": _marked(words, marked, shown, dict.fromkeys(marked - real, "wrong")),
+        tr("label"): _marked(words, real, shown, dict.fromkeys(real - marked, "missed")),
+        tr("predicted"): _marked(words, marked, shown, dict.fromkeys(marked - real, "wrong")),
     }
     lines = [join(tag("span", name, class_="side"), line) for name, line in sides.items()]
-    return {"sentence": join(*lines)}
+    return {tr("sentence"): join(*lines)}
 
 
 def _marked(
@@ -164,14 +165,15 @@ def _marked(
             continue
         before, inside = words[at : span.first], words[max(span.first, at) : span.last + 1]
         kind = kinds.get(span, "right")
-        about = span.type if kind == "right" else f"{span.type}, {kind}"
+        names = {"missed": tr("missed"), "wrong": tr("wrong")}
+        about = span.type if kind == "right" else f"{span.type}, {names[kind]}"
         text = user_text(" ".join(inside), 120)
         parts += [user_text(" ".join(before)), " " if before else ""]
         parts += [tag("mark", text, tag("small", about), class_=kind), " "]
         at = span.last + 1
     parts.append(user_text(" ".join(words[at : shown.stop])))
     if shown.stop < len(words):
-        parts.append(tag("span", f" … ({len(words):,} words, shortened)", class_="note"))
+        parts.append(tag("span", " … " + tr("({n} words, shortened)", n=len(words)), class_="note"))
     return tag("span", *parts, class_="sentence", dir="auto")
 
 
@@ -188,14 +190,14 @@ def _assess_words(
     wrong = [
         sum(a != b for a, b in zip(g, p, strict=True)) for g, p in zip(gold, predicted, strict=True)
     ]
-    about = note("Each word counts.")
+    about = note(tr("Each word counts."))
     by_sentence = Quality(
         main="accuracy",
         estimates={"accuracy": quality.estimates["accuracy"]},
-        baseline=quality.baseline.replace("label", "tag"),
+        baseline=tr("always the most frequent tag"),
         correct=np.array(wrong) == 0,
         wrongness=np.array(wrong, float),
-        wrongness_name="wrong tags",
+        wrongness_name=tr("wrong tags"),
         row=functools.partial(_tag_row, evaluated),
         sections=[*quality.sections, about],
     )
@@ -206,7 +208,7 @@ def _tag_row(evaluated: Evaluated, index: int) -> dict[str, object]:
     words, gold = evaluated.predictions[index]["tokens"], evaluated.labels[index]["tags"]
     predicted = evaluated.predictions[index]["tags"]
     return {
-        "words": user_text(" ".join(words)),
-        "tags": user_text(" ".join(gold)),
-        "predicted": user_text(" ".join(predicted)),
+        tr("words"): user_text(" ".join(words)),
+        tr("tags"): user_text(" ".join(gold)),
+        tr("predicted"): user_text(" ".join(predicted)),
     }

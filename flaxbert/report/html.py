@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flaxbert.messages.language import amount, language, tr
+
 LONGEST = 320
 """Characters of a user's text in a cell; longer ones are shortened, with a note."""
 
@@ -64,7 +66,7 @@ def key_of(title: str) -> str:
 def contents(titles: Iterable[str]) -> Html:
     """Return links to the parts of a page."""
     links = [tag("li", tag("a", title, href=f"#{key_of(title)}")) for title in titles]
-    return tag("nav", tag("ul", *links), aria_label="Contents")
+    return tag("nav", tag("ul", *links), aria_label=tr("Contents"))
 
 
 def note(*parts: object) -> Html:
@@ -76,7 +78,7 @@ def shortened(text: str, most: int = LONGEST) -> tuple[str, str]:
     """Return a text's first characters, and a note about the others; "" if there are none."""
     if len(text) <= most:
         return text, ""
-    return f"{text[:most]}…", f" ({len(text):,} characters, shortened)"
+    return f"{text[:most]}…", " " + tr("({n} characters, shortened)", n=len(text))
 
 
 def user_text(text: object, most: int = LONGEST) -> Html:
@@ -90,7 +92,7 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     if abs(value) >= 1000 or value == int(value):
-        return f"{value:,.0f}"
+        return amount(value)
     if abs(value) >= 10:
         return f"{value:.1f}"
     return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
@@ -168,4 +170,4 @@ def page(title: str, style: str, *children: object) -> str:
         tag("style", Html(style)),
     )
     body = tag("body", tag("main", *children))
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>{body}</html>\n'
+    return f'<!DOCTYPE html>\n<html lang="{language()}"><head>{head}</head>{body}</html>\n'

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from flaxbert.messages.language import tr
 from flaxbert.metrics import resampling
 from flaxbert.metrics.calibration import reliability
 from flaxbert.report.classes import TINY, label_table, text_cell
@@ -25,21 +26,23 @@ def assess(evaluated: Evaluated) -> Quality:
     thresholds = np.array([fitted.get(name, 0.5) for name in names])
     sets, times = np.unique(gold, axis=0, return_counts=True)
     common = sets[int(times.argmax())] if len(sets) else np.zeros(len(names), bool)
-    said = ", ".join(n for n, flag in zip(names, common, strict=True) if flag) or "none"
+    said = ", ".join(n for n, flag in zip(names, common, strict=True) if flag) or tr("none")
     always = np.broadcast_to(common, gold.shape)
     sums = _sums(gold, always).sum(axis=0)
     return Quality(
         main="f1_micro",
         estimates=estimates(_sums(gold, predicted), _statistic, sums),
-        baseline=f"always the most frequent set of labels ({said})",
+        baseline=tr("always the most frequent set of labels ({labels})", labels=said),
         correct=(gold == predicted).all(axis=1),
         wrongness=-np.log(np.maximum(right, TINY)).mean(axis=1),
-        wrongness_name="loss",
+        wrongness_name=tr("loss"),
         row=functools.partial(_row, evaluated),
         doubt=-np.abs(p - thresholds).min(axis=1, initial=1.0),
-        doubt_name="a label's probability is closest to its threshold",
-        calibration=Calibration(reliability(p.ravel(), gold.ravel()), "texts that have the label"),
-        sections=[label_table("Scores of each label", names, (gold & predicted).sum(0),
+        doubt_name=tr("a label's probability is closest to its threshold"),
+        calibration=Calibration(
+            reliability(p.ravel(), gold.ravel()), tr("texts that have the label")
+        ),
+        sections=[label_table(tr("Scores of each label"), names, (gold & predicted).sum(0),
                               predicted.sum(0), gold.sum(0))],
         suspects=_suspects(right, gold, names),
     )  # fmt: skip
@@ -89,7 +92,12 @@ def _suspects(right: np.ndarray, gold: np.ndarray, names: list[str]) -> list[Sus
     chosen = np.flatnonzero(suspected.any(axis=1))
     order = chosen[np.argsort(margin[chosen, worst[chosen]], kind="stable")]
     return [
-        Suspect(int(n), f"{'without' if gold[n, worst[n]] else 'with'} {names[worst[n]]}")
+        Suspect(
+            int(n),
+            tr("without {label}", label=names[worst[n]])
+            if gold[n, worst[n]]
+            else tr("with {label}", label=names[worst[n]]),
+        )
         for n in order
     ]
 
@@ -97,7 +105,7 @@ def _suspects(right: np.ndarray, gold: np.ndarray, names: list[str]) -> list[Sus
 def _row(evaluated: Evaluated, index: int) -> dict[str, object]:
     label, prediction = evaluated.labels[index], evaluated.predictions[index]
     return {
-        "text": text_cell(prediction),
-        "labels": user_text(", ".join(label["labels"]) or "-", 120),
-        "predicted": user_text(", ".join(prediction["labels"]) or "-", 120),
+        tr("text"): text_cell(prediction),
+        tr("labels"): user_text(", ".join(label["labels"]) or "-", 120),
+        tr("predicted"): user_text(", ".join(prediction["labels"]) or "-", 120),
     }

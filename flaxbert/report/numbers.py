@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import scipy.stats
 
+from flaxbert.messages.language import tr
 from flaxbert.metrics import resampling
 from flaxbert.report.charts import POINTS, scatter
 from flaxbert.report.classes import text_cell
@@ -19,16 +20,18 @@ def assess(evaluated: Evaluated) -> Quality:
     error = np.abs(predicted - gold)
     mean = np.full_like(gold, gold.mean() if len(gold) else 0.0)
     points = list(zip(gold.tolist(), predicted.tolist(), strict=True))
-    chart = scatter("Predicted numbers and labels", points, "label", "predicted")
+    chart = scatter(tr("Predicted numbers and labels"), points, tr("label"), tr("predicted"))
     shown = min(POINTS, len(points))
-    drawn = note(f"{shown:,} of {len(points):,} examples, at equal distances in the file.")
+    drawn = note(
+        tr("{shown} of {n} examples, at equal distances in the file.", shown=shown, n=len(points))
+    )
     return Quality(
         main="pearson",
         estimates=estimates(_sums(gold, predicted), _statistic, _sums(gold, mean).sum(axis=0)),
-        baseline="always the mean of the labels",
+        baseline=tr("always the mean of the labels"),
         correct=None,
         wrongness=error,
-        wrongness_name="absolute error",
+        wrongness_name=tr("absolute error"),
         row=functools.partial(_row, evaluated),
         sections=[tag("div", chart, drawn)],
     )
@@ -66,7 +69,7 @@ def _correlation(count: np.ndarray, sums: np.ndarray) -> np.ndarray:
 def _row(evaluated: Evaluated, index: int) -> dict[str, object]:
     label, prediction = evaluated.labels[index], evaluated.predictions[index]
     return {
-        "text": text_cell(prediction),
-        "label": number(label["value"]),
-        "predicted": number(prediction["value"]),
+        tr("text"): text_cell(prediction),
+        tr("label"): number(label["value"]),
+        tr("predicted"): number(prediction["value"]),
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from flaxbert.config import evaluation_data
+from flaxbert.messages.language import amount, plural, span, tr
 from flaxbert.metrics.calibration import excess_confidence, expected_calibration_error
 from flaxbert.report import answers, classes, entities, label_sets, numbers
 from flaxbert.report.charts import interval_bar, reliability_chart
@@ -23,9 +23,10 @@ from flaxbert.report.html import (
     tag,
     user_text,
 )
-from flaxbert.report.quality import Estimate, Evaluated, Quality
+from flaxbert.report.quality import Estimate, Evaluated, Quality, estimate_of, main_metrics
 from flaxbert.report.rundir import TRAINED, RunFiles
 from flaxbert.report.style import STYLE
+from flaxbert.report.words import in_words
 
 ASSESS: dict[str, Callable[[Evaluated], Quality]] = {
     "label": classes.assess,
@@ -39,11 +40,6 @@ ASSESS: dict[str, Callable[[Evaluated], Quality]] = {
 
 TOP, TOP_SUSPECTS = 20, 30
 """Examples in each list."""
-
-UNRANKED = (
-    "The predictions of this task have no probabilities, so the most doubtful ones are "
-    "not listed. Wrong labels are most likely among these."
-)
 
 SLICES = 40
 """Slices in the table: those with most examples."""
@@ -68,7 +64,9 @@ def assess(evaluated: Evaluated) -> Quality | None:
 def evaluated_on(files: RunFiles) -> str:
     """Return the evaluation data in words."""
     train, given = (files.config.get(f"data.{key}") for key in ("train", "eval"))
-    return evaluation_data(train, given, files.config.get("data.eval_split", 0.0)) or "no data"
+    if share := 0.0 if given else files.config.get("data.eval_split", 0.0):
+        return tr("{share} of {data}, held out", share=f"{share:.0%}", data=train)
+    return str(given or tr("no data"))
 
 
 def make_page(files: RunFiles) -> str:
@@ -77,23 +75,21 @@ def make_page(files: RunFiles) -> str:
     quality = assess(evaluated)
     task = files.task.replace("_", " ")
     title = f"{files.name}: {task}"
-    kind = "Evaluation" if files.names is not TRAINED else "Training run"
-    model = str(files.config.get("model.init", ""))
-    lead = f"{kind} of {model}, evaluated on {evaluated_on(files)}"
     parts = {
-        "Metrics": metrics_table(files, quality),
-        "Training": curves(files, quality),
-        "Predictions": _side_by_side(quality.sections if quality else ()),
-        "Calibration": _calibration(quality),
-        "Slices": _slices(evaluated),
+        tr("In words"): in_words(files, quality),
+        tr("Metrics"): metrics_table(files, quality),
+        tr("Training"): curves(files, quality),
+        tr("Predictions"): _side_by_side(quality.sections if quality else ()),
+        tr("Calibration"): _calibration(quality),
+        tr("Slices"): _slices(evaluated),
         **_examples(evaluated, quality),
-        "Data and speed": data_and_speed(files),
-        "How to repeat it": details(files),
+        tr("Data and speed"): data_and_speed(files),
+        tr("How to repeat it"): details(files),
     }
     return page(
-        f"{title} - flaxbert report",
+        tr("{title} - flaxbert report", title=title),
         STYLE,
-        tag("header", tag("h1", title), tag("p", user_text(lead), class_="lead")),
+        tag("header", tag("h1", title), tag("p", user_text(_lead(files)), class_="lead")),
         tiles(files, quality),
         hints(files, quality),
         contents(title for title, part in parts.items() if part),
@@ -101,31 +97,18 @@ def make_page(files: RunFiles) -> str:
     )
 
 
+def _lead(files: RunFiles) -> str:
+    """Return what was done with which model."""
+    model, data = str(files.config.get("model.init", "")), evaluated_on(files)
+    if files.names is TRAINED:
+        return tr("Training run of {model}, evaluated on {data}", model=model, data=data)
+    return tr("Evaluation of {model}, evaluated on {data}", model=model, data=data)
+
+
 def _side_by_side(parts: Sequence[Html]) -> Html:
     """Return parts next to each other where the screen is wide enough."""
     shown = [part for part in parts if part]
     return tag("div", *shown, class_="beside") if shown else Html()
-
-
-def main_metrics(results: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of an evaluation without intervals, slices, counts and timings."""
-    others = ("step", "skipped_steps", "best_step", "padding_share")
-    return {
-        name: value
-        for name, value in results.items()
-        if "/" not in name and not name.endswith(("_low95", "_high95")) and name not in others
-        and isinstance(value, int | float)
-    }  # fmt: skip
-
-
-def estimate_of(files: RunFiles, quality: Quality | None, name: str) -> Estimate:
-    """Return a metric of the results, with its interval if there is one."""
-    value = files.results[name]
-    known = quality.estimates.get(name) if quality else None
-    if known is not None:
-        return known._replace(value=value)
-    low, high = (files.results.get(f"{name}_{side}", value) for side in ("low95", "high95"))
-    return Estimate(value, low, high, None)
 
 
 def estimate_cells(estimate: Estimate) -> list[object]:
@@ -136,7 +119,7 @@ def estimate_cells(estimate: Estimate) -> list[object]:
     most = max(value, high, baseline or 0.0)
     scale = 1.0 if most <= 1 else 100.0 if most > 10 else most  # shares, percent, or errors
     bar = interval_bar(value, low, high, baseline, max(scale, most))
-    return [number(value), f"{number(low)} to {number(high)}", bar, number(baseline)]
+    return [number(value), span(number(low), number(high)), bar, number(baseline)]
 
 
 def metrics_table(files: RunFiles, quality: Quality | None) -> Html:
@@ -145,14 +128,17 @@ def metrics_table(files: RunFiles, quality: Quality | None) -> Html:
     names = main_metrics(files.results)
     for name in [n for n in names if not quality or n not in quality.details][:METRICS]:
         rows.append([name, *estimate_cells(estimate_of(files, quality, name))])
-    columns = ["metric", "value", "95 % interval", "", "baseline"]
-    about = note(
+    columns = [tr("metric"), tr("value"), tr("95 % interval"), "", tr("baseline")]
+    grid = table(tr("Final evaluation"), columns, rows, numeric=[*columns[1:3], columns[4]])
+    if quality is None:
+        return grid
+    about = tr(
         "Intervals are Wilson's for accuracy, else from resampling the examples 1,000 times. They "
         "say how much a number would vary with other examples, not with another seed. Baseline: "
-        f"{quality.baseline if quality else 'none'}."
+        "{baseline}.",
+        baseline=quality.baseline,
     )
-    kinds = ["value", "95 % interval", "baseline"]
-    return join(table("Final evaluation", columns, rows, numeric=kinds), about if quality else None)
+    return join(grid, note(about))
 
 
 METRICS = 40
@@ -166,19 +152,19 @@ def tiles(files: RunFiles, quality: Quality | None) -> Html:
     main = quality.main if quality and quality.main in names else next(iter(names), None)
     if main is not None:
         value, low, high, baseline = estimate_of(files, quality, main)
-        about = main if low == high else f"{main} (95 %: {number(low)} to {number(high)})"
+        about = main if low == high else f"{main} (95 %: {span(number(low), number(high))})"
         shown[about] = number(value)
         if baseline is not None:
-            shown[f"{main} of the baseline"] = number(baseline)
+            shown[tr("{metric} of the baseline", metric=main)] = number(baseline)
     if quality is not None and quality.correct is not None:
         wrong = int((~quality.correct).sum())
-        shown[f"of {len(quality.correct):,} examples have an error"] = f"{wrong:,}"
+        shown[tr("of {n} examples have an error", n=len(quality.correct))] = amount(wrong)
     train = files.about.get("data", {}).get("train", {})
     if "examples" in train:
-        shown["training examples"] = f"{train['examples']:,}"
+        shown[tr("training examples")] = amount(train["examples"])
     seconds = files.results.get("perf/train_seconds")
     if seconds is not None:
-        shown["of training, without compiling"] = duration(seconds)
+        shown[tr("of training, without compiling")] = duration(seconds)
     items = [tag("li", tag("b", value), tag("span", name)) for name, value in shown.items()]
     return tag("ul", *items, class_="tiles") if items else Html()
 
@@ -196,15 +182,25 @@ def _calibration(quality: Quality | None) -> Html:
         return Html()
     bins, outcome = quality.calibration
     error, excess = expected_calibration_error(bins), excess_confidence(bins)
-    kind = "higher" if excess > 0 else "lower"
-    about = tag(
-        "p",
-        f"Expected calibration error {error:.3f} ({len(bins)} bins). Probabilities are "
-        f"{abs(excess):.3f} {kind} than the share of {outcome} on average. A bar at the dashed "
-        "diagonal is calibrated; below it, probabilities are too high. The horizontal mark is the "
-        "mean probability of the bin, and darker bars have more predictions.",
+    values = {"error": error, "bins": len(bins), "excess": abs(excess), "outcome": outcome}
+    if excess > 0:
+        summary = tr(
+            "Expected calibration error {error:.3f} ({bins} bins). Probabilities are {excess:.3f} "
+            "higher than the share of {outcome} on average.",
+            **values,
+        )
+    else:
+        summary = tr(
+            "Expected calibration error {error:.3f} ({bins} bins). Probabilities are {excess:.3f} "
+            "lower than the share of {outcome} on average.",
+            **values,
+        )
+    legend = tr(
+        "A bar at the dashed diagonal is calibrated; below it, probabilities are too high. The "
+        "horizontal mark is the mean probability of the bin, and darker bars have more predictions."
     )
-    return join(about, tag("div", reliability_chart(bins, outcome), class_="charts"))
+    chart = tag("div", reliability_chart(bins, outcome), class_="charts")
+    return join(tag("p", f"{summary} {legend}"), chart)
 
 
 def _slices(evaluated: Evaluated) -> Html:
@@ -222,11 +218,12 @@ def _slices(evaluated: Evaluated) -> Html:
             return Html()
         main = quality.main
         cells = estimate_cells(quality.estimates[main])
-        rows.append([user_text(name, 60), f"{len(chosen):,}", *cells])
-    columns = ["slice", "examples", main, "95 % interval", "", "baseline"]
+        rows.append([user_text(name, 60), amount(len(chosen)), *cells])
+    columns = [tr("slice"), tr("examples"), main, tr("95 % interval"), "", tr("baseline")]
     numeric = [column for column in columns[1:] if column]
-    more = note(f"The {SLICES} largest of {len(members):,}.") if len(members) > SLICES else None
-    return join(table(f"{main} of each slice", columns, rows, numeric=numeric), more)
+    more = note(tr("The {shown} largest of {n}.", shown=SLICES, n=len(members)))
+    grid = table(tr("{metric} of each slice", metric=main), columns, rows, numeric=numeric)
+    return join(grid, more if len(members) > SLICES else None)
 
 
 def _examples(evaluated: Evaluated, quality: Quality | None) -> dict[str, Html]:
@@ -235,13 +232,22 @@ def _examples(evaluated: Evaluated, quality: Quality | None) -> dict[str, Html]:
         return {}
     silent = quality.doubt is None and quality.suspects is None
     worst = worst_examples(evaluated, quality, TOP)
-    lists = {"Most wrong predictions": join(worst, note(UNRANKED) if silent else None)}
+    unranked = tr(
+        "The predictions of this task have no probabilities, so the most doubtful ones are not "
+        "listed. Wrong labels are most likely among these."
+    )
+    lists = {tr("Most wrong predictions"): join(worst, note(unranked) if silent else None)}
     if quality.doubt is not None:
         doubtful = np.argsort(-quality.doubt, kind="stable")[:TOP]
-        shown = example_table("Most doubtful", evaluated, quality, doubtful.tolist())
-        about = note(f"Right or wrong, the {len(doubtful)} where {quality.doubt_name}.")
-        lists["Most doubtful predictions"] = join(shown, about)
-    return lists | {"Likely label errors": _suspects(evaluated, quality)}
+        shown = example_table(tr("Most doubtful"), evaluated, quality, doubtful.tolist())
+        about = plural(
+            len(doubtful),
+            "Right or wrong, the one where {doubt}.",
+            "Right or wrong, the {n} where {doubt}.",
+            doubt=quality.doubt_name,
+        )
+        lists[tr("Most doubtful predictions")] = join(shown, note(about))
+    return lists | {tr("Likely label errors"): _suspects(evaluated, quality)}
 
 
 def worst_examples(evaluated: Evaluated, quality: Quality, most: int) -> Html:
@@ -249,13 +255,17 @@ def worst_examples(evaluated: Evaluated, quality: Quality, most: int) -> Html:
     right = quality.correct
     wrong = np.arange(len(evaluated)) if right is None else np.flatnonzero(~right)
     worst = wrong[np.argsort(-quality.wrongness[wrong], kind="stable")][:most]
-    about = note(
-        f"The {len(worst)} of {len(wrong):,} with most {quality.wrongness_name}, of "
-        f"{len(evaluated):,} evaluated examples. Long texts are shortened."
+    about = tr(
+        "The {shown} of {wrong} with most {measure}, of {n} evaluated examples. Long texts are "
+        "shortened.",
+        shown=len(worst),
+        wrong=len(wrong),
+        measure=quality.wrongness_name,
+        n=len(evaluated),
     )
     measure = quality.wrongness, quality.wrongness_name
-    shown = example_table("Most wrong", evaluated, quality, worst.tolist(), measure)
-    return join(shown, about if len(worst) else None)
+    shown = example_table(tr("Most wrong"), evaluated, quality, worst.tolist(), measure)
+    return join(shown, note(about) if len(worst) else None)
 
 
 def _suspects(evaluated: Evaluated, quality: Quality) -> Html:
@@ -264,19 +274,26 @@ def _suspects(evaluated: Evaluated, quality: Quality) -> Html:
         return Html()
     shown = quality.suspects[:TOP_SUSPECTS]
     likely = {suspect.example: user_text(suspect.likely, 80) for suspect in shown}
-    more = f", and the first {len(shown)} are shown" if len(shown) < len(quality.suspects) else ""
-    about = tag(
-        "p",
-        f"The model confidently contradicts the label of {len(quality.suspects):,} of "
-        f"{len(evaluated):,} evaluated examples{more}. Read them: some labels are wrong, and "
-        "others are right but hard; the better the model, the fewer of those. This is the "
-        "evaluation data. To check the training file in the same way, train for a single epoch, "
-        "before wrong labels are learned by heart, and evaluate on that file: --mode=eval "
-        "--config.data.eval=FILE.",
+    counts = {"n": len(quality.suspects), "count": len(evaluated), "shown": len(shown)}
+    found = tr(
+        "The model confidently contradicts the label of {n} of {count} evaluated examples.",
+        **counts,
+    )
+    if len(shown) < len(quality.suspects):
+        found = tr(
+            "The model confidently contradicts the label of {n} of {count} evaluated examples, and "
+            "the first {shown} are shown.",
+            **counts,
+        )
+    advice = tr(
+        "Read them: some labels are wrong, and others are right but hard; the better the model, "
+        "the fewer of those. This is the evaluation data. To check the training file in the same "
+        "way, train for a single epoch, before wrong labels are learned by heart, and evaluate on "
+        "that file: --mode=eval --config.data.eval=FILE."
     )
     chosen = [suspect.example for suspect in shown]
-    rows = example_table("Likely label errors", evaluated, quality, chosen, extra=likely)
-    return join(about, rows)
+    rows = example_table(tr("Likely label errors"), evaluated, quality, chosen, extra=likely)
+    return join(tag("p", f"{found} {advice}"), rows)
 
 
 def example_table(
@@ -301,13 +318,13 @@ def example_table(
     for n in chosen:
         cells = dict(quality.row(n))
         if extra is not None:
-            cells["likely label"] = extra[n]
+            cells[tr("likely label")] = extra[n]
         if measure is not None:
             cells[measure[1]] = number(float(measure[0][n]))
         label = evaluated.labels[n]
         if label.get("slice") is not None:
-            cells["slice"] = user_text(label["slice"], 40)
-        cells["place"] = user_text(_short(str(label.get("origin", ""))), 80)
+            cells[tr("slice")] = user_text(label["slice"], 40)
+        cells[tr("place")] = user_text(_short(str(label.get("origin", ""))), 80)
         lines.append(cells)
     columns = list(dict.fromkeys(key for cells in lines for key in cells))
     rows = [[cells.get(column, "") for column in columns] for cells in lines]

@@ -10,6 +10,7 @@ from flaxbert.metrics import resampling
 from flaxbert.metrics.calibration import Bin
 from flaxbert.metrics.classification import wilson
 from flaxbert.report.html import Html
+from flaxbert.report.rundir import RunFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,3 +135,24 @@ def with_proportion(
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return part / whole, 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) != 0)
+
+
+def main_metrics(results: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an evaluation without intervals, slices, counts and timings."""
+    others = ("step", "skipped_steps", "best_step", "padding_share")
+    return {
+        name: value
+        for name, value in results.items()
+        if "/" not in name and not name.endswith(("_low95", "_high95")) and name not in others
+        and isinstance(value, int | float)
+    }  # fmt: skip
+
+
+def estimate_of(files: RunFiles, quality: Quality | None, name: str) -> Estimate:
+    """Return a metric of the results, with its interval if there is one."""
+    value = files.results[name]
+    known = quality.estimates.get(name) if quality else None
+    if known is not None:
+        return known._replace(value=value)
+    low, high = (files.results.get(f"{name}_{side}", value) for side in ("low95", "high95"))
+    return Estimate(value, low, high, None)

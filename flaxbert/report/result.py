@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flaxbert.messages.language import span, tr
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.report.curves import main_curves
 from flaxbert.report.hints import hints
@@ -15,11 +16,11 @@ from flaxbert.report.page import (
     assess,
     evaluated_of,
     evaluated_on,
-    main_metrics,
     metrics_table,
     tiles,
     worst_examples,
 )
+from flaxbert.report.quality import main_metrics
 from flaxbert.report.rundir import RunFiles, read_run
 from flaxbert.report.style import IN_A_NOTEBOOK
 from flaxbert.runtime.files import nonfinite_to_none
@@ -64,15 +65,16 @@ class Trained(Mapping[str, float]):
         """Return the most important metrics as lines of text."""
         names = list(main_metrics(self.results))
         width = max(map(len, names[:MOST]), default=0)
-        lines = [f"Run in {self.workdir}, {self.results.get('step', 0):.0f} steps"]
+        steps = int(self.results.get("step", 0))
+        lines = [tr("Run in {workdir}, {n} steps", workdir=self.workdir, n=steps)]
         for name in names[:MOST]:
             line = f"  {name:<{width}}  {number(self.results[name]):>7}"
             low, high = (self.results.get(f"{name}_{end}") for end in ("low95", "high95"))
-            interval = "" if low is None else f"  (95 %: {number(low)} to {number(high)})"
+            interval = "" if low is None else f"  (95 %: {span(number(low), number(high))})"
             lines.append(line + interval)
         if len(names) > MOST:
-            lines.append(f"  and {len(names) - MOST} more in results.json")
-        return "\n".join([*lines, f"  report: {self.workdir / 'report.html'}"])
+            lines.append("  " + tr("and {n} more in results.json", n=len(names) - MOST))
+        return "\n".join([*lines, "  " + tr("report: {file}", file=self.workdir / "report.html")])
 
     def _repr_html_(self) -> str | None:
         """Return the result as HTML; None if the files of the run are not there any more."""
@@ -91,18 +93,19 @@ def summary(files: RunFiles) -> Html:
     evaluated = evaluated_of(files)
     quality = assess(evaluated)
     title = tag("h2", f"{files.name}: {files.task.replace('_', ' ')}")
-    model = files.config.get("model.init", "")
+    model, data = files.config.get("model.init", ""), evaluated_on(files)
+    lead = tr("{model}, evaluated on {data}", model=model, data=data)
     errors = worst_examples(evaluated, quality, WORST) if quality is not None else None
     return tag(
         "div",
         tag("style", Html(IN_A_NOTEBOOK)),
         title,
-        tag("p", user_text(f"{model}, evaluated on {evaluated_on(files)}"), class_="lead"),
+        tag("p", user_text(lead), class_="lead"),
         tiles(files, quality),
         hints(files, quality),
         metrics_table(files, quality),
         main_curves(files, quality),
-        tag("h3", "Most wrong predictions") if errors else None,
+        tag("h3", tr("Most wrong predictions")) if errors else None,
         errors,
         _link(files.workdir / files.names.page),
         class_="flaxbert",
@@ -113,7 +116,7 @@ def _link(path: Path) -> Html:
     """Return a link to the report; only its path if a notebook server cannot open it from here."""
     path, here = path.resolve(), Path.cwd().resolve()
     if not path.is_relative_to(here):
-        return note("All about this run: ", tag("code", path))
+        return note(tr("All about this run:"), " ", tag("code", path))
     place = path.relative_to(here).as_posix()
     link = tag("a", place, href=urllib.parse.quote(place), target="_blank")
-    return note("All about this run: ", link)
+    return note(tr("All about this run:"), " ", link)

@@ -64,7 +64,8 @@ class RunFiles:
     predictions: list[dict[str, Any]]
     about: Mapping[str, Any]
     """The command, the versions and the sizes of the data sets; see `write.facts`."""
-    fingerprints: Mapping[str, str]
+    begun: Mapping[str, Any]
+    """The metadata of the newest checkpoint: what the run began with."""
     export: Mapping[str, Any]
     """The exported config.json."""
 
@@ -77,6 +78,12 @@ class RunFiles:
     def task(self) -> str:
         """The name of the task."""
         return str(self.config.get("task", ""))
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """The fingerprints of the data sets; empty without a checkpoint."""
+        data = self.begun.get("data")
+        return data if isinstance(data, dict) else {}
 
 
 def read_run(workdir: Path, names: Names = TRAINED) -> RunFiles:
@@ -107,7 +114,7 @@ def read_run(workdir: Path, names: Names = TRAINED) -> RunFiles:
         labels=labels,
         predictions=predictions if labels else [],
         about=_json(workdir / names.about),
-        fingerprints=_fingerprints(workdir) if names is TRAINED else {},
+        begun=_metadata(workdir) if names is TRAINED else {},
         export=_json(workdir / "export" / "config.json"),
     )
 
@@ -142,11 +149,10 @@ def _corrupt(path: Path, error: ValueError) -> WorkdirError:
     return WorkdirError(f"{path}: is not JSON ({error}). Remove the file, or evaluate again.")
 
 
-def _fingerprints(workdir: Path) -> Mapping[str, str]:
-    """Return the fingerprints of the data from the newest checkpoint; empty without one."""
+def _metadata(workdir: Path) -> Mapping[str, Any]:
+    """Return the metadata of the newest checkpoint; empty without one."""
     steps = [path for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()]
     if not steps:
         return {}
     newest = max(steps, key=lambda path: int(path.name))
-    data = _json(newest / METADATA).get("data", {})
-    return data if isinstance(data, dict) else {}
+    return _json(newest / METADATA)

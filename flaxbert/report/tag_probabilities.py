@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flaxbert.messages.language import tr
 from flaxbert.metrics.calibration import reliability
 from flaxbert.report.quality import Calibration, Evaluated, Quality, Suspect
 
@@ -58,8 +59,8 @@ def with_probabilities(quality: Quality, evaluated: Evaluated) -> Quality:
     return dataclasses.replace(
         quality,
         doubt=doubt,
-        doubt_name="the tag of a word is least probable",
-        calibration=Calibration(reliability(words.probability, right), "right tags of words"),
+        doubt_name=tr("the tag of a word is least probable"),
+        calibration=Calibration(reliability(words.probability, right), tr("right tags of words")),
         suspects=suspects(words, evaluated.predictions),
     )
 

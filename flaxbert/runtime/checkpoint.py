@@ -62,6 +62,9 @@ class Metadata:
     """Digest of the pre-trained encoder that the run started from; None in older checkpoints."""
     attention: str | None = None
     """The way to compute attention that a trial at the start of the run chose; None without one."""
+    parameters: dict[str, int] | None = None
+    """The numbers of parameters that the run loaded, and of those that were new; None in older
+    checkpoints, and for a run with new layers (`model.reinit_layers`)."""
 
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]

@@ -6,6 +6,7 @@ import re
 import jax
 
 from flaxbert.errors import ConfigError
+from flaxbert.messages.language import tr
 from flaxbert.runtime import hardware
 
 log = logging.getLogger("flaxbert")
@@ -53,7 +54,7 @@ def summary() -> str:
 
 def log_use(dtype: str) -> None:
     """Log the devices and the type of arithmetic, and warn about an accelerator left unused."""
-    log.info(f"device: {summary()}, {dtype}")
+    log.info(tr("device: {devices}, {dtype}", devices=summary(), dtype=dtype))
     if line := hardware.unused(platform()):
         log.warning(line)
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import jax
 
 from flaxbert.errors import some
-from flaxbert.runtime import program_cache
+from flaxbert.runtime import files, multihost, program_cache
 
 log = logging.getLogger("flaxbert")
 
@@ -106,6 +106,12 @@ class Ledger:
     def records(self) -> list[dict[str, Any]]:
         """Return the entries as JSON types, for compiles.jsonl."""
         return [dataclasses.asdict(entry) for entry in self.entries]
+
+    def write(self, path: Path) -> None:
+        """Write compiles.jsonl: the programs of this process so far; only the first host does."""
+        with multihost.fail_together():
+            if multihost.is_lead_host():
+                files.write_jsonl(path, self.records())
 
     def _count(self, event: str, **_: str | int) -> None:
         if event == LOADED:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from flaxbert.messages.language import tr
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.terminal import Clipped
 
@@ -145,7 +146,9 @@ class Bar:
 
     def _text(self) -> str:
         elapsed = clock_time(time.monotonic() - self._start)
-        left = "" if self._remaining is None else f", {clock_time(self._remaining)} left"
+        left = ""
+        if self._remaining is not None:
+            left = tr(", {time} left", time=clock_time(self._remaining))
         note = f"  {self.note}" if self.note else ""
         return f"{self._what} {self._done}/{self._total}  {elapsed}{left}{note}"
 

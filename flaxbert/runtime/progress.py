@@ -1,7 +1,9 @@
 """Progress on the terminal or in a notebook, and the speed of training."""
 
 import logging
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +11,29 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from flaxbert.messages.language import tr
 from flaxbert.runtime import notebook
 from flaxbert.runtime.notebook import clock_time
 
 log = logging.getLogger("flaxbert")
+
+WIDEST = 98
+"""Characters in a line of `show`."""
+
+
+def is_watched() -> bool:
+    """Return whether a person sees the output now: on a terminal, or below a cell."""
+    return notebook.available() or sys.stderr.isatty()
+
+
+def show(text: str) -> None:
+    """Show a paragraph to a person, above the progress bar if there is one."""
+    if notebook.available():
+        sys.stdout.write(f"{text}\n")  # notebooks show stderr in red
+        return
+    width = min(shutil.get_terminal_size().columns - 1, WIDEST)
+    lines = textwrap.fill(text, max(width, 20), initial_indent="> ", subsequent_indent="  ")
+    sys.stderr.write(f"{lines}\n")
 
 
 class Progress:
@@ -52,7 +73,7 @@ class Progress:
             self._bar.update(self._done, self.note, seconds)
         elif self._active and now - self._last_line > self.SECONDS_BETWEEN_LINES:
             self._last_line = now
-            eta = f"ETA {clock_time(seconds)}"
+            eta = f"{tr('ETA')} {clock_time(seconds)}"
             log.info(f"{self._what} {self._done}/{self._total}  {self.note}  {eta}")
 
     def close(self) -> None:
@@ -71,7 +92,7 @@ class _TerminalBar:
             rich.progress.MofNCompleteColumn(),
             rich.progress.TextColumn("{task.fields[note]}"),
             rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("ETA"),
+            rich.progress.TextColumn(tr("ETA")),
             rich.progress.TimeRemainingColumn(),
             console=rich.console.Console(stderr=True),
         )
@@ -143,9 +164,11 @@ def _speed(seconds: float, examples: float, tokens: float, steps: float) -> dict
 
 def note(line: Mapping[str, float]) -> str:
     """Return the text next to the progress bar for a line of metrics.jsonl."""
-    return (
-        f"loss {line['loss']:.4f}  {line['perf/examples_per_s']:.1f} examples/s  "
-        f"{line['perf/tokens_per_s']:.0f} tokens/s"
+    return tr(
+        "loss {loss:.4f}  {examples:.1f} examples/s  {tokens:.0f} tokens/s",
+        loss=line["loss"],
+        examples=line["perf/examples_per_s"],
+        tokens=line["perf/tokens_per_s"],
     )
 
 

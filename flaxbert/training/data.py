@@ -9,6 +9,7 @@ from flaxbert.config import DataConfig, TrainConfig
 from flaxbert.data import checks
 from flaxbert.data.table import Reading, Table
 from flaxbert.errors import DataError, shortened
+from flaxbert.messages.language import tr
 from flaxbert.pipeline.datasets import (
     Dataset,
     limited,
@@ -166,7 +167,10 @@ def _warn_about_data(task: Task, train: Sequence[Any], evaluated: Sequence[Any])
     names = task.labels
     if counts := checks.label_counts(train, names):
         shown = shortened([f"{name} {counts[name]}" for name in names])
-        log.info(f"labels of {len(train)} training examples: {', '.join(shown)}")
+        shown_labels = ", ".join(shown)
+        log.info(
+            tr("labels of {n} training examples: {labels}", n=str(len(train)), labels=shown_labels)
+        )
     issues = [
         *checks.check_examples([*train, *evaluated]),
         *checks.compare_splits(train, evaluated, names),

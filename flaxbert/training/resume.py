@@ -121,6 +121,7 @@ class SavedRun:
         config: Mapping[str, Any],
         digest: str,
         attention: str | None,
+        parameters: dict[str, int] | None = None,
     ) -> Metadata:
         """Return the metadata of a new run.
 
@@ -130,9 +131,10 @@ class SavedRun:
           config: {dotted key: value}.
           digest: hash of the pre-trained encoder.
           attention: the way to compute attention that was chosen; None without a choice.
+          parameters: see `Metadata`.
         """
         fields = resume_fields(config)
-        return Metadata(thresholds, False, data, fields, None, digest, attention)
+        return Metadata(thresholds, False, data, fields, None, digest, attention, parameters)
 
     def resume(
         self, data: dict[str, str], pipeline: Pipeline, model: ModelConfig, seed: int

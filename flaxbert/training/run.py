@@ -11,6 +11,7 @@ import jax
 
 from flaxbert.config import TrainConfig
 from flaxbert.errors import ConfigError, Preempted
+from flaxbert.messages.language import tr
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator, mean_losses
 from flaxbert.pipeline.pipeline import Pipeline
@@ -23,6 +24,7 @@ from flaxbert.runtime.trackers import open_trackers
 from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.tasks.base import HasThresholds, Task
 from flaxbert.training.data import TrainingData
+from flaxbert.training.explain import Explainer
 from flaxbert.training.monitors import FiniteGuard, LearningMonitor
 from flaxbert.training.optim import Schedule
 from flaxbert.training.plan import Plan
@@ -116,6 +118,7 @@ class Run:
       evaluation: the evaluation of the current parameters; None if they were not evaluated.
       checkpoints: the checkpoints of the training state.
       profile: records some of the steps; the caller may set it.
+      explainer: explains the run to a person.
       clock: measures the training speed.
       evaluated: whether the evaluation after the step that the run resumes from is complete.
     """
@@ -131,6 +134,7 @@ class Run:
         evaluators: Evaluators,
         best: BestParams | None,
         background: BackgroundTrackers,
+        explainer: Explainer,
         config: TrainConfig,
     ):
         """Open the log files of a run, cut back to the step of its state.
@@ -145,26 +149,25 @@ class Run:
           evaluators: the evaluators of the run.
           best: from `Evaluators.open_best`.
           background: receives all metric lines and the results too; the caller closes it.
+          explainer: explains the evaluations to a person.
           config: the section `train` of the configuration.
         """
         step, active = int(state.step), multihost.is_lead_host()
-        if saved.step is not None:
-            _log_resumed(saved.workdir, step, plan, schedule)
+        _log_resumed(saved, step, plan, schedule)
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
         self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir, range(0))
-        self._best = best
+        self._best, self.explainer = best, explainer
         # If train.keep_best is new, the checkpoint's evaluation has not chosen any parameters.
         self.evaluated = metadata.evaluated and (best is None or best.best is not None)
         self.task: Task = evaluators.task
         self.evaluation: Evaluation | None = None
         # Between two lines, the sums include steps that another process took.
-        inside = step % plan.log_every
-        self.clock = Clock(_sizes(jax.device_get(state.sums)) if inside else {})
+        self.clock = Clock(_sizes(jax.device_get(state.sums)) if step % plan.log_every else {})
         self._trackers = open_trackers(
             saved.workdir, background, step=step, evaluated=self.evaluated, active=active
         )
-        self._bar = Progress("train", plan.stop_step, done=step, active=active)
+        self._bar = Progress(tr("train"), plan.stop_step, done=step, active=active)
         self._lines: list[tuple[int, StepSums]] = []
         """Lines whose sums the device may not have computed yet, by step."""
         self._guard = FiniteGuard(
@@ -235,6 +238,7 @@ class Run:
         line |= self.clock.lap(_sizes(host))
         self._trackers.log(step, line)
         self._bar.note = note(line)
+        self.explainer.logged(step, line)
 
     def evaluate(self, step: int, params: Params, preemption: Preemption) -> bool:
         """Evaluate and log; return False if a signal interrupted the evaluation."""
@@ -257,6 +261,7 @@ class Run:
                 self.task.answer_key,
                 self.task.same_answer_advice,
             )
+            self.explainer.evaluated(step, metrics)
             if self._best is not None:
                 self._best.maybe_save(params, step, metrics)
         return True
@@ -330,10 +335,12 @@ class Run:
         return params, task, evaluation, best_step
 
 
-def _log_resumed(workdir: Path, step: int, plan: Plan, schedule: Schedule) -> None:
+def _log_resumed(saved: SavedRun, step: int, plan: Plan, schedule: Schedule) -> None:
+    if saved.step is None:
+        return
     left = f"learning rate {float(schedule(step)):.2g}"
     left = left if step < plan.stop_step else "nothing left to train"
-    log.info(f"resuming {workdir} after step {step} of {plan.stop_step}: {left}")
+    log.info(f"resuming {saved.workdir} after step {step} of {plan.stop_step}: {left}")
 
 
 def _sizes(sums: StepSums) -> dict[str, Any]:

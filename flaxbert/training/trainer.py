@@ -28,6 +28,7 @@ from flaxbert.training import freezing
 from flaxbert.training.attention_choice import with_fitting_attention
 from flaxbert.training.card import card_of
 from flaxbert.training.data import Sources, TrainingData, read_sources, tokenize
+from flaxbert.training.explain import Explainer
 from flaxbert.training.loop import fit
 from flaxbert.training.optim import make_optimizer
 from flaxbert.training.plan import Plan
@@ -47,18 +48,18 @@ def train(
     preemption: Preemption | None = None,
     force: bool = False,
     profile: range = range(0),
+    explain: bool | None = None,
 ) -> Trained:
     """Fine-tune, evaluate and export; called again with the same `workdir`, resume the run.
 
     Args:
       config: see flaxbert/config.py.
-      workdir: receives config.json, metrics.jsonl, compiles.jsonl, checkpoints/, results.json,
-        eval_predictions.jsonl, eval_labels.jsonl, run.json, report.html, export/, tensorboard/
-        and, with `train.trackers`, trackers/.
+      workdir: receives all files of the run, such as results.json, report.html and export/.
       preemption: handles signals; by default none is handled, except in a notebook: there an
         interrupt saves the run.
       force: continue even if the configuration or the data have changed since the run began.
       profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
+      explain: explain the run in sentences, in English or Spanish; None does if a person watches.
 
     Raises:
       Preempted: if a signal came; the state is saved.
@@ -81,6 +82,7 @@ def train(
             commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config)
         _require_agreement(pipeline, metadata, data, plan, params)
+        explainer = Explainer.begin(explain, config, plan, data, metadata, saved.step or 0)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
@@ -90,13 +92,13 @@ def train(
         train_step, seconds = compile_programs(
             config.train, config.optim, pipeline, optimizer, state, loader, evaluators, plan, ledger
         )
-        _write_compiles(workdir, ledger)
+        ledger.write(workdir / "compiles.jsonl")
         parts = saved, metadata, state, plan, schedule, data.train, evaluators, best, background
-        run = Run(*parts, config.train)
+        run = Run(*parts, explainer, config.train)
         run.profile = Profile(workdir / "profile", profile, active=multihost.is_lead_host())
         with ledger.steady():
             state = fit(state, plan, train_step, loader, run, preemption)
-        _write_compiles(workdir, ledger)  # again, should any be late
+        ledger.write(workdir / "compiles.jsonl")  # again, should any be late
         card = card_of(pipeline, data, config, commits)
         return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
 
@@ -159,12 +161,14 @@ def _begin(
     fingerprints, seed = data.fingerprints(pipeline.task), config.train.seed
     if saved.step is not None:
         return None, saved.resume(fingerprints, pipeline, config.model, seed)
-    params = pipeline.load_params(seed=seed, **config.model.reinit)
+    params, loaded = pipeline.read_params(seed=seed, **config.model.reinit)
+    pipeline.log_loaded(loaded, config.model.reinit_layers)
     thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
     way = pipeline.model.config.attention
     attention = None if way == "auto" else way
     settings = flatten(config.to_dict())
-    return params, saved.begin(thresholds, fingerprints, settings, digest, attention)
+    sizes = None if config.model.reinit_layers else loaded.sizes
+    return params, saved.begin(thresholds, fingerprints, settings, digest, attention, sizes)
 
 
 def _require_agreement(
@@ -216,13 +220,6 @@ def _write_config(
                 pipeline.export(None, workdir / SKELETON)
 
 
-def _write_compiles(workdir: Path, ledger: Ledger) -> None:
-    """Write compiles.jsonl: the programs of this process so far."""
-    with multihost.fail_together():
-        if multihost.is_lead_host():
-            files.write_jsonl(workdir / "compiles.jsonl", ledger.records())
-
-
 def _finish(
     workdir: Path,
     pipeline: Pipeline,
@@ -263,5 +260,6 @@ def _finish(
             files.write_json(workdir / "results.json", results)
             write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
     run.summarize(results)
+    run.explainer.finish(workdir)
     examples = data.eval.examples if data.eval is not None else ()
     return Trained(results, pipeline, examples, predictions, workdir)

@@ -39,8 +39,8 @@ def test_the_flags_are_those_of_the_commands(capsys: pytest.CaptureFixture[str])
         text = re.split("for example|SOURCE", text)[0]
         flags = set(re.findall(r"^  .*--([\w-]+)", text, re.MULTILINE))
         assert flags == {*completion.FLAGS[command], "help"}
-    switches = {flag.name for flag in (*args.RUN_FLAGS, lint.ALL) if flag.default is False}
-    assert switches == set(completion.SWITCHES[:3])
+    switches = {flag.name for flag in (*args.RUN_FLAGS, lint.ALL) if flag.default in (False, None)}
+    assert switches == set(completion.SWITCHES[:4])
 
 
 def test_the_keys_are_those_of_every_configuration() -> None:

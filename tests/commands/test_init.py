@@ -33,7 +33,7 @@ def made(tmp_path: Path, data: str, *flags: str) -> Config:
     """Return the configuration that the command writes; a run can read its examples."""
     output = tmp_path / "made.py"
     assert init.main([data, f"--output={output}", "--force", *flags]) == 0
-    config = config_file.load(str(output))
+    config = config_file.load_config(str(output))
     validate(config, TASKS)
     table = read_table(config.data, "train")
     assert len(read_examples(config.task, table, config.data, config.options, labeled=True)) > 1
@@ -141,7 +141,7 @@ def test_prose_is_for_pre_training(tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(TEXTS))
     output = tmp_path / "b.py"
     assert init.main([str(tmp_path / "a.txt"), f"--output={output}"]) == 0
-    config = config_file.load(str(output))
+    config = config_file.load_config(str(output))
     assert (config.task, config.data.eval_split) == ("pretraining", 0.0)
 
 
@@ -150,7 +150,7 @@ def test_malformed_rows_are_left_out_with_a_comment(tmp_path):
     data = write(tmp_path / "a.tsv", [("text", "label"), *rows, ("too", "many", "cells")])
     config = made(tmp_path, data)
     assert config.data.on_bad_row == "skip"
-    assert "1 malformed rows are left out" in (tmp_path / "made.py").read_text()
+    assert "1 malformed row is left out" in (tmp_path / "made.py").read_text()
 
 
 def test_one_malformed_row_does_not_hide_what_the_file_is(tmp_path):
@@ -178,7 +178,7 @@ def test_names_with_spaces_are_quoted_and_other_characters_are_no_code(tmp_path,
     output = tmp_path / "my files/a.py"
     assert init.main([data, f"--output={output}"]) == 0
     assert f"--config='{output}'" in capsys.readouterr().out
-    assert config_file.load(str(output)).options.text == "te\0xt"
+    assert config_file.load_config(str(output)).options.text == "te\0xt"
 
 
 def test_flags_replace_what_is_guessed(tmp_path):
@@ -229,5 +229,5 @@ def test_the_text_of_a_configuration_gives_it_back(tmp_path):
     config.options = ClassificationOptions(labels=("a", "b"))
     text = render(config, {"data.train": "why " * 60}, 'about """quotes"""')
     (tmp_path / "c.py").write_text(text)
-    assert config_file.load(str(tmp_path / "c.py")) == config
+    assert config_file.load_config(str(tmp_path / "c.py")) == config
     assert max(map(len, text.splitlines())) <= 100

@@ -159,8 +159,8 @@ def test_bad_usage_exits_with_2_and_one_error(
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (UserError("bad row"), 2, "error: bad row\n"),
-        (DivergedError("loss is NaN"), 3, "error: loss is NaN\n"),
+        (UserError("bad row"), 2, "error: bad row [UserError]\n"),
+        (DivergedError("loss is NaN"), 3, "error: loss is NaN [DivergedError]\n"),
         (Preempted("saved after step 7"), 75, "saved after step 7\n"),
         (OSError(28, "No space left on device", "a/b"), 2, "error: a/b: No space left on device\n"),
         (OSError(28, "No space left on device"), 2, "error: writing to --workdir: No space left"),

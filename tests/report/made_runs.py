@@ -130,7 +130,10 @@ def write_run(workdir: Path, task: str, *, count: int = 40, seed: int = 0) -> Pa
             "command": "python -m flaxbert.run --config=<x>.py",
             "data": {"train": {"examples": 100, "sequences": 100, "cut": 20}},
         },
-        "checkpoints/20/metadata.json": {"data": {"train": "0123abcd"}},
+        "checkpoints/20/metadata.json": {
+            "data": {"train": "0123abcd"},
+            "parameters": {"loaded": 22_713_216, "new": 1155},
+        },
     }
     metrics = [
         {"step": n, "loss": 1 / n, "learning_rate": 0.1, "grad_norm": 1.0, "lowest_grad_norm": 0.1}

@@ -15,7 +15,7 @@ from flaxbert.report import result
 from flaxbert.report.result import Trained
 from flaxbert.runtime import notebook
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.progress import Progress
+from flaxbert.runtime.progress import Progress, is_watched, show
 
 
 class Handle:
@@ -71,6 +71,12 @@ def test_bar_is_one_display_and_escapes_its_text(displays):
     assert " left" not in display.versions[-1]["text/plain"]
     assert "loss &lt;b&gt;" in display.versions[-1]["text/html"]
     assert 'value="4" max="4"' in display.versions[-1]["text/html"]
+
+
+def test_explanations_are_shown_to_the_person_at_the_notebook(displays, capsys):
+    assert is_watched()
+    show("A sentence.")
+    assert capsys.readouterr() == ("A sentence.\n", "")
 
 
 def test_bar_of_an_evaluation_is_below_that_of_training_and_vanishes(displays):

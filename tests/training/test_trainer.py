@@ -1,7 +1,9 @@
 """Whole runs on tiny data: what they write, that they learn, and that they resume exactly."""
 
+import contextlib
 import copy
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -61,7 +63,9 @@ def config(one_layer, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
-    returned = flaxbert.train(config, workdir)
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        returned = flaxbert.train(config, workdir, explain=True)
+    workdir.with_suffix(".txt").write_text(shown.getvalue())
     assert dict(returned) == returned.results == read_results(workdir)
     assert returned == read_results(workdir)
     assert repr(returned).startswith(f"Run in {workdir}, 40 steps\n")
@@ -74,6 +78,21 @@ def test_run_learns(finished):
     assert last < first / 2
     # Half of the 64 evaluation texts are positive; 48 right by chance: p < 0.0001.
     assert read_results(finished)["accuracy"] >= 0.75
+
+
+def test_run_is_explained_in_few_sentences(finished):
+    lines = finished.with_suffix(".txt").read_text().splitlines()
+    assert len(lines) < 30
+    text = " ".join(line[2:] for line in lines)
+    for sentence in (
+        "Only the output layer is new and random: its 50 parameters have everything to learn.",
+        "The model learns from 64 examples (texts with their label). 64 others, which",
+        "in 8 steps of about 8 examples; 5 epochs are 40 steps.",
+        "After 1 epoch: ",
+        "After 5 epochs: ",
+        "of 64 evaluation examples: ",
+    ):
+        assert sentence in text
 
 
 def test_run_writes_its_results(finished, config):
