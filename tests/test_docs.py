@@ -149,6 +149,10 @@ def test_both_languages_have_the_same_parts() -> None:
         assert shape(TEXTS[page]) == shape(TEXTS[twin]), name(page)
 
 
+def test_no_page_has_a_placeholder() -> None:
+    assert [name(page) for page in PAGES if re.search("@@|TODO|FIXME", TEXTS[page])] == []
+
+
 def test_a_page_is_read_in_ten_minutes() -> None:
     counts = {name(page): len(documents.prose(TEXTS[page]).split()) for page in GUIDE}
     assert {page: count for page, count in counts.items() if count > MOST_WORDS} == {}
@@ -156,7 +160,7 @@ def test_a_page_is_read_in_ten_minutes() -> None:
 
 def test_the_site_has_every_page() -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    listed = re.findall(r"^ +- (\S+\.md)$", config, flags=re.MULTILINE)
+    listed = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", config, flags=re.MULTILINE)
     pages = {page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents}
     assert sorted(listed) == sorted(pages)
 
