@@ -206,7 +206,7 @@ def test_words_are_spelled_right() -> None:
 # --- the code of the guide -----------------------------------------------------------------------
 
 NOT_RUN = {
-    r"^(python3? -m )?pip |^py |-m venv|^source ": "the environment is there, and there is no network",
+    r"^(python3? -m )?pip |^py |-m venv|^source ": "there is an environment, and no network",
     r"launch/tpu_vm\.sh|^gcloud ": "needs an account and a TPU",
     r"launch/gpu_local\.sh|--require=gpu": "needs a GPU",
     r"--config=(squad|ner)": "needs a model of the hub, and a GPU",
