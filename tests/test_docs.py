@@ -190,6 +190,8 @@ def dictionary(language: str, file: str) -> Callable[[str], bool]:
 
 
 @pytest.mark.slow  # reads the dictionaries
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the reader leaves its files open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_words_are_spelled_right() -> None:
     """American English, and Spanish of any country with the English terms in parentheses."""
     english, spanish = dictionary("en", "en_US"), dictionary("es", "es")
