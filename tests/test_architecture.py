@@ -1,9 +1,9 @@
 """docs/architecture.md: its files, folders, links and diagram are those of the repository."""
 
-import importlib.util
 import re
 from types import ModuleType
 
+import documents
 import pytest
 from conftest import ROOT
 from test_imports import LAYERS
@@ -13,12 +13,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def diagram() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_diagram", ROOT / "docs/make_diagram.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return documents.script("docs/make_diagram.py")
 
 
 def test_the_diagram_is_up_to_date(diagram: ModuleType) -> None:

@@ -4,23 +4,20 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 import safetensors.numpy
 from conftest import ROOT
 from toy import make_config
 
 import flaxbert
-from flaxbert.commands import args, completion, init, lint, verify_resume
-from flaxbert.config import validate
 from flaxbert.pretrained import source
-from flaxbert.tasks import TASKS
 
 COMMAND = [sys.executable, "-m", "flaxbert.run", "--config=configs/quickstart.py"]
 
@@ -90,7 +87,7 @@ def test_predict_needs_only_texts(workdir: Path, tmp_path: Path):
     assert [json.loads(line)["text"] for line in lines] == ["A lovely evening.", "Never again."]
 
 
-README_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+README_PYTHON = documents.blocks((ROOT / "README.md").read_text(), "python")
 
 
 @pytest.fixture(scope="module")
@@ -145,44 +142,20 @@ def test_the_readme_shows_training_and_each_way_to_load() -> None:
     assert calls == {"train", "load", "from_pretrained"}
 
 
-PROGRAMS = {"python", "flaxbert", "launch/tpu_vm.sh", "launch/gpu_local.sh"}
-
-
-def commands(text: str) -> list[list[str]]:
-    """Return the words of each command in the shell blocks of a document."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    shell = "".join(block for language, block in blocks if not language)
-    lines = shell.replace("\\\n", " ").splitlines()
-    return [words for line in lines if PROGRAMS & set(words := shlex.split(line, comments=True))]
-
-
-README_COMMANDS = commands((ROOT / "README.md").read_text())
+README_COMMANDS = documents.commands((ROOT / "README.md").read_text())
 
 
 def test_the_readme_shows_every_way_to_run() -> None:
-    assert {word for words in README_COMMANDS for word in words if word in PROGRAMS} == PROGRAMS
+    programs = {word for command in README_COMMANDS for word in command}
+    assert programs >= documents.PROGRAMS
 
 
-UNCONFIGURED = ("init", "report", "serve", "export", "push", "convert", "doctor")
-
-
-@pytest.mark.parametrize("words", README_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", README_COMMANDS, ids=" ".join)
 def test_the_commands_of_the_readme_parse(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [word for word in words if word.startswith("--")]
-    if words[0] == "flaxbert" and words[1] in UNCONFIGURED:
-        given = {word.lstrip("-").partition("=")[0] for word in arguments}
-        assert given <= set(completion.FLAGS[words[1]])
-        return
     monkeypatch.chdir(ROOT)
-    if "--config=reviews.py" in words:  # which init writes
-        shutil.copy("examples/data/sentiment_train.tsv", tmp_path / "reviews.csv")
-        monkeypatch.chdir(tmp_path)
-        assert init.main(["reviews.csv"]) == 0
-    flags = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
-    parsed = args.parse(["x", *arguments], "", flags=flags.get(words[1], args.RUN_FLAGS))
-    validate(parsed.config, TASKS)
+    documents.check_command(command)
 
 
 @pytest.mark.slow
