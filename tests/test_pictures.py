@@ -69,7 +69,7 @@ def test_a_text_that_is_not_drawn_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 def test_a_text_that_overflows_its_box_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = draw.PICTURES["masking"].TEXTS
     monkeypatch.setitem(texts, "en", texts["en"] | {"word": "sparkling water"})
-    with pytest.raises(ValueError, match="sparkling water.*its box"):
+    with pytest.raises(ValueError, match=r"sparkling water.*its box"):
         draw.picture("masking", "en")
 
 

@@ -21,18 +21,17 @@ LABELS = ("negative", "neutral", "positive")
 RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "healthy": {"train": {"log_every": 4, "eval_every": 8}},
     "overfitting": {
-        "data": {"max_examples": 64},
-        "train": {"epochs": 12.0, "batch_size": 16, "log_every": 2, "eval_every": 6},
-        "optim": {"learning_rate": 2e-4},
+        "data": {"max_examples": 48},
+        "train": {"epochs": 30.0, "batch_size": 16, "log_every": 3, "eval_every": 6},
     },
     "underfitting": {
-        "data": {"max_examples": 96},
-        "train": {"epochs": 4.0, "batch_size": 16, "log_every": 2, "eval_every": 4},
+        "data": {"max_examples": 48},
+        "train": {"epochs": 6.0, "batch_size": 16, "log_every": 2, "eval_every": 3},
         "optim": {"learning_rate": 2e-6},
     },
     "erratic": {
-        "data": {"max_examples": 96},
-        "train": {"epochs": 2.0, "batch_size": 4, "log_every": 2, "eval_every": 6},
+        "data": {"max_examples": 48},
+        "train": {"epochs": 3.0, "batch_size": 4, "log_every": 2, "eval_every": 4},
         "optim": {"learning_rate": 5e-4, "schedule": "constant", "warmup": 0.0},
     },
 }
