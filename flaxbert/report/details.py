@@ -6,6 +6,7 @@ from typing import Any
 
 from flaxbert.messages.language import amount, tr
 from flaxbert.report.html import Html, facts, join, note, number, table, tag, user_text
+from flaxbert.report.packing import packing_chart
 from flaxbert.report.rundir import RunFiles
 
 PROGRAMS = 12
@@ -14,7 +15,8 @@ PROGRAMS = 12
 
 def data_and_speed(files: RunFiles) -> Html:
     """Return counts of the data, padding, throughput and compiled programs."""
-    return join(_data(files), facts(_speed(files.results, files.about)), _compiles(files))
+    rows = packing_chart(files.about.get("data", {}).get("train", {}).get("first_batch", {}))
+    return join(_data(files), rows, facts(_speed(files.results, files.about)), _compiles(files))
 
 
 def _data(files: RunFiles) -> Html:

@@ -11,6 +11,7 @@ from typing import Any
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pretrained.model_card import command_line
 from flaxbert.report.labels import label_records
+from flaxbert.report.packing import first_batch
 from flaxbert.report.page import make_page
 from flaxbert.report.rundir import TRAINED, Names, read_run
 from flaxbert.runtime import devices, files, hardware
@@ -70,9 +71,10 @@ def facts(data: Mapping[str, Dataset | None]) -> dict[str, Any]:
     """Return what a report says about the process: command, versions, devices, sizes of the data.
 
     Returns:
-      JSON types. `cut` counts the examples that lost text to `data.max_length`.
+      JSON types. `cut` counts the examples that lost text to `data.max_length`. The training data
+      also has its `first_batch`.
     """
-    sizes = {
+    sizes: dict[str, dict[str, Any]] = {
         name: {
             "examples": len(part.examples),
             "sequences": len(part.batches.features.lengths),
@@ -82,6 +84,8 @@ def facts(data: Mapping[str, Dataset | None]) -> dict[str, Any]:
         if part is not None
     }
     versions = {name: found for name in PACKAGES if (found := hardware.version(name))}
+    if (train := data.get("train")) is not None:
+        sizes["train"]["first_batch"] = first_batch(train.batches)
     return {
         "command": command_line(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
