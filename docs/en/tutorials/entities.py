@@ -59,7 +59,7 @@ print(tags.most_common())
 # several pieces, and `##` marks those that continue a word. The tag is learned and predicted at the
 # first piece of a word; the others have no label.
 #
-# ![A sentence with its words, their pieces, and one tag for each word](../pictures/entity_pieces.svg)
+# ![A sentence, its words in pieces, and one tag for each word](../pictures/entity_pieces.svg)
 #
 # ## 3. Train
 #
@@ -85,7 +85,8 @@ print(results)
 
 # %%
 gold = [tag for example in results.examples for tag in example.tags]
-print(f"F1 of entities {results['f1']:.2f}; share of words with O {gold.count('O') / len(gold):.2f}")
+share = gold.count("O") / len(gold)
+print(f"F1 of entities {results['f1']:.2f}; share of words with O {share:.2f}")
 
 # %% [markdown]
 # ## 5. Try your own sentence
@@ -113,7 +114,7 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
 # name that was missed.
 
 # %%
-results  # noqa: B018
+results
 
 # %% [markdown]
 # ## What goes wrong

@@ -109,7 +109,7 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
 # result is the value of the next cell, so a notebook shows a part of it here.
 
 # %%
-results  # noqa: B018
+results
 
 # %% [markdown]
 # This table counts which label was predicted for which. Most errors are next to `neutral`: a mild

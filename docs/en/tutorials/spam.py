@@ -132,7 +132,7 @@ for message, prediction in zip(messages, model.predict(messages), strict=True):
 # the 95 % interval of the accuracy, and read [what a score means](../scores.md).
 
 # %%
-results  # noqa: B018
+results
 
 # %% [markdown]
 # ## What goes wrong

@@ -119,7 +119,7 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
 # etiquetadas. En un cuaderno, la siguiente celda muestra una parte aquí mismo.
 
 # %%
-results  # noqa: B018
+results
 
 # %% [markdown]
 # Esta tabla (la matriz de confusión) cuenta qué etiqueta se predijo para cada una: las filas son la
