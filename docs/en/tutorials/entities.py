@@ -39,8 +39,8 @@ print(text[: text.index("\n\n")])
 # %% [markdown]
 # The tags say which words belong together:
 #
-# * `B-PER` *begins* the name of a person, and `I-PER` is *inside* it. `LOC` is a place, and `ORG` an
-#   organization.
+# * `B-PER` *begins* the name of a person, and `I-PER` is *inside* it. `LOC` is a place, and `ORG`
+#   an organization.
 # * `O` is *outside* all names. Most words are.
 #
 # Two names next to each other stay apart, since the second begins with `B` again. This is called

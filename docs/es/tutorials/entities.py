@@ -58,8 +58,8 @@ print(tags.most_common())
 # ## 2. Palabras y piezas
 #
 # El modelo no lee palabras, sino piezas de palabras ([tokens](../tokens.md)). Un nombre poco común
-# se parte en varias, y `##` marca las que continúan una palabra. La etiqueta se aprende y se predice
-# en la primera pieza de cada palabra; las demás no llevan etiqueta.
+# se parte en varias, y `##` marca las que continúan una palabra. La etiqueta se aprende y se
+# predice en la primera pieza de cada palabra; las demás no llevan etiqueta.
 #
 # ![Una oración, sus palabras en piezas y una etiqueta por palabra](../pictures/entity_pieces.svg)
 #
