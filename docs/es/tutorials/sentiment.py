@@ -76,7 +76,8 @@ print(results)
 # La línea importante es `accuracy`, la exactitud: qué parte de las frases recibe la etiqueta
 # correcta. Espera alrededor del ACCURACY %; cambia un poco según el equipo y la semilla (`seed`).
 # Adivinando se acierta el 33 %. A su lado está el intervalo de confianza del 95 %
-# ([qué significa la puntuación](../scores.md)).
+# ([qué significa la puntuación](../scores.md)). También hay una exactitud por país, como
+# `accuracy/mx`; no le hagas mucho caso, porque de casi todos los países hay unas diez frases.
 
 # %%
 low, high = results["accuracy_low95"], results["accuracy_high95"]
