@@ -37,6 +37,7 @@ class Example:
     learning_rate: float
     options: Any
     batch_size: int = 16
+    eval_every: int | None = 0
 
 
 SPAM = ClassificationOptions(labels=("ham", "spam"), positive="spam")
@@ -48,9 +49,9 @@ EXAMPLES = {
     "qa": Example("question_answering", "json", "lang", 160, 1.0, 1e-4, QUESTIONS),
     "ner": Example("token_classification", "conll", "column2", 64, 8.0, 2e-4, TAGS),
     "spam": Example("classification", "csv", "lang", 64, 4.0, 1e-4, SPAM),
-    "sentiment_es": Example("classification", "tsv", "country", 64, 4.0, 2e-4, SENTIMENT, 32),
+    "sentiment_es": Example("classification", "tsv", "country", 64, 4.0, 2e-4, SENTIMENT, 32, None),
     "qa_es": Example("question_answering", "json", None, 256, 1.0, 1e-4, QUESTIONS),
-    "ner_es": Example("token_classification", "conll", "column2", 64, 8.0, 2e-4, TAGS),
+    "ner_es": Example("token_classification", "conll", "column2", 64, 6.0, 2e-4, TAGS),
 }
 
 
@@ -69,7 +70,9 @@ def get_config(name: str = "ner") -> Config:
             max_length=example.max_length,
             overlap=example.max_length // 4,
         ),
-        train=TrainConfig(epochs=example.epochs, batch_size=example.batch_size, eval_every=0),
+        train=TrainConfig(
+            epochs=example.epochs, batch_size=example.batch_size, eval_every=example.eval_every
+        ),
         optim=OptimConfig(learning_rate=example.learning_rate),
         options=example.options,
     )

