@@ -93,11 +93,12 @@ print(resultado)
 #   *1973* no es exacta, pero tiene un F1 de 67.
 # * `loss` (pérdida): quien adivina entre 200 tokens tiene una pérdida de ln 200, unos 5,3.
 #
-# Espera una pérdida de LOSS, una coincidencia exacta de EM y un F1 de FF, más o menos. No es un buen
-# resultado: una persona llega a unos 90, y BERT-base, entrenado con 88 000 preguntas en inglés, a
-# 88,5 (Devlin et al. 2019). Pero queda muy por encima de adivinar, como muestra la pérdida. Mira
-# algunas respuestas: a menudo es correcta la clase de cosa (un año para *cuándo*, un nombre para
-# *quién*) y está mal el lugar. Eso es lo que enseñan tan pocas preguntas: la forma, no la destreza.
+# Espera una pérdida de LOSS, una coincidencia exacta de EM y un F1 de FF, más o menos. No es un
+# buen resultado: en SQuAD, una persona llega a un F1 de 91,2, y BERT-base, entrenado con 88 000
+# preguntas en inglés, a 88,5 (Devlin et al. 2019). Pero es mejor que adivinar, como muestra la
+# pérdida. Mira algunas respuestas: a menudo es correcta la clase de cosa (un año para *cuándo*, un
+# nombre para *quién*) y está mal el lugar. Eso es lo que enseñan tan pocas preguntas: la forma, no
+# la destreza.
 
 # %%
 for ejemplo, prediccion in list(zip(resultado.examples, resultado.predictions, strict=True))[:12]:
@@ -127,8 +128,8 @@ for pregunta, prediccion in zip(preguntas, predicciones, strict=True):
 # ## 6. Cómo se consigue un modelo bueno
 #
 # Se entrena primero con una colección grande. Para el español hay traducciones de SQuAD, con unas
-# 88 000 preguntas. `squad:es` parte de BETO, un BERT español; tú descargas los datos. En una GPU
-# tarda menos de una hora, y en una TPU, unos minutos:
+# 88 000 preguntas. `squad:es` parte de BETO, un BERT español; tú descargas los datos. Hace falta
+# red, y una GPU o una TPU:
 #
 # ```bash
 # flaxbert train --config=squad:es --workdir=runs/squad_es \
