@@ -93,7 +93,7 @@ print(results)
 #   of *1973* is no exact match, but has an F1 of 67.
 # * `loss`: a model that guesses among 150 tokens has a loss of ln 150, about 5.
 #
-# Expect a loss of about LOSS, an exact match of about EM, and an F1 of about FF. That is not good: on
+# Expect a loss of about LOSS, an exact match of about EM, and an F1 of about FF. That is poor: on
 # SQuAD, people reach an F1 of 91.2, and BERT-base, trained on 88,000 questions, 88.5 (Devlin et al.
 # 2019). But it is better than guessing, as the loss shows. Look at some answers: often the kind of
 # thing is right (a year for *when*, a name for *who*), and the place is wrong. That is what 137

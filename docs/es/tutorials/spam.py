@@ -38,7 +38,7 @@ from flaxbert import packaged
 
 config = flaxbert.load_config("examples:spam")
 filas = packaged.local(config.data.train).read_text(encoding="utf-8").splitlines()
-print("\n".join(fila for fila in filas if fila.endswith(",es"))[:1200])
+print("\n".join([fila for fila in filas if fila.endswith(",es")][:10]))
 print(Counter(fila.split(",")[-2] for fila in filas[1:]))
 
 # %% [markdown]
