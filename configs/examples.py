@@ -9,8 +9,9 @@
 
 MiniLM-L6 is fine-tuned on the files in examples/data/: qa, ner and spam are English and Spanish,
 the others Spanish, with metrics for each country. The runs show the format of the data and of the
-results; the scores mean little. Expect modest scores for spam and ner. For qa there are too few
-questions: the model learns to predict that there is no answer. Hardware: any; two CPU cores are
+results; the scores mean little. Expect an accuracy of about 0.78 for sentiment_es, and modest scores
+for spam and ner. For qa there are too few questions: the model learns to predict that there is no
+answer. Hardware: any; two CPU cores are
 enough.
 """
 
