@@ -93,15 +93,16 @@ print(results)
 #   of *1973* is no exact match, but has an F1 of 67.
 # * `loss`: a model that guesses among 150 tokens has a loss of ln 150, about 5.
 #
-# Expect a loss of about 3.3. For English (`exact_match/en`, `f1/en`), expect an exact match of about
-# 27 and an F1 of about 35: one answer in four is right. For Spanish, which the pre-trained model
+# Expect a loss of about 3.3. For English, expect an exact match of about 27 and an F1 of about 35
+# (the next cell prints them): one answer in four is right. For Spanish, which the pre-trained model
 # hardly knows, expect an F1 of about 11. That is poor. On SQuAD, people reach an F1 of 91.2, and
 # BERT-base, trained on 88,000 questions, 88.5 (Devlin et al. 2019). But it is better than guessing,
-# as the loss shows. Look at some answers: often the kind of thing is right (a year for *when*, a
-# name for *who*), and the place is wrong. That is what 137 questions can teach: the form, not the
+# as the loss shows. Look at some answers: is the kind of thing right (a year for *when*, a name for
+# *who*), even where the place is wrong? That is what 137 questions can teach: the form, not the
 # skill.
 
 # %%
+print(f"English: exact match {results['exact_match/en']:.0f}, F1 {results['f1/en']:.0f}")
 for example, prediction in list(zip(results.examples, results.predictions, strict=True))[:12]:
     expected = example.answers[0][0]
     print(f"{example.question}\n    expected: {expected}\n    answered: {prediction['answer']}")

@@ -70,16 +70,20 @@ results = flaxbert.train(config, "runs/quickstart")
 print(results)
 
 # %% [markdown]
-# The line to look at is `accuracy/en`, the share of English sentences with the right label. Expect
-# about 0.89; it depends on the machine and on the seed. Guessing gives 0.33. The interval next to
-# it is wide, because 96 sentences are few ([what a score means](../scores.md)).
+# `accuracy` is the share of sentences with the right label; guessing gives 0.33. The next cell
+# prints it for each language. For English expect about 0.89; it depends on the machine and on the
+# seed. The 95 % interval next to it is wide, because 96 sentences are few
+# ([what a score means](../scores.md)).
 #
-# `accuracy/es` is lower, about 0.68. The model was pre-trained on English, and the training part
+# For Spanish it is lower, about 0.68. The model was pre-trained on English, and the training part
 # holds fewer Spanish sentences. For Spanish texts, take a model that was pre-trained on Spanish, or
 # more data.
 
 # %%
-print(f"English: {results['accuracy/en']:.0%} right, Spanish: {results['accuracy/es']:.0%} right")
+for language in ("en", "es"):
+    accuracy = results[f"accuracy/{language}"]
+    low, high = results[f"accuracy_low95/{language}"], results[f"accuracy_high95/{language}"]
+    print(f"{language}: {accuracy:.0%} of the sentences right (between {low:.0%} and {high:.0%})")
 
 # %% [markdown]
 # ## 4. Predict your own sentence

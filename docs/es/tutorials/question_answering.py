@@ -96,8 +96,8 @@ print(resultado)
 # Espera un F1 muy bajo, entre 10 y 25, y una pérdida claramente menor que 5,3. No es un buen
 # resultado: en SQuAD, una persona llega a un F1 de 91,2, y BERT-base, entrenado con 88 000
 # preguntas en inglés, a 88,5 (Devlin et al. 2019). Pero es mejor que adivinar, como muestra la
-# pérdida. Mira algunas respuestas: a menudo es correcta la clase de cosa (un año para *cuándo*, un
-# nombre para *quién*) y está mal el lugar. Eso es lo que enseñan tan pocas preguntas, y más a un
+# pérdida. Mira algunas respuestas: ¿es correcta la clase de cosa (un año para *cuándo*, un nombre
+# para *quién*), aunque esté mal el lugar? Eso es lo que enseñan tan pocas preguntas, y más a un
 # modelo que se preentrenó con inglés: la forma, no la destreza.
 
 # %%
