@@ -93,7 +93,7 @@ print(resultado)
 #   *1973* no es exacta, pero tiene un F1 de 67.
 # * `loss` (pérdida): quien adivina entre 200 tokens tiene una pérdida de ln 200, unos 5,3.
 #
-# Espera un F1 muy bajo, entre 10 y 25, y una pérdida claramente menor que 5,3. No es un buen
+# Espera un F1 bajo, que imprime la línea `f1`, y una pérdida menor que 5,3. No es un buen
 # resultado: en SQuAD, una persona llega a un F1 de 91,2, y BERT-base, entrenado con 88 000
 # preguntas en inglés, a 88,5 (Devlin et al. 2019). Pero es mejor que adivinar, como muestra la
 # pérdida. Mira algunas respuestas: ¿es correcta la clase de cosa (un año para *cuándo*, un nombre
