@@ -27,7 +27,7 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 # Config files that take a name after a colon, and the names.
 ARGUMENTS = {
-    "examples": ["qa", "ner", "spam"],
+    "examples": ["qa", "ner", "spam", "sentiment_es", "qa_es", "ner_es"],
     "glue": ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"],
     "multiple_choice": ["swag", "arc_easy", "arc_challenge", "local"],
     "ner": ["wnut17", "conll"],
