@@ -38,7 +38,7 @@ TEXTS = {
         "train_when": "en cada época",
         "calibration": "Calibración",
         "calibration_is": "fija umbrales:",
-        "calibration_for": "spam desde 0,62",
+        "calibration_for": "spam desde 0.62",
         "calibration_when": "en cada evaluación",
         "dev": "Desarrollo",
         "dev_is": "compara ajustes",

@@ -46,7 +46,7 @@ TEXTS = {
         "multi_label": "Varias etiquetas",
         "multi_label_gives": "de cinco, las que sean: deportes sí, …",
         "regression": "Regresión",
-        "regression_gives": "un número: 4,2 estrellas",
+        "regression_gives": "un número: 4.2 estrellas",
         "multiple_choice": "Opción múltiple",
         "multiple_choice_gives": "una puntuación por opción: gana la B",
         "question_answering": "Preguntas y respuestas",

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-DECIMAL = {"en": ".", "es": ","}
+DECIMAL = {"en": ".", "es": "."}  # as a run prints them: its configs and files have a point
 THOUSANDS = {"en": ",", "es": "\u00a0"}
 
 
