@@ -11,6 +11,8 @@ from conftest import ROOT
 tutorials = documents.script("docs/make_tutorials.py")
 SCRIPTS = sorted(ROOT.glob("docs/*/tutorials/*.py"))
 FIRST = ROOT / "docs/en/tutorials/x.py"
+FIVE_MINUTES = 2 * 300
+"""Seconds of processor time on a machine with two cores."""
 
 SCRIPT = """\
 # %% [markdown]
