@@ -11,6 +11,8 @@ from conftest import ROOT
 tutorials = documents.script("docs/make_tutorials.py")
 SCRIPTS = sorted(ROOT.glob("docs/*/tutorials/*.py"))
 FIRST = ROOT / "docs/en/tutorials/x.py"
+FIVE_MINUTES = 2 * 300
+"""Seconds of processor time on a machine with two cores."""
 
 SCRIPT = """\
 # %% [markdown]
@@ -96,8 +98,12 @@ def test_a_notebook_runs_offline_and_prints_its_score(script: Path, tmp_path: Pa
     notebook = nbformat.read(tutorials.notebook_of(script), as_version=4)
     notebook.cells = [cell for cell in notebook.cells if "tags" not in cell.metadata]
     place = {"metadata": {"path": str(tmp_path)}}
-    client = nbclient.NotebookClient(notebook, timeout=300, resources=place)  # seconds for a cell
+    client = nbclient.NotebookClient(notebook, timeout=3600, resources=place)
+    before = os.times()
     client.execute(env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"})
+    after = os.times()  # of the processor, which other programs on the machine do not change
+    spent = after.children_user + after.children_system
+    assert spent - before.children_user - before.children_system < FIVE_MINUTES
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     printed = "".join(output.get("text", "") for output in outputs)
     assert "(95 %: " in printed  # print(results)
