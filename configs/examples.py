@@ -10,8 +10,9 @@
 MiniLM-L6 is fine-tuned on the files in examples/data/. Those of qa, ner and spam are English and
 Spanish, the others Spanish; sentiment_es and ner_es have metrics for each country too. The runs
 show the format of the data and of the results. Expect an accuracy of about 0.78 for sentiment_es,
-an F1 of about 0.7 for ner and spam, and 0.4 for ner_es. For qa and qa_es there are too few questions: the model
-learns to predict that there is no answer. Hardware: any; two CPU cores are enough.
+and an F1 of about 0.7 for ner and spam and 0.4 for ner_es. For qa and qa_es there are too few
+questions: the model learns to predict that there is no answer. Hardware: any; two CPU cores are
+enough.
 """
 
 import dataclasses
