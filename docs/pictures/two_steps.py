@@ -42,7 +42,7 @@ TEXTS = {
         "fine_who": "lo haces tú, en minutos",
         "raw": "Wikipedia y libros",
         "raw_labels": "sin etiquetas",
-        "labeled": "552 frases",
+        "labeled": "1823 frases",
         "labeled_labels": "con etiquetas puestas a mano",
         "encoder": "Codificador",
         "encoder_learns": "aprende cómo funciona la lengua",

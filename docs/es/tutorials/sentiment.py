@@ -53,8 +53,8 @@ print("\n".join(filas[:11]))
 # distintas, textos que están a la vez en la parte de entrenamiento y en la de evaluación. Los
 # errores (`error`) detienen el entrenamiento; los avisos (`warning`) conviene leerlos. Aquí verás
 # `words that become one`: este modelo lee «está» como «esta», porque quita las tildes. También hay
-# un emoji del que se pierde un carácter invisible (`characters that vanish`), y dos frases largas
-# que se cortan a los 64 [tokens](../tokens.md) (`cut text`). Nada de eso importa mucho aquí.
+# dos frases largas que se cortan a los 64 [tokens](../tokens.md) (`cut text`). Nada de eso importa
+# mucho aquí.
 
 # %%
 from flaxbert.commands import lint
