@@ -26,8 +26,8 @@ TEXTS = {
     "es": {
         "title": "Cómo leer una matriz de confusión",
         "about": "Una tabla de tres filas, las etiquetas verdaderas, y tres columnas, las "
-        "predicciones. La diagonal cuenta los aciertos; cada una de las otras celdas, un tipo "
-        "de error.",
+        "predicciones. La diagonal cuenta los aciertos; cada una de las demás celdas, un "
+        "tipo de error.",
         "true": "etiqueta",
         "predicted": "predicción",
         "negative": "negativo",
@@ -41,7 +41,7 @@ TEXTS = {
         "column_is": "de {all} dadas como {label}, {right}: {share}",
         "worst": "El error más frecuente",
         "worst_is": "{label} como {other}: {count} veces",
-        "note": "La evaluación del inicio rápido. El informe de cada ejecución trae la suya.",
+        "note": "La evaluación de quickstart. El informe de cada entrenamiento trae la suya.",
     },
 }
 

@@ -48,7 +48,7 @@ TEXTS = {
         "test_is": "dice cómo es el",
         "test_for": "modelo final",
         "test_when": "una vez, al final",
-        "rule": "Ningún ejemplo está en dos partes: lo que ya vio, el modelo se lo sabe.",
+        "rule": "Ningún ejemplo está en dos partes: el modelo se sabe lo que ya ha visto.",
     },
 }
 

@@ -20,17 +20,17 @@ TEXTS = {
         "scheme": "B: an entity begins. I: it goes on. O: no entity.",
     },
     "es": {
-        "title": "Marcas de palabras y de trozos",
-        "about": "Las palabras de una frase con sus marcas, y debajo sus trozos. Solo el primer "
-        "trozo de cada palabra lleva la marca; los demás no cuentan. Las marcas que empiezan "
-        "por B y por I forman juntas una entidad.",
+        "title": "Etiquetas de palabras y de piezas",
+        "about": "Las palabras de una oración con sus etiquetas, y debajo sus piezas. Solo la "
+        "primera pieza de cada palabra lleva la etiqueta; las demás no cuentan. Las etiquetas "
+        "que empiezan por B y por I forman juntas una entidad.",
         "words": "palabras",
-        "pieces": "trozos",
-        "tags": "marcas",
+        "pieces": "piezas",
+        "tags": "etiquetas",
         "found": "entidades",
         "PER": "persona",
         "LOC": "lugar",
-        "first": "Solo el primer trozo de cada palabra lleva marca; los demás no cuentan.",
+        "first": "Solo la primera pieza de cada palabra lleva etiqueta; las demás no cuentan.",
         "scheme": "B: empieza una entidad. I: continúa. O: no hay entidad.",
     },
 }

@@ -52,7 +52,7 @@ TEXTS = {
         "question_answering": "Preguntas y respuestas",
         "question_answering_gives": "dónde empieza y acaba la respuesta",
         "token_classification": "Entidades con nombre",
-        "token_classification_gives": "una de siete marcas por palabra: lugar",
+        "token_classification_gives": "una de siete etiquetas por palabra",
         "pretraining": "Preentrenamiento",
         "pretraining_gives": "palabras ocultas; ¿sigue el texto 2 al 1?",
     },

@@ -24,14 +24,14 @@ TEXTS = {
         "peak": "peak: optim.learning_rate",
     },
     "es": {
-        "title": "Calentamiento y descenso de la tasa de aprendizaje",
+        "title": "Calentamiento y decaimiento de la tasa de aprendizaje",
         "about": "La tasa de aprendizaje sube de 0 a su máximo en la primera décima parte de los "
         "pasos, el calentamiento. Después baja en línea recta hasta 0, o como un coseno, o no "
         "baja.",
         "rate": "tasa de aprendizaje",
         "step": "paso",
         "warmup": "calentamiento",
-        "decay": "descenso",
+        "decay": "decaimiento",
         "why_warmup": "Primero, pasos pequeños:",
         "why_warmup_2": "la capa nueva es aleatoria.",
         "linear": "lineal (por defecto)",

@@ -22,14 +22,14 @@ TEXTS = {
         "legend": "[CLS] begins each input, [SEP] ends each text, ## continues a word.",
     },
     "es": {
-        "title": "Trozos de palabras (word pieces)",
+        "title": "Piezas de palabras (word pieces)",
         "about": "Una frase en inglés y otra en español, de cuatro palabras cada una, cortadas "
-        "en trozos con sus números. El vocabulario inglés corta las palabras españolas en más "
-        "trozos. Abajo, dos textos comparten una entrada: [SEP] está entre ellos y cada uno "
+        "en piezas con sus números. El vocabulario inglés corta las palabras españolas en más "
+        "piezas. Abajo, dos textos comparten una entrada: [SEP] está entre ellos y cada uno "
         "tiene su número de segmento.",
         "first": "Inglés",
         "second": "Español, cortado con un vocabulario inglés",
-        "counts": "{words} palabras, {pieces} trozos",
+        "counts": "{words} palabras, {pieces} piezas",
         "ids": "ids",
         "pair": "Dos textos en una entrada",
         "segments": "segmentos 0 y 1",
