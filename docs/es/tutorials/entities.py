@@ -94,7 +94,7 @@ print(resultado)
 correctas = [etiqueta for ejemplo in resultado.examples for etiqueta in ejemplo.tags]
 parte = correctas.count("O") / len(correctas)
 print(f"F1 de las entidades {resultado['f1']:.2f}; parte de palabras con O {parte:.2f}")
-print(f"F1 de los lugares {resultado['f1_LOC']:.2f}; de las organizaciones {resultado['f1_ORG']:.2f}")
+print(f"lugares {resultado['f1_LOC']:.2f}; organizaciones {resultado['f1_ORG']:.2f}")
 
 # %% [markdown]
 # ## 5. Prueba tu propia oración
