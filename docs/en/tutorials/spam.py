@@ -85,7 +85,7 @@ scores = [prediction["probability"]["spam"] for prediction in results.prediction
 
 
 def measure(threshold: float) -> tuple[float, float]:
-    """Return precision and recall if every message with at least this probability is spam."""
+    """Return precision and recall if messages with at least this probability are called spam."""
     called = [score >= threshold for score in scores]
     caught = sum(one and other for one, other in zip(called, is_spam, strict=True))
     return caught / max(1, sum(called)), caught / sum(is_spam)
