@@ -25,6 +25,7 @@ exit codes:
 
 import contextlib
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -115,6 +116,7 @@ def _dispatch(mode: str, arguments: args.Arguments, preemption: Preemption) -> N
             force=arguments.force,
             profile=arguments.profile,
             explain=arguments.explain,
+            config_flag=shlex.quote(arguments.config_flags[0]),
         )
     elif mode == "eval":
         modes.evaluate(config, workdir, given=arguments.given)

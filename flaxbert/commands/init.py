@@ -33,16 +33,21 @@ from flaxbert.data import readers
 from flaxbert.data.readers import detect, parallel
 from flaxbert.data.table import Reading, Table
 from flaxbert.errors import ConfigError, DataError
-from flaxbert.messages.language import plural, tr
+from flaxbert.messages.language import percent, plural, tr
 from flaxbert.pipeline.datasets import SPLITS, read_examples, split_for_evaluation
+from flaxbert.pretrained.source import PACKAGE
 from flaxbert.runtime import files
 from flaxbert.tasks import TASKS
 
-HELD_OUT = 0.1
-"""`data.eval_split` without a file for evaluation."""
+HELD_OUT, MOST_HELD_OUT, ENOUGH = 0.1, 0.3, 30
+"""`data.eval_split` without a file for evaluation: more of few examples, until it is enough."""
 
-SMALL = 1000
-"""Examples below which training takes more epochs."""
+SMALL, BATCH, LEAST_STEPS = 1000, 16, 100
+"""Of fewer examples than `SMALL`, batches are smaller, and there are more epochs: at least 10, and
+until there are enough steps for a new output layer to learn."""
+
+SMALL_MODEL_RATE = 1e-4
+"""Learning rate of a small model, as the quick start has it; BERT-base takes the default."""
 
 FORM = ("format", "separator", "quoting", "encoding", "columns")
 """Flags with the names of keys of the data section."""
@@ -205,10 +210,12 @@ def _read(config: Config, table: Table, comments: dict[str, str]) -> Reading[Any
         others = read_examples(config.task, evaluated, data, config.options, labeled=True)
         malformed += evaluated.malformed + task.resolve(others).malformed
     elif config.task != "pretraining" or len(examples) > 1:
-        data.eval_split = HELD_OUT
-        split_for_evaluation(examples, HELD_OUT)
+        share = min(MOST_HELD_OUT, max(HELD_OUT, ENOUGH / max(1, len(examples))))
+        data.eval_split = round(share, 2)
+        split_for_evaluation(examples, data.eval_split)
         comments["data.eval_split"] = tr(
-            "there is no --eval: a tenth is held out; equal texts stay together"
+            "there is no --eval: {share} are held out; equal texts stay together",
+            share=percent(data.eval_split),
         )
     if malformed:
         issues = [*table.issues, *examples.issues]
@@ -244,8 +251,13 @@ def _choose(
     comments["model.init"] = (
         tr("given by --model") if model else tr("{why}; another: --model=MODEL", why=why)
     )
+    if config.model.init.startswith(PACKAGE):
+        config.optim.learning_rate = SMALL_MODEL_RATE
+        comments["optim.learning_rate"] = tr("small models take larger ones")
     if count < SMALL and config.task != "pretraining":
-        config.train = TrainConfig(epochs=10.0, batch_size=16)
+        steps = -(-count // BATCH)
+        epochs = float(max(10, -(-LEAST_STEPS // steps)))
+        config.train = TrainConfig(epochs=epochs, batch_size=BATCH)
         comments["train.epochs"] = plural(
             count,
             "1 example is little, so there are more passes over it",

@@ -29,8 +29,19 @@ def train(
     force: bool,
     profile: range,
     explain: bool | None = None,
+    config_flag: str = "--config=...",
 ) -> None:
-    """Train, and print the metrics and some predictions."""
+    """Train, and print the metrics and some predictions.
+
+    Args:
+      config: the configuration.
+      workdir: see `trainer.train`, as for `preemption`, `force`, `profile` and `explain`.
+      preemption: handles signals.
+      force: continue even if the configuration or the data have changed.
+      profile: steps whose profile is written.
+      explain: whether to explain the run; None if a person watches.
+      config_flag: the flag that chose the configuration, for the command that is suggested.
+    """
     trained = trainer.train(
         config, workdir, preemption=preemption, force=force, profile=profile, explain=explain
     )
@@ -44,7 +55,7 @@ def train(
             tr(
                 "Next:\n"
                 "  look        open {workdir}/report.html in a browser\n"
-                "  predict     flaxbert predict --config=... --workdir={workdir} "
+                "  predict     flaxbert predict {config} --workdir={workdir} "
                 "--config.data.predict=FILE\n"
                 "  try it out  flaxbert serve {workdir}   (pip install 'flaxbert[serve]')\n"
                 "  in Python   flaxbert.load({quoted}).predict([...])\n"
@@ -52,6 +63,7 @@ def train(
                 "  deploy      transformers loads {workdir}/export; flaxbert export {workdir} DIR\n"
                 "  share       flaxbert push {workdir} NAME/MODEL --dry-run",
                 workdir=workdir,
+                config=config_flag,
                 quoted=repr(str(workdir)),
             )
         )

@@ -83,6 +83,7 @@ def shortened(config: Config) -> Config:
     count = STEPS * max(train.batch_size, train.eval_batch_size)
     data.max_examples = min(count, data.max_examples or count)
     train.max_steps, train.early_stopping = STEPS, 0
+    config.optim.warmup = 0.0  # which would not end within these steps
     train.epochs = max(train.epochs, float(STEPS))  # few examples may be less than two batches
     train.trackers = ()  # a trial is no run of the project
     train.save_every = train.log_every = train.eval_every = 1

@@ -156,7 +156,7 @@ CONSOLE = {
     "Files in {workdir}: {files}": "Archivos en {workdir}: {files}",
     "Next:\n"
     "  look        open {workdir}/report.html in a browser\n"
-    "  predict     flaxbert predict --config=... --workdir={workdir} "
+    "  predict     flaxbert predict {config} --workdir={workdir} "
     "--config.data.predict=FILE\n"
     "  try it out  flaxbert serve {workdir}   (pip install 'flaxbert[serve]')\n"
     "  in Python   flaxbert.load({quoted}).predict([...])\n"
@@ -164,7 +164,7 @@ CONSOLE = {
     "  deploy      transformers loads {workdir}/export; flaxbert export {workdir} DIR\n"
     "  share       flaxbert push {workdir} NAME/MODEL --dry-run": "Y ahora:\n"
     "  mirar       abre {workdir}/report.html en un navegador\n"
-    "  predecir    flaxbert predict --config=... --workdir={workdir} "
+    "  predecir    flaxbert predict {config} --workdir={workdir} "
     "--config.data.predict=ARCHIVO\n"
     "  probar      flaxbert serve {workdir}   (pip install 'flaxbert[serve]')\n"
     "  en Python   flaxbert.load({quoted}).predict([...])\n"
@@ -232,8 +232,9 @@ INIT = {
     "{n} examples for {task}": "{n} ejemplos para {task}",
     "1 malformed row is left out: {first}": "se omite 1 fila mal formada: {first}",
     "{n} malformed rows are left out: {first}": "se omiten {n} filas mal formadas: {first}",
-    "there is no --eval: a tenth is held out; equal texts stay together": "no hay --eval: se "
-    "reserva la décima parte; los textos iguales quedan juntos",
+    "there is no --eval: {share} are held out; equal texts stay together": "no hay --eval: se "
+    "reserva el {share}; los textos iguales quedan juntos",
+    "small models take larger ones": "los modelos pequeños admiten valores mayores",
     "as usual for questions; longer contexts have windows": "lo habitual para preguntas; los "
     "contextos más largos se leen por ventanas",
     "given by --model": "indicado con --model",

@@ -99,7 +99,7 @@ class Explainer:
             "In each step the model predicts, its error (the loss) is measured, and the weights "
             "move a little so that it gets smaller."
         )
-        if done:
+        if 0 < done < last:
             yield tr("The run continues after step {done}.", done=done)
 
     def _epochs(self, step: int) -> str:

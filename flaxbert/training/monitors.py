@@ -145,8 +145,8 @@ class LearningMonitor:
                     f"step {step}: the warm-up is over, and the training loss ({loss:.4f}) is "
                     f"where it began ({self._losses[0]:.4f}): the model has learned nothing so "
                     "far. If that does not change, try another optim.learning_rate (2e-5 to 5e-5 "
-                    "are usual for BERT), more epochs or another train.seed, and check that the "
-                    "labels fit the texts (flaxbert lint)."
+                    "are usual for BERT-base, up to 2e-4 for smaller models), more epochs or "
+                    "another train.seed, and check that the labels fit the texts (flaxbert lint)."
                 )
         self._guessing(step, loss)
         vanished = line["lowest_grad_norm"] <= VANISHED * line["grad_norm"]
@@ -192,8 +192,8 @@ class LearningMonitor:
             self._warned.add("predictions")
             log.warning(
                 f"step {step}: all {len(predictions)} predictions have the same {answer_key}, "
-                f"{answers.pop()}. If it stays like that, train longer, lower "
-                f"optim.learning_rate, or try another train.seed{advice and f'; {advice}'}."
+                f"{answers.pop()}. If it stays like that, train longer, try another "
+                f"optim.learning_rate or another train.seed{advice and f'; {advice}'}."
             )
 
 

