@@ -6,7 +6,8 @@ transformers 5 has no such pipeline, so it runs in another environment with tran
 torch. Both libraries get the same questions and the same settings: max_seq_len is data.max_length,
 doc_stride is data.overlap, and max_answer_len is options.max_answer_length. Printed are the shares
 of equal best answers, of equal lists of the three best, and of equal answers where there may be
-none (handle_impossible_answer), and every difference.
+none (handle_impossible_answer), and every difference. The pipeline merges equal texts after it has
+chosen three, so its list may be shorter: `listed` compares as many answers as it has.
 """
 
 import argparse
@@ -92,12 +93,14 @@ def compare(
     inputs: Sequence[Any], three: Sequence[Any], none: Sequence[Any], theirs: Sequence[Any]
 ) -> None:
     """Print the shares of equal answers, and the differences."""
-    rows: dict[str, list[tuple[Any, Any]]] = {name: [] for name in ("best", "three", "none")}
-    rows["aligned"] = []
+    names = ("best", "three", "listed", "none", "aligned")
+    rows: dict[str, list[tuple[Any, Any]]] = {name: [] for name in names}
     for best, maybe, other in zip(three, none, theirs, strict=True):
-        texts = {name: [answer["answer"] for answer in other[name]] for name in rows}
+        texts = {name: [a["answer"] for a in other[name]] for name in names if name != "listed"}
         rows["best"].append(([best["answer"]], texts["best"]))
-        rows["three"].append(([answer["answer"] for answer in best["answers"]], texts["three"]))
+        three_best = [answer["answer"] for answer in best["answers"]]
+        rows["three"].append((three_best, texts["three"]))
+        rows["listed"].append((three_best[: len(texts["three"])], texts["three"]))
         rows["none"].append(([maybe["answer"]], texts["none"]))
         rows["aligned"].append(([best["answer"]], texts["aligned"]))
     print(f"{len(inputs)} questions, {sum(item['windows'] > 1 for item in theirs)} with windows")
