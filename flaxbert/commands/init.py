@@ -210,8 +210,10 @@ def _read(config: Config, table: Table, comments: dict[str, str]) -> Reading[Any
         others = read_examples(config.task, evaluated, data, config.options, labeled=True)
         malformed += evaluated.malformed + task.resolve(others).malformed
     elif config.task != "pretraining" or len(examples) > 1:
-        share = min(MOST_HELD_OUT, max(HELD_OUT, ENOUGH / max(1, len(examples))))
-        data.eval_split = round(share, 2)
+        data.eval_split = HELD_OUT
+        if config.task != "pretraining":  # there, a few documents may be a lot of text
+            enough = ENOUGH / max(1, len(examples))
+            data.eval_split = round(min(MOST_HELD_OUT, max(HELD_OUT, enough)), 2)
         split_for_evaluation(examples, data.eval_split)
         comments["data.eval_split"] = tr(
             "there is no --eval: {share} are held out; equal texts stay together",

@@ -155,6 +155,12 @@ def test_prose_is_for_pre_training(tmp_path):
     assert (config.task, config.data.eval_split) == ("pretraining", 0.0)
 
 
+def test_a_tenth_of_several_documents_is_held_out(tmp_path):
+    data = write(tmp_path / "a.csv", [["text"], *([text] for text in TEXTS)])
+    config = made(tmp_path, data, "--task=pretraining")
+    assert (config.task, config.data.eval_split) == ("pretraining", 0.1)
+
+
 def test_malformed_rows_are_left_out_with_a_comment(tmp_path):
     rows = [(text, classes(n)) for n, text in enumerate(TEXTS)]
     data = write(tmp_path / "a.tsv", [("text", "label"), *rows, ("too", "many", "cells")])
