@@ -289,6 +289,11 @@ COMPARISON = {
     "training, s": "entrenamiento, s",
     "compiling, s": "compilación, s",
     "share of padding": "proporción de relleno",
+    # the rows of the first batch
+    "{sequences} sequences in {rows} rows of {length} tokens; {share} is padding.": "{sequences} "
+    "secuencias en {rows} filas de {length} tokens; {share} es relleno.",
+    "These are the first of {n} rows.": "Son las primeras de {n} filas.",
+    "Rows of the first training batch": "Filas del primer lote de entrenamiento",
 }
 
 REPORT = SECTIONS | HINTS | METRICS | CURVES | PREDICTIONS | EXAMPLES | DETAILS | COMPARISON

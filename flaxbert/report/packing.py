@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.data.batching import Batches
+from flaxbert.messages.language import tr
 from flaxbert.report.html import Html, join, note, share, tag
 
 MOST = 40
@@ -40,13 +41,16 @@ def packing_chart(batch: Mapping[str, Any]) -> Html:
             shapes.append(_piece(place * unit, tokens * unit, y, f"dot s{number % COLORS}", 0.75))
             place, number = place + tokens, number + 1
     used = sum(map(sum, rows))
-    about = (
-        f"{number:,} sequences in {len(rows):,} rows of {length:,} tokens; "
-        f"{share(len(rows) * length - used, len(rows) * length)} is padding."
+    about = tr(
+        "{sequences} sequences in {rows} rows of {length} tokens; {share} is padding.",
+        sequences=number,
+        rows=len(rows),
+        length=length,
+        share=share(len(rows) * length - used, len(rows) * length),
     )
     if batch.get("count", 0) > len(rows):
-        about += f" These are the first of {batch['count']:,} rows."
-    title = "Rows of the first training batch"
+        about += " " + tr("These are the first of {n} rows.", n=batch["count"])
+    title = tr("Rows of the first training batch")
     box = f"0 0 {WIDTH} {len(rows) * ROW}"
     drawing = tag("svg", *shapes, viewBox=box, role="img", aria_label=f"{title}. {about}")
     figure = tag("figure", tag("figcaption", title), drawing)
