@@ -178,9 +178,9 @@ def on_lead_host(params: Params) -> Params:
 
     def fetch(array: jax.Array) -> np.ndarray | None:
         if not (array.is_fully_addressable or array.is_fully_replicated):
-            array = jax.jit(
-                _same, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec())
-            )(array)
+            place: Any = array.sharding
+            array = jax.jit(_same, out_shardings=replicated(place.mesh))(array)
+        array.block_until_ready()  # before the next one is gathered
         return np.asarray(array) if jax.process_index() == 0 else None
 
     fetched: Params = jax.tree.map(fetch, params)
