@@ -115,7 +115,10 @@ def choose(way: str, kind: str, length: int, heads: int, width: int) -> str:
 
 
 def kernel_width(kernel: str, heads: int, width: int) -> int:
-    """Return the width H to which a kernel's heads are padded: mostly their own, but XLM-R XL's 80.
+    """Return the width that a kernel computes heads in: their own, or 128.
+
+    The kernels for GPUs need a power of two. That for TPUs would compute eight of XLM-R XL's heads
+    of 80 on the width of all eight; each padded to 128 fills the registers alone.
 
     Args:
       kernel: `tpu` or `gpu`.

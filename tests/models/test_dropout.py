@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo
+from flax import nnx
 
 from flaxbert.models.attention import attend
+from flaxbert.models.bert import Layer
 from flaxbert.models.dropout import (
     DropoutKeys,
     at_places,
@@ -18,6 +21,7 @@ from flaxbert.models.dropout import (
     fold_in,
     token_keys,
 )
+from flaxbert.models.families import read_config
 
 ROWS, LENGTH, WIDTH, RATE = 8, 128, 512, 0.1
 SITES, STEPS = 30, 30
@@ -174,3 +178,14 @@ def test_packed_attention_drops_what_unpacked_attention_drops():
         np.testing.assert_allclose(packed[:, here], alone, rtol=1e-5, atol=1e-6)
         start += length
     assert not np.allclose(packed, attend(q, k, v, ids), atol=1e-2)
+
+
+@pytest.mark.parametrize("part", ["attention", "mlp"])
+def test_both_sublayers_of_a_pre_norm_layer_have_dropout(part):
+    config = read_config({"model_type": "xlm-roberta-xl", **zoo.ROBERTA}).with_dropout(0.5)
+    layer = Layer(config, nnx.Rngs(0))
+    other = layer.output if part == "attention" else layer.attention.output
+    other.kernel[...] = jnp.zeros_like(other.kernel[...])  # so that it adds nothing
+    x = jax.random.normal(jax.random.key(0), (ROWS, LENGTH, config.hidden_size))
+    added = layer(x, jnp.ones((ROWS, LENGTH), jnp.int32), keys_of()) - x
+    assert float(jnp.mean(added == 0)) == pytest.approx(0.5, abs=0.02)

@@ -1,9 +1,9 @@
-"""XLM-R XL and XXL: pre-LN encoders with 3.5 and 10.7 billion parameters.
+"""XLM-R XL and XXL: XLM-R as pre-LN encoders with 3.5 and 10.7 billion parameters.
 
-Goyal et al. 2021, arXiv:2105.00572. The encoder is pre-LN: LayerNorm precedes attention and the feed-forward layer and follows the last
-layer, and the embeddings have none. Positions, token types and output layers are those of RoBERTa.
-The residual dropout is that of fairseq, in which the models were trained: after both sub-layers.
-The class in transformers leaves it out after the feed-forward layer.
+Goyal et al. 2021, arXiv:2105.00572. LayerNorm precedes attention and the feed-forward layer and
+follows the last layer; the embeddings have none. Positions, token types and output layers are those
+of RoBERTa. Dropout follows both sub-layers, as in fairseq, with which the models were trained. The
+class in transformers leaves it out after the feed-forward layer.
 """
 
 import dataclasses
