@@ -46,6 +46,8 @@ def compile_step(
     rows: int = 32,
     length: int = 384,
     segments: int = 8,
+    fsdp: int = 1,
+    remat: str = "none",
 ) -> Any:
     """Return the compiled program of a training step in bfloat16, with dropout.
 
@@ -58,9 +60,12 @@ def compile_step(
       rows: R, over all devices.
       length: T.
       segments: K.
+      fsdp: devices that share one copy of the parameters.
+      remat: what layers save, a key of `layers.REMAT`.
     """
-    mesh = sharding.make_mesh(devices)
-    model = Model.create(read_config(config, dtype="bfloat16", attention="kernel"), task.make_head)
+    mesh = sharding.make_mesh(devices, fsdp=fsdp)
+    encoder = read_config(config, dtype="bfloat16", attention="kernel", remat=remat)
+    model = Model.create(encoder, task.make_head)
 
     def array(size: int, dtype: Any = jnp.int32) -> Any:
         return jax.ShapeDtypeStruct((rows, size), dtype)

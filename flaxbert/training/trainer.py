@@ -139,7 +139,11 @@ def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingD
         sources = read_sources(config.task, config.data, config.options)
         sections = config.task, config.model, config.data, config.options
         pipeline = Pipeline.build(
-            *sections, init=saved.init(config.model), train=sources.train.examples
+            *sections,
+            init=saved.init(config.model),
+            train=sources.train.examples,
+            fsdp=config.train.fsdp,
+            reduce_dtype=config.train.reduce_dtype,
         )
         data = tokenize(pipeline, sources, config.train)
     shape, parts = data.train.batches.largest_shape, config.train.accumulation_steps
