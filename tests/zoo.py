@@ -67,6 +67,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "bert_untied": ("Bert", SIZES | {"tie_word_embeddings": False}, ("ForMaskedLM",)),
     "roberta": ("Roberta", ROBERTA, HEADS),
     "xlm_roberta": ("XLMRoberta", ROBERTA, HEADS),
+    "xlm_roberta_xl": ("XLMRobertaXL", ROBERTA, HEADS),
     "distilbert": ("DistilBert", DISTILBERT, HEADS),
     "electra": ("Electra", SIZES | {"embedding_size": 14}, (*HEADS, "ForPreTraining")),
     "electra_wide": ("Electra", SIZES | {"embedding_size": 24}, ("Model", "ForMaskedLM")),

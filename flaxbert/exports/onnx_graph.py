@@ -275,25 +275,40 @@ def _bert(graph: Graph, config: Any, ids: str, mask: str, types: str) -> str:
         x = graph.add("Add", x, graph.add("Gather", table, index))
     places = graph.add("Add", _places(graph, ids), graph.constant(config.position_offset))
     positions = graph.add("Gather", graph.parameter(f"{base}/position/embedding"), places)
-    x = graph.layer_norm(f"{base}/norm", graph.add("Add", x, positions), eps)
+    x = graph.add("Add", x, positions)
+    if not config.pre_norm:
+        x = graph.layer_norm(f"{base}/norm", x, eps)
     if config.embedding_size is not None:
         x = graph.dense(f"{base}/project", x)
     bias = _bias(graph, _keys(graph, mask))
     for index in config.schedule:
         x = _bert_layer(graph, config, f"encoder/layers/{index}", x, bias)
-    return x
+    return graph.layer_norm("encoder/norm", x, eps) if config.pre_norm else x
 
 
 def _bert_layer(graph: Graph, config: Any, path: str, x: str, bias: str) -> str:
+    def norm(name: str, x: str) -> str:
+        return graph.layer_norm(f"{path}/{name}", x, config.layer_norm_eps)
+
+    if config.pre_norm:
+        y = _bert_attention(graph, config, path, norm("attention_norm", x), bias)
+        x = graph.add("Add", x, y)
+        return graph.add("Add", x, _feed_forward(graph, config, path, norm("output_norm", x)))
+    x = norm("attention_norm", graph.add("Add", x, _bert_attention(graph, config, path, x, bias)))
+    return norm("output_norm", graph.add("Add", x, _feed_forward(graph, config, path, x)))
+
+
+def _bert_attention(graph: Graph, config: Any, path: str, x: str, bias: str) -> str:
     width = config.hidden_size // config.num_attention_heads
     q, k, v = (graph.dense(f"{path}/attention/{part}", x) for part in ("query", "key", "value"))
     q = graph.add("Mul", q, graph.constant(width**-0.5, np.float32))
     q, k, v = (graph.heads(part, config.num_attention_heads) for part in (q, k, v))
-    y = graph.dense(f"{path}/attention/output", graph.attention(q, k, v, bias))
-    x = graph.layer_norm(f"{path}/attention_norm", graph.add("Add", x, y), config.layer_norm_eps)
+    return graph.dense(f"{path}/attention/output", graph.attention(q, k, v, bias))
+
+
+def _feed_forward(graph: Graph, config: Any, path: str, x: str) -> str:
     hidden = graph.activation(config.hidden_act, graph.dense(f"{path}/intermediate", x))
-    y = graph.dense(f"{path}/output", hidden)
-    return graph.layer_norm(f"{path}/output_norm", graph.add("Add", x, y), config.layer_norm_eps)
+    return graph.dense(f"{path}/output", hidden)
 
 
 def _modernbert(graph: Graph, config: Any, ids: str, mask: str, types: str) -> str:

@@ -27,6 +27,8 @@ GPUS = (
 )
 """Parts of the names of GPUs of compute capability 8.0 to 10.0, for which the kernels compile. The
 type of a mesh has only the name."""
+MOST_HEADS = 4
+"""The most heads that share a group of the TPU kernel, which computes each on the width of all."""
 GPU_WIDTHS = (32, 64, 128)
 """Head widths for which the kernels' tiles fit into the memory of all these GPUs."""
 
@@ -68,8 +70,7 @@ def attend(
     way = choose(way, device.device_kind, *q.shape[1:])
     if way == "plain":
         return plain_attention(q, k, v, segment_ids, window=window, rate=rate, keys=keys)
-    attention = tpu_attention if way == "tpu" else gpu_attention
-    kernel = functools.partial(attention, window=window, rate=rate)
+    kernel = functools.partial(kernel_attention, way, window=window, rate=rate)
 
     def attend_rows(q: Array, k: Array, v: Array, ids: Array, keys: DropoutKeys | None) -> Array:
         return kernel(q, k, v, ids, keys=keys)
@@ -97,12 +98,13 @@ def choose(way: str, kind: str, length: int, heads: int, width: int) -> str:
     if way == "plain":
         return way
     if kind.startswith("TPU"):
-        chosen = "tpu"
-        fits = length % LANES == 0 and width % 8 == 0 and heads_of_a_group(heads, width) <= 4
+        chosen, width = "tpu", kernel_width("tpu", heads, width)
+        fits = length % LANES == 0 and width % 8 == 0
+        fits &= heads_of_a_group(heads, width) <= MOST_HEADS
         fits &= not (kind in SMALL_CHIPS and length > LONGEST)
     elif way == "kernel" and any(name in kind for name in GPUS):
         chosen = "gpu"
-        fits = length % 64 == 0 and width in GPU_WIDTHS
+        fits = length % 64 == 0 and kernel_width("gpu", heads, width) in GPU_WIDTHS
     else:
         return "plain"
     if not fits or length < SHORTEST:
@@ -110,6 +112,46 @@ def choose(way: str, kind: str, length: int, heads: int, width: int) -> str:
     name = "plain attention" if chosen == "plain" else f"the {chosen.upper()} kernel"
     log.info("attention in rows of %d tokens: %s", length, name)
     return chosen
+
+
+def kernel_width(kernel: str, heads: int, width: int) -> int:
+    """Return the width H to which a kernel's heads are padded: mostly their own, but XLM-R XL's 80.
+
+    Args:
+      kernel: `tpu` or `gpu`.
+      heads: N.
+      width: H of the model.
+    """
+    between = LANES // 2 < width < LANES
+    if kernel == "tpu":
+        between &= heads_of_a_group(heads, width) > MOST_HEADS
+    return LANES if between else width
+
+
+def kernel_attention(
+    kernel: str, q: Array, k: Array, v: Array, segment_ids: Array, **settings: Any
+) -> Array:
+    """Return attention by a kernel, whose heads are padded with zeros if their width needs it.
+
+    Args:
+      kernel: `tpu` or `gpu`.
+      q: queries [R, T, N, H].
+      k: keys [R, S, N, H].
+      v: values [R, S, N, H].
+      segment_ids: [R, T], 0 for padding.
+      **settings: further arguments of the kernel.
+
+    Returns:
+      [R, T, N * H].
+    """
+    attention = tpu_attention if kernel == "tpu" else gpu_attention
+    rows, length, heads, width = q.shape
+    wide = kernel_width(kernel, heads, width)
+    if wide == width:
+        return attention(q, k, v, segment_ids, **settings)
+    q, k, v = (jnp.pad(x, ((0, 0),) * 3 + ((0, wide - width),)) for x in (q, k, v))
+    context = attention(q, k, v, segment_ids, scale=width**-0.5, **settings)
+    return context.reshape(rows, length, heads, wide)[..., :width].reshape(rows, length, -1)
 
 
 def plain_attention(

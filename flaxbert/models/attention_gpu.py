@@ -37,12 +37,9 @@ class Plan:
     block: int
     """Queries of a tile, and its keys."""
     rate: float
+    scale: float
+    """Factor of the scores (Vaswani et al. 2017, section 3.2.1)."""
     interpret: bool
-
-    @property
-    def scale(self) -> float:
-        """Factor of the scores (Vaswani et al. 2017, section 3.2.1)."""
-        return self.width**-0.5
 
     @property
     def exponent(self) -> float:
@@ -64,6 +61,7 @@ def gpu_attention(
     window: int | None = None,
     rate: float = 0.0,
     keys: DropoutKeys | None = None,
+    scale: float | None = None,
     interpret: bool = False,
 ) -> Array:
     """Return the same as `attention.attend`, with the same dropout mask: [R, T, N * H].
@@ -76,6 +74,7 @@ def gpu_attention(
       window: tokens further away than this are not attended to; None: all of the segment are.
       rate: dropout rate of the attention probabilities.
       keys: dropout keys of the tokens [R, T]; None means no dropout.
+      scale: factor of the scores; None: H^-0.5.
       interpret: whether the kernels run on any device, slowly, for tests.
     """
     rows, length, heads, width = q.shape
@@ -87,7 +86,8 @@ def gpu_attention(
         tokens += (*head_words(keys, heads), keys.positions.astype(jnp.uint32))
     # In float32, larger tiles need more registers than a thread has.
     block = 32 if q.dtype == jnp.float32 else 64
-    plan = Plan(width=width, block=block, rate=rate, interpret=interpret)
+    scale = scale or width**-0.5
+    plan = Plan(width=width, block=block, rate=rate, scale=scale, interpret=interpret)
     return _attention(q, k, v, tokens, plan).reshape(rows, length, heads * width)
 
 

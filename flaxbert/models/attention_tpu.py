@@ -50,17 +50,14 @@ class Plan:
     reach: int
     """The most tokens that a token attends to."""
     rate: float
+    scale: float
+    """Factor of the scores (Vaswani et al. 2017, section 3.2.1)."""
     interpret: bool
 
     @property
     def lanes(self) -> int:
         """Width of a group of heads."""
         return self.heads * self.width
-
-    @property
-    def scale(self) -> float:
-        """Factor of the scores (Vaswani et al. 2017, section 3.2.1)."""
-        return self.width**-0.5
 
     @property
     def kept(self) -> float:
@@ -81,6 +78,7 @@ def tpu_attention(
     window: int | None = None,
     rate: float = 0.0,
     keys: DropoutKeys | None = None,
+    scale: float | None = None,
     interpret: bool = False,
 ) -> Array:
     """Return the same as `attention.attend`, with the same dropout mask: [R, T, N * H].
@@ -93,6 +91,7 @@ def tpu_attention(
       window: tokens further away than this are not attended to; None: all of the segment are.
       rate: dropout rate of the attention probabilities.
       keys: dropout keys of the tokens [R, T]; None means no dropout.
+      scale: factor of the scores; None: H^-0.5.
       interpret: whether the kernel runs on any device, slowly, for tests.
     """
     rows, length, heads, width = q.shape
@@ -102,6 +101,7 @@ def tpu_attention(
         block=block_length(length, window),
         reach=length if window is None else min(length, 2 * window + 1),
         rate=0.0 if keys is None else rate,
+        scale=scale or width**-0.5,
         interpret=interpret,
     )
     start, end = bounds(segment_ids, window)

@@ -16,16 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flaxbert.models.attention import choose, plain_attention
-from flaxbert.models.attention_gpu import gpu_attention
-from flaxbert.models.attention_tpu import tpu_attention
+from flaxbert.models.attention import choose, kernel_attention, plain_attention
 from flaxbert.models.dropout import DropoutKeys, dropout_key, token_keys
 from flaxbert.models.layers import EncoderConfig
 
 Way = Callable[..., Array]
 """A function with the signature of `attention.plain_attention`."""
-
-KERNELS: dict[str, Way] = {"tpu": tpu_attention, "gpu": gpu_attention}
 
 CHECKED, TIMED = 2**24, 2**28
 """Most attention probabilities of a row that is compared, N T T, and of the rows that are timed,
@@ -91,7 +87,7 @@ def try_kernel(
         name = choose("kernel", device.device_kind, length, heads, width)
         if name == "plain":
             return None
-        kernel = KERNELS[name]
+        kernel = functools.partial(kernel_attention, name)
     shape = Shape(rows, length, heads, width, config.dtype, config.attention_rate, None)
     layers = {
         dataclasses.replace(shape, window=window): count

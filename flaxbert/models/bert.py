@@ -3,7 +3,8 @@
 Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for
 Language Understanding" (2019), arXiv:1810.04805. Numerically equal to `BertModel` of Hugging Face
 transformers and to the original google-research/bert. RoBERTa, DistilBERT, ELECTRA and ALBERT are
-this encoder with other constants: see `BertConfig` and families/. Shape letters: layers.py.
+this encoder with other constants, and XLM-R XL with LayerNorm in other places: see `BertConfig` and
+families/. Shape letters: layers.py.
 
 A row may hold several packed sequences, its *segments*. A token attends only to its own segment,
 and positions restart at 0 in each, so packing changes the speed of training and not its results.
@@ -40,6 +41,10 @@ class BertConfig(EncoderConfig):
     """ALBERT: number of layer groups that do not share parameters; None: one for each layer."""
     inner_group_num: int = 1
     """ALBERT: layers in a group; each of the `num_hidden_layers` runs all layers of its group."""
+    pre_norm: bool = False
+    """XLM-R XL: whether the input of a sub-layer is normalized instead of the sum after it (Xiong
+    et al. 2020, arXiv:2002.04745). The embeddings then have no LayerNorm; the last layer has one
+    after it."""
 
     @property
     def attention_rate(self) -> float:
@@ -64,7 +69,10 @@ class BertConfig(EncoderConfig):
 
 
 class Embeddings(nnx.Module):
-    """Word, token-type and position embeddings, LayerNorm, dropout, a projection from E to D."""
+    """Word, token-type and position embeddings, LayerNorm, dropout, a projection from E to D.
+
+    Pre-LN encoders have no LayerNorm here.
+    """
 
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
         width = config.word_width
@@ -72,23 +80,25 @@ class Embeddings(nnx.Module):
         self.position = embed(config, config.max_position_embeddings, width, rngs)
         types = config.type_vocab_size
         self.token_type = embed(config, types, width, rngs) if types else None
-        self.norm = layer_norm(config, rngs, width)
+        self.norm = None if config.pre_norm else layer_norm(config, rngs, width)
         projected = config.embedding_size is not None
         self.project = dense(config, width, config.hidden_size, rngs) if projected else None
         self.position_offset = config.position_offset
         self.rate = config.hidden_dropout_prob
+        self.dtype = jnp.dtype(config.dtype)
 
     @jax.named_scope("embeddings")
     def __call__(
         self, input_ids: Array, token_type_ids: Array, position_ids: Array, keys: DropoutKeys | None
     ) -> Array:
         """Map ids [R, T] to embeddings [R, T, D]."""
-        x = self.word(input_ids)  # float32 up to the norm
+        x = self.word(input_ids)  # the sum is float32
         if self.token_type is not None:
             # RoBERTa's table has one row: all its tokens have the same type.
             x += self.token_type.select(token_type_ids)
         x += self.position(position_ids + self.position_offset)
-        x = dropout(self.norm(x), self.rate, keys)
+        x = x.astype(self.dtype) if self.norm is None else self.norm(x)
+        x = dropout(x, self.rate, keys)
         return x if self.project is None else self.project(x)
 
 
@@ -118,7 +128,10 @@ class SelfAttention(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One encoder block. Post-LN: the sum of each sub-layer and its input is normalized."""
+    """One encoder block. Post-LN: the sum of each sub-layer and its input is normalized.
+
+    Pre-LN: the input of each sub-layer is normalized, and the sum is not.
+    """
 
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
         self.attention = SelfAttention(config, rngs)
@@ -128,16 +141,27 @@ class Layer(nnx.Module):
         self.output_norm = layer_norm(config, rngs)
         self.activation = config.hidden_act
         self.rate = config.hidden_dropout_prob
+        self.pre_norm = config.pre_norm
 
     def __call__(self, x: Array, segment_ids: Array, keys: DropoutKeys | None) -> Array:
         """Map hidden states [R, T, D] and segment ids [R, T] to [R, T, D]."""
+        if self.pre_norm:
+            x += self.attend(self.attention_norm(x), segment_ids, keys)
+            return x + self.feed_forward(self.output_norm(x), keys)
+        x = self.attention_norm(x + self.attend(x, segment_ids, keys))
+        return self.output_norm(x + self.feed_forward(x, keys))
+
+    def attend(self, x: Array, segment_ids: Array, keys: DropoutKeys | None) -> Array:
+        """Apply attention and dropout: map [R, T, D] to [R, T, D]."""
         y = self.attention(x, segment_ids, fold_in(keys, 0))
-        y = dropout(y, self.rate, fold_in(keys, 1))
-        x = self.attention_norm(x + y)
+        return dropout(y, self.rate, fold_in(keys, 1))
+
+    def feed_forward(self, x: Array, keys: DropoutKeys | None) -> Array:
+        """Apply both dense layers and dropout: map [R, T, D] to [R, T, D]."""
         with jax.named_scope("mlp"):
             hidden = self.intermediate(x)  # [R, T, F]
             y = self.output(hidden, activation=ACTIVATIONS[self.activation])
-        return self.output_norm(x + dropout(y, self.rate, fold_in(keys, 2)))
+        return dropout(y, self.rate, fold_in(keys, 2))
 
 
 class Bert(nnx.Module):
@@ -147,6 +171,7 @@ class Bert(nnx.Module):
         self.embeddings = Embeddings(config, rngs)
         self.schedule = tuple(config.schedule)
         self.layers = nnx.List([Layer(config, rngs) for _ in range(max(self.schedule) + 1)])
+        self.norm = layer_norm(config, rngs) if config.pre_norm else None
         self.remat = config.remat
         self.max_positions = config.max_positions
 
@@ -190,4 +215,4 @@ class Bert(nnx.Module):
         for depth, index in enumerate(self.schedule, start=1):
             layer = with_remat(self.layers[index].__call__, self.remat)
             x = layer(x, segment_ids, fold_in(keys, depth))
-        return x
+        return x if self.norm is None else self.norm(x)

@@ -26,6 +26,7 @@ HEADS = (
 QUICK = {
     "bert/ForQuestionAnswering",
     "roberta/ForMultipleChoice",
+    "xlm_roberta_xl/ForTokenClassification",
     "distilbert/ForSequenceClassification",
     "electra/ForTokenClassification",
     "albert/ForSequenceClassification",

@@ -1,7 +1,10 @@
 """Make families.npz, the golden file of tests/models/test_families.py, with transformers.
 
     python -m pip install torch 'transformers>=5,<6'
-    python tests/golden/make_families.py
+    python tests/golden/make_families.py [MODEL ...]
+
+With names of models, only their cases are made, and the others stay as they are in the file. (The
+last digits of all of them depend on the processor.)
 
 For each model and output layer of tests/zoo.py, the file has, under `MODEL/HEAD/...`: `config`
 (config.json); `names` (the shapes of its tensors by name, as JSON); all outputs; and `gradients`,
@@ -64,8 +67,10 @@ def gradients(
 
 def main() -> None:
     """Write the file."""
-    golden: zoo.Arrays = {}
-    for name, head in zoo.CASES:
+    file, models = HERE / "families.npz", sys.argv[1:] or list(zoo.MODELS)
+    stored = np.load(file) if sys.argv[1:] else {}
+    golden = {key: value for key, value in stored.items() if key.split("/")[0] not in models}
+    for name, head in [case for case in zoo.CASES if case[0] in models]:
         model = build(name, head)
         outputs, batch = run(model)
         shapes = {key: list(parameter.shape) for key, parameter in model.named_parameters()}
@@ -77,7 +82,7 @@ def main() -> None:
                 golden[f"{case}/{key}"] = value.detach().numpy()
         fingerprints = zoo.fingerprint(gradients(model, outputs, batch["attention_mask"]))
         golden[f"{case}/gradients"] = np.stack([fingerprints[key] for key in shapes])
-    np.savez_compressed(HERE / "families.npz", **golden)
+    np.savez_compressed(file, **golden)
 
 
 if __name__ == "__main__":

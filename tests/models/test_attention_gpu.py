@@ -80,6 +80,7 @@ def test_the_kernels_are_chosen_on_gpus_for_long_rows_of_fitting_widths() -> Non
         choose("kernel", gpu, 384, 12, 64)
         == choose("kernel", gpu, 8192, 12, 32)
         == choose("kernel", gpu, 320, 5, 64)
+        == choose("kernel", gpu, 512, 32, 80)
         == "gpu"
     )
     assert choose("auto", gpu, 384, 12, 64) == "plain"  # not yet measured

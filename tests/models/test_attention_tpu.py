@@ -13,7 +13,14 @@ from tolerance import assert_close, assert_grads_close
 
 from flaxbert.config import OptimConfig
 from flaxbert.models import attention
-from flaxbert.models.attention import attend, attention_mask, choose, plain_attention
+from flaxbert.models.attention import (
+    attend,
+    attention_mask,
+    choose,
+    kernel_attention,
+    kernel_width,
+    plain_attention,
+)
 from flaxbert.models.attention_tpu import block_length, bounds, heads_of_a_group, tpu_attention
 from flaxbert.models.dropout import DropoutKeys, dropout_key, fold_in, token_keys
 from flaxbert.models.families import read_config
@@ -132,6 +139,18 @@ def test_tiles_divide_rows() -> None:
     assert block_length(8192, 1000) == 512
 
 
+@pytest.mark.parametrize("kernel", ["tpu", "gpu"])
+def test_heads_of_width_80_are_padded_for_a_kernel(kernel: str) -> None:
+    q, k, v = (jax.random.normal(jax.random.key(n), (ROWS, 128, 8, 80)) for n in range(3))
+    segment_ids, keys = packed(128)
+    settings: dict[str, Any] = {"segment_ids": segment_ids, "rate": 0.1, "keys": keys}
+    assert kernel_width(kernel, 8, 80) == 128
+    way = functools.partial(kernel_attention, kernel, interpret=True)
+    ours, plain = (results(each, q, k, v, **settings) for each in (way, plain_attention))
+    assert_close(ours["out"], plain["out"])
+    assert_grads_close(ours["grads"], plain["grads"], 1e-5)
+
+
 def test_groups_of_heads_fill_registers() -> None:
     assert [heads_of_a_group(*sizes) for sizes in ((12, 64), (12, 32), (16, 128), (2, 32))] == [
         2, 4, 1, 2,
@@ -141,6 +160,7 @@ def test_groups_of_heads_fill_registers() -> None:
 def test_the_kernel_is_chosen_on_tpus_for_long_rows_of_fitting_widths() -> None:
     chip = "TPU v5 lite"
     assert choose("auto", chip, 384, 12, 64) == choose("auto", chip, 8192, 12, 32) == "tpu"
+    assert choose("auto", chip, 512, 32, 80) == "tpu"  # padded
     assert choose("auto", "cpu", 384, 12, 64) == choose("auto", "Tesla T4", 384, 12, 64) == "plain"
     assert choose("auto", chip, 128, 12, 64) == "plain"  # short
     assert choose("auto", chip, 320, 12, 64) == "plain"  # not a multiple of 128

@@ -29,6 +29,7 @@ QUICK = {  # BERT is in test_parity.py too; all cases take minutes
     "electra/ForSequenceClassification",
     "albert/ForMaskedLM",
     "modernbert/ForQuestionAnswering",
+    "xlm_roberta_xl/ForTokenClassification",
 }
 CASES = [
     pytest.param(case, marks=() if case in QUICK else pytest.mark.slow)

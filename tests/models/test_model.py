@@ -9,6 +9,7 @@ import pytest
 import zoo
 from tolerance import assert_close
 
+from flaxbert.models.bert import BertConfig
 from flaxbert.models.families import FAMILIES, read_config
 from flaxbert.models.heads import HEADS, MaskedLMHead, NoHead, PoolerHead
 from flaxbert.models.layers import ACTIVATIONS, gelu, matmul, matmul_activated
@@ -25,7 +26,10 @@ def test_head_types_are_unique() -> None:
     assert len(set(HEADS.values())) == len(HEADS)
 
 
-@pytest.mark.parametrize(("model_type", "sizes"), [("bert", zoo.SIZES), ("modernbert", zoo.MODERN)])
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [("bert", zoo.SIZES), ("xlm-roberta-xl", zoo.ROBERTA), ("modernbert", zoo.MODERN)],
+)
 def test_profiles_name_the_parts_of_a_model(model_type: str, sizes: dict[str, object]) -> None:
     config = read_config({"model_type": model_type, **sizes})
     model = Model.create(config, MaskedLMHead.maker(2))
@@ -33,6 +37,80 @@ def test_profiles_name_the_parts_of_a_model(model_type: str, sizes: dict[str, ob
     program = jax.jit(model.__call__).lower(model.shapes, batch).as_text(debug_info=True)
     for part in ("embeddings", "attention", "mlp", "head"):
         assert f"/{part}/" in program
+
+
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+PUBLISHED = {
+    "bert-large-uncased": ({"model_type": "bert", "vocab_size": 30522, **LARGE}, 335_141_888),
+    "xlm-roberta-large": (
+        {
+            "model_type": "xlm-roberta",
+            "vocab_size": 250002,
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            **LARGE,
+        },
+        559_890_432,
+    ),
+    "xlm-roberta-xl": (
+        {
+            "model_type": "xlm-roberta-xl",
+            "vocab_size": 250880,
+            "hidden_size": 2560,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "intermediate_size": 10240,
+        },
+        3_482_485_760,
+    ),
+    "xlm-roberta-xxl": (
+        {
+            "model_type": "xlm-roberta-xl",
+            "vocab_size": 250880,
+            "hidden_size": 4096,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "intermediate_size": 16384,
+        },
+        10_712_735_744,
+    ),
+}
+"""{published model: (its config.json, parameters of encoder and pooler in transformers)}."""
+
+
+def analytic_count(config: BertConfig) -> int:
+    """Return the number of parameters of an encoder of this kind, with its pooler."""
+    width, hidden = config.hidden_size, config.intermediate_size
+    dense, norm = width * width + width, 2 * width
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    layer = 4 * dense + 2 * width * hidden + hidden + width + 2 * norm
+    return rows * width + norm + config.num_hidden_layers * layer + dense
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "xlm-roberta-xl" else pytest.mark.slow)
+        for name in PUBLISHED
+    ],
+)
+def test_published_sizes_have_as_many_parameters_as_in_transformers(name: str) -> None:
+    hf_config, expected = PUBLISHED[name]
+    config = read_config(hf_config)
+    model = Model.create(config, PoolerHead)
+    count = sum(math.prod(shape.shape) for shape in jax.tree.leaves(model.shapes))
+    assert isinstance(config, BertConfig)
+    assert count == expected == analytic_count(config)
+
+
+def test_sizes_that_a_config_lacks_are_those_of_its_family() -> None:
+    config = read_config(PUBLISHED["xlm-roberta-xl"][0])
+    assert (config.layer_norm_eps, config.max_positions) == (1e-5, 512)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

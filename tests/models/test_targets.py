@@ -114,6 +114,16 @@ def test_a_step_for_tpus_stores_no_scores_and_moves_only_gradients(
 
 
 @pytest.mark.slow
+def test_heads_of_width_80_use_the_kernel_for_tpus() -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["token_classification"]
+    config = SIZES | {"model_type": "xlm-roberta-xl", "hidden_size": 640, "num_attention_heads": 8}
+    program = compiled_step(made, config, v5e_devices(), length=512, **arrays)
+    assert program.count('custom_call_target="tpu_custom_call"') == 2  # forward and backward
+    assert not score_arrays(program, 8, 512)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [384, 512])
 def test_a_step_for_gpus_stores_no_scores_and_moves_only_gradients(length: int) -> None:
     pytest.importorskip("jax_cuda12_plugin")

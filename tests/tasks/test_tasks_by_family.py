@@ -19,8 +19,16 @@ from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
 from flaxbert.training.trainer import train
 
-FAMILIES = ("roberta", "distilbert", "electra", "albert", "modernbert", "modernbert_mean")
-MODEL_TYPES = {"modernbert_mean": "modernbert"}
+FAMILIES = (
+    "roberta",
+    "xlm_roberta_xl",
+    "distilbert",
+    "electra",
+    "albert",
+    "modernbert",
+    "modernbert_mean",
+)
+MODEL_TYPES = {"modernbert_mean": "modernbert", "xlm_roberta_xl": "xlm-roberta-xl"}
 WORDPIECE = ("distilbert", "electra")
 
 QUICK = {("roberta", "token_classification")}  # words by byte-level BPE; all take many minutes
@@ -95,7 +103,7 @@ def test_a_task_runs_with_a_family(
 
     checkpoint = write_checkpoint(tmp_path / "checkpoint", family)
     encoder = read_config(read_json(checkpoint / "config.json"))
-    bare = PoolerHead if family in ("roberta", "albert") else NoHead
+    bare = PoolerHead if family in ("roberta", "xlm_roberta_xl", "albert") else NoHead
     model = Model.create(encoder, bare)
     params = jax.tree.map(lambda x: x * 10 if x.ndim == 2 else x, model.init(0))
     mapping.save(model, params, checkpoint)

@@ -5,13 +5,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaxbert.errors import WeightsError
-from flaxbert.models.families import albert, bert, distilbert, electra, modernbert, roberta
+from flaxbert.models.families import (
+    albert,
+    bert,
+    distilbert,
+    electra,
+    modernbert,
+    roberta,
+    xlm_roberta_xl,
+)
 from flaxbert.models.families.base import Family
 from flaxbert.models.layers import EncoderConfig
 
 FAMILIES: dict[str, Family] = {
     model_type: module.FAMILY
-    for module in (bert, roberta, distilbert, electra, albert, modernbert)
+    for module in (bert, roberta, xlm_roberta_xl, distilbert, electra, albert, modernbert)
     for model_type in module.FAMILY.classes
 }
 

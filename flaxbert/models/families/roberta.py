@@ -16,8 +16,12 @@ from flaxbert.models.families.bert import CLASSIFIER, ENCODER
 POOLER = {"pooler/dense": "roberta.pooler.dense"}
 
 
-def read(hf: Mapping[str, Any]) -> BertConfig:
+def read(hf: Mapping[str, Any], **fixed: Any) -> BertConfig:
     """Return the configuration in a parsed config.json; positions start after the padding's row.
+
+    Args:
+      hf: the parsed config.json.
+      **fixed: further values that the family fixes.
 
     Raises:
       WeightsError: if the id of the padding token is missing.
@@ -30,7 +34,13 @@ def read(hf: Mapping[str, Any]) -> BertConfig:
             "be the id of the padding token, which is 1 in all published checkpoints."
         )
     return config_from_hf(
-        hf, BertConfig, {}, position_offset=padding + 1, pooler_dropout=True, word_act="gelu"
+        hf,
+        BertConfig,
+        {},
+        position_offset=padding + 1,
+        pooler_dropout=True,
+        word_act="gelu",
+        **fixed,
     )
 
 
