@@ -10,6 +10,7 @@ from flaxbert.planning.estimate import Estimate
 from flaxbert.planning.step import Analysis, Exhausted
 from flaxbert.planning.topology import Target
 from flaxbert.planning.workload import Work
+from flaxbert.runtime import sharding
 
 Record = dict[str, Any]
 """The plan of one target, with the types of JSON. Figures of memory, operations, bytes and
@@ -37,7 +38,7 @@ def record(
     """
     dtype, train = work.pipeline.model.config.dtype, config.train
     fits = isinstance(step, Analysis) and step.peak <= target.chip.memory
-    fsdp = _shared(work)
+    fsdp = sharding.fsdp(work.pipeline.mesh)
     result: Record = {
         "target": target.name,
         "chip": target.chip.name,
@@ -79,11 +80,6 @@ def record(
         )
         result |= _counted(step) | _estimated(took, price)
     return result
-
-
-def _shared(work: Work) -> int:
-    """Return the devices that share one copy of the parameters."""
-    return int(work.pipeline.mesh.shape.get("fsdp", 1))
 
 
 def _memory(step: Analysis | Exhausted) -> Record:

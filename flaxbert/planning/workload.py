@@ -96,7 +96,7 @@ class Job:
         )
         pipeline = dataclasses.replace(
             self.pipeline,
-            mesh=sharding.make_mesh(target.devices),
+            mesh=sharding.make_mesh(target.devices, fsdp=train.fsdp),
             model=Model.create(encoder, self.pipeline.model.make_head),
         )
         if self.note:
