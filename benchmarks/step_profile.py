@@ -22,12 +22,12 @@ from typing import Any
 
 import command
 import jax
-import program
 from training_data import open_training_data
 
 from flaxbert.commands import args
 from flaxbert.commands.help_text import Flag
 from flaxbert.pipeline.loader import Loader
+from flaxbert.planning import hlo
 from flaxbert.runtime import devices, sharding
 from flaxbert.training import optim, state
 from flaxbert.training.data import tokenize
@@ -101,13 +101,13 @@ def by_part(text: str, milliseconds: dict[str, float]) -> Times:
     """Add up the times of instructions by the part of the step that they belong to."""
     products = computations_with_products(text)
     calls = dict(re.findall(r"%?([\w.-]+) = [^\n]*? fusion\([^\n]*?calls=%?([\w.-]+)", text))
-    parts = (*program.PARTS, "rest of the model", "optimizer", "copies")
+    parts = (*hlo.PARTS, "rest of the model", "optimizer", "copies")
     times: Times = {part: dict.fromkeys(KINDS, 0.0) for part in parts}
-    for instruction in program.instructions(text):
+    for instruction in hlo.instructions(text):
         is_product = instruction.opcode == "dot" or calls.get(instruction.name) in products
         is_product |= "matmul" in instruction.target or "gemm" in instruction.target
         kind = "matrix products" if is_product else "other"
-        part = program.part_of(instruction)
+        part = hlo.part_of(instruction)
         times[part][kind] += milliseconds.get(instruction.name, 0.0)
     return {part: kinds for part, kinds in times.items() if sum(kinds.values()) > 0}
 

@@ -3,39 +3,23 @@
 The tests of the compiled programs and `tpu_traffic.py` share this module.
 """
 
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 
-from flaxbert.config import OptimConfig
+from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
+from flaxbert.planning import topology
+from flaxbert.planning.step import lower_step
 from flaxbert.runtime import sharding
-from flaxbert.training.optim import make_optimizer
-from flaxbert.training.state import state_shapes
-from flaxbert.training.step import make_train_step
-from flaxbert.types import Batch
-
-H100 = Path(__file__).parent.parent / "tests/golden/h100_target.txtpb"
 
 
 def tpu_devices(slice_name: str, *, slices: int = 1) -> list[Any]:
     """Return the chips of one or more equal TPU slices, such as v5e:2x4; needs libtpu."""
-    os.environ |= {
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is used, so processes may compile side by side
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-    }
-    topology = topologies.get_topology_desc(
-        platform="tpu", topology_name=slice_name, num_slices=slices
-    )
-    return list(topology.devices)
+    return list(topology.tpu(slice_name, slices=slices).devices)
 
 
 def v5e_devices() -> list[Any]:
@@ -45,14 +29,7 @@ def v5e_devices() -> list[Any]:
 
 def h100_devices() -> list[Any]:
     """Return eight H100 of one host; needs jax's plugin for CUDA 12."""
-    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-    topology = topologies.get_topology_desc(
-        platform="cuda",
-        topology_name="1x1x8",
-        topology="1x1x8",
-        target_config=H100.read_text(encoding="utf-8"),
-    )
-    return list(topology.devices)
+    return list(topology.gpus("h100", 8).devices)
 
 
 BY_TOKEN = ("input_ids", "token_type_ids", "position_ids", "segment_ids")
@@ -89,19 +66,17 @@ def compile_step(
     mesh = sharding.make_mesh(devices, fsdp=fsdp)
     encoder = read_config(config, dtype="bfloat16", attention="kernel", **runtime)
     model = Model.create(encoder, task.make_head)
-    optimizer, _ = make_optimizer(OptimConfig(), 100)
-    state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
-    train_step = make_train_step(
-        model, task, optimizer, state, mesh, accumulation_steps=1, seed=0, log_every=10
-    )
 
     def array(size: int, dtype: Any = jnp.int32) -> Any:
-        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding.batch_sharding(mesh))
+        return jax.ShapeDtypeStruct((rows, size), dtype)
 
     batch = {name: array(length) for name in (*BY_TOKEN, *by_token)}
     batch |= {name: array(segments) for name in (*BY_SEGMENT, *by_segment)}
     batch["weight"] = array(segments, jnp.float32)
-    return train_step.lower(state, Batch.from_arrays(batch)).compile()
+    lowered, _ = lower_step(
+        model, task, mesh, batch, train=TrainConfig(), optim=OptimConfig(), steps=100
+    )
+    return lowered.compile()
 
 
 def compiled_step(task: Any, config: dict[str, Any], devices: list[Any], **sizes: Any) -> str:

@@ -51,12 +51,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import program
 import targets
 
 from flaxbert.config import DataConfig
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
+from flaxbert.planning import hlo
+from flaxbert.planning.step import needed_bytes
 from flaxbert.tasks.question_answering import QuestionAnswering
 
 MODELS = {
@@ -158,13 +159,13 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
         )
     shapes = Model.create(read_config(config), task.make_head).shapes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    accessed = costs["bytes accessed"] + program.uncounted_kernel_bytes(text)
+    costs = compiled.cost_analysis()
+    accessed = costs["bytes accessed"] + hlo.uncounted_kernel_bytes(text)
     ideal = ideal_bytes(sizes["hidden_size"], sizes["num_hidden_layers"], TOKENS, parameters)
-    parts = program.traffic(text)
+    parts = hlo.traffic(text)
     hbm = sum(part.hbm for part in parts.values())
     moved = hbm + sum(part.vmem for part in parts.values())
-    collectives = program.collectives(text)
+    collectives = hlo.collectives(text)
     return {
         "slice": slice_name,
         "libtpu": importlib.metadata.version("libtpu"),
@@ -178,15 +179,12 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
         "hbm_bytes": hbm,
         "hbm_over_ideal": hbm / ideal,
         "flops": costs["flops"],
-        "peak_memory": memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes,
+        "peak_memory": needed_bytes(compiled),
         "compile_seconds": seconds,
         "parameters": parameters,
         "collectives": {k: {"count": n, "bytes": b} for k, (n, b) in collectives.items()},
         "reduced_over_parameters": collectives.get("all-reduce", (0, 0))[1] / (4 * parameters),
-        "score_arrays": len(program.score_arrays(text, sizes["num_attention_heads"], length)),
+        "score_arrays": len(hlo.score_arrays(text, sizes["num_attention_heads"], length)),
         "parts": {name: vars(part) for name, part in parts.items()},
         "largest_arrays": [
             {
@@ -196,7 +194,7 @@ def measure(slice_name: str, name: str, length: int, programs: Path | None) -> d
                 "instruction": instruction.name,
                 "operation": instruction.op_name,
             }
-            for array, instruction in program.stored_arrays(text)[:LARGEST]
+            for array, instruction in hlo.stored_arrays(text)[:LARGEST]
         ],
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 LAYERS = {
     "commands": ("flags, tables, errors", "#e8e8e8"),
     "server": ("predictions over HTTP, and a page", "#e9dccb"),
+    "planning": ("what a run needs on chips elsewhere", "#f3cdb8"),
     "training": ("a run: plan, loop, step, monitors", "#ffd9b3"),
     "report": ("what a run was like, as a page", "#f7dfcf"),
     "exports": ("for servers; their reader", "#fbe8c0"),

@@ -6,6 +6,7 @@ commands:
   train           fine-tune a model on labeled data, evaluate it, and export it
   eval            evaluate a trained model on data.eval
   predict         write predictions for data.predict
+  plan            compile for chips that are not here: memory, time and cost of a run
   lint            check data files before training, and report problems with file and line
   report          make the report of a run, or compare several runs
   serve           serve a model over HTTP: a JSON API, and a page to try it
@@ -34,6 +35,7 @@ from flaxbert.commands.args import HELP, MODES
 from flaxbert.runtime import terminal
 
 MODULES = {
+    "plan": "flaxbert.commands.plan",
     "lint": "flaxbert.commands.lint",
     "report": "flaxbert.commands.report",
     "serve": "flaxbert.commands.serve",

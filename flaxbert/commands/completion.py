@@ -25,6 +25,7 @@ RUN = ("config", *(flag.name for flag in RUN_FLAGS if flag.name != "mode"))
 
 FLAGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(MODES, RUN),
+    "plan": ("topology", "gpu", "count", "price", "efficiency", "data", "json", *RUN),
     "lint": ("all", *RUN),
     "report": ("output",),
     "serve": (
@@ -50,6 +51,7 @@ SWITCHES = (
     "smoke",
     "explain",
     "inspect",
+    "json",
     "certify",
     "int8",
     "private",

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -208,6 +209,11 @@ class Batches:
             return sorted({self.multiple * 2 ** (unit - 1).bit_length() for unit in units})
         cost = self.costs.program / self.costs.of_rows(1, self.row_length)
         return choose_bucket_sizes(needed, self.multiple, MAX_SHAPES, cost)
+
+    def bucket_counts(self, steps: int) -> dict[int, int]:
+        """Return {bucket size: number of steps} of the first `steps` steps, ascending."""
+        sizes = _rounded_up(self._needed[:steps], self.bucket_sizes).tolist()
+        return dict(sorted(Counter(sizes).items()))
 
     @property
     def largest_shape(self) -> tuple[int, int]:

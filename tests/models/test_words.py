@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SIZES
-from program import collectives
 from tolerance import assert_close, assert_grads_close
 
 from flaxbert.config import DataConfig
@@ -20,6 +19,7 @@ from flaxbert.models.layers import matmul
 from flaxbert.models.model import Model
 from flaxbert.models.words import chunk_size, cross_entropy
 from flaxbert.pipeline.predict_step import make_predict_step
+from flaxbert.planning.hlo import collectives
 from flaxbert.runtime import sharding
 from flaxbert.tasks.pretraining import PreTraining, PreTrainingOptions
 from flaxbert.training.step import make_loss

@@ -1,14 +1,14 @@
 """Read an optimized HLO program: its arrays, its collectives, and what moves the most bytes.
 
 An array counts where an instruction outside of a fusion writes it. Inside a fusion nothing is
-stored.
+stored. What a loop computes counts as often as it runs, if the compiler found out how often that is.
 """
 
 import dataclasses
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
 """Bytes of an element, by type; all others have 4."""
@@ -33,7 +33,10 @@ KERNEL = "tpu_custom_call"
 PLACEHOLDERS = ("AllocateBuffer", "ConcatBitcast")
 """Custom calls of the TPU compiler that only name memory which copies fill."""
 
+_HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) ")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=\{?(%?[^\s}]+)")
+_REPEATS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16)\[([\d,]*)\](\{[^}]*\})?")
 
 
@@ -58,7 +61,7 @@ class StoredArray:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """An instruction outside of fusions."""
+    """An instruction of a program."""
 
     name: str
     opcode: str
@@ -70,6 +73,8 @@ class Instruction:
     """What a custom call runs; empty for other operations."""
     claimed_bytes: int = 0
     """Bytes that a kernel's author says it moves; the compiler counts these, and 0 without them."""
+    times: int = 1
+    """How often it runs: more than once in a loop."""
 
     @property
     def is_free(self) -> bool:
@@ -91,30 +96,69 @@ class Instruction:
         return self.outputs
 
 
-def instructions(program: str) -> Iterator[Instruction]:
-    """Yield the instructions of an HLO text that are not part of a fusion or a reduction."""
-    fused = set(re.findall(r"(?:calls|to_apply)=%?([\w.-]+)", program))
-    skipping = False
+def instructions(program: str, *, fused: bool = False) -> Iterator[Instruction]:
+    """Yield the instructions of an HLO text that are not part of a fusion or a reduction.
+
+    Args:
+      program: optimized HLO.
+      fused: yield those that are part of one too.
+    """
+    inner = set() if fused else set(re.findall(r"(?:calls|to_apply)=%?([\w.-]+)", program))
+    times = _times(program)
+    computation, skipping = "", False
     for line in program.splitlines():
         if line and not line[0].isspace():
-            header = re.match(r"(?:ENTRY )?%?([\w.-]+) ", line)
-            skipping = header is None or header.group(1) in fused
+            header = _HEADER.match(line)
+            computation = header.group(2) if header else ""
+            skipping = header is None or computation in inner
         elif not skipping and (match := _INSTRUCTION.match(line)):
-            name, rest = match.groups()
-            kind, call = _split_type(rest)
-            opcode, _, arguments = call.partition("(")
-            op_name = re.search(r'op_name="([^"]*)"', arguments)
-            target = re.search(r'custom_call_target="([^"]*)"', arguments)
-            claim = re.search(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"', arguments)
-            yield Instruction(
-                name,
-                opcode.strip(),
-                tuple(_arrays(kind)),
-                tuple(re.findall(r"%([\w.-]+)", arguments.partition(")")[0])),
-                op_name.group(1) if op_name else "",
-                target.group(1) if target else "",
-                int(claim.group(1)) if claim else 0,
-            )
+            yield _instruction(*match.groups(), times.get(computation, 1))
+
+
+def _instruction(name: str, rest: str, times: int) -> Instruction:
+    """Return an instruction of its name and what stands behind the equals sign."""
+    kind, call = _split_type(rest)
+    opcode, _, arguments = call.partition("(")
+    op_name = re.search(r'op_name="([^"]*)"', arguments)
+    target = re.search(r'custom_call_target="([^"]*)"', arguments)
+    claim = re.search(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"', arguments)
+    return Instruction(
+        name,
+        opcode.strip(),
+        tuple(_arrays(kind)),
+        tuple(re.findall(r"%([\w.-]+)", arguments.partition(")")[0])),
+        op_name.group(1) if op_name else "",
+        target.group(1) if target else "",
+        int(claim.group(1)) if claim else 0,
+        times,
+    )
+
+
+def _times(program: str) -> Mapping[str, int]:
+    """Return how often each computation runs, {name: times}."""
+    calls: dict[str, list[tuple[str, int]]] = defaultdict(list)  # {callee: [(caller, times)]}
+    caller = entry = ""
+    for line in program.splitlines():
+        if line and not line[0].isspace():
+            if header := _HEADER.match(line):
+                caller = header.group(2)
+                entry = caller if header.group(1) else entry
+        elif "=" in line:
+            repeats = _REPEATS.search(line)
+            for key, names in _CALLED.findall(line):
+                times = int(repeats.group(1)) if repeats and key in ("body", "condition") else 1
+                for name in names.rstrip(",").split(","):
+                    calls[name.strip().lstrip("%")].append((caller, times))
+    times_of: dict[str, int] = {entry: 1}
+
+    def count(name: str) -> int:
+        if name not in times_of:
+            times_of[name] = sum(times * count(caller) for caller, times in calls[name])
+        return times_of[name]
+
+    for name in list(calls):
+        count(name)
+    return times_of
 
 
 def _split_type(text: str) -> tuple[str, str]:
@@ -180,14 +224,27 @@ def score_arrays(program: str, heads: int, length: int) -> list[StoredArray]:
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
-    """Return {kind: (count, bytes)} of the program's communication between devices."""
+    """Return {kind: (count, bytes)} of the program's communication between devices.
+
+    Bytes are those of the whole arrays on a device: of the result, and for a reduce-scatter of what
+    is reduced. Communication in the background counts where it begins, also if it is fused with
+    what is computed meanwhile.
+    """
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for instruction in instructions(program):
+    arrays: dict[str, tuple[StoredArray, ...]] = {}
+    for instruction in instructions(program, fused=True):
+        arrays[instruction.name] = instruction.outputs
         kind = instruction.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
-            counts[kind] += 1
-            sizes[kind] += sum(array.nbytes for array in instruction.outputs)
+            parts = instruction.outputs
+            if kind != instruction.opcode and kind != "all-reduce":  # (operands, results, ...)
+                parts = parts[1:2] if kind == "collective-permute" else parts[len(parts) // 2 :]
+            if kind == "reduce-scatter":
+                names = instruction.operands
+                parts = tuple(array for name in names for array in arrays.get(name, ())) or parts
+            counts[kind] += instruction.times
+            sizes[kind] += instruction.times * sum(array.nbytes for array in parts)
     return {kind: (counts[kind], sizes[kind]) for kind in counts}
 
 
@@ -205,16 +262,16 @@ def traffic(program: str) -> dict[str, Traffic]:
         total = totals[part_of(instruction)]
         total.passes += 1
         if instruction.is_copy:  # one of its two sides is HBM, the other VMEM
-            moved = sum(array.nbytes for array in instruction.written)
+            moved = instruction.times * sum(array.nbytes for array in instruction.written)
             total.hbm += moved
             total.vmem += moved
             continue
         operands = (array for name in instruction.operands for array in arrays.get(name, ()))
         for array in (*instruction.written, *operands):
             if array.on_chip:
-                total.vmem += array.nbytes
+                total.vmem += instruction.times * array.nbytes
             else:
-                total.hbm += array.nbytes
+                total.hbm += instruction.times * array.nbytes
     return totals
 
 
@@ -227,7 +284,7 @@ def uncounted_kernel_bytes(program: str) -> int:
         if instruction.target == KERNEL:
             operands = (array for name in instruction.operands for array in arrays.get(name, ()))
             moved = sum(array.nbytes for array in (*instruction.outputs, *operands))
-            total += max(0, moved - instruction.claimed_bytes)
+            total += instruction.times * max(0, moved - instruction.claimed_bytes)
     return total
 
 

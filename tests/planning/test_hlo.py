@@ -1,12 +1,12 @@
-"""benchmarks/program.py reads what optimized HLO stores, moves and exchanges."""
+"""planning/hlo.py reads what optimized HLO stores, moves and exchanges."""
 
 import jax
 import jax.numpy as jnp
-import program
 import pytest
 import tpu_traffic
 from jax import Array
 
+from flaxbert.planning import hlo
 from flaxbert.runtime import sharding
 
 HLO = """HloModule jit_train_step
@@ -39,31 +39,31 @@ SCORES = 2 * 8 * 4 * 64 * 64
 
 
 def test_traffic_counts_operands_and_results_outside_of_fusions() -> None:
-    parts = program.traffic(HLO)
-    assert parts["attention"] == program.Traffic(hbm=2 * SCORES, vmem=0, passes=1)
-    assert parts["copies"] == program.Traffic(hbm=400, vmem=400, passes=1)
-    assert parts["optimizer"] == program.Traffic(hbm=4, vmem=1200, passes=1)
+    parts = hlo.traffic(HLO)
+    assert parts["attention"] == hlo.Traffic(hbm=2 * SCORES, vmem=0, passes=1)
+    assert parts["copies"] == hlo.Traffic(hbm=400, vmem=400, passes=1)
+    assert parts["optimizer"] == hlo.Traffic(hbm=4, vmem=1200, passes=1)
 
 
 def test_kernels_count_with_their_operands_and_results_if_those_exceed_their_estimate() -> None:
     kernel = '%y = f32[100] custom-call(%w), custom_call_target="tpu_custom_call"'
     estimate = ', backend_config={"cost_estimate":{"flops":"1","bytes_accessed":"BYTES"}}'
     lines = "ENTRY %main () -> f32[100] {\n  %w = f32[100]{0} parameter(0)\n  "
-    assert program.uncounted_kernel_bytes(lines + kernel) == 800
+    assert hlo.uncounted_kernel_bytes(lines + kernel) == 800
     for claimed, uncounted in ((300, 500), (1000, 0)):
         text = lines + kernel + estimate.replace("BYTES", str(claimed))
-        assert program.uncounted_kernel_bytes(text) == uncounted
+        assert hlo.uncounted_kernel_bytes(text) == uncounted
 
 
 def test_collectives_are_counted_with_their_bytes() -> None:
-    assert program.collectives(HLO) == {"all-reduce": (1, 404)}
+    assert hlo.collectives(HLO) == {"all-reduce": (1, 404)}
 
 
 @pytest.mark.parametrize(
     ("heads", "length", "count"), [(4, 64, 1), (8, 64, 1), (3, 64, 0), (4, 8, 0)]
 )
 def test_arrays_with_a_score_for_each_pair_of_tokens(heads: int, length: int, count: int) -> None:
-    assert len(program.score_arrays(HLO, heads, length)) == count
+    assert len(hlo.score_arrays(HLO, heads, length)) == count
 
 
 def test_the_gradients_of_a_sharded_step_are_all_reduced_once() -> None:
@@ -76,7 +76,7 @@ def test_the_gradients_of_a_sharded_step_are_all_reduced_once() -> None:
     step = jax.jit(jax.grad(loss), in_shardings=place, out_shardings=place[0])
     text = step.lower(jnp.ones((16, 32)), jnp.ones((8, 16))).compile().as_text()
     assert text is not None
-    assert program.collectives(text) == {"all-reduce": (1, 4 * 16 * 32)}
+    assert hlo.collectives(text) == {"all-reduce": (1, 4 * 16 * 32)}
 
 
 def test_a_step_that_exchanges_more_than_gradients_is_reported() -> None:

@@ -1,0 +1,195 @@
+"""A training step, compiled for devices that need not be here, and what the compiler says of it."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxbert.config import OptimConfig, TrainConfig
+from flaxbert.models.model import Model
+from flaxbert.planning import flops, hlo
+from flaxbert.runtime import memory, sharding
+from flaxbert.tasks.base import Task
+from flaxbert.training import freezing
+from flaxbert.training.optim import make_optimizer
+from flaxbert.training.state import TrainState, state_shapes
+from flaxbert.training.step import make_train_step
+from flaxbert.types import Batch
+
+Arrays = Mapping[str, Any]
+"""Named arrays of a batch, or their shapes: [R, ...] over all devices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """A compiled step. All figures are those of one device, and of one optimizer step."""
+
+    rows: int
+    """R, over all devices."""
+    row_length: int
+    parameters: int
+    """Bytes of the parameters."""
+    optimizer: int
+    """Bytes of the optimizer state."""
+    gradients: int
+    """Bytes of the gradients of the trained parameters."""
+    activations: int
+    """Bytes of everything else: activations, the batch, and what XLA keeps meanwhile."""
+    peak: int
+    """Bytes that the program needs at once."""
+    model_flops: float
+    """Analytic count of forward and backward pass, without recomputation."""
+    compiled_flops: float
+    """The compiler's count. It counts the body of a loop once, and GPU kernels not at all."""
+    accessed: float
+    """Bytes accessed, as the compiler counts them; on TPUs accesses to VMEM are included."""
+    traffic: float
+    """Bytes that instructions read from HBM and write to it."""
+    collectives: Mapping[str, tuple[int, int]]
+    """{kind: (count, bytes)}; see `hlo.collectives`."""
+    seconds: float
+    """Time that compiling took."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations: the compiler's count, or the analytic one where it is more."""
+        return max(self.compiled_flops, self.model_flops)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exhausted:
+    """A step that the compiler refuses, because a device has too little memory."""
+
+    rows: int
+    row_length: int
+    parameters: int
+    optimizer: int
+    gradients: int
+    activations: int
+    peak: int
+    model_flops: float
+    seconds: float
+
+
+def lower_step(
+    model: Model,
+    task: Task,
+    mesh: sharding.Mesh,
+    arrays: Arrays,
+    *,
+    train: TrainConfig,
+    optim: OptimConfig,
+    steps: int,
+) -> tuple[Any, TrainState]:
+    """Return the traced step of a run, ready to compile, and the shapes of its state.
+
+    Args:
+      model: encoder and output layer.
+      task: gives the loss.
+      mesh: the devices.
+      arrays: a batch.
+      train: micro-batches and seed, as in the run.
+      optim: the optimizer, as in the run.
+      steps: steps of the learning-rate schedule.
+    """
+    optimizer, _ = make_optimizer(optim, steps, train.ema)
+    state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
+    step = make_train_step(
+        model,
+        task,
+        optimizer,
+        state,
+        mesh,
+        accumulation_steps=train.accumulation_steps,
+        seed=train.seed,
+        log_every=train.log_every,
+        freeze=optim.freeze,
+    )
+    rows = sharding.batch_sharding(mesh)
+
+    def shape(array: Any) -> Any:
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
+
+    batch = Batch.from_arrays({name: shape(array) for name, array in arrays.items()})
+    return step.lower(state, batch), state  # type: ignore[attr-defined]
+
+
+def analyze(
+    model: Model,
+    task: Task,
+    mesh: sharding.Mesh,
+    arrays: Arrays,
+    *,
+    train: TrainConfig,
+    optim: OptimConfig,
+    steps: int,
+) -> Analysis | Exhausted:
+    """Compile a step and return its figures; see `lower_step`. This takes seconds to minutes."""
+    start = time.perf_counter()
+    lowered, state = lower_step(
+        model, task, mesh, arrays, train=train, optim=optim, steps=steps
+    )
+    rows, length = arrays["input_ids"].shape
+    trained, _ = freezing.split(state.params, optim.freeze)
+    sizes = {
+        "rows": rows,
+        "row_length": length,
+        "parameters": device_bytes(state.params),
+        "optimizer": device_bytes(state.opt_state),
+        "gradients": device_bytes(trained),
+        "model_flops": flops.training_flops(model, arrays) / mesh.size,
+    }
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not memory.is_exhausted(error):
+            raise
+        return _exhausted(str(error), sizes, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    costs, text = compiled.cost_analysis(), compiled.as_text()
+    peak = needed_bytes(compiled)
+    held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
+    parts = train.accumulation_steps
+    return Analysis(
+        **sizes,
+        activations=max(0, peak - held),
+        peak=peak,
+        compiled_flops=parts * costs["flops"],
+        accessed=parts * costs["bytes accessed"] + hlo.uncounted_kernel_bytes(text),
+        traffic=float(sum(part.hbm for part in hlo.traffic(text).values())),
+        collectives=hlo.collectives(text),
+        seconds=seconds,
+    )
+
+
+def needed_bytes(program: Any) -> int:
+    """Return the peak memory of a compiled program on each device, as the compiler counts it."""
+    sizes = program.memory_analysis()
+    outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    needed: int = sizes.argument_size_in_bytes + outputs + sizes.temp_size_in_bytes
+    return needed
+
+
+def device_bytes(tree: Any) -> int:
+    """Return the bytes of a tree of shapes with shardings that one device holds."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _exhausted(message: str, sizes: Mapping[str, Any], seconds: float) -> Exhausted:
+    """Return what is known of a step that does not fit, from the compiler's message."""
+    used = re.search(r"Used ([\d.]+)([KMGT]) of", message)
+    held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
+    peak = int(float(used[1]) * UNITS[used[2]]) if used else 0
+    return Exhausted(
+        **sizes, activations=max(0, peak - held), peak=max(peak, held), seconds=seconds
+    )

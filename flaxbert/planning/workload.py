@@ -1,0 +1,192 @@
+"""The batches of a run on the devices of a plan: those that the run itself would compute."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flaxbert.config import Config, validate
+from flaxbert.data.batching import Batches
+from flaxbert.data.features import Features
+from flaxbert.errors import ConfigError, DataError, HubError
+from flaxbert.models.model import Model
+from flaxbert.pipeline.costs import shape_costs
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.planning.topology import Target
+from flaxbert.pretrained import formats
+from flaxbert.pretrained.source import resolve
+from flaxbert.runtime import sharding
+from flaxbert.tasks import TASKS
+from flaxbert.training.data import Sources, read_sources, tokenize
+
+log = logging.getLogger("flaxbert")
+
+ANY_LABELS = ("O", "B-X", "I-X")
+"""Labels of a plan without data that would give them. Their number changes next to nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The batches of a run on the devices of a target."""
+
+    pipeline: Pipeline
+    arrays: Mapping[str, np.ndarray]
+    """The largest batch, empty."""
+    buckets: Mapping[int, int]
+    """{rows: steps} of the whole run, ascending; without data, the number of steps is 0 unless
+    `train.max_steps` gives it."""
+    schedule_steps: int
+    features: float
+    """Features in a batch, the largest one."""
+    padding: float | None
+    """Share of the computed places that hold no token; None without data."""
+
+    @property
+    def rows(self) -> int:
+        """R of the largest batch, over all devices."""
+        return max(self.buckets)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return sum(self.buckets.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A configuration with its data, tokenized once for all devices that are planned for."""
+
+    config: Config
+    pipeline: Pipeline
+    """Built for the devices of this machine; `on` replaces these."""
+    features: Features
+    """Without data, none."""
+    note: str
+    """Why there is no data; "" if there is."""
+
+    @classmethod
+    def read(cls, config: Config, *, use_data: bool = True) -> "Job":
+        """Read the configuration's model, without weights, and its training data if it can be read.
+
+        Raises:
+          UserError: for a configuration, model or malformed data that the user can fix.
+        """
+        validate(config, TASKS)
+        if config.model.param_dtype != "float32":
+            raise ConfigError("model.param_dtype: training needs float32; leave this key out.")
+        sources, note = _sources(config) if use_data else (None, "--data=none")
+        if sources is None:
+            return _without_data(config, note)
+        config = _without_evaluation(config)
+        sections = config.task, config.model, config.data, config.options
+        pipeline = Pipeline.build(*sections, train=sources.train.examples)
+        data = tokenize(pipeline, sources, config.train)
+        return cls(config, pipeline, data.train.batches.features, "")
+
+    def on(self, target: Target) -> Work:
+        """Return the batches of the run on the devices of a target."""
+        config, train = self.config, self.config.train
+        encoder = dataclasses.replace(
+            self.pipeline.model.config,
+            dtype=target.dtype if config.model.dtype == "auto" else config.model.dtype,
+            attention=attention_way(config.model.attention, target),
+        )
+        pipeline = dataclasses.replace(
+            self.pipeline,
+            mesh=sharding.make_mesh(target.devices, fsdp=train.fsdp),
+            model=Model.create(encoder, self.pipeline.model.make_head),
+        )
+        if self.note:
+            return _full_rows(pipeline, self.features, config)
+        batches = pipeline.batches(
+            self.features,
+            batch_size=train.batch_size,
+            seed=train.seed,
+            epochs=train.epochs,
+            accumulation_steps=train.accumulation_steps,
+        )
+        steps = min(batches.steps, train.max_steps or batches.steps)
+        rows, _ = batches.largest_shape
+        return Work(
+            pipeline,
+            _empty(batches, rows),
+            batches.bucket_counts(steps),
+            batches.steps,
+            features=min(train.batch_size, len(self.features)),
+            padding=batches.padding_share(),
+        )
+
+
+def attention_way(way: str, target: Target) -> str:
+    """Return how a run on a target probably computes attention; see `attention.attend`.
+
+    With `auto` a run times both ways at its start. A plan cannot, and takes the kernel where one
+    fits, as the run does on TPUs.
+    """
+    return "kernel" if way == "auto" and target.platform != "cpu" else way
+
+
+def _sources(config: Config) -> tuple[Sources | None, str]:
+    """Return the training data as read, or None and why it cannot be read."""
+    if not config.data.train:
+        return None, "data.train is not set"
+    data = _without_evaluation(config).data
+    try:
+        return read_sources(config.task, data, config.options), ""
+    except (DataError, HubError) as error:
+        return None, str(error)
+
+
+def _without_evaluation(config: Config) -> Config:
+    """Return the configuration without a file to evaluate on, which a plan does not need."""
+    if not config.data.eval:
+        return config
+    data = dataclasses.replace(config.data, eval=None, eval_split=0.0)
+    return dataclasses.replace(config, data=data)
+
+
+def _without_data(config: Config, note: str) -> Job:
+    """Return a job of full rows, with any labels if neither configuration nor model gives some."""
+    options = config.options or TASKS[config.task].options_type()
+    directory = resolve(config.model.init, config.model.revision)
+    given = formats.read_config(directory).get("id2label")
+    if "labels" in vars(options) and not (options.labels or given):
+        options = dataclasses.replace(options, labels=ANY_LABELS)
+    config = dataclasses.replace(config, options=options)
+    sections = config.task, config.model, config.data, config.options
+    pipeline = Pipeline.build(*sections)
+    features = pipeline.task.featurize([], pipeline.tokenizer, labeled=True)
+    return Job(config, pipeline, features, note)
+
+
+def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
+    """Return one batch of full rows, a row for each feature."""
+    train, multiple = config.train, sharding.data_parallelism(pipeline.mesh)
+    multiple *= train.accumulation_steps
+    rows = math.ceil(train.batch_size / multiple) * multiple
+    tile = shape_costs(pipeline.model.config, pipeline.mesh).tile
+    length = config.data.row_length or math.ceil(config.data.max_length / tile) * tile
+    batches = Batches(
+        features,
+        batch_size=train.batch_size,
+        row_length=length,
+        segments=1,
+        data_parallelism=multiple // train.accumulation_steps,
+        steps=0,
+        microbatches=train.accumulation_steps,
+        power_of_two_buckets=True,  # K is `segments`
+    )
+    steps = train.max_steps or 0
+    arrays = _empty(batches, rows)
+    return Work(pipeline, arrays, {rows: steps}, max(1, steps), train.batch_size, None)
+
+
+def _empty(batches: Batches, rows: int) -> dict[str, Any]:
+    """Return the arrays of a batch of empty rows."""
+    built = batches.build([[] for _ in range(rows)])
+    named = {field.name: getattr(built, field.name) for field in dataclasses.fields(built)}
+    extra = named.pop("extra")
+    return {name: array for name, array in (named | extra).items() if array is not None}
