@@ -112,9 +112,7 @@ def test_hosts_use_a_number_that_fits_on_all_of_them(hosts, config, loaded, monk
     assert [ready.config.train.accumulation_steps for ready in chosen] == [4, 4]
 
 
-def test_a_number_that_does_not_fit_is_an_error_with_one_that_does(
-    config, tmp_path, monkeypatch
-):
+def test_a_number_that_does_not_fit_is_an_error_with_one_that_does(config, tmp_path, monkeypatch):
     def too_large(*_):
         raise memory.TooLargeError(memory.Usage(13 * GIB, 5 * GIB, GIB))
 
@@ -134,13 +132,36 @@ def lines(workdir):
     return [{k: v for k, v in json.loads(line).items() if "perf" not in k} for line in text]
 
 
+@pytest.fixture
+def programs_are_shared(monkeypatch):
+    """Compile once for a number of rows; here it depends on the number of micro-batches."""
+    start_compiling, kept = microbatches.start_compiling, {}
+
+    def start(step, first, sizes, make_batch, compiled):
+        known = {rows: kept[rows] for rows in sizes if rows in kept} | dict(compiled or {})
+        finish = start_compiling(step, first, sizes, make_batch, known)
+
+        def remember():
+            ready = finish()
+            kept.update(ready.programs)
+            return ready
+
+        return remember
+
+    monkeypatch.setattr(microbatches, "start_compiling", start)
+
+
 @pytest.mark.parametrize(
-    ("capacity", "number"),
-    [(2_800_000, 2), pytest.param(1_600_000, 4, marks=pytest.mark.slow)],
+    ("capacity", "number", "programs"),
+    [
+        (2_800_000, 2, "programs_are_shared"),
+        pytest.param(1_600_000, 4, "one_device", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_is_that_with_the_number_bit_by_bit_and_keeps_it(
-    capacity, number, config, tmp_path, monkeypatch
+    capacity, number, programs, config, tmp_path, monkeypatch, request
 ):
+    request.getfixturevalue(programs)
     monkeypatch.setattr(memory, "capacity", lambda: capacity)
     begun, fixed = (config.with_accumulation_steps(n) for n in ("auto", number))
     begun.train.max_steps = 1  # may change on resume
