@@ -123,9 +123,14 @@ def write_model(directory: Path, sizes: dict[str, Any]) -> None:
 
 
 HEAD = (
-    ("encoder", "chips", "rows x length of a chip", "memory, GiB", "TFLOP", "HBM, GB", "sent, GB")
-    + ("bound by", "roofline, ms", "best MFU", "tokens/s of a chip, at most")
-)
+    "encoder",
+    "chips",
+    "rows x length of a chip",
+    "memory, GiB",
+    "TFLOP",
+    "HBM, GB",
+    "sent, GB",
+) + ("bound by", "roofline, ms", "best MFU", "tokens/s of a chip, at most")
 
 
 def write_table(records: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ from flaxbert.config import DataConfig
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.planning import hlo
-from flaxbert.planning.step import needed_bytes
+from flaxbert.runtime.memory import needed_bytes
 from flaxbert.tasks.question_answering import QuestionAnswering
 
 MODELS = {

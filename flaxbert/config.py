@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from flaxbert.errors import ConfigError, url_problem
 
@@ -200,8 +200,11 @@ class TrainConfig:
     epochs: float = option(3.0, "passes over the training data")
     batch_size: int = option(32, "features in an optimizer step")
     eval_batch_size: int = option(64, "features in an evaluation step")
-    accumulation_steps: int = option(
-        1, "micro-batches per step; more need less memory, and the result is the same"
+    accumulation_steps: int | Literal["auto"] = option(
+        1,
+        "micro-batches per step; more need less memory, and the result is the same. auto is the "
+        "smallest of 1, 2, 4, ... whose program fits the memory of the devices; a run keeps its "
+        "number",
     )
     fsdp: int = option(
         1,
@@ -258,6 +261,11 @@ class TrainConfig:
         """The arguments of `Pipeline.build` on how devices share the work."""
         return {"fsdp": self.fsdp, "reduce_dtype": self.reduce_dtype}
 
+    @property
+    def microbatches(self) -> int:
+        """The number of micro-batches; 1 as long as `accumulation_steps` is auto."""
+        return 1 if self.accumulation_steps == "auto" else self.accumulation_steps
+
 
 @dataclasses.dataclass
 class OptimConfig:
@@ -311,6 +319,11 @@ class Config:
         """Return the configuration with another `model.dtype`."""
         return dataclasses.replace(self, model=dataclasses.replace(self.model, dtype=dtype))
 
+    def with_accumulation_steps(self, steps: int | Literal["auto"]) -> "Config":
+        """Return the configuration with another `train.accumulation_steps`."""
+        train = dataclasses.replace(self.train, accumulation_steps=steps)
+        return dataclasses.replace(self, train=train)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict with the types of JSON."""
         result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
@@ -354,7 +367,9 @@ def _is_pattern(text: str) -> bool:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return any(_fits(value, part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(
@@ -365,6 +380,12 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return kind is Any or isinstance(value, kind)
+
+
+def words_of(kind: Any) -> list[str]:
+    """Return the words that a key of a type takes besides numbers: `auto` of int or "auto"."""
+    literals = [part for part in typing.get_args(kind) if typing.get_origin(part) is Literal]
+    return [word for part in literals for word in typing.get_args(part)]
 
 
 def _finite(value: Any) -> bool:
@@ -385,6 +406,8 @@ def validate(config: Config, tasks: Mapping[str, Any]) -> None:
     for name, field, value in fields(config):
         if not _fits(value, field.type):
             kind = getattr(field.type, "__name__", str(field.type))
+            if choices := words_of(field.type):
+                kind = " or ".join(["int", *choices])
             problems.append(f"{name}={value!r}: expected {kind}")
         elif not all(map(_finite, value if isinstance(value, tuple) else (value,))):
             problems.append(f"{name}={value!r}: expected a finite number")
@@ -429,7 +452,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("data.max_examples", data.max_examples, 1),
         ("train.batch_size", train.batch_size, 1),
         ("train.eval_batch_size", train.eval_batch_size, 1),
-        ("train.accumulation_steps", train.accumulation_steps, 1),
+        ("train.accumulation_steps", train.microbatches, 1),
         ("train.max_steps", train.max_steps, 1),
         ("train.log_every", train.log_every, 1),
         ("train.eval_every", train.eval_every, 0),

@@ -17,7 +17,7 @@ from typing import Any
 
 from flaxbert.commands import config_file, help_text
 from flaxbert.commands.help_text import DESCRIPTIONS, Flag
-from flaxbert.config import Config, fields, unknown_key
+from flaxbert.config import Config, fields, unknown_key, words_of
 from flaxbert.errors import ConfigError, check_local
 
 MODES = tuple(DESCRIPTIONS)
@@ -263,17 +263,26 @@ def _read(flag: str, text: str, kind: Any) -> Any:
     Raises:
       ConfigError: if the text is no such value.
     """
-    optional = types.NoneType in typing.get_args(kind)
-    if optional:
-        if text.lower() == "none":
-            return None
-        kind, *_ = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    parts = typing.get_args(kind)
+    optional, choices = types.NoneType in parts, words_of(kind)
+    if optional and text.lower() == "none":
+        return None
+    if text.lower() in choices:
+        return text.lower()
+    if optional or choices:  # the type besides these words
+        kind = next(
+            part
+            for part in parts
+            if part is not types.NoneType and typing.get_origin(part) is not typing.Literal
+        )
     if typing.get_origin(kind) is tuple:
         return _read_tuple(flag, text, typing.get_args(kind)[0])
     try:
         return BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (KeyError, TypeError, ValueError):
-        expected = EXPECTED.get(kind, str(kind)) + (", or none" if optional else "")
+        expected = ", or ".join(
+            [EXPECTED.get(kind, str(kind)), *choices, *(["none"] if optional else [])]
+        )
         raise ConfigError(f"{flag}: expected {expected}, not {text!r}.") from None
 
 

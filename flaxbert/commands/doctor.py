@@ -15,7 +15,6 @@ exit codes:
   1   internal error
 """
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -128,8 +127,7 @@ def system(present: Mapping[str, str]) -> dict[str, str]:
         "system": platform.platform(),
         "processors": f"{os.cpu_count()}, {platform.machine()}",
     }
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
-        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size := hardware.memory():
         lines["memory"] = f"{size / 2**30:.1f} GiB"
     lines["accelerators"] = ", ".join(f"{k} ({v})" for k, v in present.items()) or "none found"
     if shutil.which("nvidia-smi"):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -92,6 +93,8 @@ class Evaluator:
             "compiling an evaluation",
             memory.EVALUATION,
             batches.largest_shape,
+            arguments=params,
+            advise=self._smaller_batch,
         )
         with explained():
             finish_step = start_compiling(step, params, batches.bucket_sizes, self._loader.empty)
@@ -101,6 +104,13 @@ class Evaluator:
                 self._step = finish_step()
 
         return finish
+
+    def _smaller_batch(self, usage: memory.Usage | None) -> str:
+        """Return a batch size that fits by estimate; see `memory.smaller_batch`."""
+        batches = self.data.batches
+        rows = max(batches.bucket_sizes) // batches.multiple
+        least = math.ceil(batches.batch_size / rows)
+        return memory.smaller_batch("train.eval_batch_size", batches.batch_size, least, usage)
 
     def run(
         self, params: Params, task: Task | None = None, *, preemption: Preemption | None = None
@@ -223,7 +233,13 @@ class Evaluator:
             return number
 
         with (
-            memory.explain_exhaustion("evaluating", memory.EVALUATION, batches.largest_shape),
+            memory.explain_exhaustion(
+                "evaluating" if self.data.labeled else "predicting",
+                memory.EVALUATION if self.data.labeled else memory.PREDICTION,
+                batches.largest_shape,
+                usage=getattr(step, "usage", None),
+                advise=self._smaller_batch,
+            ),
             contextlib.closing(bar),
             self._loader as loader,
         ):

@@ -239,7 +239,18 @@ class Pipeline:
             power_of_two_buckets=power_of_two_buckets,
         )
         # Requests share programs, so their rows have one length.
-        fixed = self.data.row_length is not None or power_of_two_buckets
+        return batches if power_of_two_buckets else self._with_row_length(batches)
+
+    def in_microbatches(self, batches: Batches, number: int) -> Batches:
+        """Return the batches of a data set, planned for another number of micro-batches."""
+        if batches.microbatches == number:
+            return batches
+        planned = dataclasses.replace(batches, microbatches=number, row_length=self.row_length)
+        return self._with_row_length(planned)
+
+    def _with_row_length(self, batches: Batches) -> Batches:
+        """Return batches of rows of `data.row_length`, or of the length that costs least."""
+        fixed = self.data.row_length is not None
         return batches if fixed else batches.with_cheapest_row_length()
 
     def featurize(

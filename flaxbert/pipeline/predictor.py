@@ -1,10 +1,13 @@
 """The predictor: a trained model that predicts for texts and is evaluated on data sets."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from flaxbert.config import Config, DataConfig, ModelConfig, validate
 from flaxbert.data.features import Features
@@ -55,7 +58,14 @@ class Predictor:
         """
         self.config, self.pipeline = config, pipeline
         self.digests = mapping.digests(params) if multihost.is_multihost() else {}
-        with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS):
+        shapes = jax.tree.map(
+            lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
+            params,
+            sharding.param_shardings(params, pipeline.mesh),
+        )
+        usage = memory.Usage.of_arrays(shapes)
+        with memory.explain_exhaustion("placing the parameters", memory.PARAMETERS, usage=usage):
+            memory.require(usage)
             self.params = sharding.shard_params(params, pipeline.mesh)
         step = make_predict_step(pipeline.model, pipeline.task, pipeline.mesh, labeled=False)
         self._jitted: Any = step  # compiles whatever shape it receives
@@ -180,7 +190,17 @@ class Predictor:
                 empty = Loader(plan, self.pipeline.mesh, ahead=0).empty
                 rows = shapes.rows(length)
                 pending[grouped, length] = start_compiling(self._jitted, self.params, rows, empty)
-        steps = {key: finish() for key, finish in pending.items()}
+        explained = functools.partial(
+            memory.explain_exhaustion,
+            "compiling predictions",
+            memory.PREDICTION,
+            arguments=self.params,
+            advise=lambda usage: memory.smaller_batch("--batch-size", batch_size, 1, usage),
+        )
+        steps = {}
+        for key, finish in pending.items():
+            with explained((max(shapes.rows(key[1])), key[1])):
+                steps[key] = finish()
         known = {(*key, rows) for key in steps for rows in shapes.rows(key[1])}
 
         def step(params: Params, batch: Batch) -> StepOutputs:

@@ -47,7 +47,7 @@ def record(
         "dtype": dtype,
         "model": config.model.init,
         "batch_size": train.batch_size,
-        "accumulation_steps": train.accumulation_steps,
+        "accumulation_steps": train.microbatches,
         "fsdp": fsdp,
         "rows": step.rows,
         "row_length": step.row_length,
@@ -59,12 +59,12 @@ def record(
         "model_flops": step.model_flops,
         "compile_seconds": step.seconds,
         "largest_batch": estimate.largest_batch(
-            step, target, microbatches=train.accumulation_steps, features=work.features
+            step, target, microbatches=train.microbatches, features=work.features
         ),
         "changes": [],
     }
     if not fits:
-        options = {"microbatches": train.accumulation_steps, "fsdp": fsdp}
+        options = {"microbatches": train.microbatches, "fsdp": fsdp}
         result["changes"] = list(
             estimate.changes(step, target, remat=config.model.remat, **options)
         )

@@ -1,13 +1,11 @@
 """A training step, compiled for devices that need not be here, and what the compiler says of it."""
 
 import dataclasses
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.models.model import Model
@@ -104,7 +102,7 @@ def lower_step(
         optimizer,
         state,
         mesh,
-        accumulation_steps=train.accumulation_steps,
+        accumulation_steps=train.microbatches,
         seed=train.seed,
         log_every=train.log_every,
         freeze=optim.freeze,
@@ -130,17 +128,15 @@ def analyze(
 ) -> Analysis | Exhausted:
     """Compile a step and return its figures; see `lower_step`. This takes seconds to minutes."""
     start = time.perf_counter()
-    lowered, state = lower_step(
-        model, task, mesh, arrays, train=train, optim=optim, steps=steps
-    )
+    lowered, state = lower_step(model, task, mesh, arrays, train=train, optim=optim, steps=steps)
     rows, length = arrays["input_ids"].shape
     trained, _ = freezing.split(state.params, optim.freeze)
     sizes = {
         "rows": rows,
         "row_length": length,
-        "parameters": device_bytes(state.params),
-        "optimizer": device_bytes(state.opt_state),
-        "gradients": device_bytes(trained),
+        "parameters": memory.bytes_on_device(state.params),
+        "optimizer": memory.bytes_on_device(state.opt_state),
+        "gradients": memory.bytes_on_device(trained),
         "model_flops": flops.training_flops(model, arrays) / mesh.size,
     }
     try:
@@ -148,12 +144,12 @@ def analyze(
     except jax.errors.JaxRuntimeError as error:
         if not memory.is_exhausted(error):
             raise
-        return _exhausted(str(error), sizes, time.perf_counter() - start)
+        return _exhausted(error, sizes, time.perf_counter() - start)
     seconds = time.perf_counter() - start
     costs, text = compiled.cost_analysis(), compiled.as_text()
-    peak = needed_bytes(compiled)
+    peak = memory.needed_bytes(compiled)
     held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
-    parts = train.accumulation_steps
+    parts = train.microbatches
     return Analysis(
         **sizes,
         activations=max(0, peak - held),
@@ -166,30 +162,11 @@ def analyze(
     )
 
 
-def needed_bytes(program: Any) -> int:
-    """Return the peak memory of a compiled program on each device, as the compiler counts it."""
-    sizes = program.memory_analysis()
-    outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    needed: int = sizes.argument_size_in_bytes + outputs + sizes.temp_size_in_bytes
-    return needed
-
-
-def device_bytes(tree: Any) -> int:
-    """Return the bytes of a tree of shapes with shardings that one device holds."""
-    return sum(
-        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
-
-
-UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def _exhausted(message: str, sizes: Mapping[str, Any], seconds: float) -> Exhausted:
+def _exhausted(error: Exception, sizes: Mapping[str, Any], seconds: float) -> Exhausted:
     """Return what is known of a step that does not fit, from the compiler's message."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of", message)
+    usage = memory.usage_in(error)
     held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
-    peak = int(float(used[1]) * UNITS[used[2]]) if used else 0
+    peak = 0 if usage is None else usage.total
     return Exhausted(
         **sizes, activations=max(0, peak - held), peak=max(peak, held), seconds=seconds
     )

@@ -106,7 +106,7 @@ class Job:
             batch_size=train.batch_size,
             seed=train.seed,
             epochs=train.epochs,
-            accumulation_steps=train.accumulation_steps,
+            accumulation_steps=train.microbatches,
         )
         steps = min(batches.steps, train.max_steps or batches.steps)
         rows, _ = batches.largest_shape
@@ -165,7 +165,7 @@ def _without_data(config: Config, note: str) -> Job:
 def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
     """Return one batch of full rows, a row for each feature."""
     train, multiple = config.train, sharding.data_parallelism(pipeline.mesh)
-    multiple *= train.accumulation_steps
+    multiple *= train.microbatches
     rows = math.ceil(train.batch_size / multiple) * multiple
     tile = shape_costs(pipeline.model.config, pipeline.mesh).tile
     length = config.data.row_length or math.ceil(config.data.max_length / tile) * tile
@@ -174,9 +174,9 @@ def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
         batch_size=train.batch_size,
         row_length=length,
         segments=1,
-        data_parallelism=multiple // train.accumulation_steps,
+        data_parallelism=multiple // train.microbatches,
         steps=0,
-        microbatches=train.accumulation_steps,
+        microbatches=train.microbatches,
         power_of_two_buckets=True,  # K is `segments`
     )
     steps = train.max_steps or 0

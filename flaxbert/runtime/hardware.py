@@ -1,12 +1,14 @@
-"""Accelerators of this machine, found without JAX, and how to make JAX use them.
+"""Accelerators and memory of this machine, found without JAX, and how to make JAX use them.
 
 JAX computes on the CPU, after one warning at most, if it lacks the plugin for an accelerator.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PLUGINS = {
@@ -49,6 +51,41 @@ def _has_google_chip(root: Path) -> bool:
         except (OSError, ValueError):  # unplugged meanwhile
             continue
     return False
+
+
+CGROUP_LIMITS = (("", "memory.max"), ("memory", "memory.limit_in_bytes"))
+"""(hierarchy below sys/fs/cgroup, file) with the limit of a container, in versions 2 and 1."""
+
+
+def memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process may use; None if the system does not say.
+
+    It is the memory of the machine, or the limit of the container or job if that is lower.
+
+    Args:
+      root: the directory that holds proc/ and sys/.
+    """
+    sizes = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            sizes += _cgroup_limits(root / "sys/fs/cgroup", *line.split(":", 2)[1:])
+    return min((size for size in sizes if size > 0), default=None)
+
+
+def _cgroup_limits(mount: Path, controllers: str, path: str) -> Iterator[int]:
+    """Yield the limits of a control group and of those above it, from a line of /proc/self/cgroup.
+
+    In a container the path may be that of the host; then only the root's file exists.
+    """
+    for hierarchy, name in CGROUP_LIMITS:
+        if hierarchy not in controllers.split(","):
+            continue
+        groups = [Path(path.lstrip("/")), *Path(path.lstrip("/")).parents]
+        for group in groups:
+            with contextlib.suppress(OSError, ValueError):  # version 2 has the word max for none
+                yield int((mount / hierarchy / group / name).read_text(encoding="ascii"))
 
 
 def version(distribution: str) -> str | None:

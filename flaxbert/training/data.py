@@ -123,7 +123,7 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
         malformed=source.table.malformed + examples.malformed,
         seed=train.seed,
         epochs=train.epochs,
-        accumulation_steps=train.accumulation_steps,
+        accumulation_steps=train.microbatches,
     )
     features = training.batches.features
     if reason := task.nothing_to_learn(features, training.batches.resample):

@@ -30,10 +30,10 @@ def fit(
       DivergedError: see `FiniteGuard`.
     """
     step = int(state.step)
-    shape = loader.batches.largest_shape
+    shape, usage = loader.batches.largest_shape, getattr(train_step, "usage", None)
     # The contexts exit in reverse order. However training ends, pending writes are completed.
     with (
-        memory.explain_exhaustion("training", memory.TRAINING, shape),
+        memory.explain_exhaustion("training", memory.TRAINING, shape, usage=usage),
         contextlib.closing(run.checkpoints),
         preemption.holding(),
         contextlib.closing(run),

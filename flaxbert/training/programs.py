@@ -7,24 +7,21 @@ import time
 import jax
 import optax
 
-from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.runtime import memory, sharding
-from flaxbert.runtime.compilation import start_compiling
 from flaxbert.runtime.ledger import Ledger
+from flaxbert.training.microbatches import Prepared, advice, start_train_step
 from flaxbert.training.plan import Plan
 from flaxbert.training.run import Evaluators
 from flaxbert.training.state import TrainState
-from flaxbert.training.step import TrainStep, make_train_step
+from flaxbert.training.step import TrainStep
 
 log = logging.getLogger("flaxbert")
 
 
 def compile_programs(
-    config: TrainConfig,
-    optim: OptimConfig,
-    pipeline: Pipeline,
+    prepared: Prepared,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     loader: Loader,
@@ -34,30 +31,35 @@ def compile_programs(
 ) -> tuple[TrainStep | None, float]:
     """Compile the train step and the evaluations, in parallel.
 
+    Args:
+      prepared: configuration and model, with the programs that there are already.
+      optimizer: from `optim.make_optimizer`.
+      state: the state on the devices.
+      loader: the training batches.
+      evaluators: compile their own programs.
+      plan: says whether a step is left to take.
+      ledger: counts the programs, for the log.
+
     Returns:
       The step, None if no step is left to take; and the seconds it took.
     """
     start = time.perf_counter()
+    config, pipeline = prepared.config, prepared.pipeline
     _log_division(pipeline)
     batches, shape = loader.batches, loader.batches.largest_shape
     explained = functools.partial(
-        memory.explain_exhaustion, "compiling the training step", memory.TRAINING, shape
+        memory.explain_exhaustion,
+        "compiling the training step",
+        memory.SMALLER,
+        shape,
+        arguments=state,
+        advise=lambda _: advice(config, pipeline, optimizer, batches),
     )
     finish_step = None
     if int(state.step) < plan.stop_step:
-        step = make_train_step(
-            pipeline.model,
-            pipeline.task,
-            optimizer,
-            state,
-            pipeline.mesh,
-            accumulation_steps=config.accumulation_steps,
-            seed=config.seed,
-            log_every=config.log_every,
-            freeze=optim.freeze,
-        )
+        sizes, ready = batches.bucket_sizes, prepared.programs
         with explained():
-            finish_step = start_compiling(step, state, batches.bucket_sizes, loader.empty)
+            finish_step = start_train_step(config, pipeline, optimizer, state, loader, sizes, ready)
     finish_evaluations = evaluators.start_compiling(state.params)
     with explained():
         train_step = finish_step() if finish_step is not None else None

@@ -5,14 +5,16 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from flaxbert.config import ModelConfig
+import optax
+
+from flaxbert.config import ModelConfig, TrainConfig
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON, resolve
-from flaxbert.runtime import devices, multihost
+from flaxbert.runtime import devices, memory, multihost
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.workdir import (
     changed_commits,
@@ -22,6 +24,7 @@ from flaxbert.runtime.workdir import (
     resume_fields,
     with_defaults,
 )
+from flaxbert.training.state import TrainState, init_state, state_shapes
 from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
@@ -65,8 +68,9 @@ class SavedRun:
                 return cls(workdir, checkpoints, None, None, force)
             metadata = checkpoints.metadata(step)
             before, now = with_defaults(metadata.config, defaults), resume_fields(config)
-            if now.get("model.dtype") == "auto":  # the run keeps the type that it began with
-                now["model.dtype"] = before["model.dtype"]
+            for key in ("model.dtype", "train.accumulation_steps"):
+                if now.get(key) == "auto":  # the run keeps the value that it began with
+                    now[key] = before[key]
             require_unchanged("configuration", before, now, workdir, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
 
@@ -77,6 +81,17 @@ class SavedRun:
         """
         begun = None if self.metadata is None else self.metadata.config["model.dtype"]
         return devices.resolve_dtype(begun or model.dtype)
+
+    def accumulation_steps(self, train: TrainConfig) -> int | Literal["auto"]:
+        """Return the number of micro-batches; for `auto` that of a run that resumes."""
+        if self.metadata is None:
+            return train.accumulation_steps
+        return int(self.metadata.config["train.accumulation_steps"])
+
+    @property
+    def attention(self) -> str | None:
+        """The way to compute attention that the run began with; None for a new run."""
+        return None if self.metadata is None else self.metadata.attention
 
     def init(self, model: ModelConfig) -> str:
         """Return where config and tokenizer come from: `model.init`, or the workdir's copy.
@@ -168,6 +183,35 @@ class SavedRun:
                     force=self.force,
                 )
         return dataclasses.replace(metadata, data=data)
+
+    def place(
+        self,
+        params: Params | None,
+        pipeline: Pipeline,
+        optimizer: optax.GradientTransformation,
+    ) -> TrainState:
+        """Return the state on the devices: a new one, or that of the newest intact checkpoint.
+
+        Args:
+          params: the parameters of a new run, on the host; None for a run that resumes.
+          pipeline: task, model and devices.
+          optimizer: from `optim.make_optimizer`.
+
+        Raises:
+          OutOfMemoryError: if it needs more memory than a device has.
+        """
+        parts = optimizer, pipeline.mesh, pipeline.task.loss_names
+        shapes = state_shapes(pipeline.model.shapes, *parts)
+        usage = memory.Usage.of_arrays(shapes)
+        what = "placing parameters and optimizer state"
+        with memory.explain_exhaustion(what, memory.PARAMETERS, usage=usage):
+            memory.require(usage)
+            if params is not None:
+                return init_state(params, *parts)
+            assert self.step is not None
+            self.checkpoints.delete_after(self.step)
+            state: TrainState = self.checkpoints.restore(self.step, shapes)
+            return state
 
 
 def encoder_digest(params: Params) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import optax
-
 from flaxbert.config import Config, TrainConfig, validate
 from flaxbert.errors import ConfigError, check_local
 from flaxbert.pipeline.loader import Loader
@@ -16,7 +14,7 @@ from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON
 from flaxbert.report.result import Trained
 from flaxbert.report.write import write_report
-from flaxbert.runtime import devices, files, memory, multihost, notebook, program_cache
+from flaxbert.runtime import devices, files, multihost, notebook, program_cache
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.runtime.preemption import Preemption
@@ -24,8 +22,7 @@ from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.runtime.workdir import command, flatten, lock, write_config
 from flaxbert.tasks import TASKS
-from flaxbert.training import freezing
-from flaxbert.training.attention_choice import with_fitting_attention
+from flaxbert.training import freezing, microbatches
 from flaxbert.training.card import card_of
 from flaxbert.training.data import Sources, TrainingData, read_sources, tokenize
 from flaxbert.training.explain import Explainer
@@ -35,7 +32,7 @@ from flaxbert.training.plan import Plan
 from flaxbert.training.programs import compile_programs
 from flaxbert.training.resume import SavedRun, encoder_digest
 from flaxbert.training.run import Evaluators, Run, thresholds_of
-from flaxbert.training.state import TrainState, init_state, state_shapes
+from flaxbert.training.state import TrainState
 from flaxbert.types import Params
 
 log = logging.getLogger("flaxbert")
@@ -72,25 +69,29 @@ def train(
     with _opened(workdir, config.train, preemption) as (ledger, background):
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
         config = config.with_dtype(saved.dtype(config.model))
+        config = config.with_accumulation_steps(saved.accumulation_steps(config.train))
         devices.log_use(config.model.dtype)
         sources, pipeline, data = _read(config, saved)
         with multihost.fail_together():
             plan = Plan.make(config.train, config.optim, data.train.batches)
             plan.check_profile(profile, saved.step or 0)
             freezing.check(config.optim.freeze, pipeline.model.shapes)
+        optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
+        ready = microbatches.prepare(config, pipeline, data, optimizer, saved.attention)
+        config, pipeline, data = ready.config, ready.pipeline, ready.data
+        with multihost.fail_together():
             evaluators = Evaluators.make(pipeline, data, config.train)
             commits = saved.commits(pipeline, sources.commits)
             params, metadata = _begin(saved, pipeline, data, config)
         _require_agreement(pipeline, metadata, data, plan, params)
         explainer = Explainer.begin(explain, config, plan, data, metadata, saved.step or 0)
-        optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
-        state = _place(params, saved, pipeline, optimizer)
+        state = saved.place(params, pipeline, optimizer)
         del params  # on the devices now
         best = evaluators.open_best(workdir / "best", metadata)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         train_step, seconds = compile_programs(
-            config.train, config.optim, pipeline, optimizer, state, loader, evaluators, plan, ledger
+            ready, optimizer, state, loader, evaluators, plan, ledger
         )
         ledger.write(workdir / "compiles.jsonl")
         parts = saved, metadata, state, plan, schedule, data.train, evaluators, best, background
@@ -134,16 +135,14 @@ def _default_settings(config: Config) -> dict[str, Any]:
 
 
 def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingData]:
-    """Read and tokenize the data; build the pipeline, with a way to compute attention."""
+    """Read and tokenize the data; build the pipeline."""
     with multihost.fail_together():  # any of this may fail on one host alone
         sources = read_sources(config.task, config.data, config.options)
         sections = config.task, config.model, config.data, config.options
         init, examples = saved.init(config.model), sources.train.examples
         pipeline = Pipeline.build(*sections, init=init, train=examples, **config.train.division)
         data = tokenize(pipeline, sources, config.train)
-    shape, parts = data.train.batches.largest_shape, config.train.accumulation_steps
-    kept = saved.metadata.attention if saved.metadata else None
-    return sources, with_fitting_attention(pipeline, shape, parts, kept), data
+    return sources, pipeline, data
 
 
 def _begin(
@@ -185,24 +184,6 @@ def _require_agreement(
         | {"steps": (plan.schedule_steps, plan.stop_step)}
         | {"rows of a step": list(data.train.batches.bucket_sizes)}
     )
-
-
-def _place(
-    params: Params | None,
-    saved: SavedRun,
-    pipeline: Pipeline,
-    optimizer: optax.GradientTransformation,
-) -> TrainState:
-    """Return the state on the devices: a new one, or that of the newest intact checkpoint."""
-    parts = optimizer, pipeline.mesh, pipeline.task.loss_names
-    with memory.explain_exhaustion("placing parameters and optimizer state", memory.PARAMETERS):
-        if params is not None:
-            return init_state(params, *parts)
-        assert saved.step is not None
-        saved.checkpoints.delete_after(saved.step)
-        shapes = state_shapes(pipeline.model.shapes, *parts)
-        state: TrainState = saved.checkpoints.restore(saved.step, shapes)
-        return state
 
 
 def _write_config(

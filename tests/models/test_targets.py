@@ -27,8 +27,8 @@ from flaxbert.models.dropout import DropoutKeys
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.planning.hlo import collectives, score_arrays
-from flaxbert.planning.step import needed_bytes
 from flaxbert.runtime import sharding
+from flaxbert.runtime.memory import needed_bytes
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.token_classification import TokenClassification
