@@ -173,6 +173,7 @@ pause() { sleep "$poll_seconds"; }
 pack() { # ARCHIVE
   [[ -z $(git status --porcelain 2>/dev/null) ]] ||
     note "note: changes that are not committed are left out"
+  act mkdir -p "$(dirname "$1")"
   act git archive --format=tar.gz --prefix=flaxbert/ --output="$1" HEAD
 }
 

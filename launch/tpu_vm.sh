@@ -88,7 +88,10 @@ make_ready() {
     if is_ready "$now"; then return; fi
     [[ ! $existing ]] || fail "--existing: the VM $name is ${now#* }, not READY. Start it, or leave --existing out."
     case $now in
-      "absent absent") create && created=yes ;;
+      "absent absent")
+        create
+        created=yes
+        ;;
       FAILED*)
         # One that this command has just made would fail again: a wrong name, or no quota.
         if [[ $created ]]; then
@@ -169,7 +172,7 @@ run() {
   [[ $runtime != - ]] || fail "--type=$type: the Cloud TPU API does not have $slice. See launch/accelerators.txt."
   [[ ! $spot ]] || require_durable_workdir "a spot VM loses its disk when it is preempted"
   ((hosts == 1)) || require_durable_workdir "$slice has several"
-  archive=${TMPDIR:-/tmp}/flaxbert-$name.tar.gz
+  archive=runs/$name.tar.gz
   pack "$archive"
   local code
   while true; do
