@@ -130,9 +130,11 @@ start() {
   act gcloud compute tpus tpu-vm scp "$archive" "$name":flaxbert.tar.gz --project="$project" \
     --zone="$zone" --worker=all
   on_all_hosts "set -e
-# A run saves a checkpoint on SIGTERM; give it time.
+# Stop a training that runs. It saves a checkpoint on SIGTERM; give it time. Who follows it gets 143.
 ours='^[.]venv/bin/python -m flaxbert'
-if pkill -f \"\$ours\"; then
+if pgrep -f \"\$ours\" >/dev/null; then
+  echo 143 >flaxbert/train.code
+  pkill -f \"\$ours\"
   timeout 120 sh -c \"while pgrep -f '\$ours' >/dev/null; do sleep 1; done\" || pkill -KILL -f \"\$ours\"
 fi
 $(install_python)
@@ -142,7 +144,7 @@ make --silent .venv/base-tpu,gcs ACCELERATOR=tpu,gcs PYTHON=python3.11
 cat >train.sh <<'END'
 code=0
 env$settings .venv/bin/python -m flaxbert.run$arguments || code=\$?
-echo \$code >train.code
+[ -e train.code ] || echo \$code >train.code
 END
 rm -f train.code
 nohup setsid bash train.sh >train.log 2>&1 </dev/null &
@@ -187,12 +189,15 @@ run() {
         ;;
       2 | 3) exit "$code" ;; # a wrong flag, or a loss that is not finite
     esac
-    if [[ $existing ]] || stays_ready; then
+    if [[ ! $existing ]] && ! stays_ready; then
+      note "$name was preempted: resuming on a new VM"
+    elif [[ $code == 75 ]]; then # for example by a notice of maintenance
+      note "a signal stopped the training, and it has saved: resuming"
+    else
       note "the training or the connection to it ended with code $code, and the VM is READY. To follow" \
         "a training that goes on, use logs; to resume one that has ended, run this again."
       exit "$code"
     fi
-    note "$name was preempted: resuming on a new VM"
   done
 }
 
