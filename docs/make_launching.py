@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> int:
     """Write the page, or with --check compare it; return the exit code."""
     if arguments == ["--check"]:
         if old := stale():
-            print("launching.md is not up to date. Run python docs/make_launching.py.")
+            message = "launching.md is not up to date. Run python docs/make_launching.py."
+            print(message, file=sys.stderr)
         return int(old)
     PAGE.write_text(page(), encoding="utf-8", newline="\n")
     return 0

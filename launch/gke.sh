@@ -77,7 +77,7 @@ spec:
   failurePolicy:
     maxRestarts: $max_restarts
     rules:
-      - {name: would-fail-again, action: FailJobSet, onJobFailureReasons: [PodFailurePolicy]}
+      - {name: would_fail_again, action: FailJobSet, onJobFailureReasons: [PodFailurePolicy]}
   replicatedJobs:
     - name: slice
       replicas: 1
@@ -113,10 +113,11 @@ END
 END
   if is_tpu; then
     lines "                  securityContext: {privileged: true}  # for the chips" \
-      "                  ports: [{containerPort: 8471}]  # between the chips' hosts" \
+      "                  ports: [{containerPort: 8471}]  # between the hosts of a slice" \
       "                  resources: {limits: {google.com/tpu: $((chips / hosts))}}"
   else
-    lines "                  ports: [{containerPort: 1234}]" \
+    lines "                  env: [{name: LD_LIBRARY_PATH, value: /usr/local/nvidia/lib64}]  # the driver" \
+      "                  ports: [{containerPort: 1234}]  # of the first pod" \
       "                  resources: {limits: {nvidia.com/gpu: $chips}}"
   fi
   volumes

@@ -36,7 +36,7 @@ source "$(dirname "$0")/common.sh"
 script() {
   local tasks=1 devices=''
   case $process_per in
-    host) devices="export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((gpus - 1)))" ;;
+    host) devices="export JAX_LOCAL_DEVICE_IDS=$(seq 0 $((gpus - 1)) | paste -sd, -)" ;;
     gpu) tasks=$gpus ;;
     *) fail "--process-per=$process_per: expected host or gpu." ;;
   esac
@@ -97,7 +97,10 @@ follow() { # JOB
   done
 }
 
-field() { sed -n "s/.*\b$1=\([^ ]*\).*/\1/p" <<<"$2"; } # NAME LINE
+field() { # NAME LINE
+  local pattern=" $1=([^ ]*)"
+  [[ ! " $2" =~ $pattern ]] || echo "${BASH_REMATCH[1]}"
+}
 
 # --- actions -------------------------------------------------------------------------------------
 

@@ -32,7 +32,10 @@ case "$3 $4" in
     cp created request ;;
   "queued-resources delete") [[ -s request ]] || refuse NOT_FOUND; rm -f request vm ;;
   "queued-resources list") cat stale ;;
-  "tpu-vm describe") look vm || { [[ $(head -n 1 request) == ACTIVE ]] && echo READY; } || refuse NOT_FOUND ;;
+  "tpu-vm describe")
+    look vm && exit
+    [[ $(head -n 1 request) == ACTIVE ]] || refuse NOT_FOUND
+    echo READY ;;
   "tpu-vm delete") [[ -s vm ]] || refuse NOT_FOUND; rm vm ;;
   "tpu-vm start") echo READY >vm ;;
   "tpu-vm ssh")

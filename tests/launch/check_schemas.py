@@ -47,4 +47,6 @@ def sky(task: dict) -> None:
 
 
 if __name__ == "__main__":
-    {"jobset": jobset, "compose": compose, "sky": sky}[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
+    {"jobset": jobset, "compose": compose, "sky": sky}[sys.argv[1]](
+        json.loads(Path(sys.argv[2]).read_text())
+    )

@@ -1,5 +1,6 @@
 """What the launchers share: help, flags, names of accelerators, dry runs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ LAUNCHERS = {
 }
 """Flags of each launcher that do most."""
 
-TRAIN = ["--", "--config=squad", "--config.data.train=a b's $(x) \"y\".tsv"]
+TRAIN = ["--", "--config=squad", '--config.data.train=a b\'s $(x) "y".tsv']
 
 
 @pytest.fixture
@@ -33,10 +34,8 @@ def test_every_launcher_is_tested() -> None:
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_dry_run_calls_nothing_and_prints_what_a_run_does(name: str, clouds: Clouds) -> None:
-    clouds.write("timeline", "Completed|", "JobState=COMPLETED ExitCode=0:0")
-    if name == "slurm":
-        clouds.write("timeline", "JobState=COMPLETED ExitCode=0:0")
-    workdir = "--workdir=runs/x" if name in ("docker", "slurm") else "--workdir=gs://b/x"
+    clouds.write("timeline", "JobState=COMPLETED" if name == "slurm" else "Completed|")
+    workdir = "--workdir=runs/x" if name == "docker" else "--workdir=gs://b/x"
     script = [f"launch/{name}.sh", "run", "--name=bert", *LAUNCHERS[name]]
     shown = clouds.run(*script, "--dry-run", *TRAIN, workdir)
     assert shown.returncode == 0, shown.stderr
@@ -46,13 +45,14 @@ def test_a_dry_run_calls_nothing_and_prints_what_a_run_does(name: str, clouds: C
     real = clouds.calls()
     for state in ("request", "jobset", "job", "container"):
         (clouds.state / state).unlink(missing_ok=True)
-    shutil.copy(clouds.state / "created", clouds.state / "request.not")
     if name == "docker":
         (clouds.state / "container").touch()  # the dry run shows what is done if there is one
     again = clouds.run("bash", "-c", shown.stdout)
     assert "command not found" not in again.stderr
-    calls = [call for call in clouds.calls() if call[1] not in ("logs", "stop", "rm")]
-    assert calls == [call for call in real if call[1] not in ("logs", "stop", "rm")]
+    different = ("logs", "stop", "rm")  # they depend on what there is
+    assert [call for call in clouds.calls() if call[1] not in different] == [
+        call for call in real if call[1] not in different
+    ]
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -166,8 +166,8 @@ def test_a_service_refuses_what_it_does_not_have(script: str, slice_: str, cloud
 
 
 def test_the_scripts_pass_shellcheck() -> None:
-    program = shutil.which("shellcheck") or shutil.which("shellcheck", path=Path(sys.executable).parent)
-    if not program:
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if not (program := shutil.which("shellcheck", path=places)):
         pytest.skip('needs pip install -e ".[dev]"')
     scripts = sorted(str(file) for file in (ROOT / "launch").glob("*.sh"))
     done = subprocess.run([program, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)

@@ -1,6 +1,7 @@
-"""The launchers for GKE, SLURM, Docker and SkyPilot, through the life of a run that is preempted."""
+"""The launchers for GKE, SLURM, Docker and SkyPilot, through the life of a preempted run."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def test_a_slice_of_tpus_is_a_jobset_of_its_hosts(
 ) -> None:
     jobset = manifest(clouds, "--type=v6e-16", "--spot", "--queue=q", "--account=a", "--claim=c")
     assert jobset["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "q"}
+    (rule,) = jobset["spec"]["failurePolicy"]["rules"]
+    assert re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])  # JobSet's rule
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert (job["parallelism"], job["completions"], job["backoffLimit"]) == (4, 4, 0)
     assert pod(jobset)["nodeSelector"] == {
@@ -189,7 +192,9 @@ def test_the_life_of_a_preempted_job(clouds: Clouds) -> None:
     assert clouds.run("launch/slurm.sh", "logs", "--name=bert").returncode == 2
 
 
-@pytest.mark.parametrize(("line", "code"), [("FAILED ExitCode=3:0", 3), ("TIMEOUT ExitCode=0:15", 1)])
+@pytest.mark.parametrize(
+    ("line", "code"), [("FAILED ExitCode=3:0", 3), ("TIMEOUT ExitCode=0:15", 1)]
+)
 def test_a_failed_job_ends_with_its_code(clouds: Clouds, line: str, code: int) -> None:
     clouds.write("timeline", f"JobState={line}")
     done = clouds.run(*SLURM, *TRAIN)
@@ -227,7 +232,7 @@ def test_the_life_of_a_stopped_container(clouds: Clouds) -> None:
     assert clouds.verbs() == ["compose", "logs", "wait"]
     done = clouds.run(*run)  # resumes
     assert done.returncode == 0, done.stderr
-    compose = [call for call in clouds.calls() if call[1] == "compose"][0]
+    compose = next(call for call in clouds.calls() if call[1] == "compose")
     assert compose[-4:] == ["train", "--require=gpu", "--config=squad", "--workdir=runs/x"]
     assert clouds.run("launch/docker.sh", "delete", "--name=bert").returncode == 0
     assert clouds.verbs() == ["stop", "rm"]
@@ -297,11 +302,13 @@ def test_the_nodes_of_a_task_find_each_other(
 
 
 def test_words_become_json(clouds: Clouds) -> None:
-    words = ["a b", 'c"d', "e\\f", "g\\\"h", "é"]
+    words = ["a b", 'c"d', "e\\f", 'g\\"h', "é"]
     script = 'source launch/common.sh; json "$@"'
     shown = clouds.run("bash", "-c", script, "launch/x.sh", *words)
     assert json.loads(shown.stdout) == words
     script = 'source launch/common.sh; quoted "$@"'
-    shown = clouds.run("bash", "-c", script, "launch/x.sh", "printf", "%s|", *words, "it's", "$x", "")
+    shown = clouds.run(
+        "bash", "-c", script, "launch/x.sh", "printf", "%s|", *words, "it's", "$x", ""
+    )
     again = subprocess.run(["bash", "-c", shown.stdout], capture_output=True, text=True)
     assert again.stdout.split("|")[:-1] == [*words, "it's", "$x", ""]
