@@ -34,10 +34,12 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck -x launch/*.sh
 
 docs: .venv/docs
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_tutorials.py
+	$(BIN)/python docs/make_launching.py
 	$(BIN)/zensical build --clean --strict
 
 format: .venv/dev

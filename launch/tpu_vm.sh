@@ -1,123 +1,233 @@
 #!/usr/bin/env bash
-# Create a Cloud TPU VM (one host, or a slice of several), install flaxbert on it, and train.
+# Train on a Cloud TPU VM, or on a slice of several, which a queued resource creates.
 #
-#   PROJECT=my-project ZONE=us-west4-a NAME=bert TYPE=v5litepod-8 \
-#     launch/tpu_vm.sh --config=configs/squad.py --workdir=runs/squad \
-#     [--config.KEY=VALUE ...]
+#   launch/tpu_vm.sh run --project=my-project --zone=us-west4-a --name=bert --type=v5e:2x4 --spot \
+#     -- --config=squad --workdir=gs://my-bucket/runs/squad
 #
-# TYPE is the accelerator type (default: v5litepod-8). VERSION is the image of the VM and must fit
-# TYPE: v2-alpha-tpuv5-lite (the default) for v5litepod, v2-alpha-tpuv6e for v6e, v2-alpha-tpuv5 for
-# v5p, tpu-ubuntu2204-base for v4 and older.
+# actions:
+#   run      create the VM unless it exists, install the committed files, train, follow the log
+#   logs     follow the log of the training
+#   status   print the states of the request and the VM, and requests that only take up quota
+#   delete   delete the request and the VM with its disk
 #
-# SPOT=1 creates a spot VM. SETUP is a command that every host runs first, such as one that mounts a
-# bucket.
+# The same run command resumes. If the training still runs, it is stopped first, and saves. If the VM
+# is preempted, it is deleted and created again, with an empty disk, as long as this command runs. The
+# training does not end when this command does: if the connection is lost, see logs.
 #
-# To resume an interrupted run, run the same command again. If the run still runs on the VM, because
-# only the connection was lost, it is stopped first. A VM that was preempted is deleted and created
-# again, with an empty disk. So the workdir of a spot VM must be in a mounted bucket. The workdir of
-# a slice of several hosts must be in a bucket or a Filestore share that all hosts mount. A run
-# renames directories, which a bucket supports only if it was created like this:
+# The VM costs money until it is deleted. Requests that are FAILED or SUSPENDED count toward the
+# quota: run deletes one of this name, and status lists the others.
 #
-#   gcloud storage buckets create gs://BUCKET --location=LOCATION \
-#     --uniform-bucket-level-access --enable-hierarchical-namespace
+# flags:
+#   --project=ID      Google Cloud project
+#   --zone=ZONE       zone that has the chips
+#   --name=NAME       name of the request and of the VM
+#   --type=TYPE       slice, such as v5e:2x4 or v5litepod-8 (default); see launch/accelerators.txt
+#   --spot            a spot VM: cheaper, and can be preempted at any time
+#   --reserved        a VM of a reservation
+#   --existing        train on a VM that exists; never create or delete one
+#   --setup=COMMAND   run by every host first, such as a command that mounts a share
+#   --stale           delete: all FAILED and SUSPENDED requests of the zone instead
+#   --dry-run         print the commands, and run none
 #
-# Then mount it (SETUP must also install gcsfuse if the image lacks it):
-#
-#   SPOT=1 SETUP='mkdir -p ~/bucket; mountpoint -q ~/bucket || gcsfuse BUCKET ~/bucket' ... \
-#     launch/tpu_vm.sh --workdir='~/bucket/runs/squad' ...
-#
-# The environment variables JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS are passed on to the VM.
-#
-# The VM keeps running after the training. A workdir such as runs/squad is in ~/flaxbert on the VM.
-# Copy its results:
-#   gcloud compute tpus tpu-vm scp --recurse $NAME:flaxbert/runs/squad/export export \
-#     --project=$PROJECT --zone=$ZONE
-#
-# Delete the VM:
-#   gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE
-set -euo pipefail
-cd "$(dirname "$0")/.."
+# The workdir must outlive a spot VM, and be shared by the hosts of a slice: gs://, or a mount.
+# JAX_DEFAULT_MATMUL_PRECISION and LIBTPU_INIT_ARGS are passed on. What follows -- are the flags of
+# flaxbert train.
+project='' zone='' name='' type=v5e:2x4 spot='' reserved='' existing='' setup='' stale=''
+# shellcheck source=launch/common.sh
+source "$(dirname "$0")/common.sh"
 
-: "${PROJECT:?set it to a Google Cloud project}" "${ZONE:?set it to a zone with TPUs}"
-: "${NAME:?set it to a name for the VM}"
-TYPE=${TYPE:-v5litepod-8}
-VERSION=${VERSION:-v2-alpha-tpuv5-lite}
-SPOT=${SPOT:-}
-case $SPOT in 0 | no | false) SPOT= ;; esac
-SETUP=${SETUP:-true}
-POLL_SECONDS=${POLL_SECONDS:-10}
-at=(--project="$PROJECT" --zone="$ZONE")
-
-fail() {
-  echo "error: $*" >&2
-  exit 2
+request() { # VERB FLAGS...
+  act gcloud compute tpus queued-resources "$1" "$name" --project="$project" --zone="$zone" "${@:2}"
+}
+vm() { # VERB FLAGS...
+  act gcloud compute tpus tpu-vm "$1" "$name" --project="$project" --zone="$zone" "${@:2}"
+}
+list_stale() { # act or command
+  "$1" gcloud compute tpus queued-resources list --project="$project" --zone="$zone" \
+    --filter='state.state:(FAILED SUSPENDED)' --format='value(name.basename())'
 }
 
-# The last --workdir counts; its value may be the next argument.
-workdir= previous=
-for argument in "$@"; do
-  case $previous in --workdir | -workdir) workdir=$argument ;; esac
-  case $argument in --workdir=* | -workdir=*) workdir=${argument#*=} ;; esac
-  previous=$argument
-done
-if [[ $SPOT && $workdir != [/~]* ]]; then
-  fail "--workdir=${workdir:=runs/NAME} is on the disk of a spot VM, which is lost when the VM is preempted." \
-    "Give a directory of a mounted bucket, such as --workdir='~/bucket/$workdir' (see the top of $0)."
-fi
+# --- from any state to a VM that is ready --------------------------------------------------------
 
-vm() {
-  gcloud compute tpus tpu-vm "$1" "$NAME" "${at[@]}" "${@:2}"
+# The state of the request and that of the VM; "absent" for what is not there. If describe fails for
+# another reason, create fails too and reports it.
+states() {
+  local request_state vm_state
+  request_state=$(request describe --format='value(state.state)' 2>/dev/null) || request_state=
+  vm_state=$(vm describe --format='value(state)' 2>/dev/null) || vm_state=
+  echo "${request_state:-absent} ${vm_state:-absent}"
 }
+
 create() {
-  vm create --accelerator-type="$TYPE" --version="$VERSION" ${SPOT:+--spot}
+  request create --node-id="$name" --accelerator-type="$tpu_type" --runtime-version="$runtime" \
+    ${spot:+--spot} ${reserved:+--reserved}
 }
 
-while true; do
-  # No output means that there is no such VM. If describe fails for another reason, create fails
-  # too and reports it.
-  state=$(vm describe --format='value(state)' 2>/dev/null) || state=
-  case $state in
-    READY) break ;;
-    "") create ;;
-    CREATING | STARTING | RESTARTING | REPAIRING | REIMAGING | STOPPING | DELETING)
-      echo "$NAME is $state; waiting" >&2
-      sleep "$POLL_SECONDS"
-      ;;
-    STOPPED) vm start ;; # its disk is kept
-    PREEMPTED | TERMINATED)
-      echo "$NAME is $state: deleting it and creating it again" >&2
-      vm delete --quiet
-      create
-      ;;
-    *) fail "$NAME is in state $state; wait, or delete it (see the top of $0) and run this again." ;;
+# The request, or a VM without one: either has the whole slice, and its disks.
+remove() { # STATES
+  case $1 in
+    absent\ *) vm delete --quiet ;;
+    *) request delete --force --quiet ;;
   esac
-done
+}
 
-# Copy the committed files to every host.
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-archive=$folder/flaxbert.tar.gz
-git archive --format=tar.gz --prefix=flaxbert/ --output="$archive" HEAD
-gcloud compute tpus tpu-vm scp "$archive" "$NAME":flaxbert.tar.gz "${at[@]}" --worker=all
+recreate() { # STATES WHY
+  note "$name is $2: deleting it and creating it again"
+  remove "$1"
+  create
+}
 
-arguments=$(printf ' %q' --require=tpu "$@" --distributed=auto)
-settings=
-for name in JAX_DEFAULT_MATMUL_PRECISION LIBTPU_INIT_ARGS; do
-  [[ -z ${!name:-} ]] || settings+=$(printf ' %q' "$name=${!name}")
-done
-vm ssh --worker=all --command="
-  set -e
-  # A run saves a checkpoint on SIGTERM; give it time.
-  ours='^[.]venv/bin/python -m flaxbert'
-  if pkill -f \"\$ours\"; then
-    timeout 120 sh -c \"while pgrep -f '\$ours' >/dev/null; do sleep 1; done\" || pkill -KILL -f \"\$ours\"
+is_ready() { [[ $1 == "absent READY" || $1 == "ACTIVE READY" ]]; } # STATES
+
+make_ready() {
+  local now='' before='' created=''
+  if [[ $dry_run && ! $existing ]]; then create; fi
+  dry "wait until the VM is READY"
+  while [[ ! $dry_run ]]; do
+    now=$(states)
+    if is_ready "$now"; then return; fi
+    [[ ! $existing ]] || fail "--existing: the VM $name is ${now#* }, not READY. Start it, or leave --existing out."
+    case $now in
+      "absent absent")
+        create
+        created=yes
+        ;;
+      FAILED*)
+        # One that this command has just made would fail again: a wrong name, or no quota.
+        if [[ $created ]]; then
+          note "$(request describe --format='value(state.failedData.error.message)')"
+          remove "$now"
+          fail "the request $name FAILED, and was deleted. Check --type, --zone and the quota."
+        fi
+        recreate "$now" "FAILED, and counts toward the quota"
+        created=yes
+        ;;
+      SUSPENDED*) recreate "$now" "SUSPENDED, which means preempted, and counts toward the quota" ;;
+      *PREEMPTED | *TERMINATED) recreate "$now" "${now#* }" ;;
+      *STOPPED) vm start ;; # its disk is kept
+      ACCEPTED* | CREATING* | PROVISIONING* | WAITING_FOR_RESOURCES* | DELETING* | SUSPENDING* | \
+        ACTIVE\ absent | *\ CREATING | *STARTING | *REPAIRING | *REIMAGING | *STOPPING | *\ DELETING)
+        [[ $now == "$before" ]] || note "waiting: the request $name is ${now% *}, the VM is ${now#* }"
+        pause
+        ;;
+      *) fail "the request $name is ${now% *}, and the VM is ${now#* }. Wait, or delete it and run this again." ;;
+    esac
+    before=$now
+  done
+}
+
+# --- install, train, follow ----------------------------------------------------------------------
+
+on_all_hosts() { vm ssh --worker=all --command="$1"; } # SCRIPT
+
+# Start the training, or start it again with these files and flags.
+start() {
+  local arguments settings=''
+  arguments=$(printf ' %q' --require=tpu "${training[@]}" --distributed=auto)
+  for setting in JAX_DEFAULT_MATMUL_PRECISION LIBTPU_INIT_ARGS; do
+    [[ -z ${!setting:-} ]] || settings+=$(printf ' %q' "$setting=${!setting}")
+  done
+  act gcloud compute tpus tpu-vm scp "$archive" "$name":flaxbert.tar.gz --project="$project" \
+    --zone="$zone" --worker=all
+  on_all_hosts "set -e
+# Stop a training that runs. It saves a checkpoint on SIGTERM; give it time. Who follows it gets 143.
+ours='^[.]venv/bin/python -m flaxbert'
+if pgrep -f \"\$ours\" >/dev/null; then
+  echo 143 >flaxbert/train.code
+  pkill -f \"\$ours\"
+  timeout 120 sh -c \"while pgrep -f '\$ours' >/dev/null; do sleep 1; done\" || pkill -KILL -f \"\$ours\"
+fi
+$(install_python)
+${setup:+($setup)
+}tar xzf flaxbert.tar.gz && cd flaxbert
+make --silent .venv/base-tpu,gcs ACCELERATOR=tpu,gcs PYTHON=python3.11
+cat >train.sh <<'END'
+code=0
+env$settings .venv/bin/python -m flaxbert.run$arguments || code=\$?
+[ -e train.code ] || echo \$code >train.code
+END
+rm -f train.code
+nohup setsid bash train.sh >train.log 2>&1 </dev/null &
+echo \$! >train.pid"
+}
+
+# Follow the log until the training ends, and end with its code. Only the first host logs.
+follow() {
+  # shellcheck disable=SC2016 # the host expands these
+  on_all_hosts 'cd flaxbert && tail -n +1 -F --pid="$(cat train.pid)" train.log
+exit "$(cat train.code 2>/dev/null || echo 1)"'
+}
+
+# Whether the VM is still ready, and stays so: a preempted one is stopped before its state says so.
+stays_ready() {
+  for _ in 1 2 3 4 5 6; do
+    is_ready "$(states)" || return
+    pause
+  done
+}
+
+# --- actions -------------------------------------------------------------------------------------
+
+run() {
+  require project zone
+  look_up "$type"
+  [[ $runtime != - ]] || fail "--type=$type: the Cloud TPU API does not have $slice. See launch/accelerators.txt."
+  [[ ! $spot ]] || require_durable_workdir "a spot VM loses its disk when it is preempted"
+  ((hosts == 1)) || require_durable_workdir "$slice has several"
+  archive=runs/$name.tar.gz
+  pack "$archive"
+  local code
+  while true; do
+    make_ready
+    start
+    code=0
+    follow || code=$?
+    case $code in
+      0)
+        [[ $dry_run ]] || note "done. The VM costs money until it is deleted: see ${launcher##*/} delete."
+        return
+        ;;
+      2 | 3) exit "$code" ;; # a wrong flag, or a loss that is not finite
+    esac
+    if [[ ! $existing ]] && ! stays_ready; then
+      note "$name was preempted: resuming on a new VM"
+    elif [[ $code == 75 ]]; then # for example by a notice of maintenance
+      note "a signal stopped the training, and it has saved: resuming"
+    else
+      note "the training or the connection to it ended with code $code, and the VM is READY. To follow" \
+        "a training that goes on, use logs; to resume one that has ended, run this again."
+      exit "$code"
+    fi
+  done
+}
+
+logs() { require project zone && follow; }
+
+status() {
+  require project zone
+  request describe --format='value(state.state)' || true
+  vm describe --format='value(state)' || true
+  dry "requests that only take up quota:"
+  list_stale act
+}
+
+delete() {
+  require project zone
+  if [[ $stale && $dry_run ]]; then
+    dry "delete each request of this list:"
+    list_stale act
+  elif [[ $stale ]]; then
+    for name in $(list_stale command); do
+      note "deleting the request $name"
+      request delete --force --quiet
+    done
+  elif [[ $existing ]]; then
+    fail "--existing: delete only deletes what run has created."
+  elif [[ $dry_run ]]; then
+    remove ACTIVE
+  else
+    remove "$(states)"
   fi
-  command -v python3.11 >/dev/null || {
-    sudo apt-get -o DPkg::Lock::Timeout=600 update -qq
-    sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq python3.11 python3.11-venv make
-  }
-  ($SETUP)
-  tar xzf flaxbert.tar.gz && cd flaxbert
-  make --silent .venv/base-tpu ACCELERATOR=tpu PYTHON=python3.11
-  env$settings .venv/bin/python -m flaxbert.run$arguments
-"
+}
+
+launch "$@"

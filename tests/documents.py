@@ -35,7 +35,8 @@ def prose(text: str) -> str:
 
 # --- commands ------------------------------------------------------------------------------------
 
-PROGRAMS = {"flaxbert", "flaxbert.run", "launch/tpu_vm.sh", "launch/gpu_local.sh"}
+LAUNCHERS = {f"launch/{file.name}" for file in (ROOT / "launch").glob("*.sh")}
+PROGRAMS = {"flaxbert", "flaxbert.run", *LAUNCHERS}
 ENDS = {"|", "||", "&", "&&", ";", ">", ">>", "2>", "<"}
 FLAGS = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
 OWN = "sentiment"
@@ -68,11 +69,25 @@ def commands(text: str) -> list[list[str]]:
     ]
 
 
+def train_command(command: list[str]) -> list[str]:
+    """Check a launcher's own flags; return the command of flaxbert that it runs."""
+    own, train = command, ["--help"]
+    if "--" in command:
+        own, train = command[: command.index("--")], command[command.index("--") + 1 :]
+    help_text = (ROOT / own[0]).read_text(encoding="utf-8")
+    for flag in (word.partition("=")[0] for word in own[2:]):
+        assert re.search(rf"^#   {flag}\b", help_text, re.MULTILINE), flag
+    return ["flaxbert", "train", *train]
+
+
 def check_command(command: list[str]) -> None:
     """Fail for an unknown command, flag, config or key, and for a value of the wrong type."""
     program = next(number for number, word in enumerate(command) if word in PROGRAMS)
     if command[0] == "pip" or command[program + 1 :] in (["--help"], []):
         return
+    if command[program] in LAUNCHERS:
+        command = train_command(command[program:])
+        program = 0
     name = command[program + 1] if command[program] == "flaxbert" else "train"
     assert name in completion.FLAGS, name
     given = [word for word in command if word.startswith("--")]

@@ -209,8 +209,8 @@ def test_words_are_spelled_right() -> None:
 
 NOT_RUN = {
     r"^(python3? -m )?pip |^py |-m venv|^source ": "there is an environment, and no network",
-    r"launch/tpu_vm\.sh|^gcloud ": "needs an account and a TPU",
-    r"launch/gpu_local\.sh|--require=gpu": "needs a GPU",
+    r"^launch/|^gcloud ": "needs an account and an accelerator",
+    r"--require=gpu": "needs a GPU",
     r"--config=(squad|ner)": "needs a model of the hub, and a GPU",
     r"^docker ": "needs Docker",
     r"flaxbert serve|^curl |^tensorboard": "serves until it is stopped",
