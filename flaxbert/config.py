@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flaxbert.errors import ConfigError, url_problem
+from flaxbert.errors import ConfigError, input_problem, url_problem
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "conll", "parquet", "txt")
 """Formats of local files: the values of `data.format` besides "auto"."""
@@ -441,11 +441,17 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.columns={data.columns!r}: each column needs a unique name"
     if not _is_encoding(data.encoding):
         yield f"data.encoding={data.encoding!r}: expected a Python encoding, such as cp1252"
-    for name, path in (
-        ("model.init", model.init.removeprefix("package://")),
+    is_package = model.init.startswith("package://")
+    for name, source in (
+        ("model.init", None if is_package else model.init),
         ("data.train", data.train),
         ("data.eval", data.eval),
         ("data.predict", data.predict),
+    ):
+        if problem := input_problem(name, source):
+            yield problem
+    for name, path in (
+        ("model.init", model.init.removeprefix("package://") if is_package else None),
         ("data.feature_cache", data.feature_cache),
     ):
         if problem := url_problem(name, path):

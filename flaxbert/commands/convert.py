@@ -40,7 +40,7 @@ from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.pretrained import formats, mapping, parity
 from flaxbert.pretrained.load import head_of, load_strictly
-from flaxbert.pretrained.source import SKELETON, resolve, step_beyond_export
+from flaxbert.pretrained.source import SKELETON, local, resolve, step_beyond_export
 from flaxbert.runtime.checkpoint import read_newest
 from flaxbert.runtime.files import atomic_directory, nonfinite_to_none
 from flaxbert.tasks import regression
@@ -62,7 +62,7 @@ def open_checkpoint(
     Raises:
       WeightsError, HubError: see `source.resolve`, `families.read_config`, `head_of`.
     """
-    workdir = Path(source).expanduser()
+    workdir = local(source)
     with tempfile.TemporaryDirectory(prefix="flaxbert-") as temporary:
         exported = (workdir / "export").is_dir() and not step_beyond_export(workdir)
         if (workdir / SKELETON).is_dir() and not exported:

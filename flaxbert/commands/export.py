@@ -85,8 +85,9 @@ def data_of(run: str, source: str | None) -> DataConfig:
       WorkdirError: if the run's config.json is missing or corrupt.
     """
     from flaxbert.pipeline import stored
+    from flaxbert.pretrained import source as sources
 
-    workdir = stored.workdir_of(Path(run).expanduser())
+    workdir = stored.workdir_of(sources.local(run))
     data = stored.data_of(workdir) if stored.holds_run(workdir) else DataConfig()
     if source is not None:
         data = dataclasses.replace(data, eval=source)

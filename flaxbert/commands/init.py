@@ -173,7 +173,7 @@ def _joined(spec: Any) -> Any:
     """Return a file of texts with the file of labels next to it, if there is one."""
     if spec is None or parallel.parts(spec):
         return spec
-    return parallel.sibling(Path(spec)) or spec
+    return parallel.sibling(spec) or spec
 
 
 def _with_names(data: DataConfig, found: guess.Guess) -> tuple[DataConfig, guess.Guess]:

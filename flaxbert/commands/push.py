@@ -22,7 +22,8 @@ from typing import Any
 
 from flaxbert import hub
 from flaxbert.commands import failures, help_text
-from flaxbert.errors import ConfigError, HubError, WeightsError, check_local
+from flaxbert.data import remote
+from flaxbert.errors import ConfigError, HubError, WeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,11 +60,15 @@ def directory_of(run: str) -> Path:
     """Return the directory to upload: the export of a run, or a directory with a model.
 
     Raises:
-      ConfigError: for a URL.
+      RemoteError: if a URL cannot be fetched.
       WeightsError: if there is no such directory, or no model in it.
     """
-    check_local("RUN", run)
-    path = Path(run).expanduser()
+    if remote.is_url(run):
+        from flaxbert.pretrained import source  # imports JAX, which others do not need
+
+        path = source.local(run, everything=True)
+    else:
+        path = Path(run).expanduser()
     if (path / "export" / "config.json").is_file():
         return path / "export"
     if (path / "checkpoints").is_dir():
