@@ -250,3 +250,16 @@ def test_the_commands_that_read_runs_read_those_at_urls(run, tmp_path, capsys):
     assert push.main([URL, "me/toy", "--dry-run"]) == 0
     names = {line.split()[-1] for line in capsys.readouterr().out.splitlines()[:-1]}
     assert {"README.md", "config.json", "model.safetensors", "onnx/decision.json"} <= names
+
+
+def test_the_export_that_a_run_in_a_bucket_points_to_is_read(store):
+    store.put("run/config.json", "{}")
+    for name in ("export", "export.new"):
+        store.put(f"run/{name}/config.json", f'{{"from": "{name}"}}')
+    for name in ("export", "export.new"):
+        store.put("run/.export.json", json.dumps({"directory": name, "files": {}}))
+        for url in ("store://bucket/run", "store://bucket/run/export"):
+            assert json.loads((resolve(url) / "config.json").read_text()) == {"from": name}
+    store.put("run/.export.json", '{"directory": null, "files": {}}')
+    with pytest.raises(WeightsError, match=r"/run: a run that has not finished"):
+        resolve("store://bucket/run")

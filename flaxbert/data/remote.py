@@ -474,8 +474,8 @@ def _statuses(error: Exception) -> set[int]:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):  # botocore
             codes.add(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        # aiohttp and gcsfs
-        codes |= {getattr(cause, name, 0) for name in ("status", "code")}
+        else:  # aiohttp, gcsfs
+            codes.add(getattr(cause, "status", None) or getattr(cause, "code", None) or 0)
     return {code for code in codes if isinstance(code, int) and 100 <= code < 600}
 
 
@@ -495,9 +495,9 @@ def _explain(url: str, error: Exception) -> str:
     if denied or str(error).startswith("Forbidden"):  # gcsfs
         advice = CREDENTIALS.get(extra, f"Check the credentials for {_scheme(url)}://")
         return f"{url}: access is denied ({_reason(error)}). {advice}."
-    if any(isinstance(cause, FileNotFoundError) for cause in causes) or 404 in _statuses(error):
-        if extra == "http":
-            return f"{url}: the server has no such file. Check the address."
+    if extra == "http" and _statuses(error) & {404, 410}:
+        return f"{url}: the server has no such file. Check the address."
+    if extra != "http" and any(isinstance(cause, FileNotFoundError) for cause in causes):
         parent = url.rstrip("/").rpartition("/")[0] + "/"
         store, _ = _store(url)
         return f"{url}: no such file or directory{_neighbors(store, parent, url)}."
@@ -507,7 +507,9 @@ def _explain(url: str, error: Exception) -> str:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and error.__cause__:  # fsspec's for web servers
+        error = error.__cause__
     return hub.reason(error).rstrip(".")
 
 

@@ -31,6 +31,9 @@ SKELETON = ".model"
 RUN_FILES = ("config.json", "results.json")
 """Files of a run that are fetched with its export."""
 
+POINTER = ".export.json"
+"""File of a workdir in a bucket that says which directory holds a complete export."""
+
 
 def resolve(init: str, revision: str | None = None) -> Path:
     """Return the local directory, in the Hugging Face layout, of a model specification.
@@ -89,19 +92,38 @@ def local(init: str, *, everything: bool = False) -> Path:
 def _fetch(url: str, everything: bool) -> Path:
     """Return a local directory with the model at a URL, or with the export and config of a run."""
     run = url.removesuffix("/export")
-    names = remote.listing(run)
     look = remote.tree if everything else remote.listing
-    inside = look(f"{run}/export") if "export" in names or run != url else {}
+    while True:
+        names = remote.listing(run)
+        export = _export_of(run, names)
+        inside = look(f"{run}/{export}") if export in names or run != url else {}
+        # Before a run writes a new export, it makes the pointer name another directory.
+        if POINTER not in names or names[POINTER] == remote.listing(run).get(POINTER):
+            break
     if run == url and formats.CONFIGS.isdisjoint(inside):
         names = look(url) if everything else names
         return remote.directory_copy(url, _of_model(url, names, everything))
-    exported = _of_model(f"{run}/export", inside, everything)
+    exported = _of_model(f"{run}/{export}", inside, everything)
     files = {name: file for name in RUN_FILES if (file := names.get(name))}
     files |= {f"export/{name}": file for name, file in exported.items()}
     copy = remote.directory_copy(run, files)
     if "checkpoints" in names and run == url:
         _warn_if_older(url, copy, remote.listing(f"{run}/checkpoints"))
     return copy if run == url else copy / "export"
+
+
+def _export_of(run: str, names: Collection[str]) -> str:
+    """Return the name of the directory of a run that holds its export, if there is one.
+
+    Raises:
+      WeightsError: if the run has not written a complete export yet.
+    """
+    if POINTER not in names:
+        return "export"
+    pointer = json.loads(remote.local_copy(f"{run}/{POINTER}").read_text(encoding="utf-8"))
+    if pointer["directory"] is None:
+        raise _unfinished(run)
+    return str(pointer["directory"])
 
 
 def _of_model(
