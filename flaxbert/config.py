@@ -45,8 +45,8 @@ class ModelConfig:
 
     init: str = option(
         "google-bert/bert-base-uncased",
-        "pre-trained weights: a hub id, a directory, the workdir of a finished run, or "
-        "package://NAME",
+        "pre-trained weights: a hub id, a directory, the workdir of a finished run, the URL of one "
+        "of these, such as gs://BUCKET/DIR, or package://NAME",
     )
     revision: str | None = option(None, "branch, tag or commit, if model.init is a hub id")
     dtype: str = option(
@@ -103,7 +103,8 @@ class DataConfig:
     train: str | None = option(
         None,
         "training data: a file, a pattern of files, FILE+FILE (side by side, a line for each "
-        "example), or a hub data set ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
+        "example), the URL of one of these, such as gs://BUCKET/*.csv, or a hub data set "
+        "ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
     )
     eval: str | None = option(
         None, "evaluation data, in the same form as data.train (default split: validation)"

@@ -6,9 +6,10 @@ for example:
   flaxbert push runs/squad me/bert-squad --private --dry-run
 
 RUN is the workdir of a finished run, whose export/ is uploaded, or a directory with a config.json,
-such as one that flaxbert export wrote. REPO is the id of a model repository, which is created if it
-does not exist. The token comes from the environment variable HF_TOKEN, or from `hf auth login`. It
-needs write access. Another hub is used with HF_ENDPOINT. --dry-run needs neither.
+such as one that flaxbert export wrote; it may be a URL, such as gs://BUCKET/DIR. REPO is the id of
+a model repository, which is created if it does not exist. The token comes from the environment
+variable HF_TOKEN, or from `hf auth login`. It needs write access. Another hub is used with
+HF_ENDPOINT. --dry-run needs neither.
 
 exit codes:
   0   done
