@@ -88,8 +88,8 @@ class FakeGCS:
             "STORAGE_EMULATOR_HOST": self.url,
             "TENSORSTORE_GCS_HTTP_URL": self.url,
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask another server by gRPC
+            "FSSPEC_GCS_TOKEN": "anon",
             "GOOGLE_CLOUD_PROJECT": "fake",
-            "NO_GCE_CHECK": "true",
             "NO_PROXY": "127.0.0.1",
         }
 
@@ -154,7 +154,9 @@ class FakeGCS:
 
     # --- the API ---------------------------------------------------------------------------------
 
-    def answer(self, method: str, path: str, query: dict[str, str], headers: Any, body: bytes) -> Any:
+    def answer(
+        self, method: str, path: str, query: dict[str, str], headers: Any, body: bytes
+    ) -> Any:
         """Return (status, headers, body) of a request."""
         if path.startswith("/batch/"):
             return self._batch(headers, body)
@@ -285,7 +287,8 @@ class FakeGCS:
             name = part.get("Content-ID", str(number))  # type: ignore[union-attr]
             parts.append(
                 f"--part\r\nContent-Type: application/http\r\nContent-ID: <response-{name}>\r\n\r\n"
-                f"HTTP/1.1 {status} OK\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+                f"HTTP/1.1 {status} OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                + content
             )
         answer = b"\r\n".join([*parts, b"--part--\r\n"])
         return 200, {"Content-Type": "multipart/mixed; boundary=part"}, answer
