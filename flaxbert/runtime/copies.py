@@ -1,7 +1,9 @@
 """Copies of checkpoints in a bucket that Orbax cannot write to."""
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,19 +17,17 @@ class Copies:
     """The checkpoints below a URL, and a temporary directory in which Orbax works."""
 
     def __init__(self, url: Path):
-        self._url = url
-        self._temporary = tempfile.TemporaryDirectory(
-            prefix="flaxbert-checkpoints-", ignore_cleanup_errors=True
-        )
+        self._url, self._directory = url, Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))
+        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
 
     def fetch(self) -> Path:
         """Copy all complete checkpoints to the temporary directory, and return it."""
-        directory = Path(self._temporary.name)
         for step in self._steps():
-            listed = storage.read(self._url / str(step) / COMPLETE)
+            source, target = self._url / str(step), self._directory / str(step)
+            listed = storage.read(source / COMPLETE)
             for name in json.loads(listed) if listed else ():
-                storage.download(self._url / str(step) / name, directory / str(step) / name)
-        return directory
+                storage.download(source / name, target / name)
+        return self._directory
 
     def upload(self, directory: Path, step: int, most: int | None) -> None:
         """Upload a checkpoint, and then delete all but the newest ones.

@@ -195,15 +195,14 @@ def _publish(local: Path, home: Path, name: str) -> None:
         if path.is_file()
     }
     pointer, spare = _pointer(home, name), f"{name}.new"
-    if pointer == _Pointer(name, manifest):
-        return
-    if pointer.directory is None:
-        _point(home, name, _Pointer(None, {}))  # not a copy that the user uploaded
-    elif pointer.directory == name:
-        _upload_directory(local, home / spare, manifest)
-        _point(home, name, _Pointer(spare, manifest))
-    _upload_directory(local, home / name, manifest)
-    _point(home, name, _Pointer(name, manifest))
+    if pointer != _Pointer(name, manifest):
+        if pointer.directory is None:
+            _point(home, name, _Pointer(None, {}))  # not a copy that the user uploaded
+        elif pointer.directory == name:
+            _upload_directory(local, home / spare, manifest)
+            _point(home, name, _Pointer(spare, manifest))
+        _upload_directory(local, home / name, manifest)
+        _point(home, name, _Pointer(name, manifest))
     storage.delete_all(home / spare)
 
 

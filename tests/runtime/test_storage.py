@@ -66,7 +66,7 @@ def s3(monkeypatch):
     MemoryS3.store.clear()
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
 def home(request) -> Path:
     request.getfixturevalue({"gs": "gcs", "s3": "s3"}[request.param])
     return storage.as_path(f"{request.param}://bucket/runs/spam")
@@ -110,13 +110,22 @@ class StopAfter(Preemption):
         return self._left < 0
 
 
-def test_stopped_run_in_a_bucket_resumes_and_ends_like_a_local_one(home, config, local, tmp_path):
+MARKERS = {"gs": "commit_success.txt", "s3": "complete.json"}
+
+
+def test_stopped_run_in_a_bucket_resumes_and_ends_like_a_local_one(
+    home, config, local, tmp_path, caplog
+):
+    caplog.set_level("INFO", "flaxbert")
     with pytest.raises(Preempted):
         flaxbert.train(config, str(home), preemption=StopAfter(3))
     first = fetched(home, tmp_path / "first")
     assert not (first / "results.json").exists()
     assert (first / "metrics.jsonl").read_text()
+    # A run that is killed while it saves leaves a checkpoint without its last file.
+    storage.delete(storage.as_path(f"{home}/checkpoints/3/{MARKERS[home.parts[1]]}"))
     flaxbert.train(config, str(home))
+    assert f"resuming {home} after step 2" in caplog.text
     assert list(differences(local, home)) == []
     assert report.main([str(home)]) == 0
     assert storage.read(home / "report.html") is not None
@@ -216,6 +225,7 @@ def test_second_run_is_refused_while_the_first_one_renews_its_lock(s3, monkeypat
 def test_lock_of_a_killed_run_expires_and_that_run_stops_writing(s3, monkeypatch, caplog):
     monkeypatch.setattr(lease.Lease, "_renew_until_end", lambda self: None)  # it sleeps
     monkeypatch.setattr(lease, "SECONDS", 0.1)
+    caplog.set_level("INFO", "flaxbert")
     with lease.hold(s3) as killed, lease.hold(s3) as held:
         assert "Waiting up to" in caplog.text
         held.check()
