@@ -88,8 +88,8 @@ class FakeGCS:
             "STORAGE_EMULATOR_HOST": self.url,
             "TENSORSTORE_GCS_HTTP_URL": self.url,
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask another server by gRPC
+            "FSSPEC_GCS_TOKEN": "anon",
             "GOOGLE_CLOUD_PROJECT": "fake",
-            "NO_GCE_CHECK": "true",
             "NO_PROXY": "127.0.0.1",
         }
 

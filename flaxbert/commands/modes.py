@@ -7,13 +7,13 @@ from pathlib import Path
 
 from flaxbert.commands.tables import show_metrics, show_predictions, spread
 from flaxbert.config import Config
-from flaxbert.errors import check_local
 from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.report.rundir import EVALUATED
 from flaxbert.report.write import write_report
-from flaxbert.runtime import files, multihost
+from flaxbert.runtime import files, mirror, multihost, storage
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import command, flatten, write_config
 from flaxbert.training import trainer
@@ -76,7 +76,12 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
       workdir: the workdir of a run, or a new directory.
       given: keys that flags set; see `stored.as_trained`.
     """
-    opened = _open(config, workdir, "eval", given)
+    with mirror.opened(storage.as_path(workdir)) as place:
+        _evaluate(config, place, given)
+
+
+def _evaluate(config: Config, place: Workdir, given: Collection[str]) -> None:
+    opened, workdir = _open(config, place, "eval", given), place.local
     evaluation = opened.predictor.run(opened.data)
     if multihost.is_lead_host():
         results = evaluation.metrics | {"data/eval/malformed": float(opened.data.malformed)}
@@ -88,12 +93,17 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
         show_predictions(task, opened.data.examples, evaluation.predictions)
         show_metrics(results, f"eval_results.json: {opened.predictor.config.data.evaluated}")
         files_of_run = f"eval_results.json  {written}  {EVALUATED.page}"
-        print("\n" + tr("Files in {workdir}: {files}", workdir=workdir, files=files_of_run))
+        print("\n" + tr("Files in {workdir}: {files}", workdir=place, files=files_of_run))
 
 
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
     """Write predictions.jsonl for `data.predict`, which needs no labels; see `evaluate`."""
-    opened = _open(config, workdir, "predict", given)
+    with mirror.opened(storage.as_path(workdir)) as place:
+        _predict(config, place, given)
+
+
+def _predict(config: Config, place: Workdir, given: Collection[str]) -> None:
+    opened = _open(config, place, "predict", given)
     examples, shown = opened.data.examples, dict[int, Prediction]()
     predictions = _keeping(opened.predictor.stream(opened.data), shown, len(examples))
     if multihost.is_lead_host():
@@ -102,7 +112,7 @@ def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> No
         show_predictions(opened.predictor.pipeline.task, chosen, list(shown.values()))
         malformed = opened.data.malformed
         counted = plural(len(examples), "1 prediction", "{n} predictions")
-        print(f"\n{counted}: {workdir / 'predictions.jsonl'}")
+        print(f"\n{counted}: {place.home / 'predictions.jsonl'}")
         if malformed:
             print(
                 plural(malformed, "1 malformed row was skipped", "{n} malformed rows were skipped")
@@ -145,22 +155,21 @@ class _Opened:
         return "  ".join(names)
 
 
-def _open(config: Config, workdir: Path, key: str, given: Collection[str]) -> _Opened:
+def _open(config: Config, place: Workdir, key: str, given: Collection[str]) -> _Opened:
     """Load the model of the run in the workdir, or `model.init` if there is none, and the data."""
     multihost.check_started()
     multihost.agree(command(flatten(config.to_dict()), key) | {"flags": sorted(given)})
-    check_local("workdir", workdir)
     with multihost.fail_together():
-        predictor = Predictor.from_config(config, workdir, given)
+        predictor = Predictor.from_config(config, place.local, given)
         data, table = predictor.read(predictor.config.data, key)
     pipeline, batches = predictor.pipeline, data.batches
     if multihost.is_multihost():
         multihost.agree(
-            {"model": str(pipeline.directory), "labels": list(pipeline.task.labels)}
+            {"model": place.shown(pipeline.directory), "labels": list(pipeline.task.labels)}
             | {f"weights, {part}": digest for part, digest in predictor.digests.items()}
             | {"examples": data.fingerprint(pipeline.task.labels)}
             | {"rows of a step": list(batches.bucket_sizes)}
         )
     commits = {"model.init": pipeline.commit, f"data.{key}": table.commit}
     known = {name: commit for name, commit in commits.items() if commit}
-    return _Opened(workdir, predictor, data, known)
+    return _Opened(place.local, predictor, data, known)
