@@ -279,6 +279,35 @@ def announced() -> Ending | None:
     return Ending(*json.loads(text))
 
 
+def place() -> tuple[int, int]:
+    """Return the number of this process, and the number of processes; initializes no device."""
+    return _state().process_id, _state().num_processes
+
+
+def exchange_heartbeats(number: int) -> dict[int, str]:
+    """Publish this host's `number`, and return the latest values of all hosts with their names.
+
+    Raises:
+      JaxRuntimeError: if the first host cannot be reached.
+    """
+    client, folder = _client(), f"{PREFIX}/alive/"
+    if client is None:  # JAX's distributed system is shut down
+        return {}
+    own = f"{number} {this_host()}"
+    client.key_value_set(f"{folder}{_state().process_id}", own, allow_overwrite=True)
+    return {int(key.rpartition("/")[2]): value for key, value in client.key_value_dir_get(folder)}
+
+
+def lead_host_answers(seconds: float = 5.0) -> bool:
+    """Return whether the first host, which serves the messages, accepts a connection."""
+    address, _, port = str(_state().coordinator_address).rpartition(":")
+    try:
+        socket.create_connection((address.strip("[]"), int(port)), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def wait_to_exit(seconds: float) -> None:
     """Return when this process may end without harm to the other hosts, or after `seconds`.
 

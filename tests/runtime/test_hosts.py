@@ -348,6 +348,7 @@ class Two:
         *flags_of: tuple[str, ...],
         disturbed: tuple[tuple[str, str], tuple[str, str]] = (PLAIN, PLAIN),
         signal_to: int | None = None,
+        number: signal.Signals = signal.SIGTERM,
         workdirs: tuple[str, str] = ("run", "run"),
     ) -> tuple[list[int], float, list[str]]:
         """Return exit codes, seconds since the start (or the signal), and the output of both."""
@@ -367,17 +368,17 @@ class Two:
         ]
         processes = []
         first = time.monotonic()
-        for number in range(2):
+        for host in range(2):
             command = [
-                *(sys.executable, "-c", SCRIPT, *disturbed[number], *flags),
-                f"--workdir={self.directory / workdirs[number]}",
-                f"--distributed={spec},{number}",
-                *(flags_of[number] if flags_of else ()),
+                *(sys.executable, "-c", SCRIPT, *disturbed[host], *flags),
+                f"--workdir={self.directory / workdirs[host]}",
+                f"--distributed={spec},{host}",
+                *(flags_of[host] if flags_of else ()),
             ]
-            with logs[number].open("w") as log:
+            with logs[host].open("w") as log:
                 processes.append(
                     subprocess.Popen(
-                        command, cwd=self.folders[number], env=environment, stdout=log, stderr=log
+                        command, cwd=self.folders[host], env=environment, stdout=log, stderr=log
                     )
                 )
         try:
@@ -387,7 +388,7 @@ class Two:
             if signal_to is not None:
                 time.sleep(0.5)
                 first = time.monotonic()
-                processes[signal_to].send_signal(signal.SIGTERM)
+                processes[signal_to].send_signal(number)
             codes = [process.wait(120) for process in processes]
         finally:
             for process in processes:
