@@ -137,7 +137,7 @@ def test_killed_host_ends_the_other_and_the_run_resumes(tmp_path: Path, place: s
     assert codes[1 - lost] == 75, texts[1 - lost]
     assert seconds < 60
     last = texts[1 - lost].splitlines()[-1]
-    assert last.startswith(f"error: host {lost} (")
+    assert last.startswith(f"error: host {lost} ")
     assert last.endswith("Start the same command on all hosts again to resume. [HostsError]")
     assert "Traceback" not in texts[1 - lost]
     if place == "training":  # the others start and end in the same way
