@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxbert.config import Config, DataConfig, ModelConfig, validate
+from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
@@ -228,6 +229,25 @@ class Predictor:
             most=data.max_examples,
         )
         return dataset, table
+
+    def tokenize_table(self, table: Table, *, like: Batches | None, stored: bool) -> Dataset:
+        """Tokenize rows without labels.
+
+        Args:
+          table: the rows.
+          like: batches whose shapes are used where they fit; see `Batches.shaped_like`.
+          stored: whether to use the cache of features.
+        """
+        data, task = self.config.data, self.config.task
+        return self.pipeline.tokenize_in_order(
+            table,
+            read_examples(task, table, data, self.config.options, labeled=False),
+            batch_size=self.config.train.eval_batch_size,
+            labeled=False,
+            most=data.max_examples,
+            like=like,
+            stored=stored,
+        )
 
     def stream(self, data: Dataset) -> Iterator[Prediction]:
         """Yield the predictions for a data set as batches finish; see `Evaluator.stream`."""

@@ -5,6 +5,7 @@ host that reads or compiles for minutes still answers, and one whose process or 
 does not. JAX itself would abort the other processes after 100 seconds, with a stack trace.
 """
 
+import contextlib
 import itertools
 import threading
 import time
@@ -51,10 +52,8 @@ class Heartbeats:
           ended: ends the loop.
         """
         for number in itertools.count():
-            try:
+            with contextlib.suppress(failures):  # `lost` counts the time since the last exchange
                 self.receive(exchange(number))
-            except failures:  # `lost` counts the time since the last exchange
-                pass
             if ended.wait(PERIOD_SECONDS):
                 return
 

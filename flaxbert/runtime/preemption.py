@@ -7,8 +7,9 @@ would run only when the compiler returns, which takes minutes for a large model,
 the signals.
 
 Hosts end together and with one exit code. A host that ends before the run is finished announces it,
-and a thread of every other host polls for that message (`multihost.announced`). A host whose process
-is killed, or whose machine fails, cannot announce anything: the others end when its heartbeats stop.
+and a thread of every other host polls for that message (`multihost.announced`). A host whose
+process is killed, or whose machine fails, announces nothing: the others end when its heartbeats
+stop.
 """
 
 import contextlib

@@ -145,5 +145,7 @@ def test_killed_host_ends_the_other_and_the_run_resumes(tmp_path: Path, place: s
         assert codes == [0, 0], texts
         codes, _, texts = two.start(workdirs=("undisturbed", "undisturbed"))
         assert codes == [0, 0], texts
-        differences = verify_resume.differences(two.directory / "undisturbed", two.directory / "run")
+        differences = verify_resume.differences(
+            two.directory / "undisturbed", two.directory / "run"
+        )
         assert list(differences) == []
