@@ -120,15 +120,20 @@ def _prepared(predictor: Predictor, parts: Parts) -> Iterator[_Prepared]:
     """Read the rows part by part; tokenize the first part, and those that are not finished."""
     first: Batches | None = None
     for number, table in enumerate(stream_tables(predictor.config.data, "predict", ROWS)):
-        digest, data, only = _digest(table), None, number == 0 and len(table.rows) < ROWS
-        if first is None or not parts.holds(number, digest):
-            data = predictor.tokenize_table(table, like=first, stored=only)
-            first = first or data.batches
+        data: Dataset | None = None
+        if first is None:
+            data = predictor.tokenize_table(table, stored=len(table.rows) < ROWS)
+            first = data.batches
+        digest = _digest(table, first)
+        if data is None and not parts.holds(number, digest):
+            data = predictor.tokenize_table(table, like=first, stored=False)
         yield _Prepared(number, digest, table.commit, data)
 
 
-def _digest(table: Table) -> str:
-    digest = hashlib.sha256()
+def _digest(table: Table, first: Batches) -> str:
+    """Return the hash of the rows, and of the shapes, on which rounding depends."""
+    shapes = first.row_length, first.slots, first.bucket_sizes
+    digest = hashlib.sha256(repr(shapes).encode())
     for row in table.rows:
         digest.update(repr(row.values).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

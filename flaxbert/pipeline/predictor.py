@@ -230,13 +230,13 @@ class Predictor:
         )
         return dataset, table
 
-    def tokenize_table(self, table: Table, *, like: Batches | None, stored: bool) -> Dataset:
+    def tokenize_table(self, table: Table, *, stored: bool, like: Batches | None = None) -> Dataset:
         """Tokenize rows without labels.
 
         Args:
           table: the rows.
-          like: batches whose shapes are used where they fit; see `Batches.shaped_like`.
           stored: whether to use the cache of features.
+          like: batches whose shapes are used where they fit; see `Batches.shaped_like`.
         """
         data, task = self.config.data, self.config.task
         return self.pipeline.tokenize_in_order(
