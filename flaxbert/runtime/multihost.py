@@ -24,6 +24,7 @@ from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
 from flaxbert.errors import ConfigError, HostsError, describe, exit_code, some
+from flaxbert.runtime import clusters
 
 PREFIX = "flaxbert"
 """Prefix of all keys in the coordination service's store."""
@@ -72,10 +73,13 @@ def start(spec: str, seconds: float = START_SECONDS) -> None:
             jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
         else:
             jax.distributed.initialize()
-    except ValueError as error:
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # a cluster, but no connection
+            raise
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ConfigError(
-            f"--distributed={spec}: JAX finds no cluster here ({error}). On one host, leave the "
-            "flag out. On several, give HOST:PORT,COUNT,INDEX."
+            f"--distributed={spec}: JAX finds no cluster here ({reason}). "
+            f"{clusters.advice({} if explicit else os.environ)}"
         ) from None
     finally:
         _starting.clear()
