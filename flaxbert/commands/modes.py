@@ -14,7 +14,7 @@ from flaxbert.report.rundir import EVALUATED
 from flaxbert.report.write import write_report
 from flaxbert.runtime import files, multihost
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.workdir import command, flatten, write_config
+from flaxbert.runtime.workdir import MAY_DIFFER, command, flatten, write_config
 from flaxbert.training import trainer
 
 
@@ -125,7 +125,8 @@ def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> No
 def _load(config: Config, workdir: Path, mode: str, given: Collection[str]) -> Predictor:
     """Load the model of the run in the workdir, or `model.init` if there is none."""
     multihost.check_started()
-    multihost.agree(command(flatten(config.to_dict()), mode) | {"flags": sorted(given)})
+    flags = sorted(set(given) - set(MAY_DIFFER))
+    multihost.agree(command(flatten(config.to_dict()), mode) | {"flags": flags})
     check_local("workdir", workdir)
     with multihost.fail_together():
         predictor = Predictor.from_config(config, workdir, given)

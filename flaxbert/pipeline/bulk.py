@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from flaxbert.data.batching import Batches
 from flaxbert.data.table import Table
-from flaxbert.pipeline.datasets import Dataset, stream_tables
+from flaxbert.pipeline.datasets import Dataset, read_examples, stream_tables
 from flaxbert.pipeline.evaluator import Evaluator
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
@@ -122,12 +122,27 @@ def _prepared(predictor: Predictor, parts: Parts) -> Iterator[_Prepared]:
     for number, table in enumerate(stream_tables(predictor.config.data, "predict", ROWS)):
         data: Dataset | None = None
         if first is None:
-            data = predictor.tokenize_table(table, stored=len(table.rows) < ROWS)
+            data = _tokenize(predictor, table, stored=len(table.rows) < ROWS)
             first = data.batches
         digest = _digest(table, first)
         if data is None and not parts.holds(number, digest):
-            data = predictor.tokenize_table(table, like=first, stored=False)
+            data = _tokenize(predictor, table, like=first)
         yield _Prepared(number, digest, table.commit, data)
+
+
+def _tokenize(
+    predictor: Predictor, table: Table, *, like: Batches | None = None, stored: bool = False
+) -> Dataset:
+    config = predictor.config
+    return predictor.pipeline.tokenize_in_order(
+        table,
+        read_examples(config.task, table, config.data, config.options, labeled=False),
+        batch_size=config.train.eval_batch_size,
+        labeled=False,
+        most=config.data.max_examples,
+        like=like,
+        stored=stored,
+    )
 
 
 def _digest(table: Table, first: Batches) -> str:

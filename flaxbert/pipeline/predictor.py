@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from flaxbert.config import Config, DataConfig, ModelConfig, validate
-from flaxbert.data.batching import Batches
 from flaxbert.data.features import Features
 from flaxbert.data.table import Record, Table
 from flaxbert.errors import ConfigError, DataError
@@ -229,25 +228,6 @@ class Predictor:
             most=data.max_examples,
         )
         return dataset, table
-
-    def tokenize_table(self, table: Table, *, stored: bool, like: Batches | None = None) -> Dataset:
-        """Tokenize rows without labels.
-
-        Args:
-          table: the rows.
-          stored: whether to use the cache of features.
-          like: batches whose shapes are used where they fit; see `Batches.shaped_like`.
-        """
-        data, task = self.config.data, self.config.task
-        return self.pipeline.tokenize_in_order(
-            table,
-            read_examples(task, table, data, self.config.options, labeled=False),
-            batch_size=self.config.train.eval_batch_size,
-            labeled=False,
-            most=data.max_examples,
-            like=like,
-            stored=stored,
-        )
 
     def stream(self, data: Dataset) -> Iterator[Prediction]:
         """Yield the predictions for a data set as batches finish; see `Evaluator.stream`."""
