@@ -203,6 +203,16 @@ class TrainConfig:
     accumulation_steps: int = option(
         1, "micro-batches per step; more need less memory, and the result is the same"
     )
+    fsdp: int = option(
+        1,
+        "devices that share one copy of the parameters, gradients and moments: more devices, less "
+        "memory on each (1: each device has its own copy; -1: all devices share one)",
+    )
+    reduce_dtype: str = option(
+        "float32",
+        "type in which devices sum the gradients of dense layers: float32; or, if model.dtype is "
+        "bfloat16, bfloat16, which sends half as many bytes and rounds the sums",
+    )
     max_steps: int | None = option(
         None, "stop after this step; the learning-rate schedule does not change"
     )
@@ -242,6 +252,11 @@ class TrainConfig:
         "project of train.trackers, in MLflow the experiment (default: that of their environment "
         "variables, else flaxbert)",
     )
+
+    @property
+    def division(self) -> dict[str, Any]:
+        """The arguments of `Pipeline.build` on how devices share the work."""
+        return {"fsdp": self.fsdp, "reduce_dtype": self.reduce_dtype}
 
 
 @dataclasses.dataclass
@@ -399,6 +414,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
         ("model.attention", model.attention, ("auto", "plain", "kernel")),
+        ("train.reduce_dtype", train.reduce_dtype, ("float32", "bfloat16")),
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.on_bad_row", data.on_bad_row, ("error", "skip")),
@@ -429,6 +445,8 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if number is not None and number < least:
             yield f"{name}={number!r}: expected at least {least}"
+    if train.fsdp < 1 and train.fsdp != -1:
+        yield f"train.fsdp={train.fsdp!r}: expected at least 1, or -1 for all devices"
     for tracker in train.trackers:
         if tracker not in TRACKERS:
             yield f"train.trackers={tracker!r}: expected some of {', '.join(TRACKERS)}"

@@ -9,7 +9,6 @@ from flaxbert.errors import check_local
 from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline import bulk
 from flaxbert.pipeline.predictor import Predictor
-from flaxbert.pretrained import mapping
 from flaxbert.report.rundir import EVALUATED
 from flaxbert.report.write import write_report
 from flaxbert.runtime import files, multihost
@@ -78,10 +77,8 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
     with multihost.fail_together():
         data, table = predictor.read(predictor.config.data, "eval")
     if multihost.is_multihost():
-        digests = mapping.digests(predictor.params)
         multihost.agree(
-            {f"weights, {part}": digest for part, digest in digests.items()}
-            | {"examples": data.fingerprint(predictor.pipeline.task.labels)}
+            {"examples": data.fingerprint(predictor.pipeline.task.labels)}
             | {"rows of a step": list(data.batches.bucket_sizes)}
         )
     evaluation = predictor.run(data)
@@ -131,7 +128,10 @@ def _load(config: Config, workdir: Path, mode: str, given: Collection[str]) -> P
     with multihost.fail_together():
         predictor = Predictor.from_config(config, workdir, given)
     pipeline = predictor.pipeline
-    multihost.agree({"model": str(pipeline.directory), "labels": list(pipeline.task.labels)})
+    multihost.agree(
+        {"model": str(pipeline.directory), "labels": list(pipeline.task.labels)}
+        | {f"weights, {part}": digest for part, digest in predictor.digests.items()}
+    )
     return predictor
 
 

@@ -78,9 +78,7 @@ def predict(predictor: Predictor, path: Path) -> Predicted:
       DivergedError: for outputs that are not finite.
       HostsError: if the hosts have different rows.
     """
-    digests = mapping.digests(predictor.params)
-    multihost.agree({f"weights, {part}": digest for part, digest in digests.items()})
-    parts = Parts.open(path.parent, _key(predictor, digests))
+    parts = Parts.open(path.parent, _key(predictor))
     programs, count = _Programs(predictor), 0
     commit: str | None = None
     examples: Sequence[Any] = ()
@@ -105,12 +103,12 @@ def predict(predictor: Predictor, path: Path) -> Predicted:
     return Predicted(parts.records, parts.malformed, commit, examples, shown)
 
 
-def _key(predictor: Predictor, digests: dict[str, str]) -> dict[str, Any]:
+def _key(predictor: Predictor) -> dict[str, Any]:
     """Return everything but the rows that predictions depend on."""
     config = flatten(predictor.config.to_dict())
     return {
         "config": {name: value for name, value in config.items() if name not in INPUT_KEYS},
-        "weights": digests,
+        "weights": predictor.digests or mapping.digests(predictor.params),
         "task": predictor.pipeline.task.hf_config(),  # labels and thresholds
         "rows of a part": ROWS,
     }

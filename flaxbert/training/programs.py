@@ -10,7 +10,7 @@ import optax
 from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.runtime import memory
+from flaxbert.runtime import memory, sharding
 from flaxbert.runtime.compilation import start_compiling
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.training.plan import Plan
@@ -38,6 +38,7 @@ def compile_programs(
       The step, None if no step is left to take; and the seconds it took.
     """
     start = time.perf_counter()
+    _log_division(pipeline)
     batches, shape = loader.batches, loader.batches.largest_shape
     explained = functools.partial(
         memory.explain_exhaustion, "compiling the training step", memory.TRAINING, shape
@@ -68,3 +69,16 @@ def compile_programs(
         f"{ledger.summary()}"
     )
     return train_step, seconds
+
+
+def _log_division(pipeline: Pipeline) -> None:
+    """Log how several devices share the work."""
+    devices, shared = pipeline.mesh.size, sharding.fsdp(pipeline.mesh)
+    encoder = pipeline.model.config
+    sums = encoder.reduce_dtype if encoder.dtype == "bfloat16" else "float32"
+    if devices > 1:
+        copies = f"{shared} share each copy" if shared > 1 else "each has a copy"
+        log.info(
+            f"{devices} devices divide the rows of a batch; {copies} of the parameters and moments "
+            f"(train.fsdp={shared}), and gradients are summed in {sums} (train.reduce_dtype)"
+        )
