@@ -19,7 +19,7 @@ exit codes:
   0   done
   2   bad usage, configuration or data, or the hub cannot be reached
   3   diverged: a loss or gradient is not finite
-  75  stopped by a signal; run the same command again to resume
+  75  stopped by a signal, or a host was lost; run the same command again to resume
   1   internal error
 """
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None, *, mode: str | None = None) -> int:
         print(text)
     except Exception as error:
         if not isinstance(error, Preempted):
+            preemption.await_hosts(error)
             preemption.stop_watching()
         code = failures.report(error)
         _connect(argv)  # the other hosts wait, even if this one could not parse its command line

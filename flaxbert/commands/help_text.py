@@ -32,7 +32,7 @@ EXIT_CODES = """exit codes:
   0   done
   2   bad usage, configuration or data, or the hub cannot be reached
   3   diverged: a loss or gradient is not finite
-  75  stopped by a signal; run the same command again to resume
+  75  stopped by a signal, or a host was lost; run the same command again to resume
   1   internal error"""
 
 DESCRIPTIONS = {

@@ -1,23 +1,20 @@
 """The modes of a run: train, eval and predict. Each prints its results."""
 
-import collections
-import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from flaxbert.commands.tables import show_metrics, show_predictions, spread
+from flaxbert.commands.tables import show_metrics, show_predictions
 from flaxbert.config import Config
 from flaxbert.messages.language import plural, tr
-from flaxbert.pipeline.datasets import Dataset
+from flaxbert.pipeline import bulk
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.report.rundir import EVALUATED
 from flaxbert.report.write import write_report
 from flaxbert.runtime import files, mirror, multihost, storage
 from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.preemption import Preemption
-from flaxbert.runtime.workdir import command, flatten, write_config
+from flaxbert.runtime.workdir import MAY_DIFFER, command, flatten, write_config
 from flaxbert.training import trainer
-from flaxbert.types import Prediction
 
 
 def train(
@@ -81,95 +78,75 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
 
 
 def _evaluate(config: Config, place: Workdir, given: Collection[str]) -> None:
-    opened, workdir = _open(config, place, "eval", given), place.local
-    evaluation = opened.predictor.run(opened.data)
+    predictor, workdir = _load(config, place, "eval", given), place.local
+    with multihost.fail_together():
+        data, table = predictor.read(predictor.config.data, "eval")
+    if multihost.is_multihost():
+        multihost.agree(
+            {"examples": data.fingerprint(predictor.pipeline.task.labels)}
+            | {"rows of a step": list(data.batches.bucket_sizes)}
+        )
+    evaluation = predictor.run(data)
     if multihost.is_lead_host():
-        results = evaluation.metrics | {"data/eval/malformed": float(opened.data.malformed)}
-        results |= opened.data.batches.features.counts("eval")
-        written = opened.write("eval_results", "eval_results_predictions", evaluation.predictions)
+        results = evaluation.metrics | {"data/eval/malformed": float(data.malformed)}
+        results |= data.batches.features.counts("eval")
+        workdir.mkdir(parents=True, exist_ok=True)
+        # The names differ from those of the run's own results, which are of other data.
+        names = "eval_results_predictions.jsonl", "eval_results_config.json"
+        files.write_jsonl(workdir / names[0], evaluation.predictions)
+        _write_config(workdir / names[1], predictor, {"data.eval": table.commit})
         files.write_json(workdir / "eval_results.json", results)
-        task = opened.predictor.pipeline.task
-        write_report(workdir, task, {"eval": opened.data}, evaluation.predictions, EVALUATED)
-        show_predictions(task, opened.data.examples, evaluation.predictions)
-        show_metrics(results, f"eval_results.json: {opened.predictor.config.data.evaluated}")
-        files_of_run = f"eval_results.json  {written}  {EVALUATED.page}"
+        task = predictor.pipeline.task
+        write_report(workdir, task, {"eval": data}, evaluation.predictions, EVALUATED)
+        show_predictions(task, data.examples, evaluation.predictions)
+        show_metrics(results, f"eval_results.json: {predictor.config.data.evaluated}")
+        files_of_run = "  ".join(["eval_results.json", *names, EVALUATED.page])
         print("\n" + tr("Files in {workdir}: {files}", workdir=place, files=files_of_run))
 
 
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
-    """Write predictions.jsonl for `data.predict`, which needs no labels; see `evaluate`."""
+    """Write predictions.jsonl for `data.predict`, which needs no labels; see `evaluate`.
+
+    If an earlier command with the same model was stopped, its finished parts are kept.
+    """
     with mirror.opened(storage.as_path(workdir)) as place:
         _predict(config, place, given)
 
 
 def _predict(config: Config, place: Workdir, given: Collection[str]) -> None:
-    opened = _open(config, place, "predict", given)
-    examples, shown = opened.data.examples, dict[int, Prediction]()
-    predictions = _keeping(opened.predictor.stream(opened.data), shown, len(examples))
+    predictor, workdir = _load(config, place, "predict", given), place.local
+    path = workdir / "predictions.jsonl"
+    written = bulk.predict(predictor, path)
     if multihost.is_lead_host():
-        opened.write("predictions", "predictions", predictions)
-        chosen = [examples[number] for number in shown]
-        show_predictions(opened.predictor.pipeline.task, chosen, list(shown.values()))
-        malformed = opened.data.malformed
-        counted = plural(len(examples), "1 prediction", "{n} predictions")
-        print(f"\n{counted}: {place.home / 'predictions.jsonl'}")
-        if malformed:
+        _write_config(
+            workdir / "predictions_config.json", predictor, {"data.predict": written.commit}
+        )
+        show_predictions(predictor.pipeline.task, written.examples, written.predictions)
+        counted = plural(written.count, "1 prediction", "{n} predictions")
+        print(f"\n{counted}: {place.home / path.name}")
+        if malformed := written.malformed:
             print(
                 plural(malformed, "1 malformed row was skipped", "{n} malformed rows were skipped")
             )
-    else:
-        collections.deque(predictions, maxlen=0)  # the devices of all hosts compute each batch
 
 
-def _keeping(
-    predictions: Iterable[Prediction], shown: dict[int, Prediction], count: int
-) -> Iterator[Prediction]:
-    """Yield `count` predictions, and put those to show into `shown`."""
-    chosen = spread(count)
-    for number, prediction in enumerate(predictions):
-        if number in chosen:
-            shown[number] = prediction
-        yield prediction
-
-
-@dataclasses.dataclass(frozen=True)
-class _Opened:
-    """A trained model, and the data set to apply it to."""
-
-    workdir: Path
-    predictor: Predictor
-    data: Dataset
-    commits: dict[str, str]
-    """{config key: commit} of the model and data that come from the hub."""
-
-    def write(self, name: str, predictions: str, values: Iterable[Prediction]) -> str:
-        """Write predictions and their configuration, and return the names of both files.
-
-        The names differ from those of the run's own results, which are of other data.
-        """
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        names = f"{predictions}.jsonl", f"{name}_config.json"
-        files.write_jsonl(self.workdir / names[0], values)
-        config = self.predictor.config.to_dict()
-        write_config(self.workdir / names[1], config, self.commits)
-        return "  ".join(names)
-
-
-def _open(config: Config, place: Workdir, key: str, given: Collection[str]) -> _Opened:
-    """Load the model of the run in the workdir, or `model.init` if there is none, and the data."""
+def _load(config: Config, place: Workdir, mode: str, given: Collection[str]) -> Predictor:
+    """Load the model of the run in the workdir, or `model.init` if there is none."""
     multihost.check_started()
-    multihost.agree(command(flatten(config.to_dict()), key) | {"flags": sorted(given)})
+    flags = sorted(set(given) - set(MAY_DIFFER))
+    multihost.agree(command(flatten(config.to_dict()), mode) | {"flags": flags})
     with multihost.fail_together():
         predictor = Predictor.from_config(config, place.local, given)
-        data, table = predictor.read(predictor.config.data, key)
-    pipeline, batches = predictor.pipeline, data.batches
-    if multihost.is_multihost():
-        multihost.agree(
-            {"model": place.shown(pipeline.directory), "labels": list(pipeline.task.labels)}
-            | {f"weights, {part}": digest for part, digest in predictor.digests.items()}
-            | {"examples": data.fingerprint(pipeline.task.labels)}
-            | {"rows of a step": list(batches.bucket_sizes)}
-        )
-    commits = {"model.init": pipeline.commit, f"data.{key}": table.commit}
+    pipeline = predictor.pipeline
+    multihost.agree(
+        {"model": place.shown(pipeline.directory), "labels": list(pipeline.task.labels)}
+        | {f"weights, {part}": digest for part, digest in predictor.digests.items()}
+    )
+    return predictor
+
+
+def _write_config(path: Path, predictor: Predictor, commits: Mapping[str, str | None]) -> None:
+    """Write the configuration of a command, with the commits of what comes from the hub."""
+    commits = {"model.init": predictor.pipeline.commit, **commits}
     known = {name: commit for name, commit in commits.items() if commit}
-    return _Opened(place.local, predictor, data, known)
+    write_config(path, predictor.config.to_dict(), known)

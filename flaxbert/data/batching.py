@@ -88,6 +88,8 @@ class Batches:
       power_of_two_buckets: round the rows of a step up to powers of two, times the multiple,
         instead of choosing bucket sizes for these features, and leave room for `segments`
         sequences in each row: requests of any size then share few programs.
+      sizes: bucket sizes to use instead of choosing them; if they are too small, the largest is
+        doubled. Each row has room for `segments` sequences.
     """
 
     features: Features
@@ -101,6 +103,7 @@ class Batches:
     resample: Resample | None = None
     costs: ShapeCosts = dataclasses.field(default_factory=ShapeCosts)
     power_of_two_buckets: bool = False
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         longest = int(self.features.lengths.max(initial=0))
@@ -198,7 +201,8 @@ class Batches:
     @functools.cached_property
     def slots(self) -> int:
         """The number of sequences that each row of a batch has places for (K)."""
-        return self.segments if self.power_of_two_buckets else self._plan.longest_row
+        fixed = self.power_of_two_buckets or self.sizes
+        return self.segments if fixed else self._plan.longest_row
 
     @functools.cached_property
     def bucket_sizes(self) -> list[int]:
@@ -207,6 +211,11 @@ class Batches:
         if self.power_of_two_buckets:
             units = {max(1, math.ceil(rows / self.multiple)) for rows in needed.tolist()}
             return sorted({self.multiple * 2 ** (unit - 1).bit_length() for unit in units})
+        if self.sizes:
+            sizes = list(self.sizes)
+            while sizes[-1] < needed.max():
+                sizes.append(2 * sizes[-1])
+            return sizes
         cost = self.costs.program / self.costs.of_rows(1, self.row_length)
         return choose_bucket_sizes(needed, self.multiple, MAX_SHAPES, cost)
 
@@ -272,6 +281,19 @@ class Batches:
 
         best = min(candidates, key=cost) if sample else candidates[0]
         return dataclasses.replace(self, row_length=best)
+
+    def shaped_like(self, other: "Batches") -> "Batches":
+        """Return the same batches in the shapes of others, so that they share programs.
+
+        If a sequence is longer than the rows of `other`, the rows stay as long as they are here.
+        """
+        longest = int(self.features.lengths.max(initial=0))
+        return dataclasses.replace(
+            self,
+            row_length=self.row_length if longest > other.row_length else other.row_length,
+            segments=other.slots,
+            sizes=tuple(other.bucket_sizes),
+        )
 
     # --- arrays ----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flaxbert.config import DataConfig
@@ -68,6 +68,20 @@ def read_table(data: DataConfig, key: str) -> Table:
     table = readers.read(source, data, split=SPLITS[key])
     checks.log_issues(table.issues)
     return table
+
+
+def stream_tables(data: DataConfig, key: str, size: int) -> Iterator[Table]:
+    """Yield the rows of `read_table` in tables of `size` rows; see `readers.stream`.
+
+    With `data.max_examples`, which chooses from all rows, there is one table.
+    """
+    source = getattr(data, key)
+    if not source or data.max_examples is not None:
+        yield read_table(data, key)
+        return
+    for table in readers.stream(source, data, split=SPLITS[key], size=size):
+        checks.log_issues(table.issues)
+        yield table
 
 
 def read_examples(

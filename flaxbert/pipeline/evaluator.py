@@ -174,12 +174,13 @@ class Evaluator:
         features, done = batches.features, 0
         if np.any(np.diff(features.example_index) < 0):
             raise ValueError("predictions can be streamed only if features are in order")
-        for step in self._collected(params, Preemption(), outputs, {}):
+        lead = multihost.is_lead_host()
+        for step in self._collected(params, Preemption(), outputs if lead else None, {}):
             # An example is ready if the later batches hold none of its sequences.
             count = min((step + 1) * batches.batch_size, len(features))
             pending = features.example_index[features.feature_start[count] :]
             ready = int(pending[0]) if len(pending) else len(examples)
-            if multihost.is_lead_host():
+            if lead:
                 part, here = features.part(done, ready), self._outputs_of(outputs, done, ready)
                 yield from self._pipeline.task.decode(examples[done:ready], part, here)
             done = ready
@@ -202,14 +203,14 @@ class Evaluator:
         return outputs, losses
 
     def _collected(
-        self, params: Params, preemption: Preemption, outputs: TaskOutputs, losses: Losses
+        self, params: Params, preemption: Preemption, outputs: TaskOutputs | None, losses: Losses
     ) -> Iterator[int]:
         """Run all batches, and yield the number of each when its outputs are stored.
 
         Args:
           params: parameters on the devices.
           preemption: checked before each batch.
-          outputs: receives the outputs for every feature.
+          outputs: receives the outputs for every feature; None drops them.
           losses: receives the sums of the losses.
         """
         step, batches = self._step, self.data.batches
@@ -225,7 +226,8 @@ class Evaluator:
             received = jax.tree.map(np.asarray, pending)
             rows = batches.padded_rows(number)
             self._require_finite(rows, received.finite)
-            batches.unpack(rows, received.outputs, outputs)
+            if outputs is not None:
+                batches.unpack(rows, received.outputs, outputs)
             for name, sums in received.losses.items():
                 part = WeightedSum(float(sums.total), float(sums.weight))
                 losses[name] = losses[name] + part if name in losses else part

@@ -134,6 +134,8 @@ class Pipeline:
         seed: int | None = None,
         epochs: float = 1.0,
         accumulation_steps: int = 1,
+        like: Batches | None = None,
+        stored: bool = True,
     ) -> Dataset:
         """Tokenize examples and plan their batches; log truncated texts and unknown words.
 
@@ -146,18 +148,21 @@ class Pipeline:
           seed: shuffles each epoch; None keeps the order.
           epochs: passes over the data.
           accumulation_steps: number of micro-batches of a step.
+          like: batches whose shapes are used where they fit; see `Batches.shaped_like`.
+          stored: whether to use the cache (`data.feature_cache`).
 
         Raises:
           DataError: for an example that is too long, unless such examples are skipped.
           WeightsError: for a token that the model has no embedding for.
         """
-        examples, features = self.featurize(examples, source, labeled=labeled, stored=True)
+        examples, features = self.featurize(examples, source, labeled=labeled, stored=stored)
         batches = self.batches(
             features,
             batch_size=batch_size,
             seed=seed,
             epochs=epochs,
             accumulation_steps=accumulation_steps,
+            like=like,
         )
         counts = {"examples": str(len(examples)), "features": str(len(features))}
         message = tr("{source}: {examples} examples, {features} features", source=source, **counts)
@@ -183,6 +188,8 @@ class Pipeline:
         labeled: bool,
         held_out: float = 0.0,
         most: int | None = None,
+        like: Batches | None = None,
+        stored: bool = True,
     ) -> Dataset:
         """Tokenize the examples of a table to evaluate them or to predict for them.
 
@@ -194,6 +201,8 @@ class Pipeline:
           held_out: the share of labeled examples that training held out (`data.eval_split`), if
             the table is that of the training data; 0 takes all.
           most: the largest number of examples (`data.max_examples`); None takes all.
+          like: see `tokenize`, as for `stored`.
+          stored: whether to use the cache.
 
         Raises:
           DataError, WeightsError: see `tokenize`; also for a label that is none of the task's.
@@ -210,6 +219,8 @@ class Pipeline:
             batch_size=batch_size,
             labeled=labeled,
             malformed=table.malformed + examples.malformed,
+            like=like,
+            stored=stored,
         )
 
     def batches(
@@ -221,6 +232,7 @@ class Pipeline:
         epochs: float = 1.0,
         accumulation_steps: int = 1,
         power_of_two_buckets: bool = False,
+        like: Batches | None = None,
     ) -> Batches:
         """Plan the batches of features; see `tokenize` and `Batches`."""
         steps_per_epoch = math.ceil(len(features) / batch_size)
@@ -238,6 +250,8 @@ class Pipeline:
             costs=shape_costs(self.model.config, self.mesh),
             power_of_two_buckets=power_of_two_buckets,
         )
+        if like is not None:
+            return batches.shaped_like(like)
         # Requests share programs, so their rows have one length.
         return batches if power_of_two_buckets else self._with_row_length(batches)
 

@@ -24,6 +24,7 @@ from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
 from flaxbert.errors import ConfigError, HostsError, describe, exit_code, some
+from flaxbert.runtime import clusters
 
 PREFIX = "flaxbert"
 """Prefix of all keys in the coordination service's store."""
@@ -72,10 +73,13 @@ def start(spec: str, seconds: float = START_SECONDS) -> None:
             jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
         else:
             jax.distributed.initialize()
-    except ValueError as error:
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # a cluster, but no connection
+            raise
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ConfigError(
-            f"--distributed={spec}: JAX finds no cluster here ({error}). On one host, leave the "
-            "flag out. On several, give HOST:PORT,COUNT,INDEX."
+            f"--distributed={spec}: JAX finds no cluster here ({reason}). "
+            f"{clusters.advice({} if explicit else os.environ)}"
         ) from None
     finally:
         _starting.clear()
@@ -277,6 +281,35 @@ def announced() -> Ending | None:
     except jax.errors.JaxRuntimeError:  # there is no such key yet
         return None
     return Ending(*json.loads(text))
+
+
+def place() -> tuple[int, int]:
+    """Return the number of this process, and the number of processes; initializes no device."""
+    return _state().process_id, _state().num_processes
+
+
+def exchange_heartbeats(number: int) -> dict[int, str]:
+    """Publish this host's `number`, and return the latest values of all hosts with their names.
+
+    Raises:
+      JaxRuntimeError: if the first host cannot be reached.
+    """
+    client, folder = _client(), f"{PREFIX}/alive/"
+    if client is None:  # JAX's distributed system is shut down
+        return {}
+    own = f"{number} {this_host()}"
+    client.key_value_set(f"{folder}{_state().process_id}", own, allow_overwrite=True)
+    return {int(key.rpartition("/")[2]): value for key, value in client.key_value_dir_get(folder)}
+
+
+def lead_host_answers(seconds: float = 5.0) -> bool:
+    """Return whether the first host, which serves the messages, accepts a connection."""
+    address, _, port = str(_state().coordinator_address).rpartition(":")
+    try:
+        socket.create_connection((address.strip("[]"), int(port)), seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def wait_to_exit(seconds: float) -> None:

@@ -7,7 +7,9 @@ would run only when the compiler returns, which takes minutes for a large model,
 the signals.
 
 Hosts end together and with one exit code. A host that ends before the run is finished announces it,
-and a thread of every other host polls for that message (`multihost.announced`).
+and a thread of every other host polls for that message (`multihost.announced`). A host whose
+process is killed, or whose machine fails, announces nothing: the others end when its heartbeats
+stop.
 """
 
 import contextlib
@@ -22,8 +24,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flaxbert.errors import Preempted
+import jax
+
+from flaxbert.errors import HostsError, Preempted, exit_code
 from flaxbert.runtime import multihost
+from flaxbert.runtime.heartbeat import LOST_SECONDS, Heartbeats
 
 log = logging.getLogger("flaxbert")
 
@@ -45,6 +50,7 @@ class Preemption:
         self._signaled = threading.Event()
         self._holding = self._stopped_watching = self._listening = False
         self._jax_handler: Callable[[int], None] | None = None
+        self._heartbeats: Heartbeats | None = None
         self._checks = 0
 
     def listen(self) -> None:
@@ -97,7 +103,15 @@ class Preemption:
         signal.signal(signal.SIGTERM, _leave_to_thread)
         self._jax_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
         if multihost.connected():
-            threading.Thread(target=self._watch_hosts, daemon=True).start()
+            self._heartbeats = Heartbeats(*multihost.place())
+            exchange = multihost.exchange_heartbeats, jax.errors.JaxRuntimeError, threading.Event()
+            threading.Thread(target=self._heartbeats.run, args=exchange, daemon=True).start()
+            for target in (self._watch_hosts, self._watch_heartbeats):
+                threading.Thread(target=target, daemon=True).start()
+            # JAX aborts a process whose connection to the first host breaks, before any thread of
+            # ours runs. Python's own handler would only run later, in the main thread.
+            self._abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
+            libc.signal(signal.SIGABRT, self._abort_handler)
 
     def _handle_signals(self, reading: socket.socket) -> None:
         while reading.recv(1):
@@ -126,6 +140,46 @@ class Preemption:
             return
         _print_error(f"error: {ending}" if ending.code != Preempted.exit_code else str(ending))
         _exit_all_hosts(ending.code, ending.reason, 2 * GRACE_SECONDS)
+
+    def _watch_heartbeats(self) -> None:
+        """End this process soon after the heartbeats of another host have stopped."""
+        assert self._heartbeats is not None
+        while (host := self._heartbeats.lost()) is None:  # sends no message: it might wait
+            time.sleep(POLL_SECONDS)
+            if self._stopped_watching:
+                return
+        self._end_without(host, f"has not answered for {LOST_SECONDS:.0f} s")
+
+    def _explain_abort(self, number: int) -> None:
+        """End this process if it is aborted because the first host is gone; else return."""
+        if not multihost.lead_host_answers():
+            self._end_without(0, "has ended")
+
+    def _end_without(self, host: int, what: str) -> None:
+        """End this process, and with it all others, because a host is lost."""
+        assert self._heartbeats is not None
+        name = self._heartbeats.values.get(host, f"- host {host}").partition(" ")[2]
+        message = (
+            f"{name} {what}: its process was killed, its machine has failed, or the network "
+            "between the hosts is down. Its own log may say why. Start the same command on all "
+            "hosts again to resume."
+        )
+        self.stop_watching()  # `_watch_hosts` would report our own announcement
+        _print_error(f"error: {message} [{HostsError.__name__}]")
+        if host == 0:  # no message can be sent without it
+            os._exit(Preempted.exit_code)
+        _exit_all_hosts(Preempted.exit_code, message, 2 * GRACE_SECONDS)
+
+    def await_hosts(self, error: Exception) -> None:
+        """Wait until all other hosts have answered, if the loss of one may have caused an error.
+
+        If one of them is lost, this process ends meanwhile, with the message about that host. A
+        collective operation fails at once when one of its hosts is gone, but its error only says
+        that a connection was closed.
+        """
+        expected = exit_code(error) != 1 and error.__cause__ is None
+        if self._heartbeats is not None and not expected:
+            self._heartbeats.wait_for_all()
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:

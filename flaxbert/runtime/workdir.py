@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import hashlib
+import importlib.metadata
 import json
 import logging
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import jax
 
 from flaxbert.errors import ConfigError, WorkdirError, some
 from flaxbert.runtime import lease, mirror, multihost, storage
@@ -99,9 +101,29 @@ def with_defaults(stored: Mapping[str, Any], flat_defaults: Mapping[str, Any]) -
     return resume_fields(flat_defaults) | dict(stored)
 
 
+MAY_DIFFER = ("data.feature_cache",)
+"""Configuration keys that may differ between hosts: each has its own disk."""
+
+PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "tokenizers",
+            "transformers")  # fmt: skip
+"""Packages that compute tokens, numbers or checkpoints."""
+
+
 def command(flat_config: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    """Return everything about a command that must be equal on all hosts."""
-    return {"mode": mode, "jax": jax.__version__} | dict(flat_config)
+    """Return everything about a command that must be equal on all hosts, and their software."""
+    values = {key: value for key, value in flat_config.items() if key not in MAY_DIFFER}
+    software = _software() if multihost.connected() else {}
+    return {"mode": mode} | software | values
+
+
+def _software() -> dict[str, str]:
+    """Return the versions of packages, and a hash of flaxbert's code, which a clone may change."""
+    versions = {f"package {name}": importlib.metadata.version(name) for name in PACKAGES}
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package).as_posix()}\n".encode() + file.read_bytes())
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"Python": python} | versions | {"flaxbert's code": digest.hexdigest()}
 
 
 @contextlib.contextmanager

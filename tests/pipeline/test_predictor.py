@@ -10,13 +10,20 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from toy import FILLERS, OPINIONS, PLACES, make_config
+from safetensors.numpy import load_file, save_file
+from toy import FILLERS, OPINIONS, PLACES, make_config, write_lines
 
 import flaxbert
 from flaxbert import Config
 from flaxbert.commands import modes
+from flaxbert.data import readers
 from flaxbert.errors import ConfigError, DataError, WeightsError
+from flaxbert.pipeline import bulk
+from flaxbert.pipeline.datasets import read_table
+from flaxbert.runtime.parts import Parts
 
 TASKS = ("classification", "question_answering", "token_classification")
 KINDS = ("workdir", "export", "hugging face")
@@ -152,6 +159,128 @@ def test_streamed_predictions_are_those_of_a_whole_run(run, tmp_path, monkeypatc
     assert 0 < sum(sizes) < len(expected)  # the others are not predicted yet
     assert list(stream) == expected[1:]
     assert sum(sizes) == len(expected)
+
+
+# --- in parts ------------------------------------------------------------------------------------
+
+
+def write_shards(run: Run, directory: Path) -> str:
+    """Write 5 files of the task's inputs, one in Parquet; return their pattern."""
+    path = write_inputs(run, directory)
+    data = dataclasses.replace(run.config.data, predict=str(path))
+    rows = [row.values for row in read_table(data, "predict").rows]
+    shards = directory / "shards"
+    shards.mkdir()
+    for number in range(5):
+        shard = rows[number % 3 :] + rows[: number % 3]
+        write_lines(shards / f"{number}.jsonl", shard)
+    (shards / "3.jsonl").unlink()
+    pq.write_table(pa.Table.from_pylist(rows), shards / "3.parquet")  # 3 rotates by 0
+    return str(shards / "*")
+
+
+class StoppedError(Exception):
+    """Stands for a signal that ends the process."""
+
+
+def predict_in_parts(
+    run: Run, pattern: str, workdir: Path, monkeypatch: pytest.MonkeyPatch, *, stop: int = 99
+) -> list[int]:
+    """Predict for 4 rows at a time; return the parts that are computed, `stop` being the last."""
+    monkeypatch.setattr(bulk, "ROWS", 4)
+    add, computed = Parts.add, list[int]()
+
+    def counted(self, number, *values):
+        if number == stop:
+            raise StoppedError
+        computed.append(number)
+        add(self, number, *values)
+
+    monkeypatch.setattr(Parts, "add", counted)
+    config = copy.deepcopy(run.config)
+    config.data.predict, config.train.eval_batch_size = pattern, 2
+    workdir.mkdir(exist_ok=True)
+    if not (workdir / "export").exists():
+        shutil.copytree(run.workdir, workdir, dirs_exist_ok=True)
+    try:
+        modes.predict(config, workdir)
+    except StoppedError:
+        pass
+    finally:
+        monkeypatch.setattr(Parts, "add", add)
+    return computed
+
+
+@pytest.mark.parametrize(
+    "task", [TASKS[0], *(pytest.param(task, marks=pytest.mark.slow) for task in TASKS[1:])]
+)
+def test_prediction_in_parts_continues_and_is_that_of_one_part(
+    runs, task, tmp_path, monkeypatch, capsys
+):
+    run = runs[task]
+    pattern = write_shards(run, tmp_path)
+    whole, parted, stopped = tmp_path / "whole", tmp_path / "parted", tmp_path / "stopped"
+    names = [path / "predictions.jsonl" for path in (whole, parted, stopped)]
+    config = copy.deepcopy(run.config)
+    config.data.predict = pattern
+    shutil.copytree(run.workdir, whole)
+    modes.predict(config, whole)
+    assert predict_in_parts(run, pattern, parted, monkeypatch) == [0, 1, 2, 3]
+    lines = [list(map(json.loads, path.read_text().splitlines())) for path in names[:2]]
+    assert len(lines[0]) == 15
+    assert_equal(lines[1], lines[0])
+    assert predict_in_parts(run, pattern, stopped, monkeypatch, stop=2) == [0, 1]
+    assert not names[2].exists()
+    assert predict_in_parts(run, pattern, stopped, monkeypatch) == [2, 3]
+    assert names[2].read_bytes() == names[1].read_bytes()
+    assert not list(stopped.glob(".predictions*"))
+    assert "15 predictions: " in capsys.readouterr().out
+
+
+def test_finished_parts_of_other_rows_or_settings_are_not_used(runs, tmp_path, monkeypatch):
+    run = runs["classification"]
+    pattern, workdir = write_shards(run, tmp_path), tmp_path / "run"
+    assert predict_in_parts(run, pattern, workdir, monkeypatch, stop=3) == [0, 1, 2]
+    shard = tmp_path / "shards" / "1.jsonl"  # rows 4 to 6, in part 0 and part 1
+    shard.write_text(shard.read_text().replace("awful", "great"))
+    assert predict_in_parts(run, pattern, workdir, monkeypatch, stop=3) == [0, 1]
+    weights = workdir / "export" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["classifier.bias"] += 1
+    save_file(tensors, weights)
+    assert predict_in_parts(run, pattern, workdir, monkeypatch) == [0, 1, 2, 3]
+
+
+def test_parts_share_the_shapes_of_the_first(runs, tmp_path):
+    run = runs["classification"]
+    pipeline = run.predictor.pipeline
+
+    def batches(texts, like=None):
+        _, features = run.predictor.tokenize(texts)
+        return pipeline.batches(features, batch_size=8, like=like)
+
+    first = batches(["the film was good"] * 20 + ["awful"] * 20)
+    more = batches(["the film was good"] * 9, first)
+    assert (more.row_length, more.slots) == (first.row_length, first.slots)
+    assert set(more.bucket_sizes) == set(first.bucket_sizes)
+    assert sorted(sequence for row in more.rows(0) for sequence in row) == list(range(8))
+    longer = batches(["the film was good and " * 5] * 8, first)
+    assert (longer.row_length, longer.slots) == (pipeline.row_length, first.slots)
+    assert max(longer.bucket_sizes) >= len(longer.rows(0))
+
+
+def test_rows_are_read_when_they_are_needed(tmp_path):
+    paths = [write_lines(tmp_path / f"{n}.jsonl", [{"text": "a"}] * 3) for n in range(3)]
+    paths[2].write_text("no JSON")
+    tables = readers.stream(str(tmp_path / "*"), flaxbert.DataConfig(), split="test", size=4)
+    assert [row.origin for row in next(tables).rows][-1] == f"{paths[1]}:1"
+    with pytest.raises(DataError, match=r"2\.jsonl:1: not valid JSON"):
+        next(tables)
+    exactly = readers.stream(str(paths[0]), flaxbert.DataConfig(), split="test", size=3)
+    assert [len(table.rows) for table in exactly] == [3]
+    paths[0].write_text("")
+    empty = readers.stream(str(paths[0]), flaxbert.DataConfig(), split="test", size=3)
+    assert [len(table.rows) for table in empty] == [0]
 
 
 def test_predictions_are_of_json_types(run):

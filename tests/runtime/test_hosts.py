@@ -348,7 +348,9 @@ class Two:
         *flags_of: tuple[str, ...],
         disturbed: tuple[tuple[str, str], tuple[str, str]] = (PLAIN, PLAIN),
         signal_to: int | None = None,
+        number: signal.Signals = signal.SIGTERM,
         workdirs: tuple[str, str] = ("run", "run"),
+        languages: tuple[str, str] = ("en", "en"),
     ) -> tuple[list[int], float, list[str]]:
         """Return exit codes, seconds since the start (or the signal), and the output of both."""
         environment = os.environ | {
@@ -367,17 +369,21 @@ class Two:
         ]
         processes = []
         first = time.monotonic()
-        for number in range(2):
+        for host in range(2):
             command = [
-                *(sys.executable, "-c", SCRIPT, *disturbed[number], *flags),
-                f"--workdir={self.directory / workdirs[number]}",
-                f"--distributed={spec},{number}",
-                *(flags_of[number] if flags_of else ()),
+                *(sys.executable, "-c", SCRIPT, *disturbed[host], *flags),
+                f"--workdir={self.directory / workdirs[host]}",
+                f"--distributed={spec},{host}",
+                *(flags_of[host] if flags_of else ()),
             ]
-            with logs[number].open("w") as log:
+            with logs[host].open("w") as log:
                 processes.append(
                     subprocess.Popen(
-                        command, cwd=self.folders[number], env=environment, stdout=log, stderr=log
+                        command,
+                        cwd=self.folders[host],
+                        env=environment | {"FLAXBERT_LANG": languages[host]},
+                        stdout=log,
+                        stderr=log,
                     )
                 )
         try:
@@ -387,7 +393,7 @@ class Two:
             if signal_to is not None:
                 time.sleep(0.5)
                 first = time.monotonic()
-                processes[signal_to].send_signal(signal.SIGTERM)
+                processes[signal_to].send_signal(number)
             codes = [process.wait(120) for process in processes]
         finally:
             for process in processes:
@@ -442,6 +448,67 @@ def test_hosts_with_different_inputs_are_refused_before_step_1(two, change, seco
         assert message in text
         assert text.count("error: ") == 1
         assert "compiled for" not in text
+
+
+def change_eval(two: Two) -> None:
+    file = two.folders[1] / "eval.jsonl"
+    file.write_text(file.read_text().replace("film", "food"))
+
+
+@pytest.mark.slow
+def test_all_differences_are_named_at_once(two):
+    for change in (swap_labels, change_eval, change_weights):
+        change(two)
+    codes, _, texts = two.start()
+    assert codes == [2, 2]
+    for text in texts:
+        for part in ("examples, train: ", "examples, eval: ", "weights, encoder: "):
+            assert f"\n  {part}" in text
+    assert not (two.directory / "run" / "config.json").exists()
+    second = ["--config.train.seed=3", "--config.data.weight=w", "--config.data.train=eval.jsonl"]
+    codes, _, texts = two.start([], second)
+    assert codes == [2, 2]
+    for text in texts:
+        for part in ("train.seed: 0 on", "data.weight: None on", "data.train: 'train.jsonl' on"):
+            assert f"\n  {part}" in text
+
+
+@pytest.mark.slow
+def test_language_explanation_and_cache_of_features_may_differ(two):
+    explained = ["--explain", f"--config.data.feature_cache={two.directory / 'cache'}"]
+    codes, _, texts = two.start([], explained, languages=("en", "es"))
+    assert codes == [0, 0], texts
+    others = ["--mode=predict", "--config.data.predict=eval.jsonl"]
+    codes, _, texts = two.start(others, [*others, *explained[1:]], languages=("es", "en"))
+    assert codes == [0, 0], texts
+
+
+def test_hosts_with_other_software_are_refused(hosts, monkeypatch):
+    versions = {"numpy": ("2.1.0", "2.2.0")}
+    monkeypatch.setattr(
+        workdir.importlib.metadata,
+        "version",
+        lambda name: versions.get(name, ("1", "1"))[multihost._state().process_id],
+    )
+    errors = hosts(lambda host: multihost.agree(workdir.command({"data.train": "a"}, "train")))
+    assert "package numpy: '2.1.0' on host 0 (a), '2.2.0' on host 1 (b)" in str(errors[0])
+    assert str(errors[0]) == str(errors[1])
+    assert str(errors[0]).count(" on host 0") == 1
+    read = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: read(path) + b"#" * multihost._state().process_id
+    )
+    versions.clear()
+    errors = hosts(lambda host: multihost.agree(workdir.command({}, "train")))
+    assert "flaxbert's code: " in str(errors[0])
+    assert str(errors[0]).count(" on host 0") == 1
+
+
+def test_caches_of_features_may_differ(hosts):
+    def agree(host: int) -> None:
+        multihost.agree(workdir.command({"data.feature_cache": f"/disk/{host}"}, "train"))
+
+    assert hosts(agree) == [None, None]
 
 
 @pytest.mark.slow

@@ -13,7 +13,9 @@ import collections
 import contextlib
 import dataclasses
 import glob
+import itertools
 import logging
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from json import loads
@@ -74,33 +76,92 @@ def _is_pattern(spec: str) -> bool:
 def _read_file(spec: str, path: Path, data: DataConfig) -> Table:
     if not path.is_file():
         raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
-    errors: list[DataError] = []
-    notes: list[Issue] = []
-    try:
+    with _readable(spec, path, data):
+        form, _ = form_of(path, data)
+    rows: list[Record] | StoredRows = StoredRows(data) if form == "txt" else []
+    table = _table(spec, rows, _items(spec, path, data), data)
+    names = _parquet_names(path) if form == "parquet" else {}
+    return dataclasses.replace(table, label_names=names)
+
+
+def stream(spec: str, data: DataConfig, *, split: str, size: int) -> Iterator[Table]:
+    """Read the rows without labels of local files or a hub data set, `size` at a time.
+
+    Of JSON lines, CoNLL, plain text and Parquet only these rows are in memory. Other formats are
+    read one file after the other, and hub data sets at once.
+
+    Yields:
+      Tables, one at least, without the names behind integer labels.
+
+    Raises:
+      DataError, HubError: see `read`.
+    """
+    paths = [] if parallel.parts(spec) else files(spec)
+    if not paths or not all(path.is_file() for path in paths):
+        whole = read(spec, data, split=split)
+        for first in range(0, max(1, len(whole.rows)), size):
+            issues = whole.issues if first == 0 else ()
+            yield dataclasses.replace(whole, rows=whole.rows[first : first + size], issues=issues)
+        return
+    names = [spec] if len(paths) == 1 else list(map(str, paths))
+    sources = (_items(name, path, data) for name, path in zip(names, paths, strict=True))
+    numbered = _numbered(itertools.chain.from_iterable(sources), size)
+    empty = True
+    for _, part in itertools.groupby(numbered, key=operator.itemgetter(0)):
+        yield _table(spec, [], (item for _, item in part), data)
+        empty = False
+    if empty:
+        yield Table(spec, [])
+
+
+def _numbered(items: RecordOrIssue, size: int) -> Iterator[tuple[int, Record | DataError | Issue]]:
+    """Yield items with the numbers of their tables, which have `size` records each."""
+    records = 0
+    for item in items:
+        records += isinstance(item, Record)
+        yield max(0, records - 1) // size, item
+
+
+def _items(spec: str, path: Path, data: DataConfig) -> RecordOrIssue:
+    """Yield what a local file holds, after an issue if its content decides the format."""
+    with _readable(spec, path, data):
         form, note = form_of(path, data)
-        notes += [note] if note else []
-        rows: list[Record] | StoredRows = StoredRows(data) if form == "txt" else []
-        for record in READERS[form](path, data):
-            if isinstance(record, Record):
-                rows.append(record)
-            elif isinstance(record, Issue):
-                notes.append(record)
-            elif data.on_bad_row == "skip":
-                errors.append(record)
-            else:
-                raise DataError(
-                    f"{record} Fix the line, or leave such lines out with "
-                    "--config.data.on_bad_row=skip."
-                )
+        if note is not None:
+            yield note
+        yield from READERS[form](path, data)
+
+
+@contextlib.contextmanager
+def _readable(spec: str, path: Path, data: DataConfig) -> Iterator[None]:
+    try:
+        yield
     except UnicodeDecodeError:
         raise DataError(f"{spec}:{undecodable(path.read_bytes(), data.encoding)}.") from None
     except OSError as error:
         raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from None
+
+
+def _table(
+    spec: str, rows: list[Record] | StoredRows, items: RecordOrIssue, data: DataConfig
+) -> Table:
+    """Return the table of what a reader yields, with the records in `rows`."""
+    errors: list[DataError] = []
+    notes: list[Issue] = []
+    for item in items:
+        if isinstance(item, Record):
+            rows.append(item)
+        elif isinstance(item, Issue):
+            notes.append(item)
+        elif data.on_bad_row == "skip":
+            errors.append(item)
+        else:
+            raise DataError(
+                f"{item} Fix the line, or leave such lines out with --config.data.on_bad_row=skip."
+            )
     refuse_systematic(errors, len(rows) + len(errors), "lines")
     group = spec, "malformed lines skipped"
     malformed = [Issue(MALFORMED, "", str(error), group) for error in errors]
-    names = _parquet_names(path) if form == "parquet" else {}
-    return Table(spec, rows, names, (*malformed, *notes))
+    return Table(spec, rows, {}, (*malformed, *notes))
 
 
 def with_split(spec: str, split: str) -> str:

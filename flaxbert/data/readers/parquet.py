@@ -1,7 +1,7 @@
 """Parquet files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,16 +24,28 @@ def _from_parquet(path: Path, get: Callable[[Path], T]) -> T:
         raise DataError(f"{path}: not a readable Parquet file ({reason}).") from None
 
 
+ROWS = 8192
+"""Rows that are read at a time, which bounds the memory."""
+
+
 def _read_parquet(path: Path, data: DataConfig) -> RecordOrIssue:
     import pyarrow.parquet
 
-    def records(path: Path) -> list[dict[str, Any]]:
+    def batches(path: Path) -> Iterator[Any]:
         # Few files have checksums, but in those a changed byte is detected.
-        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
-        return table.to_pylist()
+        file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+        return iter(file.iter_batches(batch_size=ROWS))
 
-    for number, record in enumerate(_from_parquet(path, records), start=1):
-        yield Record(record, f"{path}: row {number}")
+    remaining, before = _from_parquet(path, batches), 0
+
+    def rows(path: Path) -> list[dict[str, Any]] | None:
+        batch = next(remaining, None)
+        return None if batch is None else batch.to_pylist()
+
+    while (records := _from_parquet(path, rows)) is not None:
+        for number, record in enumerate(records, start=before + 1):
+            yield Record(record, f"{path}: row {number}")
+        before += len(records)
 
 
 def _parquet_names(path: Path) -> dict[str, list[str]]:
