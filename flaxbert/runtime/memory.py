@@ -15,9 +15,12 @@ from flaxbert.runtime import hardware
 
 log = logging.getLogger("flaxbert")
 
-FITTING = 0.9
+FITTING = 0.95
 """The share of a device's memory that a chosen program may need. The rest is for batches that are
 built in advance, other programs, and memory in pieces that are too small."""
+
+FITTING_CPU = 0.75
+"""The same on CPUs, whose memory also holds the data and other processes."""
 
 PARTS = (
     "train.accumulation_steps=auto (computes a step in as many parts as it takes to fit, with the "
@@ -88,7 +91,8 @@ class Usage:
     @property
     def fits(self) -> bool:
         """Whether the program leaves enough memory free; True if the capacity is unknown."""
-        return self.capacity is None or self.total <= FITTING * self.capacity
+        share = FITTING_CPU if jax.default_backend() == "cpu" else FITTING
+        return self.capacity is None or self.total <= share * self.capacity
 
     def scaled(self, share: float) -> "Usage":
         """Return an estimate for a share of the rows: only the arguments stay the same."""

@@ -31,7 +31,7 @@ from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.question_answering import QuestionAnsweringOptions as QuestionOptions
 from flaxbert.tasks.question_answering import QuestionExample as Question
 from flaxbert.tasks.texts import TextExample
-from flaxbert.training import programs
+from flaxbert.training import microbatches
 from flaxbert.training.state import TrainState
 from flaxbert.training.step import StepReport
 
@@ -302,7 +302,7 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     def bias(params: Any) -> Any:
         return params["head"]["classifier"]["bias"]
 
-    def start_compiling(step: Any, now: TrainState, sizes: Any, make_batch: Any) -> Any:
+    def start_compiling(step: Any, now: TrainState, *_: Any) -> Any:
         def count(now: TrainState, batch: Any) -> tuple[TrainState, Any]:
             head = now.params["head"] | {
                 "classifier": now.params["head"]["classifier"] | {"bias": bias(now.params) + 1}
@@ -332,7 +332,7 @@ def counting(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
         return params, LoadReport("zeros", ())
 
     monkeypatch.setattr(Pipeline, "read_params", zeros)
-    monkeypatch.setattr(programs, "start_compiling", start_compiling)
+    monkeypatch.setattr(microbatches, "start_compiling", start_compiling)
     monkeypatch.setattr(Evaluator, "start_compiling", lambda self, params: lambda: None)
     monkeypatch.setattr(Evaluator, "run", run)
     config = copy.deepcopy(config)

@@ -1,4 +1,4 @@
-"""train.accumulation_steps=auto is the smallest number whose program fits; the result is its own."""
+"""accumulation_steps=auto is the smallest number whose program fits, and changes no result."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def attempts(capacity, *, counted=True, refused=()):
 
 @pytest.mark.parametrize(
     ("gib", "number"),
-    [(16, 1), (14, 2), (8, 2), (5, 4), (3, 8)],  # a tenth stays free
+    [(18, 1), (16, 2), (10, 2), (6, 4), (4, 8)],  # on CPUs a quarter stays free
 )
 def test_auto_is_the_smallest_number_that_fits(gib, number, config, loaded, monkeypatch, caplog):
     monkeypatch.setattr(microbatches, "attempt", attempts(gib * GIB))
@@ -64,7 +64,7 @@ def test_auto_is_the_smallest_number_that_fits(gib, number, config, loaded, monk
 
 
 def test_batches_are_those_of_a_run_with_that_number(config, loaded, monkeypatch):
-    monkeypatch.setattr(microbatches, "attempt", attempts(5 * GIB))
+    monkeypatch.setattr(microbatches, "attempt", attempts(6 * GIB))
     monkeypatch.setattr(Pipeline, "featurize", None)  # nothing is tokenized again
     for row_length in (64, None):
         pipeline, data = loaded
@@ -105,7 +105,7 @@ def test_a_program_that_the_compiler_refuses_does_not_fit(config, loaded, monkey
 
 def test_hosts_use_a_number_that_fits_on_all_of_them(hosts, config, loaded, monkeypatch):  # noqa: F811
     def attempt(*arguments):
-        return attempts((16 if jax.process_index() else 5) * GIB)(*arguments)
+        return attempts((18 if jax.process_index() else 6) * GIB)(*arguments)
 
     monkeypatch.setattr(microbatches, "attempt", attempt)
     chosen = hosts(lambda host: prepare(config, *loaded, None, None))
@@ -114,16 +114,16 @@ def test_hosts_use_a_number_that_fits_on_all_of_them(hosts, config, loaded, monk
 
 def test_a_number_that_does_not_fit_is_an_error_with_one_that_does(config, tmp_path, monkeypatch):
     def too_large(*_):
-        raise memory.TooLargeError(memory.Usage(13 * GIB, 5 * GIB, GIB))
+        raise memory.TooLargeError(memory.Usage(13 * GIB, 6 * GIB, GIB))
 
     monkeypatch.setattr(programs, "start_train_step", lambda *_: too_large)
     monkeypatch.setattr(evaluator, "start_compiling", lambda *_: lambda: None)
-    monkeypatch.setattr(microbatches, "attempt", attempts(5 * GIB))
+    monkeypatch.setattr(microbatches, "attempt", attempts(6 * GIB))
     with pytest.raises(OutOfMemoryError) as raised:
         flaxbert.train(config.with_accumulation_steps(2), tmp_path / "run")
     text = str(raised.value)
-    assert "each needs 13.0 of 5.0 GiB (1.0 GiB of arguments, 12.0 GiB of temporaries)." in text
-    assert "Use train.accumulation_steps=4, which needs 4.0 of 5.0 GiB. Otherwise" in text
+    assert "each needs 13.0 of 6.0 GiB (1.0 GiB of arguments, 12.0 GiB of temporaries)." in text
+    assert "Use train.accumulation_steps=4, which needs 4.0 of 6.0 GiB. Otherwise" in text
     assert not (tmp_path / "run" / "checkpoints" / "1").exists()
 
 
@@ -155,7 +155,7 @@ def programs_are_shared(monkeypatch):
     ("capacity", "number", "programs"),
     [
         (2_800_000, 2, "programs_are_shared"),
-        pytest.param(1_600_000, 4, "one_device", marks=pytest.mark.slow),
+        pytest.param(1_800_000, 4, "one_device", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_that_with_the_number_bit_by_bit_and_keeps_it(
