@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from flaxbert.data import remote
+from flaxbert.data import stores
 
 
 class StatusError(Exception):
@@ -113,5 +113,5 @@ def opened(cache: Path) -> Iterator[Store]:
     StoreFiles.current = Store(StoreFiles())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        patch.setattr(remote.time, "sleep", lambda seconds: None)
+        patch.setattr(stores.time, "sleep", lambda seconds: None)
         yield StoreFiles.current

@@ -23,7 +23,7 @@ from typing import Any
 
 from flaxbert import hub
 from flaxbert.commands import failures, help_text
-from flaxbert.data import remote
+from flaxbert.data import stores
 from flaxbert.errors import ConfigError, HubError, WeightsError
 
 
@@ -64,7 +64,7 @@ def directory_of(run: str) -> Path:
       RemoteError: if a URL cannot be fetched.
       WeightsError: if there is no such directory, or no model in it.
     """
-    if remote.is_url(run):
+    if stores.is_url(run):
         from flaxbert.pretrained import source  # imports JAX, which others do not need
 
         path = source.local(run, everything=True)

@@ -139,7 +139,7 @@ def serve(given: Any) -> None:
 
 def _name_of(run: str) -> str:
     """Return the name of a model without the directories above it, which clients need not see."""
-    from flaxbert.data.remote import is_url
+    from flaxbert.data.stores import is_url
 
     if is_url(run):
         return run.rstrip("/").removesuffix("/export").rpartition("/")[2]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from flaxbert import hub
-from flaxbert.data import remote
+from flaxbert.data import remote, stores
 from flaxbert.errors import ConfigError, HubError, WeightsError, input_problem, some
 from flaxbert.pretrained import formats, unsupported
 
@@ -86,7 +86,7 @@ def local(init: str, *, everything: bool = False) -> Path:
       RemoteError: if the directory cannot be fetched.
       WeightsError: if there is no model in it.
     """
-    return _fetch(init.rstrip("/"), everything) if remote.is_url(init) else Path(init).expanduser()
+    return _fetch(init.rstrip("/"), everything) if stores.is_url(init) else Path(init).expanduser()
 
 
 def _fetch(url: str, everything: bool) -> Path:

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from fake_store import StatusError, Store
 
-from flaxbert.data import remote
+from flaxbert.data import remote, stores
 from flaxbert.errors import DataError, RemoteError
 
 
@@ -72,7 +72,7 @@ def test_a_store_that_stays_away_is_an_error_and_leaves_nothing(store, tmp_path)
     store.faults = [None] + [StatusError(503)] * 9
     with pytest.raises(RemoteError, match=r"could not be fetched \(the store says 503\)\. Check"):
         remote.local_copy(url)
-    assert len(store.faults) == 9 - 1 - len(remote.WAITS)
+    assert len(store.faults) == 9 - 1 - len(stores.WAITS)
     assert cached(tmp_path) == []
     assert list((tmp_path / "cache/flaxbert/inputs").iterdir()) == []
 
@@ -222,6 +222,18 @@ def test_a_directory_is_copied_whole(store, tmp_path):
     assert len(cached(tmp_path)) == 2  # those of before
 
 
+def test_a_copy_that_is_no_longer_whole_is_fetched_again(store):
+    url = store.put("a.txt", "a long text")
+    for content in ("a lo", None):
+        path = Path(os.fspath(remote.local_copy(url)))
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+        assert remote.local_copy(url).read_text() == "a long text"
+    assert len(store.fetched) == 3
+
+
 def test_copies_that_nobody_reads_are_deleted(store, tmp_path):
     old = remote.local_copy(store.put("old.txt", "x"))
     entry = Path(os.fspath(old)).parent
@@ -233,9 +245,9 @@ def test_copies_that_nobody_reads_are_deleted(store, tmp_path):
 
 def test_only_texts_with_a_scheme_are_urls():
     for text in ("C:\\data\\a.tsv", "C:/a.tsv", "nyu-mll/glue:sst2@train", "package://x", "a.tsv"):
-        assert not remote.is_url(text)
+        assert not stores.is_url(text)
     for text in ("gs://b/a", "s3://b/a.tsv", "https://host/a?b=c"):
-        assert remote.is_url(text)
+        assert stores.is_url(text)
     assert not remote.is_pattern("https://host/a.tsv?version=1")
     assert remote.is_pattern("gs://b/a-?.tsv")
 

@@ -12,14 +12,14 @@ import fsspec
 import pytest
 from fake_gcs import FakeGCS
 
-from flaxbert.data import remote
+from flaxbert.data import remote, stores
 from flaxbert.errors import DataError, RemoteError
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(stores, "WAITS", (0.0, 0.0))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from flaxbert import hub, packaged
 from flaxbert.config import FORMATS, DataConfig
-from flaxbert.data import remote, tag_schemes
+from flaxbert.data import remote, stores, tag_schemes
 from flaxbert.data.checks import MALFORMED, READ_AS, Issue
 from flaxbert.data.readers import conll, delimited, parallel
 from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
@@ -68,7 +68,7 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
 
 
 def _is_pattern(spec: str) -> bool:
-    if remote.is_url(spec):
+    if stores.is_url(spec):
         return remote.is_pattern(spec)
     return glob.has_magic(spec) and not Path(spec).exists()
 
@@ -168,7 +168,7 @@ def with_split(spec: str, split: str) -> str:
     """Return a specification that names its split, if it is a hub data set without one."""
     path = packaged.local(spec)
     local = (
-        remote.is_url(spec)
+        stores.is_url(spec)
         or parallel.parts(spec)
         or path.exists()
         or path.suffix.lower() in ENDINGS
@@ -259,7 +259,7 @@ def files(spec: str) -> list[Path]:
     Raises:
       DataError, RemoteError: for a URL; see `remote.local_copies`.
     """
-    if remote.is_url(spec):
+    if stores.is_url(spec):
         return (
             list[Path](remote.local_copies(spec))
             if remote.is_pattern(spec)

@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from flaxbert import packaged
 from flaxbert.config import DataConfig
-from flaxbert.data import remote
+from flaxbert.data import remote, stores
 from flaxbert.data.checks import READ_AS, Issue
 from flaxbert.data.readers.encodings import codec, undecodable
 from flaxbert.data.table import Record, Table
@@ -28,8 +28,8 @@ def parts(spec: str) -> list[str]:
     files = spec.split("+")
     if len(files) < 2:
         return []
-    if remote.is_url(spec):
-        return files if all(map(remote.is_url, files)) else []
+    if stores.is_url(spec):
+        return files if all(map(stores.is_url, files)) else []
     return [] if packaged.local(spec).exists() or not packaged.local(files[0]).is_file() else files
 
 
