@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import optax
 
-from flaxbert.config import ModelConfig, TrainConfig
+from flaxbert.config import Config, ModelConfig
 from flaxbert.errors import HubError, WeightsError
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
@@ -79,19 +79,17 @@ class SavedRun:
             require_unchanged("configuration", before, now, workdir.home, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
 
-    def dtype(self, model: ModelConfig) -> str:
-        """Return the type of arithmetic; for `auto` that of a run that resumes, else the devices'.
+    def settled(self, config: Config) -> Config:
+        """Return the configuration with the values that `auto` stands for.
 
-        So a run keeps its type when it resumes on other devices.
+        A run that resumes keeps those that it began with, also on other devices. For a new run the
+        type of arithmetic is that of the devices; the number of micro-batches is chosen later.
         """
-        begun = None if self.metadata is None else self.metadata.config["model.dtype"]
-        return devices.resolve_dtype(begun or model.dtype)
-
-    def accumulation_steps(self, train: TrainConfig) -> int | Literal["auto"]:
-        """Return the number of micro-batches; for `auto` that of a run that resumes."""
         if self.metadata is None:
-            return train.accumulation_steps
-        return int(self.metadata.config["train.accumulation_steps"])
+            return config.with_dtype(devices.resolve_dtype(config.model.dtype))
+        begun = self.metadata.config
+        config = config.with_dtype(devices.resolve_dtype(begun["model.dtype"]))
+        return config.with_accumulation_steps(int(begun["train.accumulation_steps"]))
 
     @property
     def attention(self) -> str | None:

@@ -65,19 +65,14 @@ def train(
     """
     _require_trainable(config, force)
     home, preemption = storage.as_path(workdir, "workdir"), preemption or Preemption()
-    program_cache.enable()
     settings = flatten(config.to_dict())
     with _opened(home, config.train, preemption) as (place, ledger, background):
         workdir = place.local
         saved = SavedRun.open(place, settings, default_settings(config.task), force=force)
-        config = config.with_dtype(saved.dtype(config.model))
-        config = config.with_accumulation_steps(saved.accumulation_steps(config.train))
+        config = saved.settled(config)
         devices.log_use(config.model.dtype)
         sources, pipeline, data = _read(config, saved)
-        with multihost.fail_together():
-            plan = Plan.make(config.train, config.optim, data.train.batches)
-            plan.check_profile(profile, saved.step or 0)
-            freezing.check(config.optim.freeze, pipeline.model.shapes)
+        plan = _plan(config, pipeline, data, profile, saved.step or 0)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
         ready = microbatches.prepare(config, pipeline, data, optimizer, saved.attention)
         config, pipeline, data = ready.config, ready.pipeline, ready.data
@@ -111,6 +106,7 @@ def _opened(
     workdir: Path, config: TrainConfig, preemption: Preemption
 ) -> Iterator[tuple[Workdir, Ledger, BackgroundTrackers]]:
     """Lock the workdir, and open what lasts as long as the run."""
+    program_cache.enable()
     background = BackgroundTrackers(config.trackers, config.project)
     with (
         notebook.session(preemption),
@@ -143,6 +139,17 @@ def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingD
         pipeline = Pipeline.build(*sections, init=init, train=examples, **config.train.division)
         data = tokenize(pipeline, sources, config.train)
     return sources, pipeline, data
+
+
+def _plan(
+    config: Config, pipeline: Pipeline, data: TrainingData, profile: range, done: int
+) -> Plan:
+    """Return the plan of the run, which has taken `done` steps; check what depends on it."""
+    with multihost.fail_together():
+        plan = Plan.make(config.train, config.optim, data.train.batches)
+        plan.check_profile(profile, done)
+        freezing.check(config.optim.freeze, pipeline.model.shapes)
+    return plan
 
 
 def _begin(
