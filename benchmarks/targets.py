@@ -24,15 +24,18 @@ from flaxbert.types import Batch
 H100 = Path(__file__).parent.parent / "tests/golden/h100_target.txtpb"
 
 
-def tpu_devices(slice_name: str) -> list[Any]:
-    """Return the chips of a TPU slice, such as v5e:2x4; needs libtpu."""
+def tpu_devices(slice_name: str, *, slices: int = 1) -> list[Any]:
+    """Return the chips of one or more equal TPU slices, such as v5e:2x4; needs libtpu."""
     os.environ |= {
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is used, so processes may compile side by side
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=slice_name).devices)
+    topology = topologies.get_topology_desc(
+        platform="tpu", topology_name=slice_name, num_slices=slices
+    )
+    return list(topology.devices)
 
 
 def v5e_devices() -> list[Any]:
@@ -66,6 +69,8 @@ def compile_step(
     rows: int = 32,
     length: int = 384,
     segments: int = 8,
+    fsdp: int = 1,
+    **runtime: Any,
 ) -> Any:
     """Return the compiled program of a training step in bfloat16, with dropout.
 
@@ -78,9 +83,12 @@ def compile_step(
       rows: R, over all devices.
       length: T.
       segments: K.
+      fsdp: devices that share one copy of the parameters.
+      runtime: fields of the encoder's configuration, such as `remat`.
     """
-    mesh = sharding.make_mesh(devices)
-    model = Model.create(read_config(config, dtype="bfloat16", attention="kernel"), task.make_head)
+    mesh = sharding.make_mesh(devices, fsdp=fsdp)
+    encoder = read_config(config, dtype="bfloat16", attention="kernel", **runtime)
+    model = Model.create(encoder, task.make_head)
     optimizer, _ = make_optimizer(OptimConfig(), 100)
     state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
     train_step = make_train_step(

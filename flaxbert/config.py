@@ -206,6 +206,16 @@ class TrainConfig:
         "smallest of 1, 2, 4, ... whose program fits the memory of the devices; a run keeps its "
         "number",
     )
+    fsdp: int = option(
+        1,
+        "devices that share one copy of the parameters, gradients and moments: more devices, less "
+        "memory on each (1: each device has its own copy; -1: all devices share one)",
+    )
+    reduce_dtype: str = option(
+        "float32",
+        "type in which devices sum the gradients of dense layers: float32; or, if model.dtype is "
+        "bfloat16, bfloat16, which sends half as many bytes and rounds the sums",
+    )
     max_steps: int | None = option(
         None, "stop after this step; the learning-rate schedule does not change"
     )
@@ -250,6 +260,11 @@ class TrainConfig:
     def microbatches(self) -> int:
         """The number of micro-batches; 1 as long as `accumulation_steps` is auto."""
         return 1 if self.accumulation_steps == "auto" else self.accumulation_steps
+
+    @property
+    def division(self) -> dict[str, Any]:
+        """The arguments of `Pipeline.build` on how devices share the work."""
+        return {"fsdp": self.fsdp, "reduce_dtype": self.reduce_dtype}
 
 
 @dataclasses.dataclass
@@ -422,6 +437,7 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         ("model.param_dtype", model.param_dtype, ("float32", "bfloat16")),
         ("model.remat", model.remat, ("none", "dots", "full")),
         ("model.attention", model.attention, ("auto", "plain", "kernel")),
+        ("train.reduce_dtype", train.reduce_dtype, ("float32", "bfloat16")),
         ("data.format", data.format, ("auto", *FORMATS)),
         ("data.quoting", data.quoting, ("auto", "yes", "escaped", "no")),
         ("data.on_bad_row", data.on_bad_row, ("error", "skip")),
@@ -452,6 +468,8 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
     ):
         if number is not None and number < least:
             yield f"{name}={number!r}: expected at least {least}"
+    if train.fsdp < 1 and train.fsdp != -1:
+        yield f"train.fsdp={train.fsdp!r}: expected at least 1, or -1 for all devices"
     for tracker in train.trackers:
         if tracker not in TRACKERS:
             yield f"train.trackers={tracker!r}: expected some of {', '.join(TRACKERS)}"

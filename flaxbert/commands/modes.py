@@ -11,7 +11,6 @@ from flaxbert.errors import check_local
 from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.predictor import Predictor
-from flaxbert.pretrained import mapping
 from flaxbert.report.rundir import EVALUATED
 from flaxbert.report.write import write_report
 from flaxbert.runtime import files, multihost
@@ -156,10 +155,9 @@ def _open(config: Config, workdir: Path, key: str, given: Collection[str]) -> _O
         data, table = predictor.read(predictor.config.data, key)
     pipeline, batches = predictor.pipeline, data.batches
     if multihost.is_multihost():
-        digests = mapping.digests(predictor.params)
         multihost.agree(
             {"model": str(pipeline.directory), "labels": list(pipeline.task.labels)}
-            | {f"weights, {part}": digest for part, digest in digests.items()}
+            | {f"weights, {part}": digest for part, digest in predictor.digests.items()}
             | {"examples": data.fingerprint(pipeline.task.labels)}
             | {"rows of a step": list(batches.bucket_sizes)}
         )

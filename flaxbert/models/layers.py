@@ -82,8 +82,9 @@ class EncoderConfig:
 
     Fields are named as in a Hugging Face `config.json`, where it has them. `dtype` is the type of
     matrix products and activations. Attention scores, softmax, LayerNorm, biases, output layers and
-    the gradients of all parameters are always float32. `param_dtype` is the type of the parameters,
-    `remat` a key of `REMAT`, `attention` the `way` of `attention.attend`.
+    the gradients of all parameters are always float32, except that devices sum the gradients of
+    dense layers in `reduce_dtype` if `dtype` is bfloat16. `param_dtype` is the type of the
+    parameters, `remat` a key of `REMAT`, `attention` the `way` of `attention.attend`.
     """
 
     model_type: str = "bert"
@@ -124,6 +125,7 @@ class EncoderConfig:
 
     dtype: str = "float32"
     param_dtype: str = "float32"
+    reduce_dtype: str = "float32"
     remat: str = "none"
     attention: str = "auto"
 
@@ -165,8 +167,46 @@ class EncoderConfig:
         return dataclasses.replace(self, **rates)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def matmul(x: Array, kernel: Array, out_dtype: DTypeLike, transposed: bool = False) -> Array:
+def _mesh(array: Array) -> Any:
+    """Return the devices that an array is placed on, as in `attention.attend`."""
+    return jax.typeof(array).sharding.mesh
+
+
+def _is_shared(parameter: Array) -> bool:
+    """Return whether devices share one copy of the parameters (`train.fsdp`)."""
+    shared: bool = _mesh(parameter).shape.get("fsdp", 1) > 1
+    return shared
+
+
+def whole(parameter: Array, dtype: DTypeLike) -> Array:
+    """Return a parameter in `dtype`, gathered from the devices that share it (`train.fsdp`).
+
+    It is cast first: of bfloat16, half as many bytes are gathered.
+    """
+    parameter = parameter.astype(dtype)
+    if not _is_shared(parameter):
+        return parameter
+    mesh = _mesh(parameter)
+    return jax.lax.with_sharding_constraint(parameter, jax.NamedSharding(mesh, jax.P()))
+
+
+def _again(parameter: Array) -> Array:
+    """Return a shared parameter such that XLA gathers it once more.
+
+    Otherwise it keeps what the forward pass gathered, all parameters in the end, for the backward
+    pass.
+    """
+    return jax.lax.optimization_barrier(parameter) if _is_shared(parameter) else parameter
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def matmul(
+    x: Array,
+    kernel: Array,
+    out_dtype: DTypeLike,
+    transposed: bool = False,
+    reduce_dtype: DTypeLike = jnp.float32,
+) -> Array:
     """Multiply by a parameter, with operands in `x.dtype` and sums in float32.
 
     Differentiating `x @ kernel.astype(x.dtype)` would round the kernel's gradient to `x.dtype` on
@@ -177,31 +217,43 @@ def matmul(x: Array, kernel: Array, out_dtype: DTypeLike, transposed: bool = Fal
       kernel: [I, O].
       out_dtype: type of the result; the gradient of the result is cast to `x.dtype` too.
       transposed: whether the kernel is stored as [O, I].
+      reduce_dtype: type in which the kernel's gradient is summed over devices, if `x.dtype` is not
+        wider.
 
     Returns:
       [..., O].
     """
     dims = ((x.ndim - 1,), (int(transposed),)), ((), ())
-    return jax.lax.dot_general(x, kernel.astype(x.dtype), dims, preferred_element_type=out_dtype)
+    return jax.lax.dot_general(x, whole(kernel, x.dtype), dims, preferred_element_type=out_dtype)
 
 
 def _matmul_forward(
-    x: Array, kernel: Array, out_dtype: DTypeLike, transposed: bool
+    x: Array, kernel: Array, out_dtype: DTypeLike, transposed: bool, reduce_dtype: DTypeLike
 ) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(x, kernel, out_dtype, transposed), (x, kernel)
+    return matmul(x, kernel, out_dtype, transposed, reduce_dtype), (x, kernel)
 
 
 def _matmul_backward(
-    out_dtype: DTypeLike, transposed: bool, saved: tuple[Array, Array], grad: Array
+    out_dtype: DTypeLike,
+    transposed: bool,
+    reduce_dtype: DTypeLike,
+    saved: tuple[Array, Array],
+    grad: Array,
 ) -> tuple[Array, Array]:
     x, kernel = saved
     grad = grad.astype(x.dtype)
-    kernel_grad = _kernel_gradient(x, grad, transposed)
-    return matmul(grad, kernel, x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
+    kernel_grad = _kernel_gradient(x, grad, transposed, reduce_dtype)
+    return matmul(grad, _again(kernel), x.dtype, not transposed), kernel_grad.astype(kernel.dtype)
 
 
-def _kernel_gradient(x: Array, grad: Array, transposed: bool) -> Array:
-    """Return the float32 gradient of a kernel [I, O], or [O, I] if it is stored transposed."""
+def _kernel_gradient(
+    x: Array, grad: Array, transposed: bool, reduce_dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Return the gradient of a kernel [I, O], or [O, I] if it is stored transposed.
+
+    A device adds up its rows in float32. Devices sum their results in the type of this array.
+    """
+    dtype = jnp.promote_types(x.dtype, reduce_dtype)
     leading = tuple(range(x.ndim - 1))
     # On CPUs, a pass transposes the first operand, and computes its activation function again
     # for that. So the narrower operand comes first, and the small product is transposed instead.
@@ -209,7 +261,7 @@ def _kernel_gradient(x: Array, grad: Array, transposed: bool) -> Array:
     swapped = x.shape[-1] > grad.shape[-1] if x.dtype == jnp.float32 else transposed
     lhs, rhs = (grad, x) if swapped else (x, grad)
     kernel_grad = jax.lax.dot_general(
-        lhs, rhs, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
+        lhs, rhs, ((leading, leading), ((), ())), preferred_element_type=dtype
     )
     return kernel_grad.T if swapped != transposed else kernel_grad
 
@@ -217,8 +269,10 @@ def _kernel_gradient(x: Array, grad: Array, transposed: bool) -> Array:
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul_activated(x: Array, kernel: Array, activation: Activation) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def matmul_activated(
+    x: Array, kernel: Array, activation: Activation, reduce_dtype: DTypeLike = jnp.float32
+) -> Array:
     """Return matmul(activation(x), kernel), and save only x for the backward pass.
 
     XLA would save activation(x) as well, in feed-forward layers the widest array of all. Computing
@@ -228,21 +282,22 @@ def matmul_activated(x: Array, kernel: Array, activation: Activation) -> Array:
 
 
 def _activated_forward(
-    x: Array, kernel: Array, activation: Activation
+    x: Array, kernel: Array, activation: Activation, reduce_dtype: DTypeLike
 ) -> tuple[Array, tuple[Array, Array]]:
     x = jax.lax.optimization_barrier(x)  # otherwise XLA stores activation(x) with x
     return matmul_activated(x, kernel, activation), (x, kernel)
 
 
 def _activated_backward(
-    activation: Activation, saved: tuple[Array, Array], grad: Array
+    activation: Activation, reduce_dtype: DTypeLike, saved: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = saved
     _, differentiate = jax.vjp(activation, x)
-    (x_grad,) = differentiate(matmul(grad, kernel, x.dtype, True))
+    (x_grad,) = differentiate(matmul(grad, _again(kernel), x.dtype, True))
     # Both products read x. With an order XLA does not keep copies for later.
     x, grad, _ = jax.lax.optimization_barrier((x, grad, x_grad))
-    return x_grad, _kernel_gradient(activation(x), grad, False).astype(kernel.dtype)
+    kernel_grad = _kernel_gradient(activation(x), grad, False, reduce_dtype)
+    return x_grad, kernel_grad.astype(kernel.dtype)
 
 
 matmul_activated.defvjp(_activated_forward, _activated_backward)
@@ -253,15 +308,20 @@ class Dense(nnx.Linear):
 
     If the bias were cast to bfloat16 before the addition, its gradient would be summed in bfloat16,
     where a sum stops growing at 256 times its increment.
+
+    Attributes:
+      reduce_dtype: type in which the kernel's gradient is summed over devices.
     """
+
+    reduce_dtype: str = "float32"
 
     def __call__(self, x: Array, activation: Activation | None = None) -> Array:
         """Map x, or activation(x), [..., I] to [..., O]."""
         x = x.astype(self.dtype)
         if activation is None:
-            y = matmul(x, self.kernel[...], x.dtype)
+            y = matmul(x, self.kernel[...], x.dtype, False, self.reduce_dtype)
         else:
-            y = matmul_activated(x, self.kernel[...], activation)
+            y = matmul_activated(x, self.kernel[...], activation, self.reduce_dtype)
         if self.bias is not None:
             y = (y.astype(jnp.float32) + self.bias[...]).astype(x.dtype)
         return y
@@ -291,7 +351,7 @@ def dense(
       bias_init: initial value of the bias.
       logits: whether the outputs are logits: computed in float32, so that close scores do not tie.
     """
-    return Dense(
+    layer = Dense(
         features_in,
         features_out,
         use_bias=bias,
@@ -301,6 +361,29 @@ def dense(
         bias_init=nnx.initializers.constant(bias_init),
         rngs=rngs,
     )
+    layer.reduce_dtype = config.reduce_dtype
+    return layer
+
+
+def _exchanged(table: Array, ids: Array) -> Array:
+    """Look up ids [R, T] in a table [V, E] whose width is divided over devices.
+
+    A device looks up its part of the width for the tokens of all devices that share the table. Then
+    they exchange tokens for widths. So tokens are sent and not the table, of which no device ever
+    has the whole, nor the whole gradient.
+    """
+
+    def exchange(part: Array, ids: Array) -> Array:
+        ids = jax.lax.all_gather(ids, "fsdp", tiled=True)
+        widths = jnp.take(part, ids, axis=0)  # [R, T, E / fsdp]
+        return jax.lax.all_to_all(widths, "fsdp", 0, 2, tiled=True)
+
+    mesh = _mesh(table)
+    rows = jax.P(mesh.axis_names)
+    mapped = jax.shard_map(
+        exchange, mesh=mesh, in_specs=(jax.P(None, "fsdp"), rows), out_specs=rows
+    )
+    return mapped(table, ids)
 
 
 class Embedding(nnx.Embed):
@@ -308,12 +391,20 @@ class Embedding(nnx.Embed):
 
     If the table were cast to bfloat16 first, its gradient would be scattered in bfloat16, where the
     sum of a frequent row stops growing.
+
+    Attributes:
+      reduce_dtype: type in which the gradient of `attend` is summed over devices.
     """
+
+    reduce_dtype: str = "float32"
 
     # Flax's methods have further arguments that are unused here, so mypy's error is ignored.
     def __call__(self, ids: Array) -> Array:  # type: ignore[override]
         """Map ids [...] to float32 embeddings [..., width]; an id out of range gives NaN."""
-        return jnp.take(self.embedding[...], ids, axis=0).astype(jnp.float32)
+        table = self.embedding[...]
+        if _is_shared(table) and len(table) > ids.size // _mesh(table).size:
+            return _exchanged(table, ids).astype(jnp.float32)
+        return jnp.take(whole(table, table.dtype), ids, axis=0).astype(jnp.float32)
 
     def select(self, ids: Array) -> Array:
         """Look up ids in a table of few rows by selection, whose gradient is a sum, not a scatter.
@@ -321,7 +412,7 @@ class Embedding(nnx.Embed):
         All tokens of a batch add to the same two or three rows, which a scatter does one by one. An
         id out of range gives row 0.
         """
-        table = self.embedding[...]
+        table = whole(self.embedding[...], self.embedding.dtype)
         rows = jnp.broadcast_to(table[0], (*ids.shape, table.shape[1]))
         for row_id in range(1, len(table)):
             rows = jnp.where(ids[..., None] == row_id, table[row_id], rows)
@@ -330,12 +421,12 @@ class Embedding(nnx.Embed):
     def attend(self, query: Array) -> Array:  # type: ignore[override]
         """Score every row of the table: map [..., width] to float32 scores [..., rows]."""
         query = query.astype(self.dtype)
-        return matmul(query, self.embedding[...], jnp.float32, True)
+        return matmul(query, self.embedding[...], jnp.float32, True, self.reduce_dtype)
 
 
 def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embedding:
     """Build an embedding table [rows, width]."""
-    return Embedding(
+    table = Embedding(
         rows,
         width,
         dtype=jnp.dtype(config.dtype),
@@ -343,6 +434,8 @@ def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embed
         embedding_init=nnx.initializers.normal(config.initializer_range),
         rngs=rngs,
     )
+    table.reduce_dtype = config.reduce_dtype
+    return table
 
 
 class LayerNorm(nnx.LayerNorm):

@@ -65,6 +65,8 @@ class Pipeline:
         *,
         init: str | None = None,
         train: Reading[Any] | None = None,
+        fsdp: int = 1,
+        reduce_dtype: str = "float32",
     ) -> "Pipeline":
         """Find the checkpoint, and build tokenizer, task and model for it.
 
@@ -76,9 +78,11 @@ class Pipeline:
           init: replaces `model.init`, for example by the workdir of a run.
           train: the training examples as read, from which labels may come; None in evaluation
             and prediction.
+          fsdp: devices that share one copy of the parameters (`train.fsdp`).
+          reduce_dtype: type in which devices sum gradients (`train.reduce_dtype`).
 
         Raises:
-          ConfigError: for options that do not fit each other or the checkpoint.
+          ConfigError: for options that do not fit each other, the checkpoint or the devices.
           DataError: for labels that are malformed.
           HubError: if the checkpoint cannot be fetched.
           WeightsError: if it is not one that the task can use.
@@ -91,13 +95,15 @@ class Pipeline:
         tokenizer = load_tokenizer(directory)
         encoder = _encoder_config(hf_config, model, data, init)
         encoder = _with_vocabulary(encoder, tokenizer, directory, resize=model.resize_vocab)
+        encoder = dataclasses.replace(encoder, reduce_dtype=reduce_dtype)
         known = hf_config
         if model.reinit_head and train is not None:  # the old output layer's labels go with it
             known = {key: value for key, value in hf_config.items() if key != "id2label"}
         options = options or TASKS[task_name].options_type()
         task = TASKS[task_name].create(data, options, train, known)
         built = Model.create(encoder, task.make_head)
-        mesh = sharding.make_mesh()
+        mesh = sharding.make_mesh(fsdp=fsdp)
+        sharding.param_shardings(built.shapes, mesh)  # raises for sizes that cannot be divided
         return cls(task_name, task, tokenizer, built, mesh, data, directory, hf_config)
 
     @property
@@ -394,7 +400,7 @@ class Pipeline:
         """Write a Hugging Face directory: config, weights, tokenizer and model card.
 
         Args:
-          params: parameters on the devices; None leaves the weights out.
+          params: parameters on the host; None leaves the weights out.
           directory: replaced if it exists.
           task: the task with fitted thresholds; by default the pipeline's.
           card: the text of its README.md.

@@ -21,9 +21,9 @@ from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
 from flaxbert.pipeline.request_shapes import RequestShapes, without_tokens
-from flaxbert.pretrained import formats
+from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.source import resolve
-from flaxbert.runtime import devices, memory, notebook, program_cache, sharding
+from flaxbert.runtime import devices, memory, multihost, notebook, program_cache, sharding
 from flaxbert.runtime.compilation import start_compiling
 from flaxbert.tasks import TASKS
 from flaxbert.types import Batch, Metrics, Params, Prediction
@@ -45,6 +45,7 @@ class Predictor:
       config: the task, lengths and options in use.
       pipeline: task, tokenizer and model.
       params: parameters on the devices.
+      digests: digests of the parameters, by part of the model, if there are several hosts.
     """
 
     def __init__(self, config: Config, pipeline: Pipeline, params: Params):
@@ -56,6 +57,7 @@ class Predictor:
           params: parameters on the host, with the task's output layer.
         """
         self.config, self.pipeline = config, pipeline
+        self.digests = mapping.digests(params) if multihost.is_multihost() else {}
         shapes = jax.tree.map(
             lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
             params,
@@ -95,7 +97,8 @@ class Predictor:
         if not has_run:
             stored.warn_about_differences(config)
         init = str(workdir) if has_run else config.model.init
-        pipeline = Pipeline.build(config.task, config.model, config.data, config.options, init=init)
+        sections = config.task, config.model, config.data, config.options
+        pipeline = Pipeline.build(*sections, init=init, fsdp=config.train.fsdp)
         params = pipeline.load_params(seed=config.train.seed, trained=True)
         return cls(config, pipeline, params)
 

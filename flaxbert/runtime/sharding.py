@@ -1,8 +1,11 @@
 """Devices: the mesh, and where each array lives.
 
-The only module that imports `jax.sharding`. There is one mesh axis, `data`: the rows of a batch are
-divided over it, and every device has a copy of the parameters. The same program runs on one CPU and
-on a TPU slice.
+The only module that imports `jax.sharding`. The mesh has two axes, `data` and `fsdp`. The rows of a
+batch are divided over both. Parameters, and with them gradients, moments, moving average and
+checkpoints, are divided over `fsdp` (`train.fsdp` devices) and copied over `data`: the third stage
+of ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054). A layer gathers its parameters where it uses
+them (models/layers.py:whole). With `fsdp` = 1 every device has a copy of all parameters. The same
+program runs on one CPU and on a TPU slice.
 """
 
 import re
@@ -14,22 +17,66 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.sharding import Mesh as Mesh  # part of this module's interface
 
-DATA = "data"
+from flaxbert.errors import ConfigError
+from flaxbert.types import Params
 
-# Ordered; the first pattern found in a parameter's path decides. Optimizer moments carry their
-# parameter's path and so its placement.
-RULES: tuple[tuple[str, PartitionSpec], ...] = ((r".*", PartitionSpec()),)
+DATA, FSDP = "data", "fsdp"
+
+# Ordered; the first pattern found in an array's path decides. It gives the array's axes that may be
+# divided over `fsdp`; the first whose size is divisible is. Moments and the moving average carry
+# their parameter's path and so its placement.
+RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
+    (r"(^|/)kernel$", (0, 1)),  # [I, O]; O of a classifier, its classes, is rarely divisible
+    (r"(^|/)embedding$", (1,)),  # [V, E]; V is rarely divisible
+    (r"", ()),  # biases, LayerNorm and scalars are small, and copied
+)
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of all devices of all hosts, or of those given, with one data axis."""
+def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """Return a mesh of all devices of all hosts, or of those given, with the axes data and fsdp.
+
+    Args:
+      devices: on several TPU slices, `fsdp` stays inside of a slice if the slice's chips allow it.
+      fsdp: devices that share one copy of the parameters (`train.fsdp`); -1: all.
+
+    Raises:
+      ConfigError: if `fsdp` does not divide the number of devices.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+    count = len(devices)
+    if fsdp != -1 and (fsdp < 1 or count % fsdp):
+        divisors = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
+        raise ConfigError(
+            f"train.fsdp={fsdp}: does not divide the {count} device(s) of this run. Use one of "
+            f"{divisors}; or -1, which stands for all."
+        )
+    shared = count if fsdp == -1 else fsdp
+    by_slice: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        by_slice.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    ordered = [_in_order(by_slice[number], shared) for number in sorted(by_slice)]
+    arranged = np.concatenate(ordered).reshape(-1, shared)
+    return Mesh(arranged, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
+
+
+def _in_order(devices: Sequence[jax.Device], shared: int) -> np.ndarray:
+    """Return the devices of a slice so that each `shared` of them in a row are neighbors."""
+    count = len(devices)
+    sizes = (count // shared, shared) if 1 < shared < count and count % shared == 0 else (count,)
+    names = (DATA, FSDP)[: len(sizes)]
+    return jax.make_mesh(
+        sizes, names, axis_types=(AxisType.Auto,) * len(sizes), devices=devices
+    ).devices.reshape(-1)
 
 
 def data_parallelism(mesh: Mesh) -> int:
     """Return the number of devices that divide the rows of a batch."""
-    return mesh.shape[DATA]
+    return mesh.size
+
+
+def fsdp(mesh: Mesh) -> int:
+    """Return the number of devices that share one copy of the parameters."""
+    return mesh.shape[FSDP]
 
 
 def platform(mesh: Mesh) -> str:
@@ -44,18 +91,48 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that divides rows, the leading axis, over the data axis."""
-    return NamedSharding(mesh, PartitionSpec(DATA))
+    """Return the sharding that divides rows, the leading axis, over all devices."""
+    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
 
 
 def param_shardings(tree: Any, mesh: Mesh) -> Any:
-    """Return the sharding of the first matching rule for every leaf of a tree."""
+    """Return the sharding of every leaf of a tree of arrays or shapes, by the first matching rule.
 
-    def place(path: tuple[Any, ...], _: Any) -> NamedSharding:
+    Raises:
+      ConfigError: if no axis that a rule names has a size that `train.fsdp` divides.
+    """
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, next(spec for rule, spec in RULES if re.search(rule, name)))
+        return NamedSharding(mesh, _spec(name, leaf.shape, fsdp(mesh)))
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _spec(name: str, shape: tuple[int, ...], shared: int) -> PartitionSpec:
+    """Return how an array is divided over `shared` devices; see `RULES`."""
+    axes = next(axes for rule, axes in RULES if re.search(rule, name))
+    if shared == 1 or not axes:
+        return PartitionSpec()
+    for axis in axes:
+        if shape[axis] % shared == 0:
+            return PartitionSpec(*(FSDP if n == axis else None for n in range(axis + 1)))
+    fitting = [n for n in range(1, shared) if any(shape[axis] % n == 0 for axis in axes)]
+    raise ConfigError(
+        f"train.fsdp={shared}: no size of {name}, {list(shape)}, is a multiple of it. Use at most "
+        f"{fitting[-1]}, which divides one."
+    )
+
+
+def divided(grads: Params, mesh: Mesh) -> Params:
+    """Constrain gradients, inside of jit, to be divided over devices as the parameters are.
+
+    The sum over devices is then a reduce-scatter, and a device keeps its part alone.
+    """
+    if fsdp(mesh) == 1:
+        return grads
+    constrained: Params = jax.lax.with_sharding_constraint(grads, param_shardings(grads, mesh))
+    return constrained
 
 
 def shard_params(params: Any, mesh: Mesh) -> Any:
@@ -80,7 +157,7 @@ def make_global_batch(local: Any, count: int, mesh: Mesh) -> Any:
 
     Args:
       local: a tree of host arrays [rows of this host, ...]: see `local_rows`.
-      count: rows of the whole batch (R), a multiple of the data axis.
+      count: rows of the whole batch (R), a multiple of the number of devices.
       mesh: the devices.
     """
     sharding = batch_sharding(mesh)
@@ -90,3 +167,25 @@ def make_global_batch(local: Any, count: int, mesh: Mesh) -> Any:
         return jax.make_array_from_process_local_data(sharding, array, shape)
 
     return jax.tree.map(place, local)
+
+
+def on_lead_host(params: Params) -> Params:
+    """Return parameters as arrays of the first host's memory; all hosts must call it.
+
+    Only one parameter at a time is whole on a device, and none if the host's own devices hold all
+    parts. On other hosts the leaves of the result are None.
+    """
+
+    def fetch(array: jax.Array) -> np.ndarray | None:
+        if not (array.is_fully_addressable or array.is_fully_replicated):
+            place: Any = array.sharding
+            array = jax.jit(_same, out_shardings=replicated(place.mesh))(array)
+        array.block_until_ready()  # before the next one is gathered
+        return np.asarray(array) if jax.process_index() == 0 else None
+
+    fetched: Params = jax.tree.map(fetch, params)
+    return fetched
+
+
+def _same(array: jax.Array) -> jax.Array:
+    return array

@@ -23,6 +23,7 @@ log = logging.getLogger("flaxbert")
 
 
 MAY_CHANGE_ON_RESUME = (
+    "train.fsdp",
     "train.max_steps",
     "train.save_every",
     "train.save_minutes",

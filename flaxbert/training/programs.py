@@ -8,7 +8,8 @@ import jax
 import optax
 
 from flaxbert.pipeline.loader import Loader
-from flaxbert.runtime import memory
+from flaxbert.pipeline.pipeline import Pipeline
+from flaxbert.runtime import memory, sharding
 from flaxbert.runtime.ledger import Ledger
 from flaxbert.training.microbatches import Prepared, advice, start_train_step
 from flaxbert.training.plan import Plan
@@ -45,6 +46,7 @@ def compile_programs(
     start = time.perf_counter()
     batches, shape = loader.batches, loader.batches.largest_shape
     config, pipeline = prepared.config, prepared.pipeline
+    _log_division(pipeline)
     explained = functools.partial(
         memory.explain_exhaustion,
         "compiling the training step",
@@ -69,3 +71,16 @@ def compile_programs(
         f"{ledger.summary()}"
     )
     return train_step, seconds
+
+
+def _log_division(pipeline: Pipeline) -> None:
+    """Log how several devices share the work."""
+    devices, shared = pipeline.mesh.size, sharding.fsdp(pipeline.mesh)
+    encoder = pipeline.model.config
+    sums = encoder.reduce_dtype if encoder.dtype == "bfloat16" else "float32"
+    if devices > 1:
+        copies = f"{shared} share each copy" if shared > 1 else "each has a copy"
+        log.info(
+            f"{devices} devices divide the rows of a batch; {copies} of the parameters and moments "
+            f"(train.fsdp={shared}), and gradients are summed in {sums} (train.reduce_dtype)"
+        )

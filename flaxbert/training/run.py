@@ -15,7 +15,7 @@ from flaxbert.messages.language import tr
 from flaxbert.pipeline.datasets import Dataset
 from flaxbert.pipeline.evaluator import Evaluation, Evaluator, mean_losses
 from flaxbert.pipeline.pipeline import Pipeline
-from flaxbert.runtime import multihost
+from flaxbert.runtime import multihost, sharding
 from flaxbert.runtime.checkpoint import BestParams, Metadata
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
@@ -311,8 +311,9 @@ class Run:
         """Return the parameters to export, with their task and evaluation.
 
         Returns:
-          The parameters; the task with its thresholds; the evaluation, None without `data.eval`;
-          the step of the best parameters, None without `train.keep_best`.
+          The parameters in the memory of the lead host; the task with its thresholds; the
+          evaluation, None without `data.eval`; the step of the best parameters, None without
+          `train.keep_best`.
 
         Raises:
           Preempted: if a signal came in an evaluation.
@@ -328,11 +329,10 @@ class Run:
             best_step, params = self._best.restore(params)
             self._best.close()
             evaluation = evaluation if best_step == int(state.step) else None
-        if evaluation is not None:
-            return params, self.task, evaluation, best_step
-        # The run had already ended, or the best parameters are not the last ones.
-        task, evaluation = self._evaluators.run(params, preemption)
-        return params, task, evaluation, best_step
+        task = self.task
+        if evaluation is None:  # the run had already ended, or the best are not the last ones
+            task, evaluation = self._evaluators.run(params, preemption)
+        return sharding.on_lead_host(params), task, evaluation, best_step
 
 
 def _log_resumed(saved: SavedRun, step: int, plan: Plan, schedule: Schedule) -> None:

@@ -71,21 +71,21 @@ def _with_frozen(
 
 
 def make_gradients(
-    loss: Callable[..., tuple[Array, BatchSums]], accumulation_steps: int, data_parallelism: int
+    loss: Callable[..., tuple[Array, BatchSums]], accumulation_steps: int, mesh: sharding.Mesh
 ) -> Callable[[Params, Batch, Array], tuple[Params, BatchSums]]:
     """Return the function `(params, batch, key) -> (gradients, sums)`, over all micro-batches.
 
     Args:
       loss: from `make_loss`.
       accumulation_steps: number of micro-batches that a batch is computed in, one after another.
-      data_parallelism: devices that divide the rows.
+      mesh: the devices.
     """
 
     def gradients(
         params: Params, batch: Batch, key: Array, whole: Losses | None = None
     ) -> tuple[Params, BatchSums]:
         (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, whole)
-        return grads, sums
+        return sharding.divided(grads, mesh), sums
 
     def accumulated(params: Params, batch: Batch, key: Array) -> tuple[Params, BatchSums]:
         # Weights depend on the batch alone, so the compiler removes the model from this line.
@@ -94,7 +94,8 @@ def make_gradients(
         def add(carry: Any, part: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, carry, gradients(params, part, key, whole)), None
 
-        parts = split_batch(batch, parts=accumulation_steps, data_parallelism=data_parallelism)
+        devices = sharding.data_parallelism(mesh)
+        parts = split_batch(batch, parts=accumulation_steps, data_parallelism=devices)
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(gradients, params, first, key)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -132,13 +133,13 @@ def make_train_step(
       log_every: steps between lines of metrics.jsonl; the sums restart after each.
       freeze: patterns of the parameters that are not trained (see freezing.py).
     """
-    loss, shards = make_loss(model, task), sharding.data_parallelism(mesh)
+    loss = make_loss(model, task)
     update = optax.with_extra_args_support(optimizer).update  # any may be given the step
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         key = dropout_key(seed, state.step)
         trained, frozen = freezing.split(state.params, freeze)
-        compute_gradients = make_gradients(_with_frozen(loss, frozen), accumulation_steps, shards)
+        compute_gradients = make_gradients(_with_frozen(loss, frozen), accumulation_steps, mesh)
         grads, (losses, examples, tokens) = compute_gradients(trained, batch, key)
         updates, opt_state = update(grads, state.opt_state, trained, step=state.step)
         params = optax.apply_updates(trained, updates)

@@ -68,14 +68,10 @@ def train(
     settings = flatten(config.to_dict())
     with _opened(workdir, config.train, preemption) as (ledger, background):
         saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
-        config = config.with_dtype(saved.dtype(config.model))
-        config = config.with_accumulation_steps(saved.accumulation_steps(config.train))
+        config = saved.resolved(config)
         devices.log_use(config.model.dtype)
         sources, pipeline, data = _read(config, saved)
-        with multihost.fail_together():
-            plan = Plan.make(config.train, config.optim, data.train.batches)
-            plan.check_profile(profile, saved.step or 0)
-            freezing.check(config.optim.freeze, pipeline.model.shapes)
+        plan = _plan(config, pipeline, data, saved, profile)
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
         ready = microbatches.prepare(config, pipeline, data, optimizer, saved.attention)
         config, pipeline, data = ready.config, ready.pipeline, ready.data
@@ -139,11 +135,21 @@ def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingD
     with multihost.fail_together():  # any of this may fail on one host alone
         sources = read_sources(config.task, config.data, config.options)
         sections = config.task, config.model, config.data, config.options
-        pipeline = Pipeline.build(
-            *sections, init=saved.init(config.model), train=sources.train.examples
-        )
+        init, examples = saved.init(config.model), sources.train.examples
+        pipeline = Pipeline.build(*sections, init=init, train=examples, **config.train.division)
         data = tokenize(pipeline, sources, config.train)
     return sources, pipeline, data
+
+
+def _plan(
+    config: Config, pipeline: Pipeline, data: TrainingData, saved: SavedRun, profile: range
+) -> Plan:
+    """Return the plan of the run; check the steps to profile and the parameters to freeze."""
+    with multihost.fail_together():
+        plan = Plan.make(config.train, config.optim, data.train.batches)
+        plan.check_profile(profile, saved.step or 0)
+        freezing.check(config.optim.freeze, pipeline.model.shapes)
+    return plan
 
 
 def _begin(

@@ -4,6 +4,7 @@ The programs are compiled and not run, so no accelerator is needed. `pip install
 installs both compilers (several gigabytes); a test is skipped if its compiler is missing.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,8 @@ from targets import (
 from flaxbert.config import DataConfig
 from flaxbert.models.attention import attend
 from flaxbert.models.dropout import DropoutKeys
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
@@ -110,6 +113,64 @@ def test_a_step_for_tpus_stores_no_scores_and_moves_only_gradients(
     assert program.count('custom_call_target="tpu_custom_call"') == 4
     assert not score_arrays(program, SIZES["num_attention_heads"], length)
     assert set(collectives(program)) == {"all-reduce"}
+
+
+ALL_GATHER = re.compile(r"= (\w+)\[([\d,]*)\]\S* all-gather(?:-start)?\(")  # inside fusions too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [4, 8])
+def test_a_step_with_shared_parameters_moves_them_and_looked_up_words(fsdp: int) -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["question_answering"]
+    rows, length = 32, 384
+    compiled = compile_step(made, SIZES, v5e_devices(), rows=rows, fsdp=fsdp, **arrays)
+    program = compiled.as_text()
+    params = Model.create(read_config(SIZES), made.make_head).shapes
+    sizes = {leaf.size: leaf.ndim for leaf in jax.tree.leaves(params)}
+    gathered = [
+        (dtype, math.prod(map(int, shape.split(","))))
+        for dtype, shape in ALL_GATHER.findall(program)
+    ]
+    ids = rows * length * fsdp // 8
+    assert {size for _, size in gathered} <= {*sizes, ids}
+    large = {dtype for dtype, size in gathered if size >= SIZES["hidden_size"] ** 2}
+    assert large == {"bf16"}  # kernels are cast first; the table of words is not gathered
+    found = collectives(program)
+    assert found["all-to-all"][0] == 2
+    # The compiler makes rings of permutations, or fusions of this name, of reduce-scatters.
+    assert "collective-permute" in found or "all-reduce-scatter" in program
+    whole = 4 * sum(size for size in sizes)
+    if fsdp == 8:  # else parts are summed over the copies
+        assert found["all-reduce"][1] < 0.02 * whole
+    arguments = compiled.memory_analysis().argument_size_in_bytes
+    total = 3 * 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert arguments < 1.04 * total / fsdp
+    assert not bfloat16_sums(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_gradients_are_sent_in_bfloat16_only_if_asked(fsdp: int) -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["question_answering"]
+    program = compiled_step(
+        made, SIZES, v5e_devices(), fsdp=fsdp, reduce_dtype="bfloat16", **arrays
+    )
+    sums = (
+        bfloat16_sums(program)
+        if fsdp == 1
+        else re.findall(r"= \(bf16[^\n]* collective-permute-start\(", program)
+    )
+    assert sums
+
+
+@pytest.mark.slow
+def test_the_chips_of_a_slice_share_parameters() -> None:
+    pytest.importorskip("libtpu")
+    mesh = sharding.make_mesh(tpu_devices("v5e:2x4", slices=2), fsdp=8)
+    groups = [{chip.slice_index for chip in group} for group in mesh.devices]
+    assert groups == [{0}, {1}]
 
 
 @pytest.mark.slow
