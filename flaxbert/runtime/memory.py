@@ -27,14 +27,11 @@ PARTS = (
     "same result)"
 )
 SMALLER = (
-    "model.remat=full (slower, with the same result), a lower train.batch_size, or a lower "
-    "data.max_length (and data.row_length)"
+    "model.remat=full (slower, with the same result), train.fsdp=-1 (devices share parameters and "
+    "moments), a lower train.batch_size, or a lower data.max_length (and data.row_length)"
 )
 TRAINING = f"{PARTS}, {SMALLER}"
-PARAMETERS = (
-    "train.fsdp=-1 (all devices share one copy of the parameters and moments), a smaller model, or "
-    "devices with more memory"
-)
+PARAMETERS = "train.fsdp=-1 (devices share one copy of them), a smaller model, or larger devices"
 EVALUATION = "a lower train.eval_batch_size, or a lower data.max_length (and data.row_length)"
 PREDICTION = (
     "a lower train.eval_batch_size (in a server: --batch-size), or a lower data.max_length (and "

@@ -9,11 +9,11 @@ from typing import Any
 import optax
 
 from flaxbert.config import Config, ModelConfig
-from flaxbert.errors import HubError, WeightsError
+from flaxbert.errors import ConfigError, HubError, WeightsError
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON, resolve
-from flaxbert.runtime import devices, memory, multihost
+from flaxbert.runtime import devices, memory, multihost, sharding
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.workdir import (
@@ -207,7 +207,11 @@ class SavedRun:
         shapes = state_shapes(pipeline.model.shapes, *parts)
         usage = memory.Usage.of_arrays(shapes)
         what = "placing parameters and optimizer state"
-        with memory.explain_exhaustion(what, memory.PARAMETERS, usage=usage):
+
+        def advise(_: memory.Usage | None) -> str:
+            return _sharing(pipeline, optimizer)
+
+        with memory.explain_exhaustion(what, memory.PARAMETERS, usage=usage, advise=advise):
             memory.require(usage)
             if params is not None:
                 return init_state(params, *parts)
@@ -215,6 +219,20 @@ class SavedRun:
             self.checkpoints.delete_after(self.step)
             state: TrainState = self.checkpoints.restore(self.step, shapes)
             return state
+
+
+def _sharing(pipeline: Pipeline, optimizer: optax.GradientTransformation) -> str:
+    """Return the smallest `train.fsdp` with which the state fits, and what it needs; "" if none."""
+    devices = pipeline.mesh.size
+    for shared in range(sharding.fsdp(pipeline.mesh) + 1, devices + 1):
+        if devices % shared:
+            continue
+        with contextlib.suppress(ConfigError):  # it divides no size of some parameter
+            mesh = sharding.make_mesh(fsdp=shared)
+            shapes = state_shapes(pipeline.model.shapes, optimizer, mesh, pipeline.task.loss_names)
+            if (usage := memory.Usage.of_arrays(shapes)).fits:
+                return f"train.fsdp={shared}, which needs {usage} for them"
+    return ""
 
 
 def encoder_digest(params: Params) -> str:

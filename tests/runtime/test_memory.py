@@ -99,6 +99,10 @@ def test_a_state_or_parameters_that_do_not_fit_are_not_placed(config, tmp_path, 
     monkeypatch.setattr(resume, "init_state", None)
     with pytest.raises(OutOfMemoryError, match=r"optimizer state .*each needs \S+ of \S+ GiB"):
         flaxbert.train(config, tmp_path / "run")
+    monkeypatch.setattr(memory, "capacity", lambda: 100_000)  # of 133,000
+    with pytest.raises(OutOfMemoryError, match=r"Use train\.fsdp=2, which needs \S+ of \S+ GiB"):
+        flaxbert.train(config, tmp_path / "run")
+    monkeypatch.setattr(memory, "capacity", lambda: 1000)
     pipeline = build_pipeline(config)
     monkeypatch.setattr(sharding, "shard_params", None)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), pipeline.model.shapes)
