@@ -114,6 +114,8 @@ def test_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         "cat x | flaxbert train --config=quickstart --smok",
         "flaxbert serve runs/x --prot=8000 &",
         "python -m flaxbert.run --config=quickstart --config.train.epochs=many",
+        "launch/slurm.sh run --nmae=x -- --config=quickstart",
+        "launch/slurm.sh run --name=x -- --config=absent",
     ],
 )
 def test_bad_commands_are_caught(line: str) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,20 @@ def test_a_service_refuses_what_it_does_not_have(script: str, slice_: str, cloud
     assert done.returncode == 2
     assert f"error: --type={slice_}:" in done.stderr
     assert "does not have" in done.stderr
+
+
+# --- the image -----------------------------------------------------------------------------------
+
+
+def test_the_image_gets_all_that_the_package_is_built_from() -> None:
+    """The build context leaves out every path that is not listed."""
+    ignored = (ROOT / "launch/Dockerfile.dockerignore").read_text().splitlines()
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = setup["tool"]["setuptools"]["package-dir"].values()
+    project = setup["project"]
+    needed = {"flaxbert", "pyproject.toml", project["readme"], *project["license-files"]}
+    needed |= {folder.partition("/")[0] for folder in folders}
+    assert {line[1:] for line in ignored if line.startswith("!")} == needed
 
 
 # --- style ---------------------------------------------------------------------------------------
