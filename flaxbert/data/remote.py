@@ -237,7 +237,7 @@ def _stored(store: Any, url: str, wanted: Sequence[Mapping[str, File]]) -> list[
     home = feature_cache.cache_home()
     if home is None:
         raise RemoteError(f"{url}: there is no home directory for its copy; set XDG_CACHE_HOME.")
-    entries = [home / "inputs" / _key(files) for files in wanted]
+    entries = [home / "inputs" / _entry(files) for files in wanted]
     pairs = list(zip(entries, wanted, strict=True))
     try:
         if missing := [(entry, files) for entry, files in pairs if not _is_complete(entry, files)]:
@@ -262,10 +262,14 @@ def _is_complete(entry: Path, files: Mapping[str, File]) -> bool:
     return True
 
 
-def _key(files: Mapping[str, File]) -> str:
+def _entry(files: Mapping[str, File]) -> str:
+    """Return the name of the directory for some files, which messages about models show."""
     # A file without a version may have changed: it gets a name that no other call gives it.
     parts = {name: [file.url, file.version or uuid.uuid4().hex] for name, file in files.items()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    url = next(iter(files.values())).url
+    shown = url if len(files) == 1 else url.rpartition("/")[0]
+    return f"{re.sub(r'[^a-zA-Z0-9.]+', '-', shown)[-60:].lstrip('-.')}-{key[:32]}"
 
 
 def _fetch(store: Any, url: str, entries: Sequence[tuple[Path, Mapping[str, File]]]) -> None:

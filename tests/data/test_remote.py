@@ -214,6 +214,7 @@ def test_a_directory_is_copied_whole(store, tmp_path):
         "config.json": "{}",
         "weights": "1234",
     }
+    assert directory.name.startswith("store-bucket-model-")
     store.put("model/weights", "5678")
     names = remote.listing("store://bucket/model")
     store.faults = [None, None, StatusError(400)]  # the second file
