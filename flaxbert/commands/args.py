@@ -18,7 +18,8 @@ from typing import Any
 from flaxbert.commands import config_file, help_text
 from flaxbert.commands.help_text import DESCRIPTIONS, Flag
 from flaxbert.config import Config, fields, unknown_key
-from flaxbert.errors import ConfigError, check_local
+from flaxbert.errors import ConfigError
+from flaxbert.runtime import storage
 
 MODES = tuple(DESCRIPTIONS)
 PLATFORMS = ("cpu", "gpu", "tpu")
@@ -167,11 +168,10 @@ def parse(
     if wants_help:
         raise HelpRequested(help_text.render(description, flags, config))
     directory = str(values.get("workdir") or workdir.format(config_file.run_name(spec)))
-    check_local("--workdir", directory)
     repeated = [f"--config.{key}={word}" for key, words in overrides.items() for word in words]
     return Arguments(
         config,
-        Path(directory).expanduser(),
+        storage.as_path(directory).expanduser(),
         values,
         (f"--config={spec}", *repeated),
         frozenset(overrides),

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from flaxbert.commands.tables import show_metrics, show_predictions
 from flaxbert.config import Config
-from flaxbert.errors import check_local
 from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline import bulk
 from flaxbert.pipeline.predictor import Predictor
 from flaxbert.report.rundir import EVALUATED
 from flaxbert.report.write import write_report
-from flaxbert.runtime import files, multihost
+from flaxbert.runtime import files, mirror, multihost, storage
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.workdir import MAY_DIFFER, command, flatten, write_config
 from flaxbert.training import trainer
@@ -73,7 +73,12 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
       workdir: the workdir of a run, or a new directory.
       given: keys that flags set; see `stored.as_trained`.
     """
-    predictor = _load(config, workdir, "eval", given)
+    with mirror.opened(storage.as_path(workdir)) as place:
+        _evaluate(config, place, given)
+
+
+def _evaluate(config: Config, place: Workdir, given: Collection[str]) -> None:
+    predictor, workdir = _load(config, place, "eval", given), place.local
     with multihost.fail_together():
         data, table = predictor.read(predictor.config.data, "eval")
     if multihost.is_multihost():
@@ -96,7 +101,7 @@ def evaluate(config: Config, workdir: Path, *, given: Collection[str] = ()) -> N
         show_predictions(task, data.examples, evaluation.predictions)
         show_metrics(results, f"eval_results.json: {predictor.config.data.evaluated}")
         files_of_run = "  ".join(["eval_results.json", *names, EVALUATED.page])
-        print("\n" + tr("Files in {workdir}: {files}", workdir=workdir, files=files_of_run))
+        print("\n" + tr("Files in {workdir}: {files}", workdir=place, files=files_of_run))
 
 
 def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> None:
@@ -104,32 +109,35 @@ def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> No
 
     If an earlier command with the same model was stopped, its finished parts are kept.
     """
-    predictor = _load(config, workdir, "predict", given)
-    path = workdir / "predictions.jsonl"
-    written = bulk.predict(predictor, path)
+    with mirror.opened(storage.as_path(workdir)) as place:
+        _predict(config, place, given)
+
+
+def _predict(config: Config, place: Workdir, given: Collection[str]) -> None:
+    predictor, name = _load(config, place, "predict", given), "predictions.jsonl"
+    written = bulk.predict(predictor, place, name)
     if multihost.is_lead_host():
-        _write_config(
-            workdir / "predictions_config.json", predictor, {"data.predict": written.commit}
-        )
+        commits = {"data.predict": written.commit}
+        _write_config(place.local / "predictions_config.json", predictor, commits)
         show_predictions(predictor.pipeline.task, written.examples, written.predictions)
-        print(f"\n{plural(written.count, '1 prediction', '{n} predictions')}: {path}")
+        counted = plural(written.count, "1 prediction", "{n} predictions")
+        print(f"\n{counted}: {place.home / name}")
         if malformed := written.malformed:
             print(
                 plural(malformed, "1 malformed row was skipped", "{n} malformed rows were skipped")
             )
 
 
-def _load(config: Config, workdir: Path, mode: str, given: Collection[str]) -> Predictor:
+def _load(config: Config, place: Workdir, mode: str, given: Collection[str]) -> Predictor:
     """Load the model of the run in the workdir, or `model.init` if there is none."""
     multihost.check_started()
     flags = sorted(set(given) - set(MAY_DIFFER))
     multihost.agree(command(flatten(config.to_dict()), mode) | {"flags": flags})
-    check_local("workdir", workdir)
     with multihost.fail_together():
-        predictor = Predictor.from_config(config, workdir, given)
+        predictor = Predictor.from_config(config, place.local, given)
     pipeline = predictor.pipeline
     multihost.agree(
-        {"model": str(pipeline.directory), "labels": list(pipeline.task.labels)}
+        {"model": place.shown(pipeline.directory), "labels": list(pipeline.task.labels)}
         | {f"weights, {part}": digest for part, digest in predictor.digests.items()}
     )
     return predictor

@@ -17,23 +17,29 @@ exit codes:
   2   bad usage, or a directory without a finished run
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flaxbert.commands import failures, help_text
 from flaxbert.errors import WorkdirError, check_local
+from flaxbert.runtime import storage
+
+if TYPE_CHECKING:
+    from flaxbert.runtime.mirror import Workdir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = help_text.parser("report", __doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="workdir of a run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="workdir of a run")
     parser.add_argument("--output", type=Path, help="the HTML file to write")
     given = parser.parse_args(argv)
     try:
-        for path in (*given.runs, *([given.output] if given.output else [])):
-            check_local("RUN" if path is not given.output else "--output", path)
-        written = report(given.runs, given.output)
+        if given.output:
+            check_local("--output", given.output)
+        written = report([storage.as_path(run, "RUN") for run in given.runs], given.output)
     except Exception as error:
         return failures.report(error, str(given.output))
     for path in written:
@@ -48,18 +54,28 @@ def report(runs: Sequence[Path], output: Path | None = None) -> list[Path]:
       WorkdirError: for a directory without a finished run, or with a corrupt file.
     """
     from flaxbert.report.compare import make_comparison
-    from flaxbert.report.rundir import EVALUATED, TRAINED, read_run
-    from flaxbert.report.write import remake
+    from flaxbert.report.rundir import read_run
+    from flaxbert.runtime import mirror
     from flaxbert.runtime.files import write_text
 
-    if len(runs) > 1:
+    with contextlib.ExitStack() as stack:
+        places = [stack.enter_context(mirror.opened(run)) for run in runs]
+        if len(runs) == 1:
+            return _report(places[0], output)
         path = output or Path("comparison.html")
-        write_text(path, make_comparison([read_run(workdir) for workdir in runs]))
+        write_text(path, make_comparison([read_run(place.local) for place in places]))
         return [path]
-    workdir = runs[0]
+
+
+def _report(place: "Workdir", output: Path | None) -> list[Path]:
+    from flaxbert.report.rundir import EVALUATED, TRAINED
+    from flaxbert.report.write import remake
+
+    workdir = place.local
     if not workdir.is_dir():
         raise WorkdirError(f"{workdir}: is not a directory. Give the workdir of a finished run.")
     present = [names for names in (TRAINED, EVALUATED) if (workdir / names.results).is_file()]
     if output is not None:
         return [remake(workdir, (present or [TRAINED])[0], output)]
-    return [remake(workdir, names) for names in present or [TRAINED]]
+    written = [remake(workdir, names) for names in present or [TRAINED]]
+    return [place.home / path.name for path in written]

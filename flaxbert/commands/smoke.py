@@ -24,7 +24,7 @@ from rich.text import Text
 from flaxbert.commands import verify_resume
 from flaxbert.config import Config
 from flaxbert.data import readers
-from flaxbert.errors import CheckFailedError, ConfigError
+from flaxbert.errors import CheckFailedError, ConfigError, check_local
 from flaxbert.messages.language import plural, tr
 from flaxbert.pipeline.datasets import SPLITS
 from flaxbert.pipeline.predictor import Predictor
@@ -53,6 +53,7 @@ def smoke(config: Config, workdir: Path | None, preemption: Preemption | None = 
       CheckFailedError: if a step has another result than it must have.
       UserError: for a configuration, data or weights that the user can fix.
     """
+    check_local("--workdir", workdir or "")
     if workdir is not None and workdir.exists() and any(workdir.iterdir()):
         raise ConfigError(
             f"--workdir={workdir}: holds files, and --smoke needs an empty directory. Leave "

@@ -25,6 +25,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,9 +33,13 @@ from pathlib import Path
 from flaxbert.commands import args, failures
 from flaxbert.commands.help_text import Flag
 from flaxbert.errors import ConfigError
+from flaxbert.runtime import storage
 
 STEPS = 20
 POLL_SECONDS = 0.02
+
+CHECKSUMS = "checksums.json"
+"""The last file but one of a checkpoint in a bucket."""
 
 WORKDIR = "runs/verify_{}"
 FLAGS = (
@@ -80,7 +85,7 @@ def verify(arguments: args.Arguments, kills: int) -> int:
     ]
     whole, killed = arguments.workdir / "whole", arguments.workdir / "killed"
     for directory in (whole, killed):
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
     print(f"a run without interruption, in {whole}:")
     ended = start(flags, whole)
     if ended.code:
@@ -97,7 +102,7 @@ def verify(arguments: args.Arguments, kills: int) -> int:
     ended = start(flags, killed)
     if ended.code:
         return ended.code
-    if b"resuming" not in (killed / ".log").read_bytes():
+    if b"resuming" not in log_of(killed).read_bytes():
         print("FAIL: no run resumed from a checkpoint; give it more steps (train.max_steps)")
         return 1
     difference = next(differences(whole, killed), None)
@@ -105,9 +110,29 @@ def verify(arguments: args.Arguments, kills: int) -> int:
     return 1 if difference else 0
 
 
+def _remove(workdir: Path) -> None:
+    log_of(workdir).unlink(missing_ok=True)
+    if storage.is_remote(workdir):
+        storage.delete_all(workdir)
+    else:
+        shutil.rmtree(workdir, ignore_errors=True)
+
+
+def log_of(workdir: Path) -> Path:
+    """Return the file that receives the output of runs: .log in the workdir, if it is local."""
+    if not storage.is_remote(workdir):
+        return workdir / ".log"
+    name = hashlib.sha256(str(workdir).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"flaxbert-{name}.log"
+
+
 def _saved(workdir: Path) -> int:
     """Return the step of the newest checkpoint; 0 if there is none."""
-    names = [path.name for path in (workdir / "checkpoints").glob("*")]
+    if storage.is_remote(workdir):
+        paths = [Path(name) for name in storage.files(workdir / "checkpoints")]
+        names = [path.parent.name for path in paths if path.name == CHECKSUMS]
+    else:
+        names = [path.name for path in (workdir / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
@@ -129,16 +154,16 @@ def start(
 
     Args:
       arguments: the command line, without --workdir.
-      workdir: the workdir of the run; output is appended to .log in it.
+      workdir: the workdir of the run; output is appended to `log_of` it.
       after: seconds after which the signal is sent.
       when: called often; the signal is sent as soon as it returns True. Without `after` and `when`
         no signal is sent.
       number: the number of the signal; None to kill the process.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    log_of(workdir).parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flaxbert.run", *arguments, f"--workdir={workdir}"]
     begun, struck = time.monotonic(), False
-    with (workdir / ".log").open("ab") as out:
+    with log_of(workdir).open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         while process.poll() is None:
             elapsed = time.monotonic() - begun
@@ -149,13 +174,21 @@ def start(
             time.sleep(POLL_SECONDS)
     seconds = time.monotonic() - begun
     if process.returncode and not struck:
-        log = (workdir / ".log").read_text(encoding="utf-8", errors="replace")
+        log = log_of(workdir).read_text(encoding="utf-8", errors="replace")
         print(log[-2000:], file=sys.stderr)
     return Ended(process.returncode, seconds, struck)
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
     """Yield the differences of two finished workdirs, timings aside."""
+    from flaxbert.runtime import mirror  # imports JAX, which --help does not need
+
+    with mirror.opened(one) as first, mirror.opened(other) as second:
+        yield from _files(first.local, second.local)
+    yield from _states(one, other)
+
+
+def _files(one: Path, other: Path) -> Iterator[str]:
     yield from _lines(one, other, "metrics.jsonl")
     texts = [(d / "results.json").read_text(encoding="utf-8") for d in (one, other)]
     results = [_reproducible(json.loads(text)) for text in texts]
@@ -167,7 +200,6 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         digests = [_digest(directory / name) for directory in (one, other)]
         if digests[0] != digests[1]:
             yield f"{name}: SHA-256 {digests[0]} and {digests[1]}"
-    yield from _states(one, other)
 
 
 def _lines(one: Path, other: Path, name: str) -> Iterator[str]:

@@ -23,6 +23,7 @@ from flaxbert.report.page import (
 from flaxbert.report.quality import main_metrics
 from flaxbert.report.rundir import RunFiles, read_run
 from flaxbert.report.style import IN_A_NOTEBOOK
+from flaxbert.runtime import mirror, storage
 from flaxbert.runtime.files import nonfinite_to_none
 from flaxbert.types import Prediction
 
@@ -79,7 +80,8 @@ class Trained(Mapping[str, float]):
     def _repr_html_(self) -> str | None:
         """Return the result as HTML; None if the files of the run are not there any more."""
         try:
-            files = read_run(self.workdir)
+            with mirror.opened(self.workdir) as place:
+                files = dataclasses.replace(read_run(place.local), workdir=self.workdir)
             if dict(files.results) != nonfinite_to_none(self.results):
                 return None  # they are those of a later run
             return summary(files)
@@ -114,7 +116,8 @@ def summary(files: RunFiles) -> Html:
 
 def _link(path: Path) -> Html:
     """Return a link to the report; only its path if a notebook server cannot open it from here."""
-    path, here = path.resolve(), Path.cwd().resolve()
+    here = Path.cwd().resolve()
+    path = path if storage.is_remote(path) else path.resolve()
     if not path.is_relative_to(here):
         return note(tr("All about this run:"), " ", tag("code", path))
     place = path.relative_to(here).as_posix()

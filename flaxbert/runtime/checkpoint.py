@@ -16,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from flaxbert.errors import ConfigError, WorkdirError, clip
-from flaxbert.runtime import memory, multihost
+from flaxbert.runtime import memory, multihost, storage
+from flaxbert.runtime.copies import Copies
 from flaxbert.runtime.files import nonfinite_to_none
 from flaxbert.types import Metrics, Params
 
@@ -29,7 +30,11 @@ KEEP_BEST = KEEP + 1
 """Number of best parameters kept: one for each checkpoint, and one written after the newest."""
 
 CHECKSUMS = "checksums.json"
-"""{file: SHA-256} of all other files of a checkpoint."""
+"""{file: SHA-256} of all other files of a checkpoint; if Orbax wrote it to a bucket, the MD5 that
+the store computed, with MD5 in front."""
+
+MD5 = "md5:"
+"""Begins a checksum of a store."""
 
 METADATA = "metadata.json"
 """The file with the `Metadata` of a checkpoint."""
@@ -83,11 +88,19 @@ class Store:
     """A directory of Orbax checkpoints, each with the checksums of its files.
 
     A checkpoint is written under a temporary name, checksums last, and then renamed. A directory
-    named by a step number was therefore complete at some time.
+    named by a step number was therefore complete at some time. In gs:// Orbax writes a file that
+    marks the checkpoint as complete in place of the renaming. It cannot write to s3://, so there
+    it works in a temporary directory, and the bucket has `Copies`.
+
+    Attributes:
+      name: the directory, for messages.
     """
 
-    def __init__(self, directory: Path, **options: Any):
-        self._directory = directory.absolute()
+    def __init__(self, directory: Path, *, max_to_keep: int | None, **options: Any):
+        self.name = directory if storage.is_remote(directory) else directory.absolute()
+        self._copies = Copies(directory) if str(directory).startswith("s3:") else None
+        self._directory = self._copies.fetch() if self._copies else self.name
+        self._max_to_keep = max_to_keep
         self._pending_step, self._pending_metadata = NO_STEP, dict[str, Any]()
         async_options = ocp.AsyncOptions(post_finalization_callback=self._write_checksums)
         with self._as_workdir_error():
@@ -95,7 +108,9 @@ class Store:
                 self._directory,
                 # Without it `item_metadata` has no tree for `shapes` to read.
                 item_handlers=ocp.StandardCheckpointHandler(),
-                options=ocp.CheckpointManagerOptions(async_options=async_options, **options),
+                options=ocp.CheckpointManagerOptions(
+                    async_options=async_options, max_to_keep=max_to_keep, **options
+                ),
             )
         # If the hosts saw different steps, they would wait for each other forever.
         multihost.agree({str(directory): self.steps()})
@@ -127,10 +142,10 @@ class Store:
             if memory.is_exhausted(error):
                 raise
             raise WorkdirError(
-                f"{self._directory / str(step)}: its files are intact, but they do not fit this "
+                f"{self.name / str(step)}: its files are intact, but they do not fit this "
                 f"run's model ({clip(str(error), LONGEST_MESSAGE)}). Use the configuration that "
                 "wrote the checkpoint. If another version of flaxbert wrote it, start a new run "
-                f"from its weights: flaxbert convert {self._directory.parent} DIR, then "
+                f"from its weights: flaxbert convert {self.name.parent} DIR, then "
                 "--config.model.init=DIR --workdir=NEW."
             ) from error
 
@@ -148,12 +163,15 @@ class Store:
         directory = self._directory / str(step)
         try:
             checksums = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
+            stored = storage.files(directory) if storage.is_remote(directory) else {}
             for name, digest in checksums.items():
-                if _digest(directory / name) != digest:
+                if _digest(directory / name, digest, stored.get(name)) != digest:
                     return f"{name} has changed since it was written"
         except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError) as error:
             return f"{type(error).__name__}: {error}"
-        except OSError as error:  # a failing disk or mount, which may recover
+        except WorkdirError:
+            raise
+        except Exception as error:  # a failing disk, mount or store, which may recover
             raise WorkdirError(
                 f"{directory}: cannot be read ({error}); nothing was changed."
             ) from None
@@ -161,6 +179,8 @@ class Store:
 
     def delete(self, step: int) -> None:
         """Delete a checkpoint."""
+        if self._copies is not None:
+            self._copies.delete(step)
         self._manager.delete(step)
 
     def metadata(self, step: int) -> dict[str, Any]:
@@ -198,17 +218,21 @@ class Store:
         """
         if not multihost.is_lead_host():
             return
-        # Orbax passes the callback neither the step nor the directory. The temporary name begins
-        # with the step; on a bucket the directory has its final name from the start.
-        names = (f"{self._pending_step}.orbax-checkpoint-tmp*", str(self._pending_step))
-        directory = next(path for name in names for path in self._directory.glob(name))
         text = json.dumps(nonfinite_to_none(self._pending_metadata), indent=1)
+        if storage.is_remote(self._directory):
+            _write_remote_checksums(self._directory / str(self._pending_step), text)
+            return
+        # Orbax passes the callback neither the step nor the directory. The temporary name begins
+        # with the step; in a bucket the directory has its final name from the start.
+        directory = next(self._directory.glob(f"{self._pending_step}.orbax-checkpoint-tmp*"))
         (directory / METADATA).write_text(text, encoding="utf-8")
         files = sorted(
             path for path in directory.rglob("*") if path.is_file() and path.name != ORBAX_METADATA
         )
         checksums = {str(path.relative_to(directory)): _digest(path) for path in files}
         (directory / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
+        if self._copies is not None:
+            self._copies.upload(directory, self._pending_step, self._max_to_keep)
 
     @contextlib.contextmanager
     def _as_workdir_error(self) -> Iterator[None]:
@@ -218,12 +242,35 @@ class Store:
             if memory.is_exhausted(error):  # of the steps that computed the state
                 raise
             raise WorkdirError(
-                f"{self._directory}: a checkpoint could not be written ({error}). The earlier ones "
+                f"{self.name}: a checkpoint could not be written ({error}). The earlier ones "
                 "are intact: make room or fix the location, and run the same command again."
             ) from error
 
 
-def _digest(path: Path) -> str:
+def _write_remote_checksums(directory: Path, metadata: str) -> None:
+    """Write the metadata of a checkpoint in a bucket, and then the checksums of its files."""
+    storage.write(directory / METADATA, metadata.encode())
+    checksums = {
+        name: _digest(directory / name, MD5, digest)
+        for name, digest in sorted(storage.files(directory).items())
+        if not name.endswith(ORBAX_METADATA)
+    }
+    storage.write(directory / CHECKSUMS, json.dumps(checksums, indent=1).encode())
+
+
+def _digest(path: Path, like: str = "", stored: str | None = None) -> str:
+    """Return the checksum of a file.
+
+    Args:
+      path: the file.
+      like: a checksum of the kind to return.
+      stored: the MD5 that the file's store gives, if it is in one.
+    """
+    if like.startswith(MD5):
+        if stored is None and not storage.is_remote(path):  # a copy of a checkpoint from a bucket
+            stored = storage.md5(path)
+        if stored is not None:
+            return MD5 + stored
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -18,8 +18,9 @@ from typing import Any
 import filelock
 
 from flaxbert.errors import ConfigError, WorkdirError, some
-from flaxbert.runtime import multihost
+from flaxbert.runtime import lease, mirror, multihost, storage
 from flaxbert.runtime.files import write_json, write_text
+from flaxbert.runtime.mirror import Workdir
 
 log = logging.getLogger("flaxbert")
 
@@ -126,21 +127,35 @@ def _software() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Lock a directory for one run; create it if it does not exist.
+def lock(workdir: Path) -> Iterator[Workdir]:
+    """Lock a workdir for one run, and yield it; create it if it does not exist.
 
     Raises:
       WorkdirError: if another process has locked it, it cannot be written, it cannot rename
         directories, or not all hosts share it.
     """
+    held = None
     with contextlib.ExitStack() as stack:
         with multihost.fail_together():
-            if multihost.is_lead_host():
+            if storage.is_remote(workdir):
+                _check_hosts(workdir)
+                if multihost.is_lead_host():
+                    held = stack.enter_context(lease.hold(workdir))
+            elif multihost.is_lead_host():
                 stack.enter_context(_locked(workdir))
                 _check_renames(workdir)
         if multihost.is_multihost():
             _check_shared(workdir)
-        yield
+        yield stack.enter_context(mirror.opened(workdir, held, all_files=False))
+
+
+def _check_hosts(workdir: Path) -> None:
+    """Check that checkpoints of a run on several hosts can be written to a bucket."""
+    if str(workdir).startswith("s3:") and multihost.is_multihost():
+        raise ConfigError(
+            f"--workdir={workdir}: a run on several hosts cannot write to s3://, because Orbax "
+            "cannot. Use gs://, or a directory that all hosts share."
+        )
 
 
 BUCKET = (
@@ -181,7 +196,9 @@ def _check_shared(workdir: Path) -> None:
     """Check that all hosts see a file that the lead host writes."""
     token = workdir / f".shared-{uuid.uuid4().hex}"
     with multihost.fail_together():
-        if multihost.is_lead_host():
+        if multihost.is_lead_host() and storage.is_remote(workdir):
+            storage.write(token, b"")
+        elif multihost.is_lead_host():
             write_text(token, "")
     name = multihost.all_gather(token.name)[0]
     with multihost.fail_together():  # a mount may fail on one host only
@@ -191,7 +208,7 @@ def _check_shared(workdir: Path) -> None:
     answers = [
         json.loads(answer)
         for answer in multihost.all_gather(
-            json.dumps([visible, f"{workdir.absolute()} on {multihost.this_host()}"])
+            json.dumps([visible, f"{_absolute(workdir)} on {multihost.this_host()}"])
         )
     ]
     if multihost.is_lead_host():
@@ -202,6 +219,10 @@ def _check_shared(workdir: Path) -> None:
             f"visible in {some(lacking, 3)}. Give a directory that all hosts share: a mounted "
             "bucket or Filestore."
         )
+
+
+def _absolute(path: Path) -> Path:
+    return path if storage.is_remote(path) else path.absolute()
 
 
 @contextlib.contextmanager
@@ -233,17 +254,17 @@ def _locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def require_not_finished(workdir: Path, *, force: bool) -> None:
+def require_not_finished(workdir: Workdir, *, force: bool) -> None:
     """Check that a directory without checkpoints does not hold the results of a finished run.
 
     Raises:
       WorkdirError: if it does, unless `force`.
     """
-    path = workdir / "results.json"
-    if path.exists() and not force:
+    if (workdir.local / "results.json").exists() and not force:
         raise WorkdirError(
-            f"{path}: belongs to a finished run whose checkpoints are gone. Restore them to "
-            "continue it. To start again, choose another --workdir or remove this one."
+            f"{workdir.home / 'results.json'}: belongs to a finished run whose checkpoints are "
+            "gone. Restore them to continue it. To start again, choose another --workdir or "
+            "remove this one."
         )
 
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flaxbert.config import ModelConfig
@@ -14,6 +13,7 @@ from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON, resolve
 from flaxbert.runtime import devices, multihost
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.workdir import (
     changed_commits,
     read_commits,
@@ -31,7 +31,7 @@ log = logging.getLogger("flaxbert")
 class SavedRun:
     """The state of a workdir before a process trains in it."""
 
-    workdir: Path
+    workdir: Workdir
     checkpoints: Checkpoints
     step: int | None
     """The step of the newest intact checkpoint; None for a new run."""
@@ -42,7 +42,12 @@ class SavedRun:
 
     @classmethod
     def open(
-        cls, workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any], *, force: bool
+        cls,
+        workdir: Workdir,
+        config: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        *,
+        force: bool,
     ) -> "SavedRun":
         """Look for a checkpoint, and check that the run has the configuration that it began with.
 
@@ -57,7 +62,7 @@ class SavedRun:
           ConfigError: for a configuration that differs.
           WorkdirError: if the run has finished and its checkpoints are gone, or all are corrupt.
         """
-        checkpoints = Checkpoints(workdir / "checkpoints")
+        checkpoints = Checkpoints(workdir.home / "checkpoints")
         step = checkpoints.latest_step()
         with multihost.fail_together():  # a mount may fail on one host only
             if step is None:
@@ -67,7 +72,7 @@ class SavedRun:
             before, now = with_defaults(metadata.config, defaults), resume_fields(config)
             if now.get("model.dtype") == "auto":  # the run keeps the type that it began with
                 now["model.dtype"] = before["model.dtype"]
-            require_unchanged("configuration", before, now, workdir, force=force)
+            require_unchanged("configuration", before, now, workdir.home, force=force)
         return cls(workdir, checkpoints, step, dataclasses.replace(metadata, config=now), force)
 
     def dtype(self, model: ModelConfig) -> str:
@@ -89,7 +94,7 @@ class SavedRun:
         try:
             resolve(model.init, model.revision)
         except (HubError, WeightsError) as error:
-            copy = self.workdir / SKELETON
+            copy = self.workdir.local / SKELETON
             if not copy.is_dir():
                 raise
             log.warning(f"{error} Continuing with the copy of config and tokenizer in {copy}.")
@@ -106,12 +111,12 @@ class SavedRun:
           commits: the commits of the data sets.
         """
         now = ({"model.init": pipeline.commit} if pipeline.commit else {}) | dict(commits)
-        before = read_commits(self.workdir / "config.json")
+        before = read_commits(self.workdir.local / "config.json")
         if self.step is not None:
             for line in changed_commits(before, now):
                 log.warning(line)
         # The name of the copy does not contain its commit.
-        copied = pipeline.directory == self.workdir / SKELETON
+        copied = pipeline.directory == self.workdir.local / SKELETON
         return before | now if copied else now
 
     def begin(
@@ -155,8 +160,8 @@ class SavedRun:
         """
         metadata = self.metadata
         assert metadata is not None
-        require_unchanged("data", metadata.data, data, self.workdir, force=self.force)
-        if metadata.weights and pipeline.directory != self.workdir / SKELETON:
+        require_unchanged("data", metadata.data, data, self.workdir.home, force=self.force)
+        if metadata.weights and pipeline.directory != self.workdir.local / SKELETON:
             # They may be gone: the run continues with its own.
             with contextlib.suppress(WeightsError):
                 params, _ = pipeline.read_params(seed=seed, **model.reinit)
@@ -164,7 +169,7 @@ class SavedRun:
                     "pre-trained model",
                     {model.init: metadata.weights},
                     {model.init: encoder_digest(params)},
-                    self.workdir,
+                    self.workdir.home,
                     force=self.force,
                 )
         return dataclasses.replace(metadata, data=data)

@@ -155,8 +155,9 @@ class Run:
         step, active = int(state.step), multihost.is_lead_host()
         _log_resumed(saved, step, plan, schedule)
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
+        self._workdir = saved.workdir
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
-        self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir, range(0))
+        self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir.local, range(0))
         self._best, self.explainer = best, explainer
         # If train.keep_best is new, the checkpoint's evaluation has not chosen any parameters.
         self.evaluated = metadata.evaluated and (best is None or best.best is not None)
@@ -165,7 +166,7 @@ class Run:
         # Between two lines, the sums include steps that another process took.
         self.clock = Clock(_sizes(jax.device_get(state.sums)) if step % plan.log_every else {})
         self._trackers = open_trackers(
-            saved.workdir, background, step=step, evaluated=self.evaluated, active=active
+            saved.workdir.local, background, step=step, evaluated=self.evaluated, active=active
         )
         self._bar = Progress(tr("train"), plan.stop_step, done=step, active=active)
         self._lines: list[tuple[int, StepSums]] = []
@@ -290,6 +291,7 @@ class Run:
         best = self._best.best if self._best is not None else None
         self._metadata = dataclasses.replace(self._metadata, evaluated=evaluated, best=best)
         self._trackers.sync()  # a checkpoint's step has all its lines, even if the machine is lost
+        self._workdir.upload()
         self.checkpoints.save(state, step, self._metadata)
 
     def close(self) -> None:

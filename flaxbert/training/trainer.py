@@ -4,21 +4,22 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import optax
 
 from flaxbert.config import Config, TrainConfig, validate
-from flaxbert.errors import ConfigError, check_local
+from flaxbert.errors import ConfigError
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
 from flaxbert.pretrained.source import SKELETON
 from flaxbert.report.result import Trained
+from flaxbert.report.rundir import default_settings
 from flaxbert.report.write import write_report
-from flaxbert.runtime import devices, files, memory, multihost, notebook, program_cache
+from flaxbert.runtime import devices, files, memory, multihost, notebook, program_cache, storage
 from flaxbert.runtime.checkpoint import Metadata
 from flaxbert.runtime.ledger import Ledger
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.preemption import Preemption
 from flaxbert.runtime.profiling import Profile
 from flaxbert.runtime.trackers.background import BackgroundTrackers
@@ -65,12 +66,13 @@ def train(
       Preempted: if a signal came; the state is saved.
       UserError: for a configuration, data or weights that the user can fix.
     """
-    _require_trainable(config, workdir, force)
+    _require_trainable(config, force)
+    home, preemption = storage.as_path(workdir, "workdir"), preemption or Preemption()
     program_cache.enable()
-    workdir, preemption = Path(workdir), preemption or Preemption()
     settings = flatten(config.to_dict())
-    with _opened(workdir, config.train, preemption) as (ledger, background):
-        saved = SavedRun.open(workdir, settings, _default_settings(config), force=force)
+    with _opened(home, config.train, preemption) as (place, ledger, background):
+        workdir = place.local
+        saved = SavedRun.open(place, settings, default_settings(config.task), force=force)
         config = config.with_dtype(saved.dtype(config.model))
         devices.log_use(config.model.dtype)
         sources, pipeline, data = _read(config, saved)
@@ -86,7 +88,7 @@ def train(
         optimizer, schedule = make_optimizer(config.optim, plan.schedule_steps, config.train.ema)
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
-        best = evaluators.open_best(workdir / "best", metadata)
+        best = evaluators.open_best(home / "best", metadata)
         _write_config(workdir, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         train_step, seconds = compile_programs(
@@ -100,21 +102,26 @@ def train(
             state = fit(state, plan, train_step, loader, run, preemption)
         ledger.write(workdir / "compiles.jsonl")  # again, should any be late
         card = card_of(pipeline, data, config, commits)
-        return _finish(workdir, pipeline, data, run, state, seconds, card, preemption)
+        return _finish(place, pipeline, data, run, state, seconds, card, preemption)
 
 
 @contextlib.contextmanager
 def _opened(
     workdir: Path, config: TrainConfig, preemption: Preemption
-) -> Iterator[tuple[Ledger, BackgroundTrackers]]:
+) -> Iterator[tuple[Workdir, Ledger, BackgroundTrackers]]:
     """Lock the workdir, and open what lasts as long as the run."""
     background = BackgroundTrackers(config.trackers, config.project)
-    with notebook.session(preemption), lock(workdir), background, Ledger() as ledger:
-        yield ledger, background
+    with (
+        notebook.session(preemption),
+        lock(workdir) as place,
+        background,
+        Ledger() as ledger,
+    ):
+        yield place, ledger, background
 
 
-def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None:
-    """Check the hosts, the configuration and the workdir's name, before any file is read."""
+def _require_trainable(config: Config, force: bool) -> None:
+    """Check the hosts and the configuration, before any file is read."""
     multihost.check_started()
     multihost.agree(command(flatten(config.to_dict()), "train") | {"force": force})
     validate(config, TASKS)
@@ -124,13 +131,6 @@ def _require_trainable(config: Config, workdir: str | Path, force: bool) -> None
             "AdamW is smaller than half the spacing of bfloat16, so most parameters would never "
             "change. For arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
         )
-    check_local("workdir", workdir)
-
-
-def _default_settings(config: Config) -> dict[str, Any]:
-    """Return {dotted key: value} of the default configuration of the same task."""
-    options = None if config.options is None else type(config.options)()
-    return flatten(Config(options=options).to_dict())
 
 
 def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingData]:
@@ -220,7 +220,7 @@ def _write_config(
 
 
 def _finish(
-    workdir: Path,
+    place: Workdir,
     pipeline: Pipeline,
     data: TrainingData,
     run: Run,
@@ -232,7 +232,7 @@ def _finish(
     """Evaluate the final parameters, export them, and write results.json.
 
     Args:
-      workdir: receives export/, eval_predictions.jsonl, results.json and the report.
+      place: receives export/, eval_predictions.jsonl, results.json and the report.
       pipeline: writes the export.
       data: the data sets, whose left-out examples are counted in the results.
       run: holds the best parameters and the last evaluation.
@@ -241,6 +241,7 @@ def _finish(
       card: makes the text of the model card from the results.
       preemption: checked while evaluating.
     """
+    workdir = place.local
     results = {"step": float(state.step), "skipped_steps": float(state.skipped)}
     params, task, evaluation, best_step = run.final(state, preemption)
     if best_step is not None:
@@ -257,8 +258,9 @@ def _finish(
             if evaluation is not None:
                 files.write_jsonl(workdir / "eval_predictions.jsonl", predictions)
             files.write_json(workdir / "results.json", results)
+            place.fetch_metadata()
             write_report(workdir, task, {"train": data.train, "eval": data.eval}, predictions)
     run.summarize(results)
     run.explainer.finish(workdir)
     examples = data.eval.examples if data.eval is not None else ()
-    return Trained(results, pipeline, examples, predictions, workdir)
+    return Trained(results, pipeline, examples, predictions, place.home)

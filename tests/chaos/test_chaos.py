@@ -3,7 +3,7 @@
     pytest -m slow -n 2 --dist load -rP tests/chaos     prints a line for each run; 20 minutes
 
 One process trains MiniLM-L6 on the spam examples, two processes with two devices each train a tiny
-model. Other tests: workdirs that two hosts do not share, file systems that cannot rename
+model; so does one process in a bucket. Other tests: workdirs that two hosts do not share, file systems that cannot rename
 directories, closed terminals.
 """
 
@@ -17,11 +17,14 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 from conftest import ROOT, write_checkpoint
+from fake_gcs import FakeGCS
 from toy import make_config
 
-from flaxbert.commands.verify_resume import differences, start
+from flaxbert.commands.verify_resume import differences, log_of, start
+from flaxbert.runtime import storage
 
 pytestmark = pytest.mark.slow
 
@@ -170,11 +173,12 @@ def start_two(
     when: Moment | None = None,
     number: int = signal.SIGKILL,
     other: Path | None = None,
+    home: Path | None = None,
 ) -> list[int]:
     """Exit codes of two processes, of which the second one is struck.
 
     The one that is left is killed soon after, as a cluster's scheduler does. `other` is the second
-    one's workdir, if that is another.
+    one's workdir, if that is another. `home` is that of both, if `workdir` is only for their logs.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
@@ -184,7 +188,7 @@ def start_two(
         both = [
             subprocess.Popen(
                 [sys.executable, "-m", "flaxbert.run", *flags,
-                 f"--workdir={other if index and other else workdir}",
+                 f"--workdir={other if index and other else home or workdir}",
                  f"--distributed={spec},{index}"],
                 cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
             )
@@ -331,6 +335,83 @@ def test_finished_checkpoints_survive_a_file_system_that_stops_renaming(
     assert start(FLAGS, tmp_path).code == 0
     assert b"resuming" in (tmp_path / ".log").read_bytes()
     assert list(differences(uninterrupted, tmp_path)) == []
+
+
+# --- buckets -------------------------------------------------------------------------------------
+
+SHORT_LEASE = """
+from flaxbert.runtime import lease
+lease.SECONDS = 3.0
+"""
+
+
+@pytest.fixture(scope="module")
+def gcs(by_two, tmp_path_factory):
+    """A Google Cloud Storage in memory for all processes, in which locks expire soon."""
+    pytest.importorskip("gcsfs")
+    directory = tmp_path_factory.mktemp("lease")
+    (directory / "sitecustomize.py").write_text(SHORT_LEASE)
+    paths = [str(directory), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with FakeGCS() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})
+        yield server
+
+
+@pytest.fixture(scope="module")
+def in_bucket(by_two, gcs) -> tuple[list[str], Path, float, int]:
+    """Flags; the workdir of an uninterrupted run in a bucket; its seconds and its writes."""
+    flags, _ = by_two
+    home, before = storage.as_path("gs://bucket/uninterrupted"), len(writes(gcs))
+    ended = start(flags, home)
+    assert ended.code == 0, log_of(home).read_text()
+    return flags, home, ended.seconds, len(writes(gcs)) - before
+
+
+def writes(gcs: FakeGCS) -> list[str]:
+    """The requests that have changed something."""
+    return [line for line in list(gcs.requests) if not line.startswith("GET")]
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_run_in_a_bucket_that_is_killed_ends_like_an_uninterrupted_one(gcs, in_bucket, number):
+    flags, uninterrupted, seconds, count = in_bucket
+    home, random_ = storage.as_path(f"gs://bucket/killed{number}"), random.Random(number)
+    log_of(home).unlink(missing_ok=True)
+    if number % 4 == 3:  # at any time
+        struck = start(flags, home, after=seconds * random_.uniform(0.2, 0.95))
+        moment = f"after {struck.seconds:.1f} s"
+    else:  # at any request that writes; meanwhile the store is busy now and then
+        last = len(writes(gcs)) + random_.randint(1, count - 1)
+        gcs.fail(random_.choice([0, 429, 503]), match=f"killed{number}", after=number % 2 == 0)
+        struck = start(flags, home, when=lambda: len(writes(gcs)) >= last)
+        moment = f"at write {last} of {count}"
+    gcs.heal()
+    kept = sorted({name.split("/")[3] for name in gcs.names(f"bucket/killed{number}/checkpoints/")
+                   if name.endswith("commit_success.txt")})  # fmt: skip
+    ended = start(flags, home)
+    found = list(differences(uninterrupted, home)) if ended.code == 0 else ["it failed"]
+    print(f"{number:2} SIGKILL {moment}, exit {struck.code:3}, checkpoints {kept}: "
+          f"{found[0] if found else 'identical'}")  # fmt: skip
+    assert struck.struck
+    assert ended.code == 0, log_of(home).read_text()[-3000:]
+    assert not kept or b"resuming" in log_of(home).read_bytes()
+    assert found == []
+
+
+def test_two_processes_in_a_bucket_end_like_local_ones_after_one_is_killed(by_two, gcs, tmp_path):
+    flags, uninterrupted = by_two
+    home = storage.as_path("gs://bucket/two")
+
+    def saved() -> bool:
+        return any(name.endswith("commit_success.txt") for name in gcs.names("bucket/two/"))
+
+    start_two(flags, tmp_path, home=home, when=saved)
+    assert start_two(flags, tmp_path, home=home) == [0, 0], (tmp_path / ".log").read_text()[-3000:]
+    assert b"resuming" in (tmp_path / ".log").read_bytes()
+    assert list(differences(uninterrupted, home)) == []
 
 
 # --- closed terminals ----------------------------------------------------------------------------
