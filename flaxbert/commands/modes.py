@@ -114,16 +114,14 @@ def predict(config: Config, workdir: Path, *, given: Collection[str] = ()) -> No
 
 
 def _predict(config: Config, place: Workdir, given: Collection[str]) -> None:
-    predictor, workdir = _load(config, place, "predict", given), place.local
-    path = workdir / "predictions.jsonl"
-    written = bulk.predict(predictor, path)
+    predictor, name = _load(config, place, "predict", given), "predictions.jsonl"
+    written = bulk.predict(predictor, place, name)
     if multihost.is_lead_host():
-        _write_config(
-            workdir / "predictions_config.json", predictor, {"data.predict": written.commit}
-        )
+        commits = {"data.predict": written.commit}
+        _write_config(place.local / "predictions_config.json", predictor, commits)
         show_predictions(predictor.pipeline.task, written.examples, written.predictions)
         counted = plural(written.count, "1 prediction", "{n} predictions")
-        print(f"\n{counted}: {place.home / path.name}")
+        print(f"\n{counted}: {place.home / name}")
         if malformed := written.malformed:
             print(
                 plural(malformed, "1 malformed row was skipped", "{n} malformed rows were skipped")

@@ -11,7 +11,6 @@ import concurrent.futures
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from flaxbert.data.batching import Batches
@@ -24,6 +23,7 @@ from flaxbert.pipeline.predictor import Predictor
 from flaxbert.pretrained import mapping
 from flaxbert.runtime import memory, multihost
 from flaxbert.runtime.compilation import start_compiling
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.parts import Parts
 from flaxbert.runtime.workdir import flatten
 from flaxbert.types import Batch, Params
@@ -63,14 +63,15 @@ class _Prepared:
     data: Dataset | None
 
 
-def predict(predictor: Predictor, path: Path) -> Predicted:
+def predict(predictor: Predictor, place: Workdir, name: str) -> Predicted:
     """Write predictions for `data.predict`, in its order; call it on all hosts.
 
     A command that was stopped continues with the first part that is not finished.
 
     Args:
       predictor: the model and the configuration.
-      path: the file, in JSON lines. Parts are stored next to it.
+      place: the workdir, which also receives the parts.
+      name: of the file, in JSON lines.
 
     Raises:
       ConfigError: if `data.predict` is not set.
@@ -78,7 +79,7 @@ def predict(predictor: Predictor, path: Path) -> Predicted:
       DivergedError: for outputs that are not finite.
       HostsError: if the hosts have different rows.
     """
-    parts = Parts.open(path.parent, _key(predictor))
+    parts = Parts.open(place, _key(predictor))
     programs, count = _Programs(predictor), 0
     commit: str | None = None
     examples: Sequence[Any] = ()
@@ -99,7 +100,10 @@ def predict(predictor: Predictor, path: Path) -> Predicted:
     with multihost.fail_together():
         if multihost.is_lead_host():
             shown = parts.read(0)
-            parts.join(count, path)
+            parts.join(count, place.local / name)
+    place.upload()
+    if multihost.is_lead_host():
+        parts.delete()
     return Predicted(parts.records, parts.malformed, commit, examples, shown)
 
 

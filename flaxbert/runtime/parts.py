@@ -4,7 +4,6 @@ Each finished part is a file in a directory of the workdir, and a manifest lists
 of the input that each was made from. The first host writes; all hosts hold the same manifest.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flaxbert.errors import some
-from flaxbert.runtime import files, multihost
+from flaxbert.runtime import files, multihost, storage
+from flaxbert.runtime.mirror import Workdir
 
 log = logging.getLogger("flaxbert")
 
@@ -37,40 +36,43 @@ class Part:
 
 
 class Parts:
-    """The finished parts of one output.
+    """The finished parts of one output."""
 
-    Attributes:
-      directory: holds the parts and the manifest.
-    """
+    def __init__(self, directory: Path, url: Path | None, finished: Mapping[int, Part]):
+        """Create the parts of a directory; see `open`.
 
-    def __init__(self, directory: Path, finished: Mapping[int, Part]):
-        """Create the parts of a directory; see `open`."""
-        self.directory, self._finished = directory, dict(finished)
+        Args:
+          directory: holds the parts and, unless there is a `url`, the manifest.
+          url: a directory in a bucket with all parts and the manifest; `directory` then has copies.
+          finished: the content of the manifest.
+        """
+        self._directory, self._url, self._finished = directory, url, dict(finished)
 
     @classmethod
-    def open(cls, workdir: Path, key: Mapping[str, Any]) -> "Parts":
+    def open(cls, place: Workdir, key: Mapping[str, Any]) -> "Parts":
         """Return the parts that an earlier command with the same key has finished.
 
         Args:
-          workdir: holds the directory of the parts.
+          place: the workdir, which holds the directory of the parts.
           key: everything but the input that the output depends on, of JSON's types.
         """
         text = json.dumps(key, sort_keys=True, default=str)
-        directory = workdir / f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        manifest: dict[str, Any] = {}
+        name = f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        if place.home == place.local:
+            parts = cls(place.local / name, None, {})
+        else:  # next to the copy of the workdir, which is uploaded as a whole
+            parts = cls(place.local.parent / name, place.home / name, {})
         with multihost.fail_together():
-            if multihost.is_lead_host():
-                with contextlib.suppress(FileNotFoundError, ValueError):
-                    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        received = json.loads(multihost.send_from_host0(json.dumps(manifest))())
-        parts = cls(directory, {int(n): Part(**entry) for n, entry in received.items()})
-        if multihost.is_lead_host() and received:
-            log.info(f"{directory}: continuing after {len(received)} finished parts")
+            manifest = parts._read_manifest() if multihost.is_lead_host() else ""
+        entries = json.loads(multihost.send_from_host0(manifest)())
+        parts._finished = {int(number): Part(**entry) for number, entry in entries.items()}
+        if multihost.is_lead_host() and entries:
+            log.info(f"{place.home / name}: continuing after {len(entries)} finished parts")
         return parts
 
     @property
     def records(self) -> int:
-        """The number of records of all finished parts."""
+        """The number of records of all parts."""
         return sum(part.records for part in self._finished.values())
 
     @property
@@ -93,7 +95,7 @@ class Parts:
           records: are written as they come.
           malformed: rows of its input that were left out.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         count = 0
 
         def counted() -> Iterable[Mapping[str, Any]]:
@@ -102,28 +104,53 @@ class Parts:
                 count += 1
                 yield record
 
-        files.write_jsonl(self._path(number), counted())
+        file = self._directory / _name(number)
+        files.write_jsonl(file, counted())
         self._finished[number] = Part(digest, count, malformed)
         manifest = {str(n): dataclasses.asdict(part) for n, part in self._finished.items()}
-        files.write_json(self.directory / MANIFEST, manifest)
+        if self._url is None:
+            files.write_json(self._directory / MANIFEST, manifest)
+        else:
+            storage.upload(file, self._url / _name(number))
+            storage.write(self._url / MANIFEST, json.dumps(manifest).encode())
 
     def read(self, number: int) -> list[dict[str, Any]]:
         """Return the records of a part."""
-        with self._path(number).open(encoding="utf-8") as file:
+        with self._local(number).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
     def join(self, count: int, path: Path) -> None:
-        """Write the first `count` parts to `path`, in order; remove all parts in the workdir."""
-        self._finished = {n: part for n, part in self._finished.items() if n < count}
-        missing = [str(number) for number in range(count) if number not in self._finished]
-        if missing:
-            raise ValueError(f"{self.directory}: parts {some(missing)} are missing")
+        """Write the first `count` parts to `path`, in order; any others are of an older input."""
+        self._finished = {number: self._finished[number] for number in range(count)}
         with files.atomic_file(path) as file:
             for number in range(count):
-                with self._path(number).open(encoding="utf-8") as part:
+                with self._local(number).open(encoding="utf-8") as part:
                     shutil.copyfileobj(part, file, 2**20)
-        for directory in self.directory.parent.glob(f"{PREFIX}*"):  # also of other inputs
+
+    def delete(self) -> None:
+        """Delete the parts, and in a local workdir those of other keys too."""
+        if self._url is not None:
+            storage.delete_all(self._url)
+        for directory in self._directory.parent.glob(f"{PREFIX}*"):
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _path(self, number: int) -> Path:
-        return self.directory / f"{number:06}.jsonl"
+    def _local(self, number: int) -> Path:
+        file = self._directory / _name(number)
+        if self._url is not None and not file.exists():
+            storage.download(self._url / _name(number), file)
+        return file
+
+    def _read_manifest(self) -> str:
+        """Return the text of the manifest; that of an empty one if there is none, or no JSON."""
+        try:
+            if self._url is not None:
+                text = (storage.read(self._url / MANIFEST) or b"{}").decode()
+            else:
+                text = (self._directory / MANIFEST).read_text(encoding="utf-8")
+            return text if json.loads(text) else "{}"
+        except (FileNotFoundError, ValueError):
+            return "{}"
+
+
+def _name(number: int) -> str:
+    return f"{number:06}.jsonl"
