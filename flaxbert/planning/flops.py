@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+from flax import nnx
 
 from flaxbert.models.model import Model
 from flaxbert.types import Params
@@ -51,9 +52,8 @@ def head_flops(model: Model, arrays: Mapping[str, Any]) -> float:
     length, head = arrays["input_ids"].shape[1], model.shapes["head"]
     segments = arrays["cls_position"].shape[1]
     places = length
-    if model.head.uses_word_embeddings:  # see MaskedLMHead
-        rate = nested(model).mask_rate
-        places = min(length, math.ceil(rate * length) + segments) if "masked" in arrays else length
+    if model.head.uses_word_embeddings and "masked" in arrays:  # see MaskedLMHead
+        places = min(length, math.ceil(_mask_rate(model) * length) + segments)
     operations = 0.0
     pooled = "pooler" in head and not model.head.uses_word_embeddings
     for name, part in head.items():
@@ -64,11 +64,11 @@ def head_flops(model: Model, arrays: Mapping[str, Any]) -> float:
     return operations
 
 
-def nested(model: Model) -> Any:
-    """Return the output layer as a module without arrays, for its settings."""
-    from flax import nnx
-
-    return nnx.eval_shape(lambda: model.make_head(model.config, nnx.Rngs(0)))
+def _mask_rate(model: Model) -> float:
+    """Return the share of tokens that a masked-LM head scores."""
+    head: Any = nnx.eval_shape(lambda: model.make_head(model.config, nnx.Rngs(0)))
+    rate: float = head.mask_rate
+    return rate
 
 
 def _matrices(tree: Params) -> int:
@@ -78,5 +78,5 @@ def _matrices(tree: Params) -> int:
 
 def _kernels(tree: Params) -> Iterator[Any]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if path[-1].key == "kernel":
+        if path and path[-1].key == "kernel":
             yield leaf

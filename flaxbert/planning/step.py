@@ -18,6 +18,10 @@ from flaxbert.training.state import TrainState, state_shapes
 from flaxbert.training.step import make_train_step
 from flaxbert.types import Batch
 
+UPDATE_FLOPS = 31
+"""Operations of AdamW and its checks for each parameter, as the compiler counts them. They are not
+part of the loop over micro-batches."""
+
 Arrays = Mapping[str, Any]
 """Named arrays of a batch, or their shapes: [R, ...] over all devices."""
 
@@ -42,7 +46,8 @@ class Analysis:
     model_flops: float
     """Analytic count of forward and backward pass, without recomputation."""
     compiled_flops: float
-    """The compiler's count. It counts the body of a loop once, and GPU kernels not at all."""
+    """The compiler's count, with all micro-batches. Of other loops it counts the body once, and of
+    GPU kernels nothing."""
     accessed: float
     """Bytes accessed, as the compiler counts them; on TPUs accesses to VMEM are included."""
     traffic: float
@@ -128,7 +133,8 @@ def analyze(
 ) -> Analysis | Exhausted:
     """Compile a step and return its figures; see `lower_step`. This takes seconds to minutes."""
     start = time.perf_counter()
-    lowered, state = lower_step(model, task, mesh, arrays, train=train, optim=optim, steps=steps)
+    options = {"train": train, "optim": optim, "steps": steps}
+    lowered, state = lower_step(model, task, mesh, arrays, **options)
     rows, length = arrays["input_ids"].shape
     trained, _ = freezing.split(state.params, optim.freeze)
     sizes = {
@@ -149,12 +155,13 @@ def analyze(
     costs, text = compiled.cost_analysis(), compiled.as_text()
     peak = memory.needed_bytes(compiled)
     held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
-    parts = train.microbatches
+    parts = train.microbatches  # micro-batches are a loop, whose body is counted once
+    repeated = (parts - 1) * UPDATE_FLOPS * sizes["gradients"] / 4  # float32
     return Analysis(
         **sizes,
         activations=max(0, peak - held),
         peak=peak,
-        compiled_flops=parts * costs["flops"],
+        compiled_flops=parts * costs["flops"] - repeated,
         accessed=parts * costs["bytes accessed"] + hlo.uncounted_kernel_bytes(text),
         traffic=float(sum(part.hbm for part in hlo.traffic(text).values())),
         collectives=hlo.collectives(text),

@@ -28,6 +28,19 @@ ANY_LABELS = ("O", "B-X", "I-X")
 """Labels of a plan without data that would give them. Their number changes next to nothing."""
 
 
+TARGETS: Mapping[str, tuple[tuple[str, ...], Mapping[str, Any]]] = {
+    "classification": ((), {"label": np.int32}),
+    "multi_label": ((), {}),
+    "multiple_choice": ((), {"right": np.int32}),
+    "pretraining": (("masked", "label"), {"follows": np.int32}),
+    "question_answering": ((), {"start": np.int32, "end": np.int32}),
+    "regression": ((), {"label": np.float32}),
+    "token_classification": (("label", "first"), {}),
+}
+"""The arrays of each task's features besides the tokens: names of values per token, and of values
+per sequence with their types."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
     """The batches of a run on the devices of a target."""
@@ -63,7 +76,7 @@ class Job:
     pipeline: Pipeline
     """Built for the devices of this machine; `on` replaces these."""
     features: Features
-    """Without data, none."""
+    """Without data, one that has only the names and types of the arrays."""
     note: str
     """Why there is no data; "" if there is."""
 
@@ -158,8 +171,26 @@ def _without_data(config: Config, note: str) -> Job:
     config = dataclasses.replace(config, options=options)
     sections = config.task, config.model, config.data, config.options
     pipeline = Pipeline.build(*sections)
-    features = pipeline.task.featurize([], pipeline.tokenizer, labeled=True)
-    return Job(config, pipeline, features, note)
+    return Job(config, pipeline, _one_feature(config.task, len(pipeline.task.labels)), note)
+
+
+def _one_feature(task: str, labels: int) -> Features:
+    """Return one feature of empty sequences with the arrays of a task; only these are used.
+
+    Raises:
+      ConfigError: for a task that does not come with flaxbert.
+    """
+    if task not in TARGETS:
+        raise ConfigError(f"task={task!r}: a plan needs its data; set --config.data.train=FILE.")
+    tokens, sequences = TARGETS[task]
+    count = 2 if task == "multiple_choice" else 1
+    label = {"label": np.zeros((count, labels), np.int32)} if task == "multi_label" else {}
+    return Features.build(
+        {name: np.zeros(0) for name in ("input_ids", "token_type_ids", *tokens)},
+        lengths=np.zeros(count, np.int32),
+        feature_index=np.zeros(count, np.int64),
+        per_sequence={n: np.zeros(count, dtype) for n, dtype in sequences.items()} | label,
+    )
 
 
 def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:

@@ -1,0 +1,111 @@
+"""`flaxbert plan`: plans for the devices of this machine, its table, its JSON and its errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from flaxbert.__main__ import main
+from flaxbert.commands import plan as command
+from flaxbert.config import Config, DataConfig, ModelConfig, TrainConfig
+from flaxbert.errors import ConfigError
+from flaxbert.planning import report, topology, workload
+from flaxbert.planning.step import lower_step
+from flaxbert.planning.workload import Job
+from flaxbert.tasks import TASKS
+
+
+def arguments(checkpoint: Path, *more: str) -> list[str]:
+    flags = [f"--config.model.init={checkpoint}", "--config.data.max_length=32"]
+    return ["plan", "--config=quickstart", *flags, *more]
+
+
+def test_a_plan_has_the_batches_of_the_run(
+    one_layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "train.tsv"
+    source = (ROOT / "examples/data/sentiment_train.tsv").read_text(encoding="utf-8").splitlines()
+    data.write_text("\n".join(source[:101]) + "\n", encoding="utf-8")
+    flags = f"--config.data.train={data}", "--config.train.epochs=2", "--price=2"
+    assert main(arguments(one_layer, *flags, "--json", "--config.train.batch_size=40")) == 0
+    output = json.loads(capsys.readouterr().out)
+    assert output["note"] == ""
+    (one,) = output["targets"]
+    assert (one["devices"], one["dtype"], one["fits"]) == (8, "float32", True)
+    assert one["steps"] == 6 == sum(one["buckets"].values())  # 100 examples, twice
+    assert max(map(int, one["buckets"])) == one["rows"]
+    assert 0 < one["padding"] < 1
+    assert one["memory"]["peak"] >= one["memory"]["parameters"] + one["memory"]["optimizer"]
+    assert one["collectives"]["all-reduce"]["bytes"] >= one["memory"]["gradients"]
+    assert one["cost"] == pytest.approx(2 * 8 * one["seconds"] / 3600)
+
+
+def test_a_run_without_data_is_planned_in_full_rows(
+    one_layer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    flags = "--config.data.train=absent.tsv", "--config.train.batch_size=9", "--config.train.fsdp=2"
+    assert main(arguments(one_layer, *flags)) == 0
+    printed = capsys.readouterr().out
+    assert "16 rows x 32 tokens" in printed
+    assert "without data, in full rows: absent.tsv: no such file" in printed
+    assert "devices that share parameters" in printed
+    assert "all-gather" in printed
+    assert "steps" not in printed.replace("of steps", "")
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_task_is_planned_without_data(task: str, one_layer: Path) -> None:
+    config = Config(task=task, model=ModelConfig(init=str(one_layer)))
+    config.data, config.train = DataConfig(max_length=16, overlap=4), TrainConfig(max_steps=7)
+    work = Job.read(config, use_data=False).on(topology.local())
+    assert (work.rows, work.steps, work.arrays["input_ids"].shape) == (32, 7, (32, 16))
+    pipeline, options = work.pipeline, {"train": config.train, "optim": config.optim}
+    lower_step(pipeline.model, pipeline.task, pipeline.mesh, work.arrays, **options, steps=7)
+
+
+def test_no_target_that_fits_is_exit_code_2(
+    one_layer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(topology, "_memory", lambda: 8 * 100_000)
+    assert main(arguments(one_layer, "--data=none")) == 2
+    assert "DOES NOT FIT" in capsys.readouterr().out
+
+
+def test_errors_of_flags_name_what_is_expected(
+    one_layer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, expected in (
+        ("--topology=v9:1x1", "no such TPU"),
+        ("--price=v5e:cheap", "--price=v5e:cheap: expected a number above 0, or CHIP:NUMBER"),
+        ("--efficiency=2", "expected a number above 0 up to 1"),
+        ("--data=some", "--data=some: expected auto|none"),
+    ):
+        assert main(arguments(one_layer, flag)) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_numbers_are_those_of_each_chip() -> None:
+    assert command.numbers("price", "v5e:1.2,h100:2.5") == {"v5e": 1.2, "h100": 2.5}
+    assert command.numbers("efficiency", "0.4") == {"": 0.4}
+    with pytest.raises(ConfigError):
+        command.numbers("price", "-1")
+
+
+def record(name: str, seconds: float, cost: float, *, fits: bool = True) -> dict[str, Any]:
+    return {"target": name, "fits": fits, "seconds": seconds, "cost": cost, "step_seconds": 1.0}
+
+
+def test_targets_that_fit_are_ranked_by_time_and_by_cost() -> None:
+    records = [record("a", 600, 3.0), record("b", 8000, 1.5), record("c", 1, 0.1, fits=False)]
+    by_time, by_cost = report.ranking(records)
+    assert by_time == "by time: a (10 min), b (2.2 h)"
+    assert by_cost == "by cost: b (1.50), a (3.00)"
+
+
+def test_a_plan_takes_the_kernel_for_attention_where_the_run_would_try_it() -> None:
+    local = topology.local()
+    assert workload.attention_way("auto", local) == "auto"
+    assert workload.attention_way("plain", local) == "plain"
