@@ -3,7 +3,7 @@
 #
 # A launcher is a comment at its top, which is its help, a function for each action (run, logs,
 # status, delete), and `launch "$@"`. A flag is allowed if the help has a line for it, and sets the
-# variable of its name. The scripts run with bash 3.2, the one of macOS, too.
+# variable of its name. Nothing here is newer than bash 3.2, the one of macOS.
 set -euo pipefail
 launcher=$0
 [[ $launcher == /* ]] || launcher=$PWD/$launcher
@@ -36,7 +36,7 @@ launch() {
   read_flags "$@"
   require name
   [[ $name =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-    fail "--name=$name: use at most 40 small letters, digits and dashes, beginning with a letter."
+    fail "--name=$name: use at most 40 lowercase letters, digits and dashes, beginning with a letter."
   [[ $action != run ]] || read_training
   "$action"
 }
@@ -84,6 +84,7 @@ read_training() {
   for argument in "${training[@]}"; do
     case $previous in --workdir | -workdir) workdir=$argument ;; esac
     case $argument in --workdir=* | -workdir=*) workdir=${argument#*=} ;; esac
+    [[ $argument != --dry-run ]] || fail "--dry-run is a flag of the launcher: give it before --."
     previous=$argument
   done
 }

@@ -1,6 +1,7 @@
 """What the launchers share: help, flags, names of accelerators, dry runs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,8 +77,9 @@ def test_help_lists_the_flags_and_needs_nothing(name: str, clouds: Clouds) -> No
         (["run", "--name=x", "--config=squad"], "Flags of flaxbert follow after --"),
         (["run", "--name", "x"], "--name needs a value: --name=VALUE"),
         (["run", "--nodes=2", *TRAIN], "--name is missing"),
-        (["run", "--name=Bert_1", *TRAIN], "--name=Bert_1: use at most 40 small letters"),
+        (["run", "--name=Bert_1", *TRAIN], "--name=Bert_1: use at most 40 lowercase letters"),
         (["run", "--name=x"], "the flags of flaxbert are missing. Give them after --"),
+        (["run", "--name=x", *TRAIN, "--dry-run"], "--dry-run is a flag of the launcher"),
         (["run", "--name=x", "--process-per=node", *TRAIN], "--process-per=node: expected host or"),
     ],
 )
@@ -175,6 +177,18 @@ def test_the_image_gets_all_that_the_package_is_built_from() -> None:
     needed = {"flaxbert", "pyproject.toml", project["readme"], *project["license-files"]}
     needed |= {folder.partition("/")[0] for folder in folders}
     assert {line[1:] for line in ignored if line.startswith("!")} == needed
+
+
+def test_make_installs_the_extras_that_launchers_name() -> None:
+    if not shutil.which("make"):
+        pytest.skip("needs make")
+    for file in ("tpu_vm.sh", "slurm.sh", "sky.sh"):
+        text = (ROOT / "launch" / file).read_text()
+        for extras in re.findall(r"\bextras=(\S+)|\bACCELERATOR=([a-z][\w,]*)", text):
+            name = "".join(extras)
+            command = ["make", "-n", f".venv/base-{name}", f"ACCELERATOR={name}"]
+            shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            assert f"--editable '.[{name}]'" in shown.stdout
 
 
 # --- style ---------------------------------------------------------------------------------------

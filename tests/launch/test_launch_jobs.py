@@ -1,12 +1,15 @@
 """The launchers for GKE, SLURM, Docker and SkyPilot, through the life of a preempted run."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from fake_clouds import Clouds
 from jax._src import clusters  # what --distributed=auto finds has no public name
 from jax._src.clusters import cloud_tpu_cluster
@@ -219,6 +222,42 @@ def test_jax_finds_the_processes_of_a_job_and_their_gpus(
     assert str(address).startswith("gpu1:")
     assert (count, index) == (2 * tasks, 2 * tasks - 1)
     assert used == ([0, 1, 2, 3] if unit == "host" else [3])
+
+
+PROCESS = f"""#!{sys.executable}
+import sys
+import jax
+from flaxbert.runtime import multihost
+
+multihost.start(sys.argv[-1].partition("=")[2])
+print(multihost.this_host().split()[1], *multihost.all_gather(sys.argv[-2]), flush=True)
+jax.distributed.shutdown()
+"""
+
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+export SLURM_STEP_NODELIST=localhost SLURM_NTASKS=3
+for number in 0 1 2; do SLURM_PROCID=$number SLURM_LOCALID=$number "$@" & done
+wait
+"""
+
+
+@pytest.mark.slow  # starts three processes of JAX
+@pytest.mark.parametrize("unit", ["host", "gpu"])
+def test_the_processes_of_a_job_start_together(clouds: Clouds, unit: str, tmp_path: Path) -> None:
+    clouds.write("timeline", "JobState=COMPLETED")
+    assert clouds.run(*SLURM, f"--process-per={unit}", *TRAIN).returncode == 0
+    python = clouds.checkout / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    for file, text in ((python, PROCESS), (tmp_path / "bin/srun", SRUN)):
+        file.write_text(text)
+        file.chmod(0o755)
+    number = str(os.getpid())  # JAX derives the port from it
+    variables = {"SLURM_JOB_ID": number, "PYTHONPATH": str(ROOT)}
+    done = clouds.run("bash", "-c", clouds.read("job"), **variables)
+    assert done.returncode == 0, done.stderr
+    workdirs = [TRAIN[-1]] * 3
+    assert sorted(done.stdout.splitlines()) == [" ".join([host, *workdirs]) for host in "012"]
 
 
 # --- Docker --------------------------------------------------------------------------------------
