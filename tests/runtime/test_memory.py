@@ -191,7 +191,7 @@ def test_other_names_of_exhausted_memory_are_recognized(message):
 
 
 def test_exhausted_memory_during_a_save_is_not_reported_as_a_disk_error(tmp_path):
-    store = checkpoint.Store(tmp_path)
+    store = checkpoint.Store(tmp_path, max_to_keep=None)
     with pytest.raises(jax.errors.JaxRuntimeError), store._as_workdir_error():
         exhausted()
     with pytest.raises(WorkdirError, match="could not be written"), store._as_workdir_error():
