@@ -252,7 +252,8 @@ def test_checkpoint_that_one_host_cannot_read_is_an_error_on_all(hosts, tmp_path
             return Metadata({}, False, {}, {}, best=None)
 
     monkeypatch.setattr(resume, "Checkpoints", Checkpoints)
-    other, failed = hosts(lambda host: resume.SavedRun.open(Workdir(tmp_path, tmp_path), {}, {}, force=False))
+    place = Workdir(tmp_path, tmp_path)
+    other, failed = hosts(lambda host: resume.SavedRun.open(place, {}, {}, force=False))
     assert isinstance(failed, OSError)
     assert str(other) == "host 1 (b) stopped: OSError: the mount is stale"
 
