@@ -155,9 +155,9 @@ class Run:
         step, active = int(state.step), multihost.is_lead_host()
         _log_resumed(saved, step, plan, schedule)
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
-        self._workdir, self.checkpoints, self._config = saved.workdir, saved.checkpoints, config
-        self.profile = Profile(saved.workdir.local, range(0))
-        self._evaluators, self._best, self.explainer = evaluators, best, explainer
+        self._evaluators, self._save_minutes = evaluators, config.save_minutes
+        self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir.local, range(0))
+        self._best, self.explainer, self._workdir = best, explainer, saved.workdir
         # If train.keep_best is new, the checkpoint's evaluation has not chosen any parameters.
         self.evaluated = metadata.evaluated and (best is None or best.best is not None)
         self.task: Task = evaluators.task
@@ -282,7 +282,7 @@ class Run:
 
     def save_due(self, step: int) -> bool:
         """Return whether a checkpoint is due by the clock (`train.save_minutes`)."""
-        return step % CLOCK_STEPS == 0 and self.checkpoints.save_due(self._config.save_minutes)
+        return step % CLOCK_STEPS == 0 and self.checkpoints.save_due(self._save_minutes)
 
     def save(self, step: int, state: TrainState, *, evaluated: bool) -> None:
         """Save the state after `step`, once it is known to be finite."""

@@ -21,6 +21,7 @@ import flaxbert
 from flaxbert.errors import ConfigError, HostsError, WorkdirError
 from flaxbert.runtime import multihost, preemption, workdir
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.multihost import Ending
 from flaxbert.runtime.workdir import lock
 
@@ -230,7 +231,7 @@ def test_hosts_with_different_checkpoints_are_refused(hosts, tmp_path, monkeypat
     monkeypatch.setattr(
         checkpoint.Store, "steps", lambda self: [2, 4][: 1 + multihost._state().process_id]
     )
-    errors = hosts(lambda host: checkpoint.Store(tmp_path) and None)
+    errors = hosts(lambda host: checkpoint.Store(tmp_path, max_to_keep=None) and None)
     assert f"{tmp_path}: [2] on host 0 (a), [2, 4] on host 1 (b)" in str(errors[0])
     assert str(errors[0]) == str(errors[1])
 
@@ -251,7 +252,8 @@ def test_checkpoint_that_one_host_cannot_read_is_an_error_on_all(hosts, tmp_path
             return Metadata({}, False, {}, {}, best=None)
 
     monkeypatch.setattr(resume, "Checkpoints", Checkpoints)
-    other, failed = hosts(lambda host: resume.SavedRun.open(tmp_path, {}, {}, force=False))
+    place = Workdir(tmp_path, tmp_path)
+    other, failed = hosts(lambda host: resume.SavedRun.open(place, {}, {}, force=False))
     assert isinstance(failed, OSError)
     assert str(other) == "host 1 (b) stopped: OSError: the mount is stale"
 
