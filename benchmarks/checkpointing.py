@@ -45,7 +45,7 @@ def main() -> None:
 
     step = start_compiling(
         make_train_step(model, task, optimizer, now, mesh,
-                        accumulation_steps=config.train.accumulation_steps, seed=0, log_every=10),
+                        accumulation_steps=config.train.microbatches, seed=0, log_every=10),
         now, batches.bucket_sizes, loader.empty,
     )()  # fmt: skip
     directory = Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))

@@ -50,7 +50,7 @@ def train(
         batches = pipeline.batches(features, batch_size=config.train.batch_size, seed=0)
     tokenized = time.time()
     features = batches.features
-    if features.grouped or config.train.accumulation_steps > 1:
+    if features.grouped or config.train.microbatches > 1:
         raise ValueError(
             "the other sides take batches of single sequences, without micro-batches. Choose "
             "another task, or leave train.accumulation_steps at 1."
@@ -66,7 +66,7 @@ def train(
     )  # fmt: skip
     train_step = make_train_step(
         pipeline.model, pipeline.task, optimizer, now, pipeline.mesh,
-        accumulation_steps=config.train.accumulation_steps, seed=config.train.seed,
+        accumulation_steps=config.train.microbatches, seed=config.train.seed,
         log_every=config.train.log_every,
     )  # fmt: skip
     lengths, row_length = features.lengths.astype(np.int64), batches.row_length

@@ -28,7 +28,7 @@ def main() -> None:
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         epochs=config.train.epochs,
-        accumulation_steps=config.train.accumulation_steps,
+        accumulation_steps=config.train.microbatches,
     )
     sizes, padding = batches.bucket_sizes, batches.padding_share()
     seconds = time.perf_counter() - start

@@ -66,7 +66,7 @@ def measure(config: Any, steps: int) -> tuple[Times, str]:
     )
     train_step = make_train_step(
         pipeline.model, pipeline.task, optimizer, now, mesh,
-        accumulation_steps=config.train.accumulation_steps, seed=config.train.seed,
+        accumulation_steps=config.train.microbatches, seed=config.train.seed,
         log_every=config.train.log_every,
     )  # fmt: skip
     with Loader(batches, mesh) as loader:

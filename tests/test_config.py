@@ -76,6 +76,8 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("train", "batch_size", True, "train.batch_size=True: expected int"),
         ("train", "epochs", True, "train.epochs=True: expected float"),
         ("train", "max_steps", "7", "train.max_steps='7': expected int | None"),
+        ("train", "accumulation_steps", "all", "accumulation_steps='all': expected int or auto"),
+        ("train", "accumulation_steps", None, "accumulation_steps=None: expected int or auto"),
         ("data", "packing", 1, "data.packing=1: expected bool"),
         ("data", "train", 3, "data.train=3: expected str | None"),
         ("model", "dropout", "no", "model.dropout='no': expected float | None"),
@@ -95,6 +97,7 @@ def test_a_value_of_the_wrong_type_is_an_error(
     [
         ("train", "epochs", 3),  # an int where a float is asked for
         ("train", "epochs", 0.5),
+        ("train", "accumulation_steps", "auto"),
         ("train", "max_steps", None),
         ("train", "eval_every", 0),
         ("train", "seed", 0),
@@ -333,6 +336,8 @@ def test_a_config_without_overrides_is_unchanged() -> None:
         ("--config.train.epochs=4", 4.0),
         ("--config.train.batch_size=8", 8),
         ("--config.train.max_steps=7", 7),  # optional int
+        ("--config.train.accumulation_steps=4", 4),  # int or a word
+        ("--config.train.accumulation_steps=auto", "auto"),
         ("--config.model.dropout=0", 0.0),  # optional float
         ("--config.data.train=a.json", "a.json"),  # optional text
         ("--config.data.packing=false", False),
@@ -412,6 +417,7 @@ def test_overrides_do_not_leak_into_the_next_command_line() -> None:
         ("--config.train.epochs", ["--config.train.epochs needs a value"]),
         ("--epochs=2", ["unknown flag --epochs.", "mean --config.train.epochs?"]),
         ("--config.options.n_best=many", ["expected an integer, not 'many'"]),
+        ("--config.train.accumulation_steps=2x", ["expected an integer, or auto, not '2x'"]),
         ("--config.model.dropout=high", ["expected a number, or none, not 'high'"]),
         ("--config.data.packing=no way", ["expected true or false, not 'no way'"]),
         (

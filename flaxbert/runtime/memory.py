@@ -27,11 +27,15 @@ PARTS = (
     "same result)"
 )
 SMALLER = (
-    "model.remat=full (slower, with the same result), train.fsdp=-1 (devices share parameters and "
-    "moments), a lower train.batch_size, or a lower data.max_length (and data.row_length)"
+    "model.remat=full (slower, with the same result), train.fsdp=-1 (several devices share "
+    "parameters and moments), a lower train.batch_size, or a lower data.max_length (and "
+    "data.row_length)"
 )
 TRAINING = f"{PARTS}, {SMALLER}"
-PARAMETERS = "train.fsdp=-1 (devices share one copy of them), a smaller model, or larger devices"
+PARAMETERS = (
+    "train.fsdp=-1 (several devices share one copy of them), a smaller model, or devices with more "
+    "memory"
+)
 EVALUATION = "a lower train.eval_batch_size, or a lower data.max_length (and data.row_length)"
 PREDICTION = (
     "a lower train.eval_batch_size (in a server: --batch-size), or a lower data.max_length (and "
@@ -45,9 +49,8 @@ KERNEL_SPACE = re.compile(r"memory space (?!hbm)")
 """A TPU's memory of a single kernel, such as vmem. No option of a run makes a kernel smaller."""
 
 COUNTED = re.compile(
-    r"\((?P<needed>[\d.]+)(?P<unit>[KMGT]?)\) exceeds available HBM "
-    r"\((?P<there>[\d.]+)(?P<there_unit>[KMGT]?)\)"
-    r"|Used (?P<used>[\d.]+)(?P<used_unit>[KMGT]?) of (?P<of>[\d.]+)(?P<of_unit>[KMGT]?) hbm"
+    r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
+    r"|Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"
 )
 """The total of a program that does not fit, and the memory of a chip, as the compilers of two
 releases of libtpu report them. The newer one says "HLO temporaries", but counts arguments too."""
@@ -224,7 +227,9 @@ def explain_exhaustion(
         reason = ""
         if not isinstance(error, TooLargeError):
             reason = f" ({str(error).strip().splitlines()[0][:200]})"
-        fitting = advise(counted) if advise else ""
+        fitting = ""
+        with contextlib.suppress(Exception):  # the error at hand is the one to report
+            fitting = advise(counted) if advise else ""
         fix = f"Use {fitting}. Otherwise use {options}." if fitting else f"Use {options}."
         raise OutOfMemoryError(
             f"out of device memory while {what}{size} on {jax.device_count()} device(s){need}"

@@ -53,8 +53,7 @@ def train(
     Args:
       config: see flaxbert/config.py.
       workdir: receives all files of the run, such as results.json, report.html and export/.
-      preemption: handles signals; by default none is handled, except in a notebook: there an
-        interrupt saves the run.
+      preemption: handles signals; by default none, but in a notebook an interrupt saves the run.
       force: continue even if the configuration or the data have changed since the run began.
       profile: steps, from 1, whose profile is written to the directory profile/ in the workdir.
       explain: explain the run in sentences, in English or Spanish; None does if a person watches.

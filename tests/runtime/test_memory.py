@@ -87,6 +87,25 @@ def test_error_in_an_evaluation_names_eval_batch_size(config):
         evaluator.run(None)
 
 
+def test_error_in_a_prediction_names_the_flag_of_a_server(config):
+    pipeline = build_pipeline(config)
+    data = read_dataset(config, pipeline, "eval", labeled=False)
+    evaluator = Evaluator(pipeline, data, step=exhausted)
+    with pytest.raises(OutOfMemoryError, match=r"while predicting.*--batch-size"):
+        evaluator.outputs(None)
+
+
+def test_advice_that_fails_does_not_hide_the_error():
+    def advise(_):
+        raise ValueError
+
+    with (
+        pytest.raises(OutOfMemoryError, match=r"Use less\.$"),
+        memory.explain_exhaustion("x", "less", advise=advise),
+    ):
+        exhausted()
+
+
 def test_error_in_placing_parameters_names_no_batch(config, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "init_state", exhausted)
     with pytest.raises(OutOfMemoryError, match=r"placing parameters.*a smaller model") as raised:
