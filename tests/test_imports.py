@@ -215,7 +215,14 @@ LONGEST_FUNCTION = 60
 
 
 @pytest.mark.parametrize(
-    "name", [*below("server"), *below("planning"), *below("training"), *below("report"), *below("pipeline")]
+    "name",
+    [
+        *below("server"),
+        *below("planning"),
+        *below("training"),
+        *below("report"),
+        *below("pipeline"),
+    ],
 )
 def test_functions_of_the_middle_are_short(name: str) -> None:
     functions = [

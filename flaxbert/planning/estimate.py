@@ -175,9 +175,7 @@ def changes(
         return
     local = step.rows // count  # rows of a device
     parts = [n for n in range(microbatches + 1, local + 1) if local % n == 0]
-    fitting = [
-        n for n in parts if held(step) + step.activations * microbatches / n < room
-    ]
+    fitting = [n for n in parts if held(step) + step.activations * microbatches / n < room]
     if fitting:
         yield f"train.accumulation_steps={fitting[0]}"
     if remat != "full":
