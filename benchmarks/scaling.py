@@ -22,6 +22,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
 from flaxbert.commands.plan import plan
 from flaxbert.config import Config, DataConfig, ModelConfig, TrainConfig
 from flaxbert.planning import topology
@@ -113,24 +116,23 @@ def planned(row: tuple[str, str, int, int, dict[str, Any]]) -> dict[str, Any]:
 
 
 def write_model(directory: Path, sizes: dict[str, Any]) -> None:
-    """Write a model directory without weights: config.json, and a vocabulary of single letters."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(97, 123))]
+    """Write a model directory without weights: config.json, and a tokenizer of single letters."""
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *map(chr, range(97, 123))]
+    tokenizer = Tokenizer(models.WordLevel(dict(zip(words, range(31), strict=True)), "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **dict(zip(names, words, strict=False))
+    ).save_pretrained(directory)
     config = sizes | {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (directory / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
-    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
 HEAD = (
-    "encoder",
-    "chips",
-    "rows x length of a chip",
-    "memory, GiB",
-    "TFLOP",
-    "HBM, GB",
-    "sent, GB",
-) + ("bound by", "roofline, ms", "best MFU", "tokens/s of a chip, at most")
+    *("encoder", "chips", "rows x length of a chip", "memory, GiB", "TFLOP", "HBM, GB"),
+    *("sent, GB", "bound by", "roofline, ms", "best MFU", "tokens/s of a chip, at most"),
+)
 
 
 def write_table(records: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from conftest import ROOT
 
-from flaxbert.commands import args, completion, lint, verify_resume
+from flaxbert.commands import args, completion, lint, plan, verify_resume
 from flaxbert.config import validate
 from flaxbert.tasks import TASKS
 
@@ -38,7 +38,11 @@ def prose(text: str) -> str:
 LAUNCHERS = {f"launch/{file.name}" for file in (ROOT / "launch").glob("*.sh")}
 PROGRAMS = {"flaxbert", "flaxbert.run", *LAUNCHERS}
 ENDS = {"|", "||", "&", "&&", ";", ">", ">>", "2>", "<"}
-FLAGS = {"lint": (lint.ALL, *args.RUN_FLAGS), "verify-resume": verify_resume.FLAGS}
+FLAGS = {
+    "lint": (lint.ALL, *args.RUN_FLAGS),
+    "plan": (*plan.FLAGS, *args.RUN_FLAGS),
+    "verify-resume": verify_resume.FLAGS,
+}
 OWN = "sentiment"
 """The config that stands for a file of the reader's own, which these tests do not have."""
 

@@ -2,9 +2,9 @@
 
 A product of [m, k] and [k, n] has 2 m k n operations. So a matrix of the encoder costs two for each
 of its numbers and each token, and attention 4 T D more for each token and layer: T products of D
-for the scores, and as many for the context (Kaplan et al. 2020, arXiv:2001.08361, table 1; Chowdhery
-et al. 2022, arXiv:2204.02311, appendix B). The backward pass has twice as many as the forward pass.
-Everything that is not a matrix product is left out: it is a few percent.
+for the scores, and as many for the context (Kaplan et al. 2020, arXiv:2001.08361, table 1;
+Chowdhery et al. 2022, arXiv:2204.02311, appendix B). The backward pass has twice as many as the
+forward pass. Everything that is not a matrix product is left out: it is a few percent.
 """
 
 import math

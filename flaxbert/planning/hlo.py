@@ -1,7 +1,7 @@
 """Read an optimized HLO program: its arrays, its collectives, and what moves the most bytes.
 
 An array counts where an instruction outside of a fusion writes it. Inside a fusion nothing is
-stored. What a loop computes counts as often as it runs, if the compiler found out how often that is.
+stored. What a loop computes counts as often as the loop runs, if the compiler knows how often.
 """
 
 import dataclasses
@@ -112,7 +112,7 @@ def instructions(program: str, *, fused: bool = False) -> Iterator[Instruction]:
             computation = header.group(2) if header else ""
             skipping = header is None or computation in inner
         elif not skipping and (match := _INSTRUCTION.match(line)):
-            yield _instruction(*match.groups(), times.get(computation, 1))
+            yield _instruction(match.group(1), match.group(2), times.get(computation, 1))
 
 
 def _instruction(name: str, rest: str, times: int) -> Instruction:

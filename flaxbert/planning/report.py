@@ -36,38 +36,11 @@ def record(
       efficiency: share of the roofline that a step reaches.
       price: of a chip and hour; None if it was not given.
     """
-    dtype, train = work.pipeline.model.config.dtype, config.train
+    dtype = work.pipeline.model.config.dtype
     fits = isinstance(step, Analysis) and step.peak <= target.chip.memory
-    fsdp = sharding.fsdp(work.pipeline.mesh)
-    result: Record = {
-        "target": target.name,
-        "chip": target.chip.name,
-        "chips": target.chips,
-        "devices": len(target.devices),
-        "dtype": dtype,
-        "model": config.model.init,
-        "batch_size": train.batch_size,
-        "accumulation_steps": train.microbatches,
-        "fsdp": fsdp,
-        "rows": step.rows,
-        "row_length": step.row_length,
-        "buckets": {str(rows): steps for rows, steps in work.buckets.items()},
-        "steps": work.steps or None,
-        "padding": work.padding,
-        "fits": fits,
-        "memory": _memory(step) | {"capacity": target.chip.memory},
-        "model_flops": step.model_flops,
-        "compile_seconds": step.seconds,
-        "largest_batch": estimate.largest_batch(
-            step, target, microbatches=train.microbatches, features=work.features
-        ),
-        "changes": [],
-    }
-    if not fits:
-        options = {"microbatches": train.microbatches, "fsdp": fsdp}
-        result["changes"] = list(
-            estimate.changes(step, target, remat=config.model.remat, **options)
-        )
+    result = _shape(config, target, work, step) | {"fits": fits}
+    result |= {"memory": _memory(step) | {"capacity": target.chip.memory}}
+    result |= _fitting(config, target, work, step, fits=fits)
     if isinstance(step, Analysis):
         took = estimate.estimate(
             step,
@@ -80,6 +53,41 @@ def record(
         )
         result |= _counted(step) | _estimated(took, price)
     return result
+
+
+def _shape(config: Config, target: Target, work: Work, step: Analysis | Exhausted) -> Record:
+    """Return the devices, and the batches of the run on them."""
+    return {
+        "target": target.name,
+        "chip": target.chip.name,
+        "chips": target.chips,
+        "devices": len(target.devices),
+        "dtype": work.pipeline.model.config.dtype,
+        "model": config.model.init,
+        "batch_size": config.train.batch_size,
+        "accumulation_steps": config.train.microbatches,
+        "fsdp": sharding.fsdp(work.pipeline.mesh),
+        "rows": step.rows,
+        "row_length": step.row_length,
+        "buckets": {str(rows): steps for rows, steps in work.buckets.items()},
+        "steps": work.steps or None,
+        "padding": work.padding,
+        "model_flops": step.model_flops,
+        "compile_seconds": step.seconds,
+    }
+
+
+def _fitting(
+    config: Config, target: Target, work: Work, step: Analysis | Exhausted, *, fits: bool
+) -> Record:
+    """Return the largest batch that fits, and what to change if the run's own does not."""
+    parts, changes = config.train.microbatches, list[str]()
+    if not fits:
+        shared, remat = sharding.fsdp(work.pipeline.mesh), config.model.remat
+        options = {"microbatches": parts, "fsdp": shared}
+        changes = list(estimate.changes(step, target, remat=remat, **options))
+    largest = estimate.largest_batch(step, target, microbatches=parts, features=work.features)
+    return {"largest_batch": largest, "changes": changes}
 
 
 def _memory(step: Analysis | Exhausted) -> Record:

@@ -133,8 +133,7 @@ def analyze(
 ) -> Analysis | Exhausted:
     """Compile a step and return its figures; see `lower_step`. This takes seconds to minutes."""
     start = time.perf_counter()
-    options = {"train": train, "optim": optim, "steps": steps}
-    lowered, state = lower_step(model, task, mesh, arrays, **options)
+    lowered, state = lower_step(model, task, mesh, arrays, train=train, optim=optim, steps=steps)
     rows, length = arrays["input_ids"].shape
     trained, _ = freezing.split(state.params, optim.freeze)
     sizes = {

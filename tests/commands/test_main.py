@@ -104,7 +104,7 @@ def test_help_lists_the_flags_of_the_command(
     [
         ("trian", "Did you mean 'train'?"),
         ("verify_resume", "Did you mean 'verify-resume'?"),
-        ("fly", "Expected one of train, eval, predict, lint, report, "),
+        ("fly", "Expected one of train, eval, predict, plan, lint, "),
         ("--config=configs/quickstart.py", "Expected one of train"),
     ],
 )

@@ -43,7 +43,7 @@ QA = QuestionAnswering(DataConfig(), QuestionAnswering.options_type())
 SPANS = {"start": SEGMENTS, "end": SEGMENTS}
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_analytic_count_is_that_of_the_compiler(parts: int) -> None:
     analysis = analyzed(QA, {"model_type": "bert"}, SPANS, accumulation_steps=parts)
     assert analysis.compiled_flops == pytest.approx(analysis.model_flops, rel=0.05)
@@ -51,6 +51,7 @@ def test_the_analytic_count_is_that_of_the_compiler(parts: int) -> None:
     assert analysis.peak >= analysis.parameters + analysis.optimizer
 
 
+@pytest.mark.slow
 def test_shared_layers_and_scores_of_words_are_counted() -> None:
     task = PreTraining(DataConfig(), PreTraining.options_type())
     names = {"masked": LENGTH, "label": LENGTH, "follows": SEGMENTS}
