@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flaxbert.errors import ConfigError, url_problem
+from flaxbert.errors import ConfigError, input_problem, url_problem
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "conll", "parquet", "txt")
 """Formats of local files: the values of `data.format` besides "auto"."""
@@ -45,8 +45,8 @@ class ModelConfig:
 
     init: str = option(
         "google-bert/bert-base-uncased",
-        "pre-trained weights: a hub id, a directory, the workdir of a finished run, or "
-        "package://NAME",
+        "pre-trained weights: a hub id, a directory, the workdir of a finished run, the URL of one "
+        "of these, such as gs://BUCKET/DIR, or package://NAME",
     )
     revision: str | None = option(None, "branch, tag or commit, if model.init is a hub id")
     dtype: str = option(
@@ -103,7 +103,8 @@ class DataConfig:
     train: str | None = option(
         None,
         "training data: a file, a pattern of files, FILE+FILE (side by side, a line for each "
-        "example), or a hub data set ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
+        "example), the URL of one of these, such as gs://BUCKET/*.csv, or a hub data set "
+        "ID[:CONFIG][@SPLIT][#REVISION] (default split: train)",
     )
     eval: str | None = option(
         None, "evaluation data, in the same form as data.train (default split: validation)"
@@ -459,11 +460,17 @@ def _problems(config: Config, tasks: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.columns={data.columns!r}: each column needs a unique name"
     if not _is_encoding(data.encoding):
         yield f"data.encoding={data.encoding!r}: expected a Python encoding, such as cp1252"
-    for name, path in (
-        ("model.init", model.init.removeprefix("package://")),
+    is_package = model.init.startswith("package://")
+    for name, source in (
+        ("model.init", None if is_package else model.init),
         ("data.train", data.train),
         ("data.eval", data.eval),
         ("data.predict", data.predict),
+    ):
+        if problem := input_problem(name, source):
+            yield problem
+    for name, path in (
+        ("model.init", model.init.removeprefix("package://") if is_package else None),
         ("data.feature_cache", data.feature_cache),
     ):
         if problem := url_problem(name, path):

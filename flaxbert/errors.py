@@ -78,6 +78,10 @@ class HubError(UserError):
     """A model or data set could not be fetched from the Hugging Face Hub."""
 
 
+class RemoteError(HubError):
+    """A file at a URL, in a bucket or on a web server, could not be fetched."""
+
+
 class WorkdirError(UserError):
     """A workdir is in use, cannot be written, or has no intact checkpoint."""
 
@@ -136,6 +140,23 @@ def url_problem(name: str, path: object) -> str:
         f"{name}={path}: expected a local path, not a URL. Mount the bucket (gcsfuse for gs://) or "
         "copy the files, and give the local path. For the hub, give the id, not its address"
     )
+
+
+def input_problem(name: str, source: object) -> str:
+    """Return the problem if data or a model cannot be read from a URL of this kind, else ""."""
+    text = str(source)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)(.*)", text)
+    if match:  # pathlib shortens gs://bucket to gs:/bucket
+        return f"{name}={text}: a URL has two slashes after the colon: {match[1]}://{match[2]}"
+    scheme, _, _ = text.partition("://")
+    if scheme == "file":
+        return f"{name}={text}: give the path, without file://"
+    if scheme == "hf" or (HUB_PAGE.match(text) and "/resolve/" not in text):
+        return f"{name}={text}: for the hub, give the id, such as NAMESPACE/NAME, not its address"
+    return ""
+
+
+HUB_PAGE = re.compile(r"https?://(www\.)?(huggingface\.co|hf\.co)/")
 
 
 def check_local(name: str, path: object) -> None:

@@ -52,7 +52,7 @@ def explain(repo: str, error: BaseException) -> str | None:
     """
     from huggingface_hub import constants, errors
 
-    causes = list(_causes(error))
+    causes = list(chain(error))
     text = " ".join(map(str, causes))  # datasets drops the causes of its own errors
 
     def caused_by(*kinds: type[BaseException]) -> bool:
@@ -95,7 +95,7 @@ def _has_token() -> bool:
     return get_token() is not None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and those that led to it."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:

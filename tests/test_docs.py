@@ -216,6 +216,7 @@ NOT_RUN = {
     r"flaxbert serve|^curl |^tensorboard": "serves until it is stopped",
     r"flaxbert push": "needs an account",
     r"^git |^make |^cd ": "needs a clone",
+    r"gs://": "needs a bucket",
 }
 """Lines of shell that are not run, and why."""
 

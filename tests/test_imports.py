@@ -133,6 +133,7 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         (("safetensors",), {"pretrained/mapping.py", "pretrained/formats.py"}),
         (("torch", "tensorflow"), {"pretrained/formats.py", "pretrained/parity.py"}),
         (("transformers",), {"data/tokenization.py", "pretrained/parity.py"}),
+        (("fsspec",), {"data/remote.py", "data/stores.py", "runtime/storage.py"}),
         (("datasets", "pyarrow"), {"data/readers/__init__.py", "data/readers/parquet.py"}),
         (("onnx",), {"exports/onnx_graph.py"}),
         (("onnxruntime",), {"exports/runtime.py", "exports/export.py"}),

@@ -8,8 +8,8 @@ for example:
 
 SOURCE is what --config.model.init accepts: a hub id, package://NAME, the workdir of a run, or a
 directory with safetensors, pytorch_model.bin, flax_model.msgpack or a TensorFlow checkpoint of
-google-research/bert. For an unfinished run, its newest checkpoint is read. config.json,
-model.safetensors and the tokenizer are written to DEST.
+google-research/bert; the last two may be URLs, such as gs://BUCKET/DIR. For an unfinished run, its
+newest checkpoint is read. config.json, model.safetensors and the tokenizer are written to DEST.
 
 exit codes:
   0   done
@@ -40,7 +40,7 @@ from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.pretrained import formats, mapping, parity
 from flaxbert.pretrained.load import head_of, load_strictly
-from flaxbert.pretrained.source import SKELETON, resolve, step_beyond_export
+from flaxbert.pretrained.source import SKELETON, local, resolve, step_beyond_export
 from flaxbert.runtime.checkpoint import read_newest
 from flaxbert.runtime.files import atomic_directory, nonfinite_to_none
 from flaxbert.tasks import regression
@@ -62,7 +62,7 @@ def open_checkpoint(
     Raises:
       WeightsError, HubError: see `source.resolve`, `families.read_config`, `head_of`.
     """
-    workdir = Path(source).expanduser()
+    workdir = local(source)
     with tempfile.TemporaryDirectory(prefix="flaxbert-") as temporary:
         exported = (workdir / "export").is_dir() and not step_beyond_export(workdir)
         if (workdir / SKELETON).is_dir() and not exported:
@@ -179,7 +179,7 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = help_text.parser("convert", __doc__)
-    parser.add_argument("source", help="hub id, directory, run, or package://NAME")
+    parser.add_argument("source", help="hub id, directory, run, URL, or package://NAME")
     parser.add_argument("destination", nargs="?", type=Path, help="directory to write")
     parser.add_argument("--inspect", action="store_true", help="print every tensor, write nothing")
     parser.add_argument(

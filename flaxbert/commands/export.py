@@ -6,10 +6,11 @@ for example:
   flaxbert export runs/quickstart served
   flaxbert export runs/quickstart small --int8
 
-RUN is the workdir of a finished run. DIR receives the graph, the tokenizer, decision.json, which
-holds all that lies between a text and an answer, and certificate.json. For the certificate, the
-export predicts for the run's evaluation set. It is refused, and nothing is written, if it decides
-otherwise than the model. docs/export.md describes the files and how to load them.
+RUN is the workdir of a finished run, or its URL. DIR receives the graph, the tokenizer,
+decision.json, which holds all that lies between a text and an answer, and certificate.json. For the
+certificate, the export predicts for the run's evaluation set. It is refused, and nothing is
+written, if it decides otherwise than the model. docs/export.md describes the files and how to load
+them.
 
 exit codes:
   0   done
@@ -85,8 +86,9 @@ def data_of(run: str, source: str | None) -> DataConfig:
       WorkdirError: if the run's config.json is missing or corrupt.
     """
     from flaxbert.pipeline import stored
+    from flaxbert.pretrained import source as sources
 
-    workdir = stored.workdir_of(Path(run).expanduser())
+    workdir = stored.workdir_of(sources.local(run))
     data = stored.data_of(workdir) if stored.holds_run(workdir) else DataConfig()
     if source is not None:
         data = dataclasses.replace(data, eval=source)

@@ -11,6 +11,7 @@ from flaxbert.errors import (
     HubError,
     OutOfMemoryError,
     Preempted,
+    RemoteError,
     RunStopped,
     WeightsError,
     WorkdirError,
@@ -61,6 +62,8 @@ def _kind(error: RunStopped) -> str:
             return tr("A data file is missing, or something in it is not valid.")
         case WeightsError():
             return tr("The weights or the config.json of the model do not fit.")
+        case RemoteError():
+            return tr("Something at a URL could not be fetched.")
         case HubError():
             return tr("Something could not be fetched from the Hugging Face Hub.")
         case WorkdirError():

@@ -6,10 +6,10 @@ usage: flaxbert init DATA [--eval=FILE] [--output=FILE.py] [--task=TASK] [--text
 for example:
   flaxbert init reviews.csv --output=reviews.py
 
-DATA is a file of any format that flaxbert reads, or FILE+FILE, texts and labels side by side. The
-command looks at its content and chooses task, columns, format, encoding and lengths; each flag
-replaces a choice. Without --eval, a tenth of the data is held out for evaluation. The rows are read
-as training reads them, so the file that is written runs unedited.
+DATA is a file of any format that flaxbert reads, or its URL, or FILE+FILE, texts and labels side by
+side. The command looks at its content and chooses task, columns, format, encoding and lengths; each
+flag replaces a choice. Without --eval, a tenth of the data is held out for evaluation. The rows are
+read as training reads them, so the file that is written runs unedited.
 
 exit codes:
   0   done
@@ -173,7 +173,7 @@ def _joined(spec: Any) -> Any:
     """Return a file of texts with the file of labels next to it, if there is one."""
     if spec is None or parallel.parts(spec):
         return spec
-    return parallel.sibling(Path(spec)) or spec
+    return parallel.sibling(spec) or spec
 
 
 def _with_names(data: DataConfig, found: guess.Guess) -> tuple[DataConfig, guess.Guess]:

@@ -23,6 +23,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from flaxbert.commands import args, failures
@@ -30,6 +31,7 @@ from flaxbert.commands.help_text import Flag
 from flaxbert.config import Config, DataConfig, validate
 from flaxbert.data import checks, coverage, readers
 from flaxbert.data.checks import MALFORMED, READ_AS, UNUSABLE, Issue
+from flaxbert.data.readers import parallel
 from flaxbert.data.readers.encodings import codec
 from flaxbert.data.table import NoValidRowsError, Reading, Table
 from flaxbert.errors import ConfigError, DataError, HubError, UserError, WeightsError, clip
@@ -115,7 +117,12 @@ def lint(config: Config) -> list[Issue]:
 
 
 def _in_files(spec: str, data: DataConfig) -> Iterator[Issue]:
-    for path in readers.files(spec):
+    if parallel.parts(spec):
+        return
+    paths: list[Path] = []
+    with contextlib.suppress(DataError, HubError):  # its reader reports it
+        paths = readers.files(spec)
+    for path in paths:
         if path.is_file():
             with contextlib.suppress(OSError, DataError):  # its reader reports it
                 form, _ = readers.form_of(path, data)

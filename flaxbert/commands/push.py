@@ -6,9 +6,10 @@ for example:
   flaxbert push runs/squad me/bert-squad --private --dry-run
 
 RUN is the workdir of a finished run, whose export/ is uploaded, or a directory with a config.json,
-such as one that flaxbert export wrote. REPO is the id of a model repository, which is created if it
-does not exist. The token comes from the environment variable HF_TOKEN, or from `hf auth login`. It
-needs write access. Another hub is used with HF_ENDPOINT. --dry-run needs neither.
+such as one that flaxbert export wrote; it may be a URL, such as gs://BUCKET/DIR. REPO is the id of
+a model repository, which is created if it does not exist. The token comes from the environment
+variable HF_TOKEN, or from `hf auth login`. It needs write access. Another hub is used with
+HF_ENDPOINT. --dry-run needs neither.
 
 exit codes:
   0   done
@@ -22,7 +23,8 @@ from typing import Any
 
 from flaxbert import hub
 from flaxbert.commands import failures, help_text
-from flaxbert.errors import ConfigError, HubError, WeightsError, check_local
+from flaxbert.data import stores
+from flaxbert.errors import ConfigError, HubError, WeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,11 +61,15 @@ def directory_of(run: str) -> Path:
     """Return the directory to upload: the export of a run, or a directory with a model.
 
     Raises:
-      ConfigError: for a URL.
+      RemoteError: if a URL cannot be fetched.
       WeightsError: if there is no such directory, or no model in it.
     """
-    check_local("RUN", run)
-    path = Path(run).expanduser()
+    if stores.is_url(run):
+        from flaxbert.pretrained import source  # imports JAX, which others do not need
+
+        path = source.local(run, everything=True)
+    else:
+        path = Path(run).expanduser()
     if (path / "export" / "config.json").is_file():
         return path / "export"
     if (path / "checkpoints").is_dir():

@@ -10,8 +10,9 @@ for example:
       http://127.0.0.1:8000/v1/predict
 
 RUN is the workdir of a finished run, its export, or any Hugging Face directory or hub id of a model
-with an output layer. Open the address in a browser to try the model. GET /openapi.json describes
-the API, and docs/serving.md everything else. The server needs: pip install "flaxbert[serve]".
+with an output layer. A directory may be at a URL, such as gs://BUCKET/DIR. Open the address in a
+browser to try the model. GET /openapi.json describes the API, and docs/serving.md everything else.
+The server needs: pip install "flaxbert[serve]".
 
 On SIGTERM or Ctrl-C the server accepts no further requests, answers those in flight, and exits with
 code 0. A second signal ends it at once.
@@ -138,6 +139,10 @@ def serve(given: Any) -> None:
 
 def _name_of(run: str) -> str:
     """Return the name of a model without the directories above it, which clients need not see."""
+    from flaxbert.data.stores import is_url
+
+    if is_url(run):
+        return run.rstrip("/").removesuffix("/export").rpartition("/")[2]
     path = Path(run).expanduser()
     if not path.is_dir():
         return run

@@ -47,9 +47,15 @@ def directory(setting: str | None) -> Path | None:
         return None
     if setting != "auto":
         return Path(setting).expanduser()
+    home = cache_home()
+    return home / "features" if home else None
+
+
+def cache_home() -> Path | None:
+    """Return the directory of the caches of features and inputs; None without a home directory."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "flaxbert" / "features"
+        return (Path(base) if base else Path.home() / ".cache") / "flaxbert"
     except RuntimeError:  # the user has no home directory
         return None
 
@@ -75,7 +81,7 @@ def load(entry: Path) -> Features | None:
         shutil.rmtree(entry, ignore_errors=True)
         return None
     with contextlib.suppress(OSError):  # a cache of another user
-        os.utime(entry)  # `_delete_unused` goes by this time
+        os.utime(entry)  # `delete_unused` goes by this time
     return features
 
 
@@ -100,7 +106,7 @@ def save(entry: Path, features: Features) -> Features:
             stored = load(entry) or features  # another process has stored the same
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        _delete_unused(entry.parent)
+        delete_unused(entry.parent)
     except (OSError, EOFError, ValueError) as error:
         log.warning(f"{entry.parent}: features are not stored ({error}); see data.feature_cache")
         return features
@@ -162,7 +168,7 @@ def _read(entry: Path) -> tuple[Features, str]:
     return features, stored["fingerprint"]
 
 
-def _delete_unused(cache: Path) -> None:
+def delete_unused(cache: Path) -> None:
     """Delete entries that no run has read for a while, and what a killed process left."""
     for path in cache.iterdir():
         days = 1 if path.name.startswith(PARTIAL) else UNUSED_DAYS

@@ -206,6 +206,7 @@ CONSOLE = {
     "algo de su contenido no es válido.",
     "The weights or the config.json of the model do not fit.": "Los pesos o el config.json del "
     "modelo no encajan.",
+    "Something at a URL could not be fetched.": "No se pudo descargar algo de una URL.",
     "Something could not be fetched from the Hugging Face Hub.": "No se pudo descargar algo de "
     "Hugging Face Hub.",
     "There is a problem with the directory of the run.": "Hay un problema con la carpeta del "

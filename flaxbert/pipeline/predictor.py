@@ -18,8 +18,7 @@ from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pipeline.predict_step import PredictStep, StepOutputs, make_predict_step
 from flaxbert.pipeline.request_shapes import RequestShapes, without_tokens
-from flaxbert.pretrained import formats, mapping
-from flaxbert.pretrained.source import resolve
+from flaxbert.pretrained import formats, mapping, source
 from flaxbert.runtime import devices, memory, multihost, notebook, program_cache, sharding
 from flaxbert.runtime.compilation import start_compiling
 from flaxbert.tasks import TASKS
@@ -254,7 +253,7 @@ def load(
 
     Args:
       directory: the workdir of a finished run, its export, any Hugging Face directory or hub id
-        of a model with an output layer.
+        of a model with an output layer; or the URL of a directory, such as gs://BUCKET/run.
       task: one of TASKS; by default the run's, or the one that fits the output layer.
       options: the task's; by default the run's.
       max_length: the longest text in tokens; by default the run's, or the number of the model's
@@ -266,7 +265,7 @@ def load(
       WeightsError, HubError: if there is no such model, or the run has not finished.
     """
     init = str(directory)
-    path = Path(init).expanduser()
+    path = source.local(init)
     workdir = stored.workdir_of(path)
     if stored.holds_run(workdir) and (workdir / "config.json").is_file():
         config = stored.config_of(workdir)
@@ -294,7 +293,7 @@ LONGEST = 512
 
 def _config_of_model(init: str, task: str | None, options: Any) -> Config:
     """Return a configuration for a model without the configuration of a run."""
-    hf_config = formats.read_config(resolve(init))
+    hf_config = formats.read_config(source.resolve(init))
     if task is None:
         fitting = [name for name, kind in TASKS.items() if kind.fits(hf_config)]
         if len(fitting) != 1:

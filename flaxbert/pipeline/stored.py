@@ -11,6 +11,7 @@ from typing import Any
 
 from flaxbert.config import Config, DataConfig, fields
 from flaxbert.errors import ConfigError, WorkdirError
+from flaxbert.pretrained import source
 from flaxbert.runtime.workdir import flatten
 from flaxbert.tasks import TASKS
 
@@ -133,8 +134,7 @@ def data_of(workdir: Path) -> DataConfig:
 
 def warn_about_differences(config: Config) -> None:
     """Warn if `model.init` is a run that was trained with other lengths or options."""
-    init = Path(config.model.init).expanduser()
-    workdir = init.parent if init.name == "export" else init
+    workdir = workdir_of(source.local(config.model.init))
     try:
         stored = _read(workdir / "config.json") if holds_run(workdir) else {}
     except (OSError, ValueError):  # nothing to compare with

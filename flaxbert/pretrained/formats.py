@@ -36,6 +36,9 @@ Keys = tuple[str, ...]
 ORIGINAL_CONFIG = "bert_config.json"
 """The config.json of google-research/bert: the same keys, without model_type and architectures."""
 
+CONFIGS = {"config.json", ORIGINAL_CONFIG}
+"""Names of the file that makes a directory a checkpoint."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -66,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def is_checkpoint(directory: Path) -> bool:
     """Return whether a directory has the configuration of a model."""
-    return any((directory / name).is_file() for name in ("config.json", ORIGINAL_CONFIG))
+    return any((directory / name).is_file() for name in CONFIGS)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

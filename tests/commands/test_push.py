@@ -206,7 +206,7 @@ def test_dry_run_lists_every_file_and_needs_no_token(finished_run, tmp_path, cap
         ("run", "me/toy/more", "'me/toy/more' is not the id of a repository"),
         ("nothing", "me/toy", "nothing: no config.json, so there is no model to upload"),
         ("unfinished", "me/toy", "unfinished: a run that has not finished"),
-        ("gs://bucket/run", "me/toy", "expected a local path, not a URL"),
+        ("nowhere://bucket/run", "me/toy", "nowhere://bucket/run: cannot be read (Protocol not"),
     ],
 )
 def test_bad_usage_is_one_clear_error(run, repo, message, finished_run, capsys, monkeypatch):

@@ -3,7 +3,8 @@
 The ending of a local file gives its format (see ENDINGS), unless `data.format` does. A .json may be
 a list of objects or a published SQuAD file; a .txt is plain text, and each paragraph is a record. A
 pattern such as `books/*.txt` stands for all matching files, in order. `train.texts+train.labels`
-are files side by side, one line for each example. Anything else is a hub data set,
+are files side by side, one line for each example. A file may be at a URL, such as
+gs://BUCKET/train.tsv (see data/remote.py). Anything else is a hub data set,
 `ID[:CONFIG][@SPLIT][#REVISION]`, such as `nyu-mll/glue:sst2@validation` or `ID@train[:100]`. A
 revision is a branch, tag or commit, such as `ID#v1.1`.
 """
@@ -23,7 +24,7 @@ from typing import TypeVar
 
 from flaxbert import hub, packaged
 from flaxbert.config import FORMATS, DataConfig
-from flaxbert.data import tag_schemes
+from flaxbert.data import remote, stores, tag_schemes
 from flaxbert.data.checks import MALFORMED, READ_AS, Issue
 from flaxbert.data.readers import conll, delimited, parallel
 from flaxbert.data.readers.encodings import ARCHIVES, codec, undecodable
@@ -42,27 +43,37 @@ def read(spec: str, data: DataConfig, *, split: str) -> Table:
     """Read local files or a hub data set.
 
     Args:
-      spec: a path, a pattern of paths, or `ID[:CONFIG][@SPLIT][#REVISION]`.
+      spec: a path or URL, a pattern of them, or `ID[:CONFIG][@SPLIT][#REVISION]`.
       data: the format of files (`format`, `columns`, `separator`, `quoting`, `encoding`), and
         whether malformed lines are an error (`on_bad_row`).
       split: the split of a hub data set whose specification names none.
 
     Raises:
       DataError: if a file is absent, malformed or of an unknown format; the message has file:line.
-      HubError: if the data set cannot be fetched.
+      HubError: if the data set cannot be fetched; RemoteError for a URL.
     """
     if parallel.parts(spec):
         return parallel.read(spec, data)
-    if glob.has_magic(spec) and not Path(spec).exists():
+    if _is_pattern(spec):
         if matches := files(spec):
-            return _together(spec, (read(str(file), data, split=split) for file in matches), data)
+            return _together(spec, (_read_file(str(file), file, data) for file in matches), data)
         if "@" not in spec:  # else the brackets may belong to a hub split: ID@train[:100]
             raise DataError(f"{spec}: no file matches (from {Path.cwd()}).")
-    path = packaged.local(spec)
+    path = remote.local(spec)
     if not path.exists():
         if path.suffix.lower() in ENDINGS:
             raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
         return _read_hub(spec, split)
+    return _read_file(spec, path, data)
+
+
+def _is_pattern(spec: str) -> bool:
+    if stores.is_url(spec):
+        return remote.is_pattern(spec)
+    return glob.has_magic(spec) and not Path(spec).exists()
+
+
+def _read_file(spec: str, path: Path, data: DataConfig) -> Table:
     if not path.is_file():
         raise DataError(f"{spec}: not a file; for a directory's files: {spec.rstrip('/')}/*.tsv")
     with _readable(spec, path, data):
@@ -156,7 +167,12 @@ def _table(
 def with_split(spec: str, split: str) -> str:
     """Return a specification that names its split, if it is a hub data set without one."""
     path = packaged.local(spec)
-    local = parallel.parts(spec) or path.exists() or path.suffix.lower() in ENDINGS
+    local = (
+        stores.is_url(spec)
+        or parallel.parts(spec)
+        or path.exists()
+        or path.suffix.lower() in ENDINGS
+    )
     if local or "@" in spec or glob.has_magic(spec):
         return spec
     source, sign, revision = spec.partition("#")
@@ -238,7 +254,17 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 
 def files(spec: str) -> list[Path]:
-    """Return the local files of a specification; those of a pattern in order."""
+    """Return the files of a specification, or their local copies; those of a pattern in order.
+
+    Raises:
+      DataError, RemoteError: for a URL; see `remote.local_copies`.
+    """
+    if stores.is_url(spec):
+        return (
+            list[Path](remote.local_copies(spec))
+            if remote.is_pattern(spec)
+            else [remote.local_copy(spec)]
+        )
     path = packaged.local(spec)
     if path.exists() or not glob.has_magic(spec):
         return [path]

@@ -11,9 +11,8 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from flaxbert import packaged
 from flaxbert.config import DataConfig
-from flaxbert.data import readers
+from flaxbert.data import readers, remote
 from flaxbert.data.checks import is_number
 from flaxbert.data.readers import delimited, parallel
 from flaxbert.data.readers.encodings import FORMATS, MARKS, codec, mostly_utf8, undecodable
@@ -61,7 +60,7 @@ def detect(spec: str, data: DataConfig, names: Collection[str]) -> Detected:
     Raises:
       DataError: if there is no such file, or its format cannot be recognized.
     """
-    path = packaged.local(parallel.parts(spec)[0] if parallel.parts(spec) else spec)
+    path = remote.local(parallel.parts(spec)[0] if parallel.parts(spec) else spec)
     if not path.is_file():
         raise DataError(f"{spec}: no such file (from {Path.cwd()}).")
     content, reasons = path.read_bytes(), dict[str, str]()

@@ -6,10 +6,11 @@ Line n of every file belongs to example n. `data.columns` names the files. Witho
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from flaxbert import packaged
 from flaxbert.config import DataConfig
+from flaxbert.data import remote, stores
 from flaxbert.data.checks import READ_AS, Issue
 from flaxbert.data.readers.encodings import codec, undecodable
 from flaxbert.data.table import Record, Table
@@ -20,11 +21,16 @@ WORDS = ("tokens", "tags")
 
 
 def parts(spec: str) -> list[str]:
-    """Return the files of a specification FILE+FILE; [] if it is something else."""
+    """Return the files of a specification FILE+FILE; [] if it is something else.
+
+    All files after one at a URL are URLs too; any other plus sign belongs to a name.
+    """
     files = spec.split("+")
-    if len(files) < 2 or packaged.local(spec).exists() or not packaged.local(files[0]).is_file():
+    if len(files) < 2:
         return []
-    return files
+    if stores.is_url(spec):
+        return files if all(map(stores.is_url, files)) else []
+    return [] if packaged.local(spec).exists() or not packaged.local(files[0]).is_file() else files
 
 
 def read(spec: str, data: DataConfig) -> Table:
@@ -62,7 +68,7 @@ def read(spec: str, data: DataConfig) -> Table:
 
 
 def _lines(file: str, data: DataConfig) -> list[str]:
-    path = packaged.local(file)
+    path = remote.local(file)
     content = b""
     try:
         content = path.read_bytes()
@@ -105,13 +111,14 @@ def _examples(count: int) -> list[str]:
     return ["tokens", "label", *(f"column{n}" for n in range(3, count)), "tags"][:count]
 
 
-def sibling(path: Path) -> str | None:
+def sibling(spec: str) -> str | None:
     """Return FILE+FILE for a file of texts with a file of labels next to it; None without one."""
+    path = PurePath(spec)
     names = {
         "seq.in": ("label", "seq.out"),
         f"{path.stem}.texts": (f"{path.stem}.labels",),
         f"{path.stem}.text": (f"{path.stem}.label", f"{path.stem}.labels"),
         f"{path.stem}.txt": (f"{path.stem}.labels", f"{path.stem}.label"),
     }
-    others = [path.with_name(name) for name in names.get(path.name, ())]
-    return next((f"{path}+{other}" for other in others if other.is_file()), None)
+    others = [spec.removesuffix(path.name) + name for name in names.get(path.name, ())]
+    return next((f"{spec}+{other}" for other in others if remote.is_file(other)), None)

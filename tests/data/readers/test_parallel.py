@@ -89,4 +89,4 @@ def test_a_plus_in_a_name_or_a_split_is_no_separator(tmp_path):
 def test_the_labels_next_to_a_file_of_texts_are_found(names, joined, tmp_path):
     first, _ = write(tmp_path, **dict.fromkeys(names, "x\n"))
     expected = joined and f"{first}+{tmp_path / names[1]}"
-    assert parallel.sibling(Path(first)) == expected
+    assert parallel.sibling(first) == expected
