@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from program import collectives, score_arrays
+from program import collectives, instructions, score_arrays
 from targets import (
     bfloat16_sums,
     compile_step,
@@ -151,18 +151,25 @@ def test_a_step_with_shared_parameters_moves_them_and_looked_up_words(fsdp: int)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 8])
-def test_gradients_are_sent_in_bfloat16_only_if_asked(fsdp: int) -> None:
+@pytest.mark.parametrize(("reduce_dtype", "expected"), [("float32", "f32"), ("bfloat16", "bf16")])
+def test_gradients_of_kernels_are_sent_in_the_type_of_their_sums(
+    reduce_dtype: str, expected: str, fsdp: int
+) -> None:
     pytest.importorskip("libtpu")
     made, arrays = TASKS["question_answering"]
     program = compiled_step(
-        made, SIZES, v5e_devices(), fsdp=fsdp, reduce_dtype="bfloat16", **arrays
+        made, SIZES, v5e_devices(), fsdp=fsdp, reduce_dtype=reduce_dtype, **arrays
     )
-    sums = (
-        bfloat16_sums(program)
-        if fsdp == 1
-        else re.findall(r"= \(bf16[^\n]* collective-permute-start\(", program)
-    )
-    assert sums
+    widths = {SIZES["hidden_size"], SIZES["intermediate_size"]}
+    heights = widths | {width // fsdp for width in widths}
+    sent = {
+        array.dtype
+        for instruction in instructions(program)
+        if instruction.opcode in ("all-reduce", "collective-permute-start")
+        for array in instruction.outputs
+        if len(array.shape) == 2 and array.shape[0] in heights and array.shape[1] in widths
+    }
+    assert sent == {expected}
 
 
 @pytest.mark.slow

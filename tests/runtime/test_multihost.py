@@ -187,8 +187,8 @@ jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from flaxbert.runtime import sharding
 a, b, c, d = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 mesh = sharding.make_mesh([a, c, d, b])
-build = lambda rows: {"x": np.array(rows, np.int32)[:, None]}
-x = sharding.make_global_batch(list(range(8)), build, mesh)["x"]
+local = {"x": np.array(sharding.local_rows(8, mesh), np.int32)[:, None]}
+x = sharding.make_global_batch(local, 8, mesh)["x"]
 for shard in x.addressable_shards:
     first = shard.index[0].start
     assert np.asarray(shard.data)[:, 0].tolist() == [first, first + 1], shard
