@@ -3,8 +3,8 @@
 It has the part of the JSON API that gcsfs, google-cloud-storage and TensorStore use. Every bucket
 exists.
 
-    with FakeGCS() as gcs:
-        monkeypatch.setenv(...) for each of gcs.environment()
+    with FakeGCS() as gcs, pytest.MonkeyPatch.context() as patch:
+        gcs.connect(patch)
         gcs.fail(503, times=2)
 """
 
@@ -14,10 +14,12 @@ import dataclasses
 import email
 import email.policy
 import hashlib
+import importlib
 import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 import uuid
@@ -92,6 +94,21 @@ class FakeGCS:
             "GOOGLE_CLOUD_PROJECT": "fake",
             "NO_PROXY": "127.0.0.1",
         }
+
+    def connect(self, patch: Any) -> None:
+        """Direct this process and those that it starts here, until `patch` (MonkeyPatch) ends."""
+        import fsspec
+        from etils.epath import backend
+
+        for name, value in self.environment().items():
+            patch.setenv(name, value)
+        core = importlib.import_module("gcsfs.core")
+        registry = sys.modules["fsspec.registry"]._registry  # type: ignore[attr-defined]
+        for name in ("gcs", "gs"):  # it may have been imported without these variables
+            patch.setitem(registry, name, core.GCSFileSystem)
+        patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})
+        core.GCSFileSystem.clear_instance_cache()
+        backend.fsspec_backend._get_filesystem.cache_clear()
 
     def fail(self, status: int, *, times: int = 1, match: str = "", after: bool = False) -> None:
         """Answer the next `times` requests that `match` (a regular expression) with an error.

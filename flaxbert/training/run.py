@@ -155,10 +155,9 @@ class Run:
         step, active = int(state.step), multihost.is_lead_host()
         _log_resumed(saved, step, plan, schedule)
         self._metadata, self._plan, self._schedule = metadata, plan, schedule
-        self._workdir = saved.workdir
         self._evaluators, self._save_minutes = evaluators, config.save_minutes
         self.checkpoints, self.profile = saved.checkpoints, Profile(saved.workdir.local, range(0))
-        self._best, self.explainer = best, explainer
+        self._best, self.explainer, self._workdir = best, explainer, saved.workdir
         # If train.keep_best is new, the checkpoint's evaluation has not chosen any parameters.
         self.evaluated = metadata.evaluated and (best is None or best.best is not None)
         self.task: Task = evaluators.task

@@ -71,7 +71,6 @@ def train(
     program_cache.enable()
     settings = flatten(config.to_dict())
     with _opened(home, config.train, preemption) as (place, ledger, background):
-        workdir = place.local
         saved = SavedRun.open(place, settings, default_settings(config.task), force=force)
         config = config.with_dtype(saved.dtype(config.model))
         devices.log_use(config.model.dtype)
@@ -89,18 +88,18 @@ def train(
         state = _place(params, saved, pipeline, optimizer)
         del params  # on the devices now
         best = evaluators.open_best(home / "best", metadata)
-        _write_config(workdir, config, pipeline, commits)
+        _write_config(place.local, config, pipeline, commits)
         loader = Loader(data.train.batches, pipeline.mesh)
         train_step, seconds = compile_programs(
             config.train, config.optim, pipeline, optimizer, state, loader, evaluators, plan, ledger
         )
-        ledger.write(workdir / "compiles.jsonl")
+        ledger.write(place.local / "compiles.jsonl")
         parts = saved, metadata, state, plan, schedule, data.train, evaluators, best, background
         run = Run(*parts, explainer, config.train)
-        run.profile = Profile(workdir / "profile", profile, active=multihost.is_lead_host())
+        run.profile = Profile(place.local / "profile", profile, active=multihost.is_lead_host())
         with ledger.steady():
             state = fit(state, plan, train_step, loader, run, preemption)
-        ledger.write(workdir / "compiles.jsonl")  # again, should any be late
+        ledger.write(place.local / "compiles.jsonl")  # again, should any be late
         card = card_of(pipeline, data, config, commits)
         return _finish(place, pipeline, data, run, state, seconds, card, preemption)
 
@@ -111,12 +110,7 @@ def _opened(
 ) -> Iterator[tuple[Workdir, Ledger, BackgroundTrackers]]:
     """Lock the workdir, and open what lasts as long as the run."""
     background = BackgroundTrackers(config.trackers, config.project)
-    with (
-        notebook.session(preemption),
-        lock(workdir) as place,
-        background,
-        Ledger() as ledger,
-    ):
+    with notebook.session(preemption), lock(workdir) as place, background, Ledger() as ledger:
         yield place, ledger, background
 
 

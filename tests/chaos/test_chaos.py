@@ -3,8 +3,8 @@
     pytest -m slow -n 2 --dist load -rP tests/chaos     prints a line for each run; 20 minutes
 
 One process trains MiniLM-L6 on the spam examples, two processes with two devices each train a tiny
-model; so does one process in a bucket. Other tests: workdirs that two hosts do not share, file systems that cannot rename
-directories, closed terminals.
+model; so does one process in a bucket. Other tests: workdirs that two hosts do not share, file
+systems that cannot rename directories, closed terminals.
 """
 
 import json
@@ -17,7 +17,6 @@ import sys
 import time
 from pathlib import Path
 
-import fsspec
 import pytest
 from conftest import ROOT, write_checkpoint
 from fake_gcs import FakeGCS
@@ -353,10 +352,8 @@ def gcs(by_two, tmp_path_factory):
     (directory / "sitecustomize.py").write_text(SHORT_LEASE)
     paths = [str(directory), *filter(None, [os.environ.get("PYTHONPATH")])]
     with FakeGCS() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
+        server.connect(patch)
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})
         yield server
 
 

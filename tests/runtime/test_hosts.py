@@ -21,6 +21,7 @@ import flaxbert
 from flaxbert.errors import ConfigError, HostsError, WorkdirError
 from flaxbert.runtime import multihost, preemption, workdir
 from flaxbert.runtime.checkpoint import Checkpoints, Metadata
+from flaxbert.runtime.mirror import Workdir
 from flaxbert.runtime.multihost import Ending
 from flaxbert.runtime.workdir import lock
 
@@ -251,7 +252,8 @@ def test_checkpoint_that_one_host_cannot_read_is_an_error_on_all(hosts, tmp_path
             return Metadata({}, False, {}, {}, best=None)
 
     monkeypatch.setattr(resume, "Checkpoints", Checkpoints)
-    other, failed = hosts(lambda host: resume.SavedRun.open(tmp_path, {}, {}, force=False))
+    place = Workdir(tmp_path, tmp_path)
+    other, failed = hosts(lambda host: resume.SavedRun.open(place, {}, {}, force=False))
     assert isinstance(failed, OSError)
     assert str(other) == "host 1 (b) stopped: OSError: the mount is stale"
 
