@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, write_checkpoint
 from test_multihost import free_port, reproducible
+from test_storage import gcs  # noqa: F401 (a fixture)
 from toy import make_config, write_lines, write_sentiment
+
+from flaxbert.runtime import storage
 
 pytestmark = pytest.mark.slow  # many processes, each of which starts JAX
 
@@ -144,3 +147,21 @@ def test_killed_prediction_continues(hosts, tmp_path):
     assert "part 2\n" in text
     assert "part 1\n" not in text
     assert (workdir / "predictions.jsonl").read_bytes() == expected
+
+
+def test_prediction_in_a_bucket_continues(hosts, gcs, monkeypatch):  # noqa: F811
+    for name, value in gcs.environment().items():
+        monkeypatch.setenv(name, value)
+    run = hosts.directory / "one"
+    expected = (run / "predictions.jsonl").read_bytes()
+    workdir = storage.as_path("gs://bucket/run")
+    for path in [run / "config.json", *(run / "export").iterdir()]:
+        storage.upload(path, workdir / str(path.relative_to(run)))
+    codes, texts = hosts.run("predict", workdir, 1, stop=2)
+    assert codes == [-signal.SIGKILL], texts
+    assert any(name.startswith(".predictions-") for name in storage.files(workdir))
+    text = hosts.require("predict", workdir, 1)
+    assert "part 2\n" in text
+    assert "part 1\n" not in text
+    assert storage.read(workdir / "predictions.jsonl") == expected
+    assert not any(name.startswith(".predictions-") for name in storage.files(workdir))
