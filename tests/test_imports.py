@@ -130,7 +130,7 @@ def test_data_and_metrics_know_no_jax_and_no_model(name: str) -> None:
         ),
         (("fcntl", "filelock"), {"runtime/workdir.py"}),
         (("orbax",), {"runtime/checkpoint.py"}),
-        (("fsspec",), {"data/remote.py", "data/stores.py", "runtime/storage.py"}),
+        (("fsspec",), {"data/remote.py", "data/stores.py"}),
         (("safetensors",), {"pretrained/mapping.py", "pretrained/formats.py"}),
         (("torch", "tensorflow"), {"pretrained/formats.py", "pretrained/parity.py"}),
         (("transformers",), {"data/tokenization.py", "pretrained/parity.py"}),

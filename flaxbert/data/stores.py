@@ -66,6 +66,14 @@ def scheme_of(url: str) -> str:
     return url.partition("://")[0].lower()
 
 
+def settings(name: str) -> dict[str, Any]:
+    """Return fsspec's settings of all clients for a kind of store, such as gcs; may be changed."""
+    import fsspec
+
+    changeable: dict[str, Any] = fsspec.config.conf.setdefault(name, {})
+    return changeable
+
+
 def open_store(url: str) -> tuple[Any, str]:
     """Return fsspec's object for a store, and the path in it.
 
@@ -102,8 +110,13 @@ def quiet() -> Iterator[None]:
         client.setLevel(level)
 
 
-def attempt(url: str, operation: Callable[[], T]) -> T:
+def attempt(url: str, operation: Callable[[], T], what: str = "fetched") -> T:
     """Return the result of an operation on a store, which is repeated if its error may pass.
+
+    Args:
+      url: the file or directory.
+      operation: makes the request.
+      what: what it does to the file, for the message: "could not be fetched".
 
     Raises:
       RemoteError: with what is wrong and how to fix it.
@@ -115,7 +128,7 @@ def attempt(url: str, operation: Callable[[], T]) -> T:
             raise
         except Exception as error:  # stores raise errors of many libraries
             if wait is None or not _may_pass(error):
-                raise RemoteError(_explain(url, error)) from error
+                raise RemoteError(_explain(url, error, what)) from error
             log.warning(f"{url}: {_reason(error)}; trying again in {wait:.0f} s")
             time.sleep(wait * random.uniform(0.5, 1.0))  # not all hosts at the same time
     raise AssertionError("the last attempt returns or raises")
@@ -152,7 +165,7 @@ def _may_pass(error: Exception) -> bool:
     return lost or bool(modules & CLIENTS)
 
 
-def _explain(url: str, error: Exception) -> str:
+def _explain(url: str, error: Exception, what: str = "fetched") -> str:
     """Return what is wrong and how to fix it."""
     extra, reason = EXTRAS.get(scheme_of(url), ""), _reason(error)
     if isinstance(error, OSError) and _is_local(error):
@@ -168,7 +181,7 @@ def _explain(url: str, error: Exception) -> str:
         store, _ = open_store(url)
         return f"{url}: no such file or directory{neighbors(store, parent, url)}."
     return (
-        f"{url}: could not be fetched ({reason}). Check the address and the network, and repeat "
+        f"{url}: could not be {what} ({reason}). Check the address and the network, and repeat "
         "the command."
     )
 

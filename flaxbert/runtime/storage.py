@@ -1,33 +1,16 @@
-"""Files in buckets, gs://BUCKET/PATH and s3://BUCKET/PATH: the only module that imports fsspec."""
+"""Files in buckets, gs://BUCKET/PATH and s3://BUCKET/PATH: read, written, listed and locked."""
 
 import hashlib
-import itertools
-import logging
-import random
 import re
-import time
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from flaxbert.errors import ConfigError, WorkdirError, check_local
-
-log = logging.getLogger("flaxbert")
+from flaxbert.data import stores
+from flaxbert.errors import ConfigError, RemoteError, WorkdirError, check_local
 
 _Value = TypeVar("_Value")
-
-PACKAGES = {"gs": ("gcs", "gcsfs"), "s3": ("s3", "s3fs")}
-"""{scheme: (extra of flaxbert and name in fsspec, package)}"""
-
-ATTEMPTS = 4
-"""Attempts at a request. The clients repeat each several times too, for about a minute."""
-
-LONGEST_WAIT = 60.0
-"""Most seconds between two attempts."""
-
-BUSY = {408, 429, *range(500, 505)}
-"""Statuses of HTTP after which a request is repeated: the store is busy, or has failed."""
 
 LARGE = 50 * 2**20
 """Bytes above which a file is uploaded in parts, and not read into memory as a whole."""
@@ -160,7 +143,7 @@ _RAISE = object()
 def _attempt(
     what: str, url: Path, action: Callable[[Any], _Value], *, missing: Any = _RAISE
 ) -> _Value:
-    """Return what `action` returns, repeated with growing random pauses while the store is busy.
+    """Return what `action` returns; see `stores.attempt`.
 
     Args:
       what: what the action does to the file, for the message.
@@ -172,73 +155,24 @@ def _attempt(
       FileNotFoundError: if there is no such file and no `missing`.
       WorkdirError: for all other errors.
     """
-    store = _store(url)
-    for attempt in itertools.count(1):
+    # Orbax and etils make clients of their own, with these settings. With a cache they would not
+    # list what TensorStore wrote.
+    name = stores.EXTRAS[stores.scheme_of(str(url))]
+    stores.settings(name).setdefault("use_listings_cache", False)
+
+    def run() -> Any:
         try:
             return action(store)
         except FileNotFoundError:
-            if missing is _RAISE:
-                raise
-            return cast(_Value, missing)
-        except WorkdirError:
-            raise
-        except Exception as error:  # the clients raise many types
-            text = f"{type(error).__name__}: {error}"
-            if not _is_busy(error):
-                raise WorkdirError(
-                    f"{url}: could not be {what} ({text}). Check the name of the bucket, and that "
-                    "you may read, write, list and delete in it."
-                ) from error
-            if attempt == ATTEMPTS:
-                raise WorkdirError(
-                    f"{url}: could not be {what} in {attempt} attempts ({text}). The store is busy "
-                    "or out of reach. What was saved is intact: run the same command again later."
-                ) from error
-            wait = min(LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1.0)
-            log.warning(f"{url}: could not be {what} ({text}); trying again in {wait:.0f} s")
-            time.sleep(wait)
-    raise AssertionError("unreachable")
+            return missing
 
-
-def _is_busy(error: BaseException) -> bool:
-    """Return whether an error may pass by itself: HTTP 429 or 5xx, or a broken connection."""
-    status = getattr(error, "code", None) or getattr(error, "status", None)
-    if isinstance(status, int | str) and str(status).isdigit():
-        return int(status) in BUSY
-    if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError):
-        return False
-    # s3fs gives EBUSY, EIO and EREMOTEIO for 5xx; aiohttp and requests have types of their own.
-    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    if isinstance(error, OSError) and error.errno is None:
-        return bool(modules & {"aiohttp", "requests", "urllib3"}) or isinstance(
-            error, ConnectionError | TimeoutError
-        )
-    return isinstance(error, OSError | TimeoutError) or bool(modules & {"aiohttp", "botocore"})
-
-
-def _store(url: Path) -> Any:
-    """Return fsspec's file system for a path in a bucket.
-
-    Raises:
-      ConfigError: if the package for it is not installed.
-    """
-    import fsspec
-
-    extra, package = PACKAGES[str(url).partition(":")[0]]
-    # Orbax and etils make clients of their own, with these settings. With a cache they would not
-    # list what TensorStore wrote.
-    fsspec.config.conf.setdefault(extra, {}).setdefault("use_listings_cache", False)
-    # It logs every error with its traceback, and raises it as well.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
-        return fsspec.filesystem(extra)
-    except ImportError as error:
-        raise ConfigError(
-            f"{url}: needs the package {package}, which cannot be imported ({error}). Install it "
-            f'with pip install "flaxbert[{extra}]".'
-        ) from None
-    except Exception as error:  # no credentials: each client has its own errors
+        store, _ = stores.open_store(str(url))
+        result = stores.attempt(str(url), run, what)
+    except RemoteError as error:
         raise WorkdirError(
-            f"{url}: there is no access to the store ({type(error).__name__}: {error}). Log in "
-            "(gcloud auth application-default login, or aws configure), or use another path."
-        ) from None
+            f"{error} What was saved is intact: run the same command again when this is fixed."
+        ) from error
+    if result is _RAISE:
+        raise FileNotFoundError(str(url))
+    return cast(_Value, result)
