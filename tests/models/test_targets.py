@@ -179,6 +179,8 @@ def test_the_chips_of_a_slice_share_parameters() -> None:
     mesh = sharding.make_mesh(tpu_devices("v5e:2x4", slices=2), fsdp=8)
     groups = [{chip.slice_index for chip in group} for group in mesh.devices]
     assert groups == [{0}, {1}]
+    halves = sharding.make_mesh(tpu_devices("v5p:4x4x4"), fsdp=32)  # no axis has half of its chips
+    assert dict(halves.shape) == {"data": 2, "fsdp": 32}
 
 
 @pytest.mark.slow
