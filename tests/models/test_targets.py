@@ -27,7 +27,7 @@ from flaxbert.models.attention import attend
 from flaxbert.models.dropout import DropoutKeys
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
-from flaxbert.runtime import sharding
+from flaxbert.runtime import memory, sharding
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.token_classification import TokenClassification
@@ -217,3 +217,17 @@ def test_modernbert_base_trains_on_8192_tokens_in_16_gigabytes() -> None:
     used = arguments + memory.temp_size_in_bytes - memory.alias_size_in_bytes
     assert used < 16e9
     assert not score_arrays(compiled.as_text(), SIZES["num_attention_heads"], 8192)
+
+
+@pytest.mark.slow
+def test_the_refusal_of_a_program_that_is_too_large_for_a_chip_is_read() -> None:
+    pytest.importorskip("libtpu")
+    everywhere = sharding.replicated(sharding.make_mesh(v5e_devices()))
+    array = jax.ShapeDtypeStruct((10, 2**28), jnp.float32, sharding=everywhere)  # 10 GiB
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
+        jax.jit(lambda x: x + 1).lower(array).compile()
+    assert memory.is_exhausted(raised.value)
+    usage = memory.usage_in(raised.value, array)
+    assert usage is not None
+    assert (usage.total, usage.arguments) == (20 * 2**30, 10 * 2**30)
+    assert usage.capacity == 15.75 * 2**30
