@@ -27,8 +27,7 @@ from flaxbert.models.dropout import DropoutKeys
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
 from flaxbert.planning.hlo import collectives, instructions, score_arrays
-from flaxbert.runtime import sharding
-from flaxbert.runtime.memory import needed_bytes
+from flaxbert.runtime import memory, sharding
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
 from flaxbert.tasks.token_classification import TokenClassification
@@ -232,5 +231,19 @@ def test_modernbert_base_trains_on_8192_tokens_in_16_gigabytes() -> None:
     made, arrays = TASKS["token_classification"]
     config = MODERN | {"num_hidden_layers": 22}
     compiled = compile_step(made, config, v5e_devices(), rows=8, length=8192, **arrays)
-    assert needed_bytes(compiled) < 16e9
+    assert memory.needed_bytes(compiled) < 16e9
     assert not score_arrays(compiled.as_text(), SIZES["num_attention_heads"], 8192)
+
+
+@pytest.mark.slow
+def test_the_refusal_of_a_program_that_is_too_large_for_a_chip_is_read() -> None:
+    pytest.importorskip("libtpu")
+    everywhere = sharding.replicated(sharding.make_mesh(v5e_devices()))
+    array = jax.ShapeDtypeStruct((10, 2**28), jnp.float32, sharding=everywhere)  # 10 GiB
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
+        jax.jit(lambda x: x + 1).lower(array).compile()
+    assert memory.is_exhausted(raised.value)
+    usage = memory.usage_in(raised.value, array)
+    assert usage is not None
+    assert (usage.total, usage.arguments) == (20 * 2**30, 10 * 2**30)
+    assert usage.capacity == 15.75 * 2**30
