@@ -35,8 +35,7 @@ def fetch(url: str, *, everything: bool = False, skeleton: str | None = None) ->
     Args:
       url: a directory with a model, the workdir of a run, or its export.
       everything: fetch all files of the model, not only those that are read.
-      skeleton: a directory of a run that is fetched, with the newest checkpoint, in place of the
-        export.
+      skeleton: a directory of a run that is fetched, with all checkpoints, in place of the export.
 
     Raises:
       RemoteError: if the directory cannot be fetched.
@@ -54,8 +53,7 @@ def fetch(url: str, *, everything: bool = False, skeleton: str | None = None) ->
     steps = remote.listing(f"{run}/checkpoints") if "checkpoints" in names else {}
     folders = [f"checkpoints/{name}" for name in steps if name.isdecimal()]
     if skeleton and folders:
-        newest = max(folders, key=lambda name: int(name.rpartition("/")[2]))
-        for folder in (skeleton, newest):
+        for folder in (skeleton, *folders):  # the newest one may not be intact
             found = remote.tree(f"{run}/{_directory(run, names, folder)}")
             files |= {f"{folder}/{name}": file for name, file in found.items()}
     copy = remote.directory_copy(run, files, folders)
