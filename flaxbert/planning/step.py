@@ -186,14 +186,18 @@ def device_bytes(tree: Any) -> int:
     )
 
 
+USED = re.compile(r"Used ([\d.]+)([KMGT]) of|\(([\d.]+)([KMGT])\) exceeds available HBM")
+"""What a program needs, in the messages of two releases of libtpu."""
+
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _exhausted(message: str, sizes: Mapping[str, Any], seconds: float) -> Exhausted:
     """Return what is known of a step that does not fit, from the compiler's message."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of", message)
+    used = USED.search(message)
     held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
-    peak = int(float(used[1]) * UNITS[used[2]]) if used else 0
+    number, unit = filter(None, used.groups()) if used else ("0", "K")
+    peak = int(float(number) * UNITS[unit])
     return Exhausted(
         **sizes, activations=max(0, peak - held), peak=max(peak, held), seconds=seconds
     )

@@ -163,7 +163,7 @@ def _require(distribution: str, extra: str, flag: str) -> None:
         pin = importlib.metadata.version("jax")
         wanted = f"jax[{extra}]=={pin}"
         raise ConfigError(
-            f"{flag}: needs the compiler in {distribution}, which is not installed. Install that of "
-            f'this version of JAX: pip install "{wanted}". On a machine without such a device, set '
+            f"{flag}: needs the compiler in {distribution}, which is not installed. Install the "
+            f'one of this JAX: pip install "{wanted}". On a machine without such a device, set '
             "JAX_PLATFORMS=cpu."
         )

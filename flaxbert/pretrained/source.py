@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from flaxbert import hub
@@ -26,7 +27,7 @@ SKELETON = ".model"
 """Directory of a workdir with the config.json and tokenizer that its checkpoints lack."""
 
 
-def resolve(init: str, revision: str | None = None) -> Path:
+def resolve(init: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return the local directory, in the Hugging Face layout, of a model specification.
 
     Args:
@@ -35,6 +36,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
         or a Hugging Face hub id such as `google-bert/bert-base-uncased`, downloaded once into the
         hub's cache.
       revision: branch, tag or commit of a hub id.
+      weights: whether to download weights with the other files of a hub id.
 
     Raises:
       ConfigError: for another URL.
@@ -70,7 +72,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
         return path
     if init.startswith((".", "/", "~")) or init.count("/") > 1 or not init:
         raise WeightsError(f"model.init={init!r}: no such directory.")
-    return _hub(init, revision)
+    return _hub(init, revision, WEIGHTS if weights else ((),))
 
 
 def step_beyond_export(run: Path) -> int | None:
@@ -105,7 +107,7 @@ def _package(name: str) -> Path:
     return directory
 
 
-def _hub(repo: str, revision: str | None) -> Path:
+def _hub(repo: str, revision: str | None, kinds: Sequence[Sequence[str]]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -115,7 +117,7 @@ def _hub(repo: str, revision: str | None) -> Path:
     )
     try:
         with hub.fetching(repo):
-            for weights in WEIGHTS:
+            for weights in kinds:
                 snapshot = Path(
                     snapshot_download(
                         repo, revision=revision, allow_patterns=[*HUB_FILES, *weights]
