@@ -17,9 +17,9 @@ from flaxbert.planning.step import lower_step
 from flaxbert.runtime import sharding
 
 
-def tpu_devices(slice_name: str) -> list[Any]:
-    """Return the chips of a TPU slice, such as v5e:2x4; needs libtpu."""
-    return list(topology.tpu(slice_name).devices)
+def tpu_devices(slice_name: str, *, slices: int = 1) -> list[Any]:
+    """Return the chips of one or more equal TPU slices, such as v5e:2x4; needs libtpu."""
+    return list(topology.tpu(slice_name, slices=slices).devices)
 
 
 def v5e_devices() -> list[Any]:
@@ -47,7 +47,7 @@ def compile_step(
     length: int = 384,
     segments: int = 8,
     fsdp: int = 1,
-    remat: str = "none",
+    **runtime: Any,
 ) -> Any:
     """Return the compiled program of a training step in bfloat16, with dropout.
 
@@ -61,10 +61,10 @@ def compile_step(
       length: T.
       segments: K.
       fsdp: devices that share one copy of the parameters.
-      remat: what layers save, a key of `layers.REMAT`.
+      runtime: fields of the encoder's configuration, such as `remat`.
     """
     mesh = sharding.make_mesh(devices, fsdp=fsdp)
-    encoder = read_config(config, dtype="bfloat16", attention="kernel", remat=remat)
+    encoder = read_config(config, dtype="bfloat16", attention="kernel", **runtime)
     model = Model.create(encoder, task.make_head)
 
     def array(size: int, dtype: Any = jnp.int32) -> Any:

@@ -253,6 +253,11 @@ class TrainConfig:
         "variables, else flaxbert)",
     )
 
+    @property
+    def division(self) -> dict[str, Any]:
+        """The arguments of `Pipeline.build` on how devices share the work."""
+        return {"fsdp": self.fsdp, "reduce_dtype": self.reduce_dtype}
+
 
 @dataclasses.dataclass
 class OptimConfig:

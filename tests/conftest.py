@@ -123,7 +123,7 @@ def one_device() -> Iterator[None]:
 
     make_mesh = sharding.make_mesh
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        patch.setattr(sharding, "make_mesh", lambda **_: make_mesh(jax.devices()[:1]))
         yield
 
 

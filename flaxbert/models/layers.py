@@ -391,12 +391,7 @@ class Embedding(nnx.Embed):
 
     If the table were cast to bfloat16 first, its gradient would be scattered in bfloat16, where the
     sum of a frequent row stops growing.
-
-    Attributes:
-      reduce_dtype: type in which the gradient of `attend` is summed over devices.
     """
-
-    reduce_dtype: str = "float32"
 
     # Flax's methods have further arguments that are unused here, so mypy's error is ignored.
     def __call__(self, ids: Array) -> Array:  # type: ignore[override]
@@ -421,12 +416,12 @@ class Embedding(nnx.Embed):
     def attend(self, query: Array) -> Array:  # type: ignore[override]
         """Score every row of the table: map [..., width] to float32 scores [..., rows]."""
         query = query.astype(self.dtype)
-        return matmul(query, self.embedding[...], jnp.float32, True, self.reduce_dtype)
+        return matmul(query, self.embedding[...], jnp.float32, True)
 
 
 def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embedding:
     """Build an embedding table [rows, width]."""
-    table = Embedding(
+    return Embedding(
         rows,
         width,
         dtype=jnp.dtype(config.dtype),
@@ -434,8 +429,6 @@ def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embed
         embedding_init=nnx.initializers.normal(config.initializer_range),
         rngs=rngs,
     )
-    table.reduce_dtype = config.reduce_dtype
-    return table
 
 
 class LayerNorm(nnx.LayerNorm):

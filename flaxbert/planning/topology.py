@@ -71,8 +71,8 @@ def targets(topology: str, gpu: str, count: int) -> list[Target]:
     return chosen or [local()]
 
 
-def tpu(name: str) -> Target:
-    """Return the devices of a TPU slice, such as v5e:2x4."""
+def tpu(name: str, *, slices: int = 1) -> Target:
+    """Return the devices of one or more equal TPU slices, such as v5e:2x4."""
     generation, _, shape = name.partition(":")
     if generation not in EXAMPLES:
         raise ConfigError(f"--topology={name}: no such TPU. {_examples()}")
@@ -85,7 +85,9 @@ def tpu(name: str) -> Target:
     }
     hosts = {"chips_per_host_bounds": [1, 1, 1]} if set(shape) <= {"1", "x"} else {}
     try:
-        description = topologies.get_topology_desc(platform="tpu", topology_name=name, **hosts)
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, num_slices=slices, **hosts
+        )
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"--topology={name}: {reason}. {_examples()}") from None

@@ -138,13 +138,8 @@ def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingD
     with multihost.fail_together():  # any of this may fail on one host alone
         sources = read_sources(config.task, config.data, config.options)
         sections = config.task, config.model, config.data, config.options
-        pipeline = Pipeline.build(
-            *sections,
-            init=saved.init(config.model),
-            train=sources.train.examples,
-            fsdp=config.train.fsdp,
-            reduce_dtype=config.train.reduce_dtype,
-        )
+        init, examples = saved.init(config.model), sources.train.examples
+        pipeline = Pipeline.build(*sections, init=init, train=examples, **config.train.division)
         data = tokenize(pipeline, sources, config.train)
     shape, parts = data.train.batches.largest_shape, config.train.accumulation_steps
     kept = saved.metadata.attention if saved.metadata else None

@@ -4,6 +4,7 @@ The programs are compiled and not run, so no accelerator is needed. `pip install
 installs both compilers (several gigabytes); a test is skipped if its compiler is missing.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,9 @@ from targets import (
 from flaxbert.config import DataConfig
 from flaxbert.models.attention import attend
 from flaxbert.models.dropout import DropoutKeys
-from flaxbert.planning.hlo import collectives, score_arrays
+from flaxbert.models.families import read_config
+from flaxbert.models.model import Model
+from flaxbert.planning.hlo import collectives, instructions, score_arrays
 from flaxbert.planning.step import needed_bytes
 from flaxbert.runtime import sharding
 from flaxbert.tasks.pretraining import PreTraining
@@ -111,6 +114,73 @@ def test_a_step_for_tpus_stores_no_scores_and_moves_only_gradients(
     assert program.count('custom_call_target="tpu_custom_call"') == 4
     assert not score_arrays(program, SIZES["num_attention_heads"], length)
     assert set(collectives(program)) == {"all-reduce"}
+
+
+ALL_GATHER = re.compile(r"= (\w+)\[([\d,]*)\]\S* all-gather(?:-start)?\(")  # inside fusions too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [4, 8])
+def test_a_step_with_shared_parameters_moves_them_and_looked_up_words(fsdp: int) -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["question_answering"]
+    rows, length = 32, 384
+    compiled = compile_step(made, SIZES, v5e_devices(), rows=rows, fsdp=fsdp, **arrays)
+    program = compiled.as_text()
+    params = Model.create(read_config(SIZES), made.make_head).shapes
+    sizes = {leaf.size: leaf.ndim for leaf in jax.tree.leaves(params)}
+    gathered = [
+        (dtype, math.prod(map(int, shape.split(","))))
+        for dtype, shape in ALL_GATHER.findall(program)
+    ]
+    ids = rows * length * fsdp // 8
+    assert {size for _, size in gathered} <= {*sizes, ids}
+    large = {dtype for dtype, size in gathered if size >= SIZES["hidden_size"] ** 2}
+    assert large == {"bf16"}  # kernels are cast first; the table of words is not gathered
+    found = collectives(program)
+    assert found["all-to-all"][0] == 2
+    # The compiler makes rings of permutations, or fusions of this name, of reduce-scatters.
+    assert "collective-permute" in found or "all-reduce-scatter" in program
+    whole = 4 * sum(size for size in sizes)
+    if fsdp == 8:  # else parts are summed over the copies
+        assert found["all-reduce"][1] < 0.02 * whole
+    arguments = compiled.memory_analysis().argument_size_in_bytes
+    total = 3 * 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert arguments < 1.04 * total / fsdp
+    assert not bfloat16_sums(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 8])
+@pytest.mark.parametrize(("reduce_dtype", "expected"), [("float32", "f32"), ("bfloat16", "bf16")])
+def test_gradients_of_kernels_are_sent_in_the_type_of_their_sums(
+    reduce_dtype: str, expected: str, fsdp: int
+) -> None:
+    pytest.importorskip("libtpu")
+    made, arrays = TASKS["question_answering"]
+    program = compiled_step(
+        made, SIZES, v5e_devices(), fsdp=fsdp, reduce_dtype=reduce_dtype, **arrays
+    )
+    widths = {SIZES["hidden_size"], SIZES["intermediate_size"]}
+    heights = widths | {width // fsdp for width in widths}
+    sent = {
+        array.dtype
+        for instruction in instructions(program)
+        if instruction.opcode in ("all-reduce", "collective-permute-start")
+        for array in instruction.outputs
+        if len(array.shape) == 2 and array.shape[0] in heights and array.shape[1] in widths
+    }
+    assert sent == {expected}
+
+
+@pytest.mark.slow
+def test_the_chips_of_a_slice_share_parameters() -> None:
+    pytest.importorskip("libtpu")
+    mesh = sharding.make_mesh(tpu_devices("v5e:2x4", slices=2), fsdp=8)
+    groups = [{chip.slice_index for chip in group} for group in mesh.devices]
+    assert groups == [{0}, {1}]
+    halves = sharding.make_mesh(tpu_devices("v5p:4x4x4"), fsdp=32)  # no axis has half of its chips
+    assert dict(halves.shape) == {"data": 2, "fsdp": 32}
 
 
 @pytest.mark.slow

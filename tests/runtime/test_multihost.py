@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, write_checkpoint
+from safetensors.numpy import load_file
 from toy import make_config
 
 pytestmark = pytest.mark.slow  # several processes, each of which starts JAX and compiles
@@ -86,6 +88,20 @@ def runs(tmp_path_factory) -> tuple[Path, Path, list[str]]:
             for index, log in enumerate(logs)
         }
     )
+    # Two hosts of two devices each share one copy of the parameters, and evaluate it.
+    shared = [*flags, f"--workdir={directory / 'shared'}", "--config.train.fsdp=-1"]
+    for mode in ("train", "eval"):
+        spec = f"127.0.0.1:{free_port()},2"
+        finish(
+            {
+                directory / f"shared-{mode}-{index}.log": start(
+                    [*shared, f"--mode={mode}", f"--distributed={spec},{index}"],
+                    directory / f"shared-{mode}-{index}.log",
+                    devices=2,
+                )
+                for index in range(2)
+            }
+        )
     # Another run starts on two hosts and continues on one, with two devices and then with one.
     spec = f"127.0.0.1:{free_port()},2"
     # It is evaluated at the end of each part, so its best weights would differ.
@@ -122,6 +138,24 @@ def test_two_processes_have_the_results_of_one(runs):
     assert actual["step"] == 4
 
 
+def test_two_processes_that_share_parameters_have_the_results_of_one(runs):
+    one, two, _ = runs
+    shared = two.parent / "shared"
+    expected, actual = (
+        reproducible(json.loads((workdir / "results.json").read_text()))
+        for workdir in (one, shared)
+    )
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert actual["accuracy"] == expected["accuracy"]
+    theirs = load_file(one / "export" / "model.safetensors")
+    ours = load_file(shared / "export" / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=1e-5)
+    assert "4 share each copy" in (two.parent / "shared-train-0.log").read_text()
+    assert (shared / "eval_results.json").exists()
+
+
 def test_run_of_two_processes_resumes_in_one(runs):
     one, two, _ = runs
     fewer = two.parent / "fewer"
@@ -153,8 +187,8 @@ jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from flaxbert.runtime import sharding
 a, b, c, d = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 mesh = sharding.make_mesh([a, c, d, b])
-build = lambda rows: {"x": np.array(rows, np.int32)[:, None]}
-x = sharding.make_global_batch(list(range(8)), build, mesh)["x"]
+local = {"x": np.array(sharding.local_rows(8, mesh), np.int32)[:, None]}
+x = sharding.make_global_batch(local, 8, mesh)["x"]
 for shard in x.addressable_shards:
     first = shard.index[0].start
     assert np.asarray(shard.data)[:, 0].tolist() == [first, first + 1], shard

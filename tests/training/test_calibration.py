@@ -150,7 +150,7 @@ def one_device() -> Iterator[None]:
     """Use one device, which compiles faster; the layout makes no difference here."""
     original = sharding.make_mesh
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda: original(jax.devices()[:1]))
+        patch.setattr(sharding, "make_mesh", lambda **_: original(jax.devices()[:1]))
         yield
 
 

@@ -20,7 +20,7 @@ def devices(monkeypatch):
     make_mesh = sharding.make_mesh
 
     def use(count: int) -> None:
-        monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()[:count]))
+        monkeypatch.setattr(sharding, "make_mesh", lambda **_: make_mesh(jax.devices()[:count]))
 
     return use
 

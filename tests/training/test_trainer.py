@@ -212,7 +212,7 @@ def test_changed_configuration_is_refused_with_the_difference(finished, config):
 @pytest.mark.slow  # test_preemption.py has a quick one
 def test_interrupted_run_resumes_bit_for_bit(one_layer, tmp_path, monkeypatch):
     one_device = sharding.make_mesh(jax.devices()[:1])  # compiles faster
-    monkeypatch.setattr(sharding, "make_mesh", lambda: one_device)
+    monkeypatch.setattr(sharding, "make_mesh", lambda **_: one_device)
     free = dataclasses.replace(PLATFORMS["cpu"], program_seconds=0)
     monkeypatch.setitem(PLATFORMS, "cpu", free)  # otherwise so short a run has one program
     monkeypatch.setattr(batching, "MAX_SHAPES", 2)
