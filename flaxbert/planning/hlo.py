@@ -36,6 +36,8 @@ PLACEHOLDERS = ("AllocateBuffer", "ConcatBitcast")
 _HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) ")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=\{?(%?[^\s}]+)")
+_SCATTERING = re.compile(r"%?all-reduce-scatter[\w.-]* = [^\n]*?calls=%?([\w.-]+)")
+"""The computations of fusions in which a TPU reduces an array and keeps a part of it."""
 _REPEATS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16)\[([\d,]*)\](\{[^}]*\})?")
 
@@ -73,6 +75,8 @@ class Instruction:
     """What a custom call runs; empty for other operations."""
     claimed_bytes: int = 0
     """Bytes that a kernel's author says it moves; the compiler counts these, and 0 without them."""
+    computation: str = ""
+    """The name of the computation that it is part of."""
     times: int = 1
     """How often it runs: more than once in a loop."""
 
@@ -112,10 +116,12 @@ def instructions(program: str, *, fused: bool = False) -> Iterator[Instruction]:
             computation = header.group(2) if header else ""
             skipping = header is None or computation in inner
         elif not skipping and (match := _INSTRUCTION.match(line)):
-            yield _instruction(match.group(1), match.group(2), times.get(computation, 1))
+            one = _instruction(match.group(1), match.group(2))
+            runs = times.get(computation, 1)
+            yield dataclasses.replace(one, computation=computation, times=runs)
 
 
-def _instruction(name: str, rest: str, times: int) -> Instruction:
+def _instruction(name: str, rest: str) -> Instruction:
     """Return an instruction of its name and what stands behind the equals sign."""
     kind, call = _split_type(rest)
     opcode, _, arguments = call.partition("(")
@@ -130,7 +136,6 @@ def _instruction(name: str, rest: str, times: int) -> Instruction:
         op_name.group(1) if op_name else "",
         target.group(1) if target else "",
         int(claim.group(1)) if claim else 0,
-        times,
     )
 
 
@@ -233,6 +238,7 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     arrays: dict[str, tuple[StoredArray, ...]] = {}
+    scattering = set(_SCATTERING.findall(program))
     for instruction in instructions(program, fused=True):
         arrays[instruction.name] = instruction.outputs
         kind = instruction.opcode.removesuffix("-start")
@@ -243,6 +249,8 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
             if kind == "reduce-scatter":
                 names = instruction.operands
                 parts = tuple(array for name in names for array in arrays.get(name, ())) or parts
+            if kind == "all-reduce" and instruction.computation in scattering:
+                kind = "reduce-scatter"
             counts[kind] += instruction.times
             sizes[kind] += instruction.times * sum(array.nbytes for array in parts)
     return {kind: (counts[kind], sizes[kind]) for kind in counts}

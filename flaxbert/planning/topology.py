@@ -72,7 +72,7 @@ def targets(topology: str, gpu: str, count: int) -> list[Target]:
 
 
 def tpu(name: str, *, slices: int = 1) -> Target:
-    """Return the devices of one TPU slice, or of several equal ones, such as v5e:2x4."""
+    """Return the devices of one or more equal TPU slices, such as v5e:2x4."""
     generation, _, shape = name.partition(":")
     if generation not in EXAMPLES:
         raise ConfigError(f"--topology={name}: no such TPU. {_examples()}")
@@ -165,7 +165,7 @@ def _require(distribution: str, extra: str, flag: str) -> None:
         pin = importlib.metadata.version("jax")
         wanted = f"jax[{extra}]=={pin}"
         raise ConfigError(
-            f"{flag}: needs the compiler in {distribution}, which is not installed. Install that "
-            f'of this version of JAX: pip install "{wanted}". On a machine without such a device, '
-            "set JAX_PLATFORMS=cpu."
+            f"{flag}: needs the compiler in {distribution}, which is not installed. Install the "
+            f'one of this JAX: pip install "{wanted}". On a machine without such a device, set '
+            "JAX_PLATFORMS=cpu."
         )

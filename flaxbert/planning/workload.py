@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,8 @@ class Job:
             return _without_data(config, note)
         config = _without_evaluation(config)
         sections = config.task, config.model, config.data, config.options
-        pipeline = Pipeline.build(*sections, train=sources.train.examples)
+        init = str(_directory(config))
+        pipeline = Pipeline.build(*sections, init=init, train=sources.train.examples)
         data = tokenize(pipeline, sources, config.train)
         return cls(config, pipeline, data.train.batches.features, "")
 
@@ -161,16 +163,21 @@ def _without_evaluation(config: Config) -> Config:
     return dataclasses.replace(config, data=data)
 
 
+def _directory(config: Config) -> Path:
+    """Return the directory of the model; of a model of the hub only config.json and tokenizer."""
+    return resolve(config.model.init, config.model.revision, weights=False)
+
+
 def _without_data(config: Config, note: str) -> Job:
     """Return a job of full rows, with any labels if neither configuration nor model gives some."""
     options = config.options or TASKS[config.task].options_type()
-    directory = resolve(config.model.init, config.model.revision)
+    directory = _directory(config)
     given = formats.read_config(directory).get("id2label")
     if "labels" in vars(options) and not (options.labels or given):
         options = dataclasses.replace(options, labels=ANY_LABELS)
     config = dataclasses.replace(config, options=options)
     sections = config.task, config.model, config.data, config.options
-    pipeline = Pipeline.build(*sections)
+    pipeline = Pipeline.build(*sections, init=str(directory))
     return Job(config, pipeline, _one_feature(config.task, len(pipeline.task.labels)), note)
 
 

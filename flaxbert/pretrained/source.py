@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from flaxbert import hub
@@ -18,7 +19,7 @@ SKELETON = ".model"
 """Directory of a workdir with the config.json and tokenizer that its checkpoints lack."""
 
 
-def resolve(init: str, revision: str | None = None) -> Path:
+def resolve(init: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return the local directory, in the Hugging Face layout, of a model specification.
 
     Args:
@@ -27,6 +28,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
         Python package with such a directory named `model/`; or a Hugging Face hub id such as
         `google-bert/bert-base-uncased`, downloaded once into the hub's cache.
       revision: branch, tag or commit of a hub id.
+      weights: whether to download weights with the other files of a hub id.
 
     Raises:
       ConfigError: for the address of a model of the hub.
@@ -64,7 +66,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
         return path
     if init.startswith((".", "/", "~")) or init.count("/") > 1 or not init:
         raise WeightsError(f"model.init={init!r}: no such directory.")
-    return _hub(init, revision)
+    return _hub(init, revision, WEIGHTS if weights else ((),))
 
 
 def local(init: str, *, everything: bool = False, checkpoint: bool = False) -> Path:
@@ -116,7 +118,7 @@ def _package(name: str) -> Path:
     return directory
 
 
-def _hub(repo: str, revision: str | None) -> Path:
+def _hub(repo: str, revision: str | None, kinds: Sequence[Sequence[str]]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -126,7 +128,7 @@ def _hub(repo: str, revision: str | None) -> Path:
     )
     try:
         with hub.fetching(repo):
-            for weights in WEIGHTS:
+            for weights in kinds:
                 snapshot = Path(
                     snapshot_download(
                         repo, revision=revision, allow_patterns=[*HUB_FILES, *weights]

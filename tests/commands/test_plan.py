@@ -1,5 +1,6 @@
 """`flaxbert plan`: plans for the devices of this machine, its table, its JSON and its errors."""
 
+import fnmatch
 import json
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,22 @@ def test_no_target_that_fits_is_exit_code_2(
 def test_every_task_has_arrays_without_data(task: str, one_layer: Path) -> None:
     work = without_data(task, one_layer)
     assert (work.rows, work.steps, work.arrays["input_ids"].shape) == (32, 7, (32, 16))
+
+
+def test_a_plan_downloads_no_weights(one_layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patterns: list[str] = []
+
+    def download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        patterns.extend(allow_patterns)
+        return str(one_layer)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    config = Config(task="regression", model=ModelConfig(init="owner/name"))
+    config.data = DataConfig(max_length=16)
+    workload.Job.read(config, use_data=False)
+    files = ("config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin", "model.ckpt")
+    fetched = [name for name in files if any(fnmatch.fnmatch(name, p) for p in patterns)]
+    assert fetched == ["config.json", "vocab.txt"]
 
 
 @pytest.mark.slow

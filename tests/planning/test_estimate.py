@@ -7,7 +7,7 @@ import pytest
 
 from flaxbert.planning import estimate
 from flaxbert.planning.chips import CHIPS
-from flaxbert.planning.step import Analysis, Exhausted
+from flaxbert.planning.step import Analysis, Exhausted, _exhausted
 from flaxbert.planning.topology import Target
 
 V5E = Target("v5e:2x4", CHIPS["v5e"], devices=(None,) * 8)
@@ -81,6 +81,21 @@ def exhausted(**changes: Any) -> Exhausted:
     fields = {field.name for field in dataclasses.fields(Exhausted)}
     step = {name: value for name, value in vars(STEP).items() if name in fields}
     return Exhausted(**step | changes)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Ran out of memory in memory space hbm. Used 24.50G of 15.75G hbm. Exceeded by 8.75G.",
+        "HLO temporaries (24.50G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_the_need_of_a_program_that_is_refused_is_in_the_message(message: str) -> None:
+    gib = 2**30
+    sizes = {"rows": 8, "row_length": 64, "model_flops": 1.0, "parameters": 4 * gib}
+    sizes |= {"optimizer": 8 * gib, "gradients": 4 * gib}
+    refused = _exhausted(message, sizes, seconds=1.0)
+    assert (refused.peak, refused.activations) == (24.5 * gib, 8.5 * gib)
 
 
 def changes(step: Exhausted, **options: Any) -> list[str]:
