@@ -220,7 +220,9 @@ def test_a_run_at_a_url_predicts_as_the_local_one(run):
     assert flaxbert.load(URL).predict(texts) == expected
     assert flaxbert.load(f"{URL}/export").config.task == TASK
     assert local(URL).name != "export"
-    assert {path.name for path in local(URL).iterdir()} == {"config.json", "results.json", "export"}
+    names = {path.name for path in local(URL).iterdir()}
+    assert names == {"config.json", "results.json", "export", "checkpoints"}
+    assert list(local(URL).glob("checkpoints/*/*")) == []
 
 
 def test_a_run_at_a_url_is_a_model_to_start_from(run, caplog):
@@ -237,6 +239,19 @@ def test_a_run_that_went_on_after_its_export_is_named(run, caplog):
     what = "its export is older than its checkpoint of step 999. Run the same command again"
     assert [message.startswith(f"{URL}: {what}") for message in caplog.messages] == [True]
     run[0].files.rm("/bucket/runs/a/checkpoints/999", recursive=True)
+
+
+def test_a_run_at_a_url_that_has_not_finished_is_converted(run, tmp_path, caplog):
+    store, workdir = run
+    for path in sorted(workdir.rglob("*")):
+        name = path.relative_to(workdir)
+        if path.is_file() and name.parts[0] in ("config.json", ".model", "checkpoints"):
+            store.put(f"runs/b/{name.as_posix()}", path.read_bytes())
+    with pytest.raises(WeightsError, match=r"runs/b: a run that has not finished \(no export/\)"):
+        resolve("store://bucket/runs/b")
+    assert convert.main(["store://bucket/runs/b", str(tmp_path / "out")]) == 0
+    assert_same(load(tmp_path / "out"), load(workdir / "export"))
+    assert "reading its checkpoint of step 2" in caplog.text
 
 
 def test_the_commands_that_read_runs_read_those_at_urls(run, tmp_path, capsys):
@@ -261,5 +276,6 @@ def test_the_export_that_a_run_in_a_bucket_points_to_is_read(store):
         for url in ("store://bucket/run", "store://bucket/run/export"):
             assert json.loads((resolve(url) / "config.json").read_text()) == {"from": name}
     store.put("run/.export.json", '{"directory": null, "files": {}}')
+    store.put("run/checkpoints/1/x", "")
     with pytest.raises(WeightsError, match=r"/run: a run that has not finished"):
         resolve("store://bucket/run")

@@ -65,6 +65,8 @@ def open_checkpoint(
     workdir = local(source)
     with tempfile.TemporaryDirectory(prefix="flaxbert-") as temporary:
         exported = (workdir / "export").is_dir() and not step_beyond_export(workdir)
+        if (workdir / "checkpoints").is_dir() and not exported:
+            workdir = local(source, checkpoint=True)
         if (workdir / SKELETON).is_dir() and not exported:
             directory = Path(temporary)
             export_newest(workdir, directory)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +142,7 @@ def local_copies(pattern: str) -> list[LocalCopy]:
 
 
 @stores.quiet()
-def listing(url: str) -> dict[str, File | None]:
+def listing(url: str) -> Mapping[str, File | None]:
     """Return the files in a directory by name, and None for each of its directories.
 
     Raises:
@@ -164,7 +164,7 @@ def listing(url: str) -> dict[str, File | None]:
 
 
 @stores.quiet()
-def tree(url: str) -> dict[str, File | None]:
+def tree(url: str) -> dict[str, File]:
     """Return all files below a directory, by their path in it.
 
     Raises:
@@ -182,18 +182,19 @@ def tree(url: str) -> dict[str, File | None]:
 
 
 @stores.quiet()
-def directory_copy(url: str, files: Mapping[str, File]) -> Path:
+def directory_copy(url: str, files: Mapping[str, File], folders: Collection[str] = ()) -> Path:
     """Return a local directory with copies of some files.
 
     Args:
       url: where they are.
       files: {path in the directory: file of `listing` or `tree`}.
+      folders: paths of empty directories in it.
 
     Raises:
       RemoteError: see `local_copy`.
     """
     store, _ = stores.open_store(url)
-    return _stored(store, url, [files])[0]
+    return _stored(store, url, [_Entry(url, files, tuple(folders))])[0]
 
 
 def _file(url: str, info: Mapping[str, Any]) -> File:
@@ -213,11 +214,10 @@ def _version(info: Mapping[str, Any]) -> str | None:
 
 
 def _copies(store: Any, url: str, files: Sequence[File]) -> list[LocalCopy]:
-    names = [_name(file.url) for file in files]
-    wanted = [{name: file} for name, file in zip(names, files, strict=True)]
+    wanted = [_Entry(file.url, {_name(file.url): file}) for file in files]
     copies = []
-    for entry, name, file in zip(_stored(store, url, wanted), names, files, strict=True):
-        copy = LocalCopy(entry / name)
+    for directory, file in zip(_stored(store, url, wanted), files, strict=True):
+        copy = LocalCopy(directory / _name(file.url))
         copy.url = file.url
         copies.append(copy)
     return copies
@@ -232,49 +232,61 @@ def _name(url: str) -> str:
 # --- the cache ---------------------------------------------------------------------------------
 
 
-def _stored(store: Any, url: str, wanted: Sequence[Mapping[str, File]]) -> list[Path]:
-    """Return the directories of the cache that hold sets of files; fetch those that are missing."""
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """The content of a directory of the cache."""
+
+    url: str
+    files: Mapping[str, File]
+    """{path in the directory: file}"""
+    folders: tuple[str, ...] = ()
+    """Paths of empty directories."""
+
+    @property
+    def name(self) -> str:
+        """The name of the directory, which messages about models show."""
+        # A file without a version may have changed: it gets a name that no other call gives it.
+        files = {
+            name: [file.url, file.version or uuid.uuid4().hex] for name, file in self.files.items()
+        }
+        key = json.dumps([self.url, files, self.folders], sort_keys=True)
+        shown = re.sub("[^a-zA-Z0-9.]+", "-", self.url)[-60:].lstrip("-.")
+        return f"{shown}-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+    def is_in(self, directory: Path) -> bool:
+        """Return whether a directory has all of this; if it lacks some, it is deleted."""
+        if not directory.is_dir():
+            return False
+        paths = {directory / name: file.size for name, file in self.files.items()}
+        if not all(
+            path.is_file() and size in (None, path.stat().st_size) for path, size in paths.items()
+        ):
+            shutil.rmtree(directory)
+            return False
+        with contextlib.suppress(OSError):  # a cache of another user
+            os.utime(directory)  # `delete_unused` goes by this time
+        return True
+
+
+def _stored(store: Any, url: str, entries: Sequence[_Entry]) -> list[Path]:
+    """Return the directories of the cache with these entries; fetch those that are missing."""
     home = feature_cache.cache_home()
     if home is None:
         raise RemoteError(f"{url}: there is no home directory for its copy; set XDG_CACHE_HOME.")
-    entries = [home / "inputs" / _entry(files) for files in wanted]
-    pairs = list(zip(entries, wanted, strict=True))
+    directories = [home / "inputs" / entry.name for entry in entries]
+    pairs = list(zip(directories, entries, strict=True))
     try:
-        if missing := [(entry, files) for entry, files in pairs if not _is_complete(entry, files)]:
+        if missing := [(path, entry) for path, entry in pairs if not entry.is_in(path)]:
             _fetch(store, url, missing)
             feature_cache.delete_unused(home / "inputs")
     except OSError as error:
         raise stores.unwritable(url, error) from None
-    return entries
+    return directories
 
 
-def _is_complete(entry: Path, files: Mapping[str, File]) -> bool:
-    """Return whether a directory of the cache has all files; if it lacks some, it is deleted."""
-    if not entry.is_dir():
-        return False
-    for name, file in files.items():
-        path = entry / name
-        if not path.is_file() or file.size not in (None, path.stat().st_size):
-            shutil.rmtree(entry)
-            return False
-    with contextlib.suppress(OSError):  # a cache of another user
-        os.utime(entry)  # `delete_unused` goes by this time
-    return True
-
-
-def _entry(files: Mapping[str, File]) -> str:
-    """Return the name of the directory for some files, which messages about models show."""
-    # A file without a version may have changed: it gets a name that no other call gives it.
-    parts = {name: [file.url, file.version or uuid.uuid4().hex] for name, file in files.items()}
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    url = next(iter(files.values())).url
-    shown = url if len(files) == 1 else url.rpartition("/")[0]
-    return f"{re.sub(r'[^a-zA-Z0-9.]+', '-', shown)[-60:].lstrip('-.')}-{key[:32]}"
-
-
-def _fetch(store: Any, url: str, entries: Sequence[tuple[Path, Mapping[str, File]]]) -> None:
+def _fetch(store: Any, url: str, entries: Sequence[tuple[Path, _Entry]]) -> None:
     """Fetch files into new directories of the cache, several at a time."""
-    files = [file for _, group in entries for file in group.values()]
+    files = [file for _, entry in entries for file in entry.files.values()]
     total = sum(file.size or 0 for file in files)
     count = f"{len(files)} files, " if len(files) > 1 else ""
     log.info(f"{url}: fetching {count}{total / 1e6:,.1f} MB")
@@ -283,7 +295,7 @@ def _fetch(store: Any, url: str, entries: Sequence[tuple[Path, Mapping[str, File
             _make(store, *entries[0], advance)
             return
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            jobs = [pool.submit(_make, store, entry, group, advance) for entry, group in entries]
+            jobs = [pool.submit(_make, store, path, entry, advance) for path, entry in entries]
             try:
                 for job in jobs:
                     job.result()
@@ -323,19 +335,21 @@ def _bar(url: str, total: int, urls: Sequence[str]) -> Iterator[Advance]:
         yield advance
 
 
-def _make(store: Any, entry: Path, files: Mapping[str, File], advance: Advance) -> None:
-    """Make a directory with copies of files, or nothing."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=feature_cache.PARTIAL, dir=entry.parent))
+def _make(store: Any, directory: Path, entry: _Entry, advance: Advance) -> None:
+    """Make a directory of the cache, or nothing."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=feature_cache.PARTIAL, dir=directory.parent))
     try:
-        for name, file in files.items():
+        for folder in entry.folders:
+            (partial / folder).mkdir(parents=True)
+        for name, file in entry.files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             _download(store, file, partial / name, advance)
         partial.chmod(0o755)
         try:
-            os.rename(partial, entry)
+            os.rename(partial, directory)
         except OSError:
-            if not entry.is_dir():  # else another process has fetched the same
+            if not directory.is_dir():  # else another process has fetched the same
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,38 +1,21 @@
 """Sources of pre-trained models: hub ids, directories, URLs, Python packages and workdirs."""
 
-import fnmatch
 import importlib.util
 import json
 import logging
-from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from flaxbert import hub
-from flaxbert.data import remote, stores
-from flaxbert.errors import ConfigError, HubError, WeightsError, input_problem, some
+from flaxbert.data.stores import is_url
+from flaxbert.errors import ConfigError, HubError, WeightsError, input_problem
 from flaxbert.pretrained import formats, unsupported
+from flaxbert.pretrained.fetch import HUB_FILES, WEIGHTS, fetch
 
 log = logging.getLogger("flaxbert")
 
 PACKAGE = "package://"
-HUB_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
-"""Files of a hub repository, or of a directory at a URL, that are fetched with the weights."""
-WEIGHTS = (
-    ("model*.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
-    ("flax_model*.msgpack", "flax_model.msgpack.index.json"),
-    ("*.ckpt*",),
-)
-"""Formats of weights; many repositories have several, and the first one present is fetched."""
-
 SKELETON = ".model"
 """Directory of a workdir with the config.json and tokenizer that its checkpoints lack."""
-
-RUN_FILES = ("config.json", "results.json")
-"""Files of a run that are fetched with its export."""
-
-POINTER = ".export.json"
-"""File of a workdir in a bucket that says which directory holds a complete export."""
 
 
 def resolve(init: str, revision: str | None = None) -> Path:
@@ -51,7 +34,7 @@ def resolve(init: str, revision: str | None = None) -> Path:
         with a revision.
       HubError: if the hub cannot be reached or has no such id; RemoteError for a URL.
     """
-    if problem := "" if init.startswith(PACKAGE) else input_problem("model.init", init):
+    if problem := input_problem("model.init", init.removeprefix(PACKAGE)):
         raise ConfigError(f"{problem}.")
     if revision and ("://" in init or Path(init).expanduser().is_dir()):
         raise WeightsError(
@@ -60,12 +43,21 @@ def resolve(init: str, revision: str | None = None) -> Path:
     if init.startswith(PACKAGE):
         return _package(init.removeprefix(PACKAGE))
     path = local(init)
+    shown = init.rstrip("/") if is_url(init) else path
     if init and path.is_dir():  # Path("") is the current directory
         if (path / "export" / "config.json").is_file():
-            _warn_if_older(path, path, (child.name for child in path.glob("checkpoints/*")))
+            if step := step_beyond_export(path):
+                log.warning(
+                    f"{shown}: its export is older than its checkpoint of step {step}. Run the "
+                    "same command again to finish the run, or export that checkpoint: "
+                    f"flaxbert convert {shown} DIR"
+                )
             return path / "export"
         if (path / "checkpoints").is_dir():
-            raise _unfinished(path)
+            raise WeightsError(
+                f"{shown}: a run that has not finished (no export/). Run the same command again to "
+                f"finish it, or export its latest checkpoint: flaxbert convert {shown} DIR"
+            )
         if not formats.is_checkpoint(path):
             reason = unsupported.explain(path) or "not a model directory"
             raise WeightsError(f"{path}: no config.json; {reason}.")
@@ -75,94 +67,21 @@ def resolve(init: str, revision: str | None = None) -> Path:
     return _hub(init, revision)
 
 
-def local(init: str, *, everything: bool = False) -> Path:
+def local(init: str, *, everything: bool = False, checkpoint: bool = False) -> Path:
     """Return the path of a directory with a model or a run; for a URL that of a local copy.
 
     Args:
       init: a path or a URL; what it names need not exist if it is a path.
-      everything: whether to fetch all files of the model, not only those that are read.
+      everything: fetch all files of the model, not only those that are read.
+      checkpoint: fetch what `flaxbert convert` reads of a run that has not finished.
 
     Raises:
-      RemoteError: if the directory cannot be fetched.
-      WeightsError: if there is no model in it.
+      RemoteError, WeightsError: for a URL; see `fetch`.
     """
-    return _fetch(init.rstrip("/"), everything) if stores.is_url(init) else Path(init).expanduser()
-
-
-def _fetch(url: str, everything: bool) -> Path:
-    """Return a local directory with the model at a URL, or with the export and config of a run."""
-    run = url.removesuffix("/export")
-    look = remote.tree if everything else remote.listing
-    while True:
-        names = remote.listing(run)
-        export = _export_of(run, names)
-        inside = look(f"{run}/{export}") if export in names or run != url else {}
-        # Before a run writes a new export, it makes the pointer name another directory.
-        if POINTER not in names or names[POINTER] == remote.listing(run).get(POINTER):
-            break
-    if run == url and formats.CONFIGS.isdisjoint(inside):
-        names = look(url) if everything else names
-        return remote.directory_copy(url, _of_model(url, names, everything))
-    exported = _of_model(f"{run}/{export}", inside, everything)
-    files = {name: file for name in RUN_FILES if (file := names.get(name))}
-    files |= {f"export/{name}": file for name, file in exported.items()}
-    copy = remote.directory_copy(run, files)
-    if "checkpoints" in names and run == url:
-        _warn_if_older(url, copy, remote.listing(f"{run}/checkpoints"))
-    return copy if run == url else copy / "export"
-
-
-def _export_of(run: str, names: Collection[str]) -> str:
-    """Return the name of the directory of a run that holds its export, if there is one.
-
-    Raises:
-      WeightsError: if the run has not written a complete export yet.
-    """
-    if POINTER not in names:
-        return "export"
-    pointer = json.loads(remote.local_copy(f"{run}/{POINTER}").read_text(encoding="utf-8"))
-    if pointer["directory"] is None:
-        raise _unfinished(run)
-    return str(pointer["directory"])
-
-
-def _of_model(
-    url: str, names: dict[str, remote.File | None], everything: bool
-) -> dict[str, remote.File]:
-    """Return the files of a model that are fetched, with the weights of one format.
-
-    Raises:
-      WeightsError: if there is no model.
-    """
-    present = {name: file for name, file in names.items() if file is not None}
-    if formats.CONFIGS.isdisjoint(present):
-        if "checkpoints" in names:
-            raise _unfinished(url)
-        raise WeightsError(f"{url}: no config.json; it has {some(sorted(names)) or 'no files'}.")
-
-    def matching(patterns: Collection[str]) -> list[str]:
-        return [name for name in present if any(fnmatch.fnmatch(name, p) for p in patterns)]
-
-    chosen = next(filter(None, map(matching, WEIGHTS)), [])
-    kept = list(present) if everything else [*matching(HUB_FILES), *chosen]
-    return {name: present[name] for name in kept}
-
-
-def _unfinished(run: Path | str) -> WeightsError:
-    return WeightsError(
-        f"{run}: a run that has not finished (no export/). Run the same command again to "
-        f"finish it, or export its latest checkpoint: flaxbert convert {run} DIR"
-    )
-
-
-def _warn_if_older(run: Path | str, copy: Path, names: Iterable[str]) -> None:
-    """Warn if a run has checkpoints beyond its export."""
-    if step := _beyond(copy, names):
-        log.warning(
-            f"{run}: its export is older than its checkpoint of step {step}. Run the "
-            "same command again to finish the run, or export that checkpoint: "
-            f"flaxbert convert {run} DIR"
-        )
+    if is_url(init):
+        skeleton = SKELETON if checkpoint else None
+        return fetch(init.rstrip("/"), everything=everything, skeleton=skeleton)
+    return Path(init).expanduser()
 
 
 def step_beyond_export(run: Path) -> int | None:
@@ -170,16 +89,12 @@ def step_beyond_export(run: Path) -> int | None:
 
     None if the export is the latest state.
     """
-    return _beyond(run, (path.name for path in run.glob("checkpoints/*")))
-
-
-def _beyond(run: Path, names: Iterable[str]) -> int | None:
-    """Return the step of the latest of the checkpoints `names` if it is beyond the export."""
     try:
         exported = json.loads((run / "results.json").read_text(encoding="utf-8"))["step"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not the workdir of a finished run
-    latest = max((int(name) for name in names if name.isdecimal()), default=0)
+    steps = [int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()]
+    latest = max(steps, default=0)
     return latest if latest > exported else None
 
 
