@@ -1,8 +1,9 @@
-"""Files that come with flaxbert: config files and example data.
+"""Where flaxbert's own files are: config files, example data, and the directory of its caches.
 
-In a clone they are in configs/ and examples/ next to the package. A wheel holds them inside it.
+In a clone configs/ and examples/ are next to the package. A wheel holds them inside it.
 """
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -29,3 +30,12 @@ def local(path: str) -> Path:
     return (
         shipped if path.startswith(EXAMPLES) and not given.exists() and shipped.is_file() else given
     )
+
+
+def cache_home() -> Path | None:
+    """Return the directory of all caches; None without a home directory."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "flaxbert"
+    except RuntimeError:  # the user has no home directory
+        return None

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxbert import packaged
 from flaxbert.data.features import Features, Note
 from flaxbert.data.growing import TEMPORARY
 
@@ -47,17 +48,8 @@ def directory(setting: str | None) -> Path | None:
         return None
     if setting != "auto":
         return Path(setting).expanduser()
-    home = cache_home()
+    home = packaged.cache_home()
     return home / "features" if home else None
-
-
-def cache_home() -> Path | None:
-    """Return the directory of the caches of features and inputs; None without a home directory."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "flaxbert"
-    except RuntimeError:  # the user has no home directory
-        return None
 
 
 def scratch(setting: str | None) -> Path | str:

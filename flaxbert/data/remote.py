@@ -270,7 +270,7 @@ class _Entry:
 
 def _stored(store: Any, url: str, entries: Sequence[_Entry]) -> list[Path]:
     """Return the directories of the cache with these entries; fetch those that are missing."""
-    home = feature_cache.cache_home()
+    home = packaged.cache_home()
     if home is None:
         raise RemoteError(f"{url}: there is no home directory for its copy; set XDG_CACHE_HOME.")
     directories = [home / "inputs" / entry.name for entry in entries]

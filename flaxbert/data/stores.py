@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from flaxbert import hub
-from flaxbert.data import feature_cache
+from flaxbert import hub, packaged
 from flaxbert.errors import RemoteError, RunStopped, some
 
 log = logging.getLogger("flaxbert")
@@ -148,7 +147,7 @@ def neighbors(store: Any, parent: str, url: str = "") -> str:
 def unwritable(url: str, error: OSError) -> RemoteError:
     """Return the error for a copy that cannot be written to the cache."""
     return RemoteError(
-        f"{error.filename or feature_cache.cache_home()}: the copy of {url} cannot be written "
+        f"{error.filename or packaged.cache_home()}: the copy of {url} cannot be written "
         f"({error.strerror or error}). Set XDG_CACHE_HOME to a directory with room for it."
     )
 
@@ -188,7 +187,7 @@ def _explain(url: str, error: Exception, what: str = "fetched") -> str:
 
 def _is_local(error: Exception) -> bool:
     """Return whether an error is of the file system that copies are written to."""
-    cache = feature_cache.cache_home()
+    cache = packaged.cache_home()
     return isinstance(error, OSError) and (
         error.errno in NO_ROOM or str(error.filename or "").startswith(f"{cache}")
     )
