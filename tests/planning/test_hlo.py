@@ -87,3 +87,30 @@ def test_a_step_that_exchanges_more_than_gradients_is_reported() -> None:
         "collectives besides all-reduce: all-gather",
         "all-reduces of 800000 bytes, more than the gradients have",
     ]
+
+
+LOOP = """HloModule jit_train_step
+
+%body (p: f32[8,100]) -> f32[8,100] {
+  %p = f32[8,100]{1,0} parameter(0)
+  ROOT %all-gather = f32[8,100]{1,0} all-gather(%p), dimensions={0}
+}
+
+%scatter (q: f32[800]) -> f32[100] {
+  %q = f32[800]{0} parameter(0)
+  %all-reduce = f32[800]{0} all-reduce(%q), to_apply=%sum
+  ROOT %slice = f32[100]{0} dynamic-slice(%all-reduce, %q)
+}
+
+ENTRY %main (x: f32[8,100], g: f32[800]) -> f32[100] {
+  %x = f32[8,100]{1,0} parameter(0)
+  %g = f32[800]{0} parameter(1)
+  %while = f32[8,100]{1,0} while(%x), condition=%done, body=%body, \
+backend_config={"known_trip_count":{"n":"4"}}
+  ROOT %all-reduce-scatter.1 = f32[100]{0} fusion(%g), kind=kCustom, calls=%scatter
+}
+""".replace("\\\n", "")
+
+
+def test_what_a_loop_and_a_fusion_exchange_is_counted() -> None:
+    assert hlo.collectives(LOOP) == {"all-gather": (4, 4 * 3200), "reduce-scatter": (1, 3200)}
