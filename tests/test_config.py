@@ -222,8 +222,8 @@ def test_epochs_must_be_finite_and_positive(epochs: float) -> None:
 
 
 def test_a_url_as_workdir_is_an_error() -> None:
-    # Path("gs://bucket/run") would be the local directory gs:/bucket/run.
-    assert "Mount the bucket" in error_of("--workdir=gs://bucket/run")
+    # Path("az://bucket/run") would be the local directory az:/bucket/run.
+    assert "Mount the bucket" in error_of("--workdir=az://bucket/run")
 
 
 @pytest.mark.parametrize(
