@@ -225,7 +225,7 @@ def test_epochs_must_be_finite_and_positive(epochs: float) -> None:
 
 
 def test_a_url_as_workdir_is_an_error() -> None:
-    # Path("az://bucket/run") would be the local directory gs:/bucket/run.
+    # Path("az://bucket/run") would be the local directory az:/bucket/run.
     assert "Mount the bucket" in error_of("--workdir=az://bucket/run")
 
 

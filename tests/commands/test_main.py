@@ -138,7 +138,7 @@ def test_an_unknown_command_is_one_error_with_a_suggestion(
         (["convert", "absent", "out"], "absent"),
         (["convert", "absent"], "name a DEST, or --inspect"),
         (["report", "absent"], "absent: is not a directory."),
-        (["report", "az://bucket/run"], "RUN=az:/bucket/run: expected a local path"),
+        (["report", "az://bucket/run"], "RUN=az://bucket/run: expected a local path"),
         (["verify-resume", SQUAD, "--workdir=x", "--kills=0"], "--kills=0: expected at least 1."),
         (
             ["verify-resume", SQUAD, "--workdir=x", "--kills=some"],
