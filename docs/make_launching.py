@@ -36,7 +36,7 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as programs:
         for name, text in (("id", "echo 1000"), ("git", "")):  # the same on every machine
             file = Path(programs, name)
-            file.write_text(f"#!/bin/sh\n{text}\n")
+            file.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
             file.chmod(0o755)
         return BLOCK.sub(
             lambda block: f"{block[1]}{block[2]}{output(block[2], programs)}{block[4]}",

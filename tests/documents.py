@@ -35,7 +35,9 @@ def prose(text: str) -> str:
 
 # --- commands ------------------------------------------------------------------------------------
 
-LAUNCHERS = {f"launch/{file.name}" for file in (ROOT / "launch").glob("*.sh")}
+LAUNCHERS = {f"launch/{file.name}" for file in (ROOT / "launch").glob("*.sh")} - {
+    "launch/common.sh"  # part of the others
+}
 PROGRAMS = {"flaxbert", "flaxbert.run", *LAUNCHERS}
 ENDS = {"|", "||", "&", "&&", ";", ">", ">>", "2>", "<"}
 FLAGS = {

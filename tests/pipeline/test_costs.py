@@ -16,7 +16,7 @@ MINILM = EncoderConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1
 def mesh(platform: str, devices: int = 1) -> Any:
     """Stands for a mesh of devices that are not here."""
     device = SimpleNamespace(platform=platform)
-    return SimpleNamespace(devices=np.array([device] * devices), shape={"data": devices})
+    return SimpleNamespace(devices=np.array([device] * devices), size=devices)
 
 
 def test_a_program_costs_the_positions_that_a_device_computes_meanwhile() -> None:
