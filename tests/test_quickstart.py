@@ -148,7 +148,7 @@ README_COMMANDS = documents.commands((ROOT / "README.md").read_text())
 def test_the_readme_shows_every_way_to_run() -> None:
     programs = {word for command in README_COMMANDS for word in command}
     assert programs >= documents.PROGRAMS - documents.LAUNCHERS
-    text = README.read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in documents.LAUNCHERS if name not in text] == []
 
 
