@@ -84,8 +84,7 @@ CHIPS: dict[str, Chip] = {
         # of v5e and v6e has four links, one of v4, v5p and TPU7x six. Usable memory: what the TPU
         # compiler names as capacity in its messages (v5e, v6e), elsewhere what the page says less
         # 256 MiB, as there.
-        # Ahead of time libtpu compiles for the two cores of a v4 as two devices, each with half.
-        _tpu("v4", "TPU v4", 275 / 2, 16 - 0.25, 1200 / 2, 6 * 45 / 2, pod=2 * 4096),
+        _tpu("v4", "TPU v4", 275, 32 - 0.25, 1200, 6 * 45, pod=4096),
         _tpu("v5e", "TPU v5 lite", 197, 15.75, 819, 4 * 45, pod=256),
         _tpu("v5p", "TPU v5", 459, 94.75, 2765, 6 * 90, pod=8960),
         _tpu("v6e", "TPU v6 lite", 918, 31.25, 1638, 4 * 90, pod=256),
@@ -104,7 +103,7 @@ CHIPS: dict[str, Chip] = {
 # reach on two cores, as in pipeline/costs.py; bandwidth of two channels of DDR4.
 CPU = Chip("cpu", "cpu", 64e9, 64e9, 8 * GIBIBYTE, 40e9, 40e9, host=10**6, efficiency=1.0)
 
-PER_CHIP = {"v4": 2, "tpu7x": 2}
+PER_CHIP = {"tpu7x": 2}
 """Devices of JAX that are one chip for those who sell it, where that is not one."""
 
 

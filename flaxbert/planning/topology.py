@@ -83,10 +83,14 @@ def tpu(name: str, *, slices: int = 1) -> Target:
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
-    hosts = {"chips_per_host_bounds": [1, 1, 1]} if set(shape) <= {"1", "x"} else {}
+    options: dict[str, Any] = {}
+    if set(shape) <= {"1", "x"}:
+        options["chips_per_host_bounds"] = [1, 1, 1]
+    if generation == "v4":  # both cores of a chip are one device, as on a TPU VM
+        options["chip_config_name"] = "megacore"
     try:
         description = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, num_slices=slices, **hosts
+            platform="tpu", topology_name=name, num_slices=slices, **options
         )
     except Exception as error:
         reason = str(error).strip().splitlines()[0]

@@ -70,7 +70,7 @@ def test_without_a_name_the_devices_of_this_machine_share_its_memory() -> None:
 
 def test_two_devices_of_some_chips_are_one_for_those_who_sell_them() -> None:
     devices = topology.local().devices
-    assert topology.Target("v4:2x2x1", CHIPS["v4"], devices).chips == 4
+    assert topology.Target("tpu7x:2x2x1", CHIPS["tpu7x"], devices).chips == 4
     assert topology.Target("v5e:2x4", CHIPS["v5e"], devices).chips == 8
 
 
