@@ -38,9 +38,6 @@ from flaxbert.runtime import storage
 STEPS = 20
 POLL_SECONDS = 0.02
 
-CHECKSUMS = "checksums.json"
-"""The last file but one of a checkpoint in a bucket."""
-
 WORKDIR = "runs/verify_{}"
 FLAGS = (
     Flag("workdir", "", "directory for the two runs; runs/verify_NAME if it is not given"),
@@ -129,8 +126,10 @@ def log_of(workdir: Path) -> Path:
 def _saved(workdir: Path) -> int:
     """Return the step of the newest checkpoint; 0 if there is none."""
     if storage.is_remote(workdir):
+        from flaxbert.runtime.checkpoint import CHECKSUMS  # imports JAX, which --help does not need
+
         paths = [Path(name) for name in storage.files(workdir / "checkpoints")]
-        names = [path.parent.name for path in paths if path.name == CHECKSUMS]
+        names = [path.parent.name for path in paths if path.name == CHECKSUMS]  # the last but one
     else:
         names = [path.name for path in (workdir / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)

@@ -10,8 +10,9 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
-from flaxbert.planning.step import Analysis, Exhausted
+from flaxbert.planning.step import Analysis, Sizes
 from flaxbert.planning.topology import Target
+from flaxbert.runtime.memory import FITTING
 
 UPDATE_PASSES = 7
 """Arrays as large as the parameters that AdamW reads and writes: gradient, parameter and two
@@ -20,9 +21,6 @@ moments, and the last three again."""
 SENT = {"all-reduce": 2.0}
 """How many times its bytes a chip of a large ring sends in a collective: a reduce-scatter or an
 all-gather sends each byte once, and an all-reduce is one of each."""
-
-ROOM = 0.95
-"""Share of the memory that estimated sizes may fill."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,14 +127,7 @@ def estimate(
     )
 
 
-def held(step: Analysis | Exhausted) -> int:
-    """Return the bytes of parameters, optimizer state and gradients on a device."""
-    return step.parameters + step.optimizer + step.gradients
-
-
-def largest_batch(
-    step: Analysis | Exhausted, target: Target, *, microbatches: int, features: float
-) -> int:
+def largest_batch(step: Sizes, target: Target, *, microbatches: int, features: float) -> int:
     """Return the largest `train.batch_size` that probably fits without more micro-batches.
 
     Args:
@@ -145,7 +136,7 @@ def largest_batch(
       microbatches: `train.accumulation_steps` of the step.
       features: features in its batch.
     """
-    room = ROOM * target.chip.memory - held(step)
+    room = FITTING * target.chip.memory - step.held
     if room <= 0 or not step.activations:
         return 0
     most = math.floor(room / step.activations * step.rows / len(target.devices) / microbatches)
@@ -153,7 +144,7 @@ def largest_batch(
 
 
 def changes(
-    step: Analysis | Exhausted, target: Target, *, microbatches: int, fsdp: int, remat: str
+    step: Sizes, target: Target, *, microbatches: int, fsdp: int, remat: str
 ) -> Iterator[str]:
     """Yield the settings that make a step fit that does not, the cheapest one first.
 
@@ -164,10 +155,10 @@ def changes(
       fsdp: devices that share one copy of the parameters, in the step.
       remat: its `model.remat`.
     """
-    room, count = ROOM * target.chip.memory, len(target.devices)
+    room, count = FITTING * target.chip.memory, len(target.devices)
     shares = [n for n in range(2 * fsdp, count + 1) if count % n == 0 and n % fsdp == 0]
-    if held(step) > room:
-        fitting = [n for n in shares if held(step) * fsdp / n < 0.8 * room]
+    if step.held > room:
+        fitting = [n for n in shares if step.held * fsdp / n < 0.8 * room]
         if fitting:
             yield f"train.fsdp={fitting[0]}"
         else:
@@ -175,10 +166,10 @@ def changes(
         return
     local = step.rows // count  # rows of a device
     parts = [n for n in range(microbatches + 1, local + 1) if local % n == 0]
-    fitting = [n for n in parts if held(step) + step.activations * microbatches / n < room]
+    fitting = [n for n in parts if step.held + step.activations * microbatches / n < room]
     if fitting:
         yield f"train.accumulation_steps={fitting[0]}"
     if remat != "full":
         yield "model.remat=full (about a third more operations)"
-    if shares and held(step) > 0.2 * room:
+    if shares and step.held > 0.2 * room:
         yield f"train.fsdp={shares[0]}"

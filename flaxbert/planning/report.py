@@ -7,7 +7,7 @@ from typing import Any
 from flaxbert.config import Config
 from flaxbert.planning import estimate
 from flaxbert.planning.estimate import Estimate
-from flaxbert.planning.step import Analysis, Exhausted
+from flaxbert.planning.step import Analysis, Sizes
 from flaxbert.planning.topology import Target
 from flaxbert.planning.workload import Work
 from flaxbert.runtime import sharding
@@ -21,7 +21,7 @@ def record(
     config: Config,
     target: Target,
     work: Work,
-    step: Analysis | Exhausted,
+    step: Sizes,
     *,
     efficiency: float,
     price: float | None,
@@ -55,7 +55,7 @@ def record(
     return result
 
 
-def _shape(config: Config, target: Target, work: Work, step: Analysis | Exhausted) -> Record:
+def _shape(config: Config, target: Target, work: Work, step: Sizes) -> Record:
     """Return the devices, and the batches of the run on them."""
     return {
         "target": target.name,
@@ -77,9 +77,7 @@ def _shape(config: Config, target: Target, work: Work, step: Analysis | Exhauste
     }
 
 
-def _fitting(
-    config: Config, target: Target, work: Work, step: Analysis | Exhausted, *, fits: bool
-) -> Record:
+def _fitting(config: Config, target: Target, work: Work, step: Sizes, *, fits: bool) -> Record:
     """Return the largest batch that fits, and what to change if the run's own does not."""
     parts, changes = config.train.microbatches, list[str]()
     if not fits:
@@ -90,7 +88,7 @@ def _fitting(
     return {"largest_batch": largest, "changes": changes}
 
 
-def _memory(step: Analysis | Exhausted) -> Record:
+def _memory(step: Sizes) -> Record:
     names = ("parameters", "optimizer", "gradients", "activations", "peak")
     return {name: getattr(step, name) for name in names}
 

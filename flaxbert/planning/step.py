@@ -27,8 +27,8 @@ Arrays = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Analysis:
-    """A compiled step. All figures are those of one device, and of one optimizer step."""
+class Sizes:
+    """What is known of any step. All figures are those of one device, and of one optimizer step."""
 
     rows: int
     """R, over all devices."""
@@ -45,6 +45,24 @@ class Analysis:
     """Bytes that the program needs at once."""
     model_flops: float
     """Analytic count of forward and backward pass, without recomputation."""
+    seconds: float
+    """Time that compiling took."""
+
+    @property
+    def held(self) -> int:
+        """Bytes of parameters, optimizer state and gradients."""
+        return self.parameters + self.optimizer + self.gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Exhausted(Sizes):
+    """A step that the compiler refuses, because a device has too little memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis(Sizes):
+    """A compiled step."""
+
     compiled_flops: float
     """The compiler's count, with all micro-batches. Of other loops it counts the body once, and of
     GPU kernels nothing."""
@@ -54,28 +72,11 @@ class Analysis:
     """Bytes that instructions read from HBM and write to it."""
     collectives: Mapping[str, tuple[int, int]]
     """{kind: (count, bytes)}; see `hlo.collectives`."""
-    seconds: float
-    """Time that compiling took."""
 
     @property
     def flops(self) -> float:
         """Floating-point operations: the compiler's count, or the analytic one where it is more."""
         return max(self.compiled_flops, self.model_flops)
-
-
-@dataclasses.dataclass(frozen=True)
-class Exhausted:
-    """A step that the compiler refuses, because a device has too little memory."""
-
-    rows: int
-    row_length: int
-    parameters: int
-    optimizer: int
-    gradients: int
-    activations: int
-    peak: int
-    model_flops: float
-    seconds: float
 
 
 def lower_step(

@@ -6,7 +6,6 @@ The compilers of TPUs and GPUs run without a device, if their package is install
 import dataclasses
 import importlib.metadata
 import importlib.resources
-import math
 import os
 from typing import Any
 
@@ -134,18 +133,10 @@ def local() -> Target:
             chip,
             bfloat16=chip.bfloat16 * share,
             float32=chip.float32 * share,
-            memory=int(_memory() * share),
+            memory=int((hardware.memory() or chip.memory) * share),
             bandwidth=chip.bandwidth * share,
         )
     return Target(f"{len(devices)} x {devices[0].device_kind}", chip, devices)
-
-
-def _memory() -> float:
-    """Return the bytes of memory of this machine; a guess where the system does not say."""
-    try:
-        return math.prod(map(os.sysconf, ("SC_PHYS_PAGES", "SC_PAGE_SIZE")))
-    except (AttributeError, ValueError, OSError):  # Windows
-        return chips.CPU.memory
 
 
 def _h100() -> str:

@@ -22,6 +22,7 @@ from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
 from flaxbert.training.data import Sources, read_sources, tokenize
+from flaxbert.training.optim import require_float32
 
 log = logging.getLogger("flaxbert")
 
@@ -89,8 +90,7 @@ class Job:
           UserError: for a configuration, model or malformed data that the user can fix.
         """
         validate(config, TASKS)
-        if config.model.param_dtype != "float32":
-            raise ConfigError("model.param_dtype: training needs float32; leave this key out.")
+        require_float32(config.model.param_dtype)
         sources, note = _sources(config) if use_data else (None, "--data=none")
         if sources is None:
             return _without_data(config, note)
@@ -202,8 +202,8 @@ def _one_feature(task: str, labels: int) -> Features:
 
 def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
     """Return one batch of full rows, a row for each feature."""
-    train, multiple = config.train, sharding.data_parallelism(pipeline.mesh)
-    multiple *= train.microbatches
+    train, devices = config.train, sharding.data_parallelism(pipeline.mesh)
+    multiple = devices * train.microbatches
     rows = math.ceil(train.batch_size / multiple) * multiple
     tile = shape_costs(pipeline.model.config, pipeline.mesh).tile
     length = config.data.row_length or math.ceil(config.data.max_length / tile) * tile
@@ -212,7 +212,7 @@ def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
         batch_size=train.batch_size,
         row_length=length,
         segments=1,
-        data_parallelism=multiple // train.microbatches,
+        data_parallelism=devices,
         steps=0,
         microbatches=train.microbatches,
         power_of_two_buckets=True,  # K is `segments`

@@ -8,6 +8,7 @@ from pathlib import Path
 from flaxbert.data import remote
 from flaxbert.errors import WeightsError, some
 from flaxbert.pretrained import formats
+from flaxbert.runtime.mirror import pointer_name
 
 HUB_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
 """Files of a hub repository, or of a directory at a URL, that are fetched with the weights."""
@@ -69,19 +70,14 @@ def _with_export(run: str, *, deep: bool) -> tuple[Names, str, Names]:
         if export in names:
             inside = (remote.tree if deep else remote.listing)(f"{run}/{export}")
         # Before a run writes a new export, it makes the pointer name another directory.
-        pointer = _pointer("export")
+        pointer = pointer_name("export")
         if pointer not in names or names[pointer] == remote.listing(run).get(pointer):
             return names, export, inside
 
 
-def _pointer(name: str) -> str:
-    """Return the file of a workdir in a bucket that says where a directory is complete."""
-    return f".{name.removeprefix('.')}.json"
-
-
 def _directory(run: str, names: Names, name: str) -> str:
     """Return the directory that holds a complete export or skeleton; "" if none does."""
-    if (pointer := _pointer(name)) not in names:
+    if (pointer := pointer_name(name)) not in names:
         return name
     content = remote.local_copy(f"{run}/{pointer}").read_text(encoding="utf-8")
     return json.loads(content)["directory"] or ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from flaxbert.config import Config
 from flaxbert.errors import WorkdirError
-from flaxbert.runtime.checkpoint import METADATA
+from flaxbert.runtime.mirror import METADATA
 from flaxbert.runtime.workdir import flatten
 from flaxbert.tasks import TASKS
 

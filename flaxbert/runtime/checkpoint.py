@@ -19,6 +19,7 @@ from flaxbert.errors import ConfigError, WorkdirError, clip
 from flaxbert.runtime import memory, multihost, storage
 from flaxbert.runtime.copies import Copies
 from flaxbert.runtime.files import nonfinite_to_none
+from flaxbert.runtime.mirror import METADATA
 from flaxbert.types import Metrics, Params
 
 log = logging.getLogger("flaxbert")
@@ -35,9 +36,6 @@ the store computed, with MD5 in front."""
 
 MD5 = "md5:"
 """Begins a checksum of a store."""
-
-METADATA = "metadata.json"
-"""The file with the `Metadata` of a checkpoint."""
 
 ORBAX_METADATA = "_CHECKPOINT_METADATA"
 """Orbax's timestamps. Orbax writes them after the checksums, and nothing is read from them."""

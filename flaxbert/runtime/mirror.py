@@ -37,7 +37,7 @@ LAST = "results.json"
 """The file that is uploaded last: a workdir with it has all files of a finished run."""
 
 METADATA = "metadata.json"
-"""The file of a checkpoint that reports read."""
+"""The file with the `Metadata` of a checkpoint, which reports read too."""
 
 RETRIES = 3
 """Attempts to read a directory that another command replaces meanwhile."""
@@ -232,7 +232,7 @@ def _fetch_directory(home: Path, name: str, local: Path) -> None:
     raise WorkdirError(
         f"{url / wrong} is missing or has changed since it was written. If a run is replacing "
         "this directory, try again; else copy it from elsewhere, and delete "
-        f"{home / _pointer_name(name)}."
+        f"{home / pointer_name(name)}."
     )
 
 
@@ -258,12 +258,13 @@ class _Pointer:
     """{file: MD5} of it; "" for a file that may have any content."""
 
 
-def _pointer_name(name: str) -> str:
+def pointer_name(name: str) -> str:
+    """Return the file that says where a directory, such as `export`, is complete."""
     return f".{name.removeprefix('.')}.json"
 
 
 def _pointer(home: Path, name: str) -> _Pointer:
-    content = storage.read(home / _pointer_name(name))
+    content = storage.read(home / pointer_name(name))
     if content is not None:
         fields: dict[str, Any] = json.loads(content)
         return _Pointer(**fields)
@@ -273,5 +274,5 @@ def _pointer(home: Path, name: str) -> _Pointer:
 
 def _point(home: Path, name: str, pointer: _Pointer) -> None:
     storage.write(
-        home / _pointer_name(name), json.dumps(dataclasses.asdict(pointer), indent=1).encode()
+        home / pointer_name(name), json.dumps(dataclasses.asdict(pointer), indent=1).encode()
     )

@@ -167,11 +167,13 @@ def _attempt(
             return missing
 
     try:
-        store, _ = stores.open_store(str(url))
-        result = stores.attempt(str(url), run, what)
+        with stores.quiet():
+            store, _ = stores.open_store(str(url))
+            result = stores.attempt(str(url), run, what)
     except RemoteError as error:
         raise WorkdirError(
-            f"{error} What was saved is intact: run the same command again when this is fixed."
+            f"{error} A workdir needs the rights to read, write, list and delete. What was saved "
+            "is intact: run the same command again when this is fixed."
         ) from error
     if result is _RAISE:
         raise FileNotFoundError(str(url))

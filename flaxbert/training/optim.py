@@ -17,6 +17,7 @@ import optax
 from jax import Array
 
 from flaxbert.config import OptimConfig
+from flaxbert.errors import ConfigError
 from flaxbert.training import freezing
 
 Schedule = Callable[[Any], Any]
@@ -203,6 +204,20 @@ def averaged_params(params: Any, opt_state: Any) -> Any:
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, MovingAverage))
     averages = [leaf.average for leaf in leaves if isinstance(leaf, MovingAverage)]
     return freezing.merge(averages[0], params) if averages else params
+
+
+def require_float32(param_dtype: str) -> None:
+    """Check the type of the parameters (`model.param_dtype`).
+
+    Raises:
+      ConfigError: unless it is float32.
+    """
+    if param_dtype != "float32":
+        raise ConfigError(
+            f"model.param_dtype={param_dtype!r}: training needs float32. An update of AdamW is "
+            "smaller than half the spacing of bfloat16, so most parameters would never change. For "
+            "arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
+        )
 
 
 def make_optimizer(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flaxbert.config import Config, TrainConfig, validate
-from flaxbert.errors import ConfigError
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
@@ -28,7 +27,7 @@ from flaxbert.training.card import card_of
 from flaxbert.training.data import Sources, TrainingData, read_sources, tokenize
 from flaxbert.training.explain import Explainer
 from flaxbert.training.loop import fit
-from flaxbert.training.optim import make_optimizer
+from flaxbert.training.optim import make_optimizer, require_float32
 from flaxbert.training.plan import Plan
 from flaxbert.training.programs import compile_programs
 from flaxbert.training.resume import SavedRun, encoder_digest
@@ -115,12 +114,7 @@ def _require_trainable(config: Config, force: bool) -> None:
     multihost.check_started()
     multihost.agree(command(flatten(config.to_dict()), "train") | {"force": force})
     validate(config, TASKS)
-    if config.model.param_dtype != "float32":
-        raise ConfigError(
-            f"model.param_dtype={config.model.param_dtype!r}: training needs float32. An update of "
-            "AdamW is smaller than half the spacing of bfloat16, so most parameters would never "
-            "change. For arithmetic in bfloat16 set model.dtype=bfloat16 and leave this key out."
-        )
+    require_float32(config.model.param_dtype)
 
 
 def _read(config: Config, saved: SavedRun) -> tuple[Sources, Pipeline, TrainingData]:

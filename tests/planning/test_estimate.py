@@ -69,10 +69,10 @@ def test_without_steps_or_a_price_there_is_no_total() -> None:
 
 def test_the_largest_batch_fills_the_memory_with_activations() -> None:
     size = estimate.largest_batch(STEP, V5E, microbatches=1, features=256)
-    room = 0.95 * V5E.chip.memory - estimate.held(STEP)
+    room = 0.95 * V5E.chip.memory - STEP.held
     assert size == 8 * int(room / (STEP.activations / 32))
     larger = dataclasses.replace(STEP, rows=size, activations=STEP.activations * size // 256)
-    assert estimate.held(larger) + larger.activations <= V5E.chip.memory
+    assert larger.held + larger.activations <= V5E.chip.memory
     packed = estimate.largest_batch(STEP, V5E, microbatches=1, features=512)
     assert packed == 2 * size
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -174,6 +175,18 @@ def test_requests_are_repeated_while_the_store_is_busy(s3, monkeypatch):
     assert storage.read(s3 / "file") == b"content"
     assert len(pauses) == 3
     assert pauses[0] < pauses[2]
+
+
+def test_clients_do_not_log_the_errors_that_they_raise(s3, monkeypatch):
+    levels = []
+
+    def cat_file(self, path):
+        levels.append(logging.getLogger("gcsfs").level)
+        return b"content"
+
+    monkeypatch.setattr(MemoryS3, "cat_file", cat_file)
+    storage.read(s3 / "file")
+    assert levels[0] > logging.CRITICAL
 
 
 @pytest.mark.parametrize(
