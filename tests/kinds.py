@@ -121,6 +121,14 @@ def _xlm_roberta() -> Tokenizer:
     return built
 
 
+def _camembert() -> Tokenizer:
+    # Ids 0, 2 and 4 are unused, and the mask token comes after all pieces (see _stored).
+    special = ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>")
+    built = _unigram(special, "<unk>", [normalizers.Nmt(), normalizers.NFKC()])
+    built.post_processor = _template(built, types=False, double=True)
+    return built
+
+
 def _albert() -> Tokenizer:
     steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(),
              normalizers.StripAccents(), normalizers.Lowercase()]  # fmt: skip
@@ -138,6 +146,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...], Callable[[], Tokenizer]]] = {
     "roberta_prefix": ("roberta", "RobertaTokenizer", FAIRSEQ, lambda: _roberta(prefix=True)),
     "modernbert": ("modernbert", "PreTrainedTokenizerFast", BERT, _modernbert),
     "xlm_roberta": ("xlm-roberta", "XLMRobertaTokenizer", FAIRSEQ, _xlm_roberta),
+    "camembert": ("camembert", "CamembertTokenizer", FAIRSEQ, _camembert),
     "albert": ("albert", "AlbertTokenizer", BERT, _albert),
 }  # fmt: skip
 """Name -> (model_type, class in tokenizer_config.json, special tokens, how it is made)."""

@@ -67,7 +67,10 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "bert_untied": ("Bert", SIZES | {"tie_word_embeddings": False}, ("ForMaskedLM",)),
     "roberta": ("Roberta", ROBERTA, HEADS),
     "xlm_roberta": ("XLMRoberta", ROBERTA, HEADS),
+    "camembert": ("Camembert", ROBERTA, HEADS),
+    "data2vec_text": ("Data2VecText", ROBERTA, HEADS),
     "xlm_roberta_xl": ("XLMRobertaXL", ROBERTA, HEADS),
+    "megatron_bert": ("MegatronBert", SIZES, (*HEADS, "ForPreTraining")),
     "distilbert": ("DistilBert", DISTILBERT, HEADS),
     "electra": ("Electra", SIZES | {"embedding_size": 14}, (*HEADS, "ForPreTraining")),
     "electra_wide": ("Electra", SIZES | {"embedding_size": 24}, ("Model", "ForMaskedLM")),
@@ -89,8 +92,9 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return the tensor of a model; scales of LayerNorm are about 1."""
     if len(shape) > 1:
         return drawn(name, shape, 0.3)
-    parts = name.lower().split(".")
-    return drawn(name, shape, 0.2) + float("norm" in parts[-2] and parts[-1] == "weight")
+    module, leaf = name.lower().split(".")[-2:]
+    is_scale = leaf == "weight" and ("norm" in module or module == "ln")
+    return drawn(name, shape, 0.2) + float(is_scale)
 
 
 def batch(types: int, padding: int) -> Arrays:

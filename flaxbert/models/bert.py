@@ -2,9 +2,9 @@
 
 Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for
 Language Understanding" (2019), arXiv:1810.04805. Numerically equal to `BertModel` of Hugging Face
-transformers and to the original google-research/bert. RoBERTa, DistilBERT, ELECTRA and ALBERT are
-this encoder with other constants, and XLM-R XL with LayerNorm in other places: see `BertConfig` and
-families/. Shape letters: layers.py.
+transformers and to the original google-research/bert. RoBERTa, CamemBERT, DistilBERT, ELECTRA and
+ALBERT are this encoder with other constants, and Megatron-BERT and XLM-R XL with LayerNorm in other
+places: see `BertConfig` and families/. Shape letters: layers.py.
 
 A row may hold several packed sequences, its *segments*. A token attends only to its own segment,
 and positions restart at 0 in each, so packing changes the speed of training and not its results.
@@ -42,9 +42,9 @@ class BertConfig(EncoderConfig):
     inner_group_num: int = 1
     """ALBERT: layers in a group; each of the `num_hidden_layers` runs all layers of its group."""
     pre_norm: bool = False
-    """XLM-R XL: whether the input of a sub-layer is normalized instead of the sum after it (Xiong
-    et al. 2020, arXiv:2002.04745). The embeddings then have no LayerNorm; the last layer has one
-    after it."""
+    """Megatron-BERT and XLM-R XL: whether the input of a sub-layer is normalized instead of the sum
+    after it (Xiong et al. 2020, arXiv:2002.04745). The embeddings then have no LayerNorm; the last
+    layer has one after it."""
 
     @property
     def attention_rate(self) -> float:

@@ -29,6 +29,9 @@ QUICK = {  # BERT is in test_parity.py too; all cases take minutes
     "electra/ForSequenceClassification",
     "albert/ForMaskedLM",
     "modernbert/ForQuestionAnswering",
+    "camembert/ForSequenceClassification",
+    "data2vec_text/ForMaskedLM",
+    "megatron_bert/ForQuestionAnswering",
     "xlm_roberta_xl/ForTokenClassification",
 }
 CASES = [

@@ -8,8 +8,10 @@ from flaxbert.errors import WeightsError
 from flaxbert.models.families import (
     albert,
     bert,
+    data2vec_text,
     distilbert,
     electra,
+    megatron_bert,
     modernbert,
     roberta,
     xlm_roberta_xl,
@@ -19,7 +21,17 @@ from flaxbert.models.layers import EncoderConfig
 
 FAMILIES: dict[str, Family] = {
     model_type: module.FAMILY
-    for module in (bert, roberta, xlm_roberta_xl, distilbert, electra, albert, modernbert)
+    for module in (
+        bert,
+        roberta,
+        data2vec_text,
+        xlm_roberta_xl,
+        megatron_bert,
+        distilbert,
+        electra,
+        albert,
+        modernbert,
+    )
     for model_type in module.FAMILY.classes
 }
 

@@ -28,6 +28,23 @@ ENCODER = EMBEDDINGS | {
     f"layers/{{i}}/{ours}": f"encoder.layer.{{i}}.{theirs}" for ours, theirs in LAYER.items()
 }
 
+
+def pre_norm_names(attention_norm: str, output_norm: str, last_norm: str) -> dict[str, str]:
+    """Return the encoder names of a pre-LN relative, as in `Family.encoder_names`.
+
+    Args:
+      attention_norm: name of the LayerNorm before attention, inside a layer.
+      output_norm: name of the LayerNorm before the feed-forward layer, inside a layer.
+      last_norm: name of the LayerNorm after the last layer, inside the encoder.
+    """
+    names = {ours: theirs for ours, theirs in ENCODER.items() if ours != "embeddings/norm"}
+    return names | {
+        "layers/{i}/attention_norm": f"encoder.layer.{{i}}.{attention_norm}",
+        "layers/{i}/output_norm": f"encoder.layer.{{i}}.{output_norm}",
+        "norm": last_norm,
+    }
+
+
 POOLER = {"pooler/dense": "bert.pooler.dense"}
 MLM = {
     "transform/dense": "cls.predictions.transform.dense",

@@ -13,17 +13,6 @@ from typing import Any
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.families import bert, roberta
 
-LAYER = bert.LAYER | {
-    "attention_norm": "attention.self_attn_layer_norm",
-    "output_norm": "LayerNorm",
-}
-
-ENCODER = {
-    **{ours: theirs for ours, theirs in bert.EMBEDDINGS.items() if ours != "embeddings/norm"},
-    **{f"layers/{{i}}/{ours}": f"encoder.layer.{{i}}.{theirs}" for ours, theirs in LAYER.items()},
-    "norm": "encoder.LayerNorm",
-}
-
 
 def read(hf: Mapping[str, Any]) -> BertConfig:
     """Return the configuration in a parsed config.json; see `roberta.read`.
@@ -40,5 +29,7 @@ FAMILY = dataclasses.replace(
     roberta.FAMILY,
     classes={"xlm-roberta-xl": "XLMRobertaXL"},
     read=read,
-    encoder_names=ENCODER,
+    encoder_names=bert.pre_norm_names(
+        "attention.self_attn_layer_norm", "LayerNorm", "encoder.LayerNorm"
+    ),
 )
