@@ -215,7 +215,9 @@ def match_tensors(
         raise WeightsError(f"{directory}: {reason}.")
     matcher = _Matcher(model, reinit_head, checkpoint_config)
     names = _unwrapped(sources, model.family, matcher.known_names, directory)
-    for source, array in tensors:
+    tensors.reverse()
+    while tensors:  # so that none is in memory twice, in the checkpoint's form and the model's
+        source, array = tensors.pop()
         matcher.add(source, canonical(names[source], model.family), array)
     matcher.add_tied_copies()
     matcher.add_untied_biases()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,19 @@ def configured(source: Path, directory: Path, **changes: object) -> Path:
     config = formats.read_json(directory / "config.json") | changes
     (directory / "config.json").write_text(json.dumps(config))
     return directory
+
+
+def test_no_tensor_is_in_memory_twice(tmp_path: Path) -> None:
+    sizes = SIZES | {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+    model = Model.create(BertConfig(vocab_size=500, **sizes), PoolerHead)
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), model.shapes)
+    mapping.save(model, params, tmp_path)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    tracemalloc.start()
+    mapping.load(model, tmp_path, seed=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < peak < 1.5 * size
 
 
 def refusal(directory: Path, head: MakeHead, **options: bool) -> str:
