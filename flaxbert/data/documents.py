@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flaxbert.data.encoding import NONE, encode
+from flaxbert.data import sharing
+from flaxbert.data.encoding import CHUNK, NONE, encode
 from flaxbert.data.features import Note
 from flaxbert.data.growing import GrowingArrays
 from flaxbert.data.masking import CONTINUATION, SPECIAL, START
@@ -142,8 +143,9 @@ def tokenize(
     arrays = GrowingArrays(directory)
     sizes, counts = array.array("q"), array.array("q")  # tokens and sentences of each document
     sentences = _sentences(documents, tokenizer, lines=lines, sizes=sizes, counts=counts)
+    size = sharing.whole_rounds(BLOCK, CHUNK)
     while True:
-        block = list(itertools.islice(sentences, BLOCK))
+        block = list(itertools.islice(sentences, size))
         encoded = encode(tokenizer, [text for _, text in block], special_tokens=False, words=True)
         words = encoded.per_token["word"]
         before = np.concatenate([[NONE], words[:-1]])
@@ -161,7 +163,7 @@ def tokenize(
             kinds=np.where(words == before, CONTINUATION, START).astype(np.int8),
             ends=np.array(ends, np.int64),
         )
-        if len(block) < BLOCK:
+        if len(block) < size:
             break
     token_start, sentence_start = (np.append(0, np.cumsum(part)) for part in (sizes, counts))
     return Documents(Document(**arrays.joined()), token_start, sentence_start)

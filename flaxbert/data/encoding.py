@@ -1,16 +1,18 @@
 """Texts to tokens, in flat arrays.
 
 Tokenizers return Python objects of about 400 bytes for each token. So texts are tokenized a few
-hundred at a time, and only the arrays of a chunk are kept.
+hundred at a time, and only the arrays of a chunk are kept. Processes may share the chunks; see
+sharing.py.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from flaxbert.data import sharing
 from flaxbert.data.growing import GrowingArrays
 from flaxbert.data.tokenization import Tokenizer
 
@@ -70,19 +72,24 @@ def encode(
         backend.no_truncation()
     else:
         backend.enable_truncation(max_length, stride=overlap or 0, strategy=truncation)
+
+    def make(here: slice) -> dict[str, np.ndarray]:
+        # One expression, so that no encoding of a chunk is alive while the next one is made.
+        return _chunk(
+            backend.encode_batch(
+                _inputs(texts[here], None if pairs is None else pairs[here]),
+                is_pretokenized=split,
+                add_special_tokens=special_tokens,
+            ),
+            windows=overlap is not None,
+            last=int(pairs is not None) if characters else None,
+            words=words,
+        )
+
     chunks, truncated = GrowingArrays(), list[int]()
     try:
-        for first, inputs in _inputs(texts, pairs):
-            # One expression, so that no encoding of a chunk is alive while the next one is made.
-            arrays, cut = _chunk(
-                backend.encode_batch(
-                    inputs, is_pretokenized=split, add_special_tokens=special_tokens
-                ),
-                windows=overlap is not None,
-                last=int(pairs is not None) if characters else None,
-                words=words,
-            )
-            truncated += (cut + first).tolist()
+        for first, arrays in sharing.chunks(len(texts), CHUNK, make):
+            truncated += (arrays.pop("cut") + first).tolist()
             chunks.add(example_index=arrays.pop("text") + first, **arrays)
     finally:
         backend.no_truncation()
@@ -118,24 +125,25 @@ def encode_head_and_tail(tokenizer: Tokenizer, texts: Sequence[str], max_length:
     return Encoded(lengths.astype(np.int32), whole.example_index, tokens, cut)
 
 
-def _inputs(texts: Sequence[Any], pairs: Sequence[str] | None) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the index of the first text of each chunk, and the chunk."""
-    for first in range(0, max(1, len(texts)), CHUNK):
-        here = slice(first, first + CHUNK)
-        alone = list(texts[here])
-        yield first, alone if pairs is None else list(zip(alone, pairs[here], strict=True))
+def _inputs(texts: Sequence[Any], pairs: Sequence[str] | None) -> list[Any]:
+    """Return texts or pairs as the tokenizer takes them."""
+    return list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
 
 
 def _chunk(
     encodings: Sequence[Any], *, windows: bool, last: int | None, words: bool
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the arrays of some encodings, end to end, and the indices of those that were cut.
+) -> dict[str, np.ndarray]:
+    """Return the arrays of some encodings, end to end.
 
     Args:
       encodings: one for each text of a chunk.
       windows: whether what is over the limit becomes further windows.
       last: the number of the text whose characters are needed, if any.
       words: whether words are needed.
+
+    Returns:
+      `lengths` and `per_token` of `Encoded`; `text`, the number of the encoding that each sequence
+      is part of; and `cut`, the numbers of those that lost tokens.
     """
     groups = [[e, *e.overflowing] if windows else [e] for e in encodings]
     parts = list(itertools.chain.from_iterable(groups))
@@ -161,4 +169,4 @@ def _chunk(
         for n, name in enumerate(("char_start", "char_end")):
             arrays[name] = np.where(inside, places[:, n], np.int32(NONE))
     cut = [] if windows else [n for n, encoding in enumerate(encodings) if encoding.overflowing]
-    return arrays, np.array(cut, np.int64)
+    return arrays | {"cut": np.array(cut, np.int64)}

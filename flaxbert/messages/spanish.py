@@ -122,6 +122,8 @@ CONSOLE = {
     "device: {devices}, {dtype}": "dispositivo: {devices}, {dtype}",
     "{source}: {examples} examples, {features} features": "{source}: {examples} ejemplos, "
     "{features} features",
+    "{source}: {done} texts tokenized, on each of {count} hosts a share": "{source}: {done} textos "
+    "tokenizados, una parte en cada una de las {count} máquinas",
     "; {cut} of them cut to data.max_length={length} tokens": "; {cut} recortados a "
     "data.max_length={length} tokens",
     "labels of {n} training examples: {labels}": "etiquetas de {n} ejemplos de entrenamiento: "

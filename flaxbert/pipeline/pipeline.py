@@ -24,7 +24,7 @@ from flaxbert.models.layers import EncoderConfig
 from flaxbert.models.model import Model
 from flaxbert.pipeline.costs import shape_costs
 from flaxbert.pipeline.datasets import Dataset, limited, split_for_evaluation
-from flaxbert.pipeline.feature_key import feature_key
+from flaxbert.pipeline.featurizing import features_of
 from flaxbert.pretrained import formats, mapping
 from flaxbert.pretrained.export import export
 from flaxbert.pretrained.load import other_head
@@ -136,6 +136,7 @@ class Pipeline:
         accumulation_steps: int = 1,
         like: Batches | None = None,
         stored: bool = True,
+        shared: bool = False,
     ) -> Dataset:
         """Tokenize examples and plan their batches; log truncated texts and unknown words.
 
@@ -150,12 +151,15 @@ class Pipeline:
           accumulation_steps: number of micro-batches of a step.
           like: batches whose shapes are used where they fit; see `Batches.shaped_like`.
           stored: whether to use the cache (`data.feature_cache`).
+          shared: whether all hosts call this for the same data set, so that they share the work.
 
         Raises:
           DataError: for an example that is too long, unless such examples are skipped.
           WeightsError: for a token that the model has no embedding for.
         """
-        examples, features = self.featurize(examples, source, labeled=labeled, stored=stored)
+        examples, features = self.featurize(
+            examples, source, labeled=labeled, stored=stored, shared=shared
+        )
         batches = self.batches(
             features,
             batch_size=batch_size,
@@ -190,6 +194,7 @@ class Pipeline:
         most: int | None = None,
         like: Batches | None = None,
         stored: bool = True,
+        shared: bool = False,
     ) -> Dataset:
         """Tokenize the examples of a table to evaluate them or to predict for them.
 
@@ -201,8 +206,9 @@ class Pipeline:
           held_out: the share of labeled examples that training held out (`data.eval_split`), if
             the table is that of the training data; 0 takes all.
           most: the largest number of examples (`data.max_examples`); None takes all.
-          like: see `tokenize`, as for `stored`.
+          like: see `tokenize`, as for `stored` and `shared`.
           stored: whether to use the cache.
+          shared: whether all hosts share the work.
 
         Raises:
           DataError, WeightsError: see `tokenize`; also for a label that is none of the task's.
@@ -221,6 +227,7 @@ class Pipeline:
             malformed=table.malformed + examples.malformed,
             like=like,
             stored=stored,
+            shared=shared,
         )
 
     def batches(
@@ -268,7 +275,13 @@ class Pipeline:
         return batches if fixed else batches.with_cheapest_row_length()
 
     def featurize(
-        self, examples: Sequence[Any], source: str, *, labeled: bool, stored: bool = False
+        self,
+        examples: Sequence[Any],
+        source: str,
+        *,
+        labeled: bool,
+        stored: bool = False,
+        shared: bool = False,
     ) -> tuple[Sequence[Any], Features]:
         """Tokenize examples, without a plan of batches.
 
@@ -277,6 +290,7 @@ class Pipeline:
           source: their name in messages.
           labeled: whether the examples have labels.
           stored: whether to use the cache (`data.feature_cache`).
+          shared: whether all hosts call this for the same data set, so that they share the work.
 
         Returns:
           The examples that fit, and their features; the others are in `Features.dropped`.
@@ -285,7 +299,14 @@ class Pipeline:
           DataError, WeightsError: see `tokenize`.
         """
         cache = feature_cache.directory(self.data.feature_cache) if stored else None
-        features = self._features(examples, cache, labeled=labeled)
+        features = features_of(
+            self.task,
+            examples,
+            self.tokenizer,
+            cache,
+            labeled=labeled,
+            shared=source if shared else None,
+        )
         checks.log_issues(checks.too_long_issues(source, features.dropped))
         for note in features.notes:
             log.log(note.level, note.text)
@@ -300,19 +321,6 @@ class Pipeline:
                 "the same model."
             )
         return kept, features
-
-    def _features(self, examples: Sequence[Any], cache: Path | None, *, labeled: bool) -> Features:
-        """Return the features of examples, from the cache if it holds them."""
-        key = None
-        if cache is not None:
-            key = feature_key(self.task, examples, self.tokenizer, labeled=labeled)
-        if cache is None or key is None:
-            return self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        stored = feature_cache.load(cache / key)
-        if stored is not None:
-            return stored
-        features = self.task.featurize(examples, self.tokenizer, labeled=labeled)
-        return feature_cache.save(cache / key, features)
 
     # --- weights ---------------------------------------------------------------------------------
 

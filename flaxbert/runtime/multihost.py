@@ -2,11 +2,13 @@
 
 Hosts exchange strings through the key-value store of JAX's coordination service, which the lead
 host serves. It works before a device is used, from any thread, and while a device waits for a host
-that has stopped.
+that has stopped. Arrays that are too large for it are exchanged through the devices; see
+exchange.py.
 """
 
 import collections
 import contextlib
+import contextvars
 import dataclasses
 import hashlib
 import itertools
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
@@ -34,6 +37,9 @@ START_SECONDS = 280
 
 MAX_DIFFERENCES = 8
 """Number of differences between hosts that a message lists."""
+
+WAIT_MILLISECONDS = 5000
+"""Time after which a host that waits for a message looks whether another host has failed."""
 
 
 _starting = threading.Event()
@@ -156,13 +162,28 @@ def _collect(number: int) -> list[str]:
     return [_wait_for(f"{PREFIX}/{number}/{host}") for host in range(_state().num_processes)]
 
 
+def gather_array(values: np.ndarray) -> np.ndarray:
+    """Return the arrays [n] of all hosts as [hosts, n]; all must call it at the same points.
+
+    It is a collective operation of the devices: they wait for all hosts.
+    """
+    return np.asarray(multihost_utils.process_allgather(values))
+
+
 def _wait_for(key: str) -> str:
+    """Return the value of a key, when it is there.
+
+    Raises:
+      HostsError: if another host has failed meanwhile, in a block that encloses this exchange.
+    """
     while True:
         try:
-            return str(_client().blocking_key_value_get(key, 10_000))
+            return str(_client().blocking_key_value_get(key, WAIT_MILLISECONDS))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+        for number in _enclosing.get():
+            raise_failure(_published(number))
 
 
 def _state() -> Any:
@@ -237,17 +258,46 @@ def fail_together() -> Iterator[None]:
         yield
         return
     number = next(_numbers)
+    token = _enclosing.set((*_enclosing.get(), number))
     try:
         yield
     except BaseException as error:
-        ending = Ending(exit_code(error), this_host(), describe(error))
-        _publish(number, json.dumps(dataclasses.astuple(ending)))
+        _publish(number, failure(error))
         raise
+    finally:
+        _enclosing.reset(token)
     _publish(number, "")
-    for text in _collect(number):
-        if text:
-            ending = Ending(*json.loads(text))
-            raise HostsError(str(ending), ending.code)
+    raise_failure(_collect(number))
+
+
+_enclosing = contextvars.ContextVar[tuple[int, ...]]("enclosing", default=())
+"""The numbers of the blocks of `fail_together` that this thread is in."""
+
+
+def failure(error: BaseException) -> str:
+    """Return the message to the other hosts that this one has failed."""
+    return json.dumps(dataclasses.astuple(Ending(exit_code(error), this_host(), describe(error))))
+
+
+def raise_failure(messages: Iterable[str]) -> None:
+    """Raise the first failure among the messages of the hosts, if there is one.
+
+    Args:
+      messages: results of `failure`, "" for a host that has not failed.
+
+    Raises:
+      HostsError: with the message and exit code of the host that failed.
+    """
+    for text in filter(None, messages):
+        ending = Ending(*json.loads(text))
+        raise HostsError(str(ending), ending.code)
+
+
+def _published(number: int) -> Iterator[str]:
+    """Yield the messages of an exchange that have arrived so far."""
+    for host in range(_state().num_processes):
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # there is no such key yet
+            yield str(_client().key_value_try_get(f"{PREFIX}/{number}/{host}"))
 
 
 @dataclasses.dataclass(frozen=True)

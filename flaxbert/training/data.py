@@ -124,6 +124,7 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
         seed=train.seed,
         epochs=train.epochs,
         accumulation_steps=train.microbatches,
+        shared=True,
     )
     features = training.batches.features
     if reason := task.nothing_to_learn(features, training.batches.resample):
@@ -132,7 +133,7 @@ def tokenize(pipeline: Pipeline, sources: Sources, train: TrainConfig) -> Traini
     if held_out:
         name = f"{source.table.source}, held out"
         thresholds = pipeline.tokenize(
-            held_out, name, batch_size=train.eval_batch_size, labeled=True
+            held_out, name, batch_size=train.eval_batch_size, labeled=True, shared=True
         )
     malformed = training.malformed + (thresholds.malformed if thresholds else 0)
     counts = {"data/train/malformed": float(malformed)} | features.counts("train")
@@ -152,12 +153,13 @@ def _evaluated(
     if sources.eval is not None:
         table, examples = sources.eval.table, sources.eval.examples
         return pipeline.tokenize_in_order(
-            table, examples, batch_size=batch_size, labeled=True, most=most
+            table, examples, batch_size=batch_size, labeled=True, most=most, shared=True
         )
     if held_out is None:
         return None
     name = f"{sources.train.table.source}, held out for evaluation"
-    return pipeline.tokenize(limited(held_out, most), name, batch_size=batch_size, labeled=True)
+    held_out = limited(held_out, most)
+    return pipeline.tokenize(held_out, name, batch_size=batch_size, labeled=True, shared=True)
 
 
 def _warn_about_data(task: Task, train: Sequence[Any], evaluated: Sequence[Any]) -> None:
