@@ -149,6 +149,23 @@ def test_error_on_one_host_is_raised_on_all_with_its_message_and_code(hosts):
     assert other.exit_code == 1  # the exit code of the other host: not a user error
 
 
+def test_error_before_an_exchange_reaches_the_host_that_waits_in_it(hosts, monkeypatch):
+    monkeypatch.setattr(multihost, "WAIT_MILLISECONDS", 50)
+
+    def work(host: int) -> None:
+        with multihost.fail_together():
+            if host == 1:
+                raise OSError("the disk is gone")
+            with multihost.fail_together():
+                pass
+            multihost.all_gather("")
+
+    other, failed = hosts(work)
+    assert isinstance(failed, OSError)
+    assert isinstance(other, HostsError)
+    assert str(other) == "host 1 (b) stopped: OSError: the disk is gone"
+
+
 def test_value_of_the_first_host_is_sent_and_read_later(hosts):
     def send(host):
         return multihost.send_from_host0(f"of {host}"), multihost.send_from_host0(f"then {host}")
