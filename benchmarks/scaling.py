@@ -1,13 +1,13 @@
-"""Plan encoders on TPU slices, and write the table of docs/scaling.md.
+"""Plan encoders on TPU slices and GPUs, and write the table of docs/scaling.md.
 
     python benchmarks/scaling.py [--only=PATTERN] [--again] [--check] [--list]
 
-Needs the libtpu that belongs to the version of jax (pip install -e '.[tpu]'), and JAX_PLATFORMS=cpu
-in the environment. Each row is a plan of `flaxbert plan` without data: full rows of question
-answering, bfloat16, dropout 0.1, AdamW. The models are directories with a config.json of the usual
-sizes and a made-up vocabulary; no weights are needed. A row takes one to several minutes. Finished
-rows are kept in docs/scaling.json, and only the others are compiled; --again compiles all that
-match. --list prints the names of the rows.
+Needs the libtpu that belongs to the version of jax (pip install -e '.[tpu]'), for GPUs the plugin
+for CUDA (pip install -e '.[cuda]'), and JAX_PLATFORMS=cpu in the environment. Each row is a plan of
+`flaxbert plan` without data: full rows of question answering, bfloat16, dropout 0.1, AdamW. The
+models are directories with a config.json of the usual sizes and a made-up vocabulary; no weights
+are needed. A row takes one to several minutes. Finished rows are kept in docs/scaling.json, and
+only the others are compiled; --again compiles all that match. --list prints the names of the rows.
 
 --check compares the rows of BERT-base on 8, 64 and 256 chips of a v5e, and fails unless operations
 and memory of a chip are constant within 3 percent (weak scaling).
@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 
 from flaxbert.commands.plan import plan
 from flaxbert.config import Config, DataConfig, ModelConfig, TrainConfig
-from flaxbert.planning import topology
+from flaxbert.planning import chips, topology
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECORDS = DOCS / "scaling.json"
@@ -46,7 +46,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     | {"num_attention_heads": 32, "intermediate_size": 10240, "pad_token_id": 1},
 }
 
-# Encoder, slice, tokens of a row, rows of a chip, further keys of `train`.
+# Encoder, slice or GPUs, tokens of a row, rows of a chip, further keys of `train`.
 ROWS: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("BERT-base", "v5e:2x4", 384, 32, {}),
     ("BERT-large", "v5e:4x4", 384, 32, {}),
@@ -59,6 +59,8 @@ ROWS: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("BERT-base", "v5e:2x4", 512, 24, {}),
     ("BERT-base", "v6e:2x4", 384, 32, {}),
     ("BERT-large", "v5e:4x4", 512, 24, {}),
+    ("BERT-base", "h100:8", 384, 32, {}),
+    ("BERT-large", "h100:8", 384, 32, {}),
 ]
 WEAK = ("BERT-base v5e:2x4 384", "BERT-base v5e:8x8 384", "BERT-base v5e:16x16 384")
 TOLERANCE = 0.03
@@ -101,18 +103,27 @@ def name_of(row: tuple[str, str, int, int, dict[str, Any]]) -> str:
 def planned(row: tuple[str, str, int, int, dict[str, Any]]) -> dict[str, Any]:
     """Return the plan of a row."""
     encoder, target, length, rows, keys = row
-    chips = len(topology.tpu(target).devices)
+    devices = target_flags(target)
+    (chosen,) = topology.targets(**devices)
     with tempfile.TemporaryDirectory() as directory:
         write_model(Path(directory), ENCODERS[encoder])
         config = Config(
             task="question_answering",
             model=ModelConfig(init=directory),
             data=DataConfig(max_length=length),
-            train=TrainConfig(batch_size=rows * chips, **keys),
+            train=TrainConfig(batch_size=rows * len(chosen.devices), **keys),
         )
-        flags = {"topology": target, "gpu": "", "count": 8, "price": "", "efficiency": ""}
-        ((record,), _) = plan(config, flags | {"data": "none"})
+        flags = {"price": "", "efficiency": "", "data": "none"}
+        ((record,), _) = plan(config, devices | flags)
     return record | {"model": encoder}
+
+
+def target_flags(target: str) -> dict[str, Any]:
+    """Return the flags of `flaxbert plan` for a slice such as v5e:2x4, or GPUs such as h100:8."""
+    kind, _, size = target.partition(":")
+    if kind in chips.gpus():
+        return {"topology": "", "gpu": kind, "count": int(size)}
+    return {"topology": target, "gpu": "", "count": 8}
 
 
 def write_model(directory: Path, sizes: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ FLAGS = (
         "",
         "TPU slices, separated by commas: v4:2x2x4, v5e:2x4, v5p:4x4x4, v6e:4x4, ... needs libtpu",
     ),
-    Flag("gpu", "", "a kind of GPU: a100, h100 or h200; needs jax-cuda12-plugin"),
+    Flag("gpu", "", "a kind of GPU: a100, h100 or h200; needs jax[cuda12], but no GPU"),
     Flag("count", 8, "number of GPUs: 1 to 8, or a multiple of 8"),
     Flag(
         "price",

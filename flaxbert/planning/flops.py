@@ -34,12 +34,20 @@ def training_flops(model: Model, arrays: Mapping[str, Any]) -> float:
 
 def encoder_flops(model: Model, length: int) -> float:
     """Return the operations of a forward pass of the encoder over a row of `length` tokens (T)."""
-    config, encoder = model.config, model.shapes["encoder"]
-    computed = len(getattr(config, "schedule", ())) or config.num_hidden_layers
-    layers = computed / model.layers * _matrices(encoder["layers"])
+    encoder = model.shapes["encoder"]
+    layers = _computed_layers(model) / model.layers * _matrices(encoder["layers"])
     others = {name: part for name, part in encoder.items() if name != "layers"}
-    attention = 2.0 * length * config.hidden_size * computed
-    return 2.0 * length * (layers + _matrices(others) + attention)
+    return 2.0 * length * (layers + _matrices(others)) + attention_flops(model, length)
+
+
+def attention_flops(model: Model, length: int) -> float:
+    """Return the operations of scores and context in a forward pass over a row of T tokens."""
+    return 4.0 * length**2 * model.config.hidden_size * _computed_layers(model)
+
+
+def _computed_layers(model: Model) -> int:
+    """Return how many layers a token passes; several may share their weights."""
+    return len(getattr(model.config, "schedule", ())) or model.config.num_hidden_layers
 
 
 def head_flops(model: Model, arrays: Mapping[str, Any]) -> float:

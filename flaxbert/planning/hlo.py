@@ -28,7 +28,13 @@ FREE = frozenset(
 """Operations that move no bytes themselves."""
 
 KERNEL = "tpu_custom_call"
-"""What a custom call of a Pallas kernel runs."""
+"""What a custom call of a Pallas kernel runs on a TPU."""
+
+GPU_KERNEL = "__gpu$xla.gpu.triton"
+"""What a custom call of a Pallas kernel runs on a GPU; it states neither operations nor bytes."""
+
+SLICES = ("slice", "dynamic-slice", "gather")
+"""Operations that read a part of their first operand, as large as their result."""
 
 PLACEHOLDERS = ("AllocateBuffer", "ConcatBitcast")
 """Custom calls of the TPU compiler that only name memory which copies fill."""
@@ -39,6 +45,9 @@ _CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=\{?
 _SCATTERING = re.compile(r"%?all-reduce-scatter[\w.-]* = [^\n]*?calls=%?([\w.-]+)")
 """The computations of fusions in which a TPU reduces an array and keeps a part of it."""
 _REPEATS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONTRACTED = re.compile(
+    r'lhs_contracting_dim(?:s=\{|ensions":\[)([\d,"]*)'  # of a dot, and of a call of cuBLAS
+)
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16)\[([\d,]*)\](\{[^}]*\})?")
 
 
@@ -79,6 +88,12 @@ class Instruction:
     """The name of the computation that it is part of."""
     times: int = 1
     """How often it runs: more than once in a loop."""
+    called: str = ""
+    """The computation of a fusion; empty for other operations."""
+    number: int = 0
+    """Of a parameter: its place among the operands of whoever calls its computation."""
+    contracted: tuple[int, ...] = ()
+    """Of a matrix product: the axes of the first operand that are summed over."""
 
     @property
     def is_free(self) -> bool:
@@ -128,14 +143,20 @@ def _instruction(name: str, rest: str) -> Instruction:
     op_name = re.search(r'op_name="([^"]*)"', arguments)
     target = re.search(r'custom_call_target="([^"]*)"', arguments)
     claim = re.search(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"', arguments)
+    called = re.search(r"\bcalls=%?([\w.-]+)", arguments) if opcode == "fusion" else None
+    axes = _CONTRACTED.search(arguments)
+    operands, _, _ = arguments.partition(")")
     return Instruction(
         name,
         opcode.strip(),
         tuple(_arrays(kind)),
-        tuple(re.findall(r"%([\w.-]+)", arguments.partition(")")[0])),
+        tuple(re.findall(r"%([\w.-]+)", operands)),
         op_name.group(1) if op_name else "",
         target.group(1) if target else "",
         int(claim.group(1)) if claim else 0,
+        called=called.group(1) if called else "",
+        number=int(operands) if opcode == "parameter" else 0,
+        contracted=tuple(map(int, re.findall(r"\d+", axes.group(1)))) if axes else (),
     )
 
 
@@ -259,9 +280,10 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
 def traffic(program: str) -> dict[str, Traffic]:
     """Return what the instructions of each part of the step read and write.
 
-    Every operand counts in full, even if a fusion reads only a slice of it.
+    An operand of a fusion counts in full, unless the fusion reads only slices of it.
     """
     arrays: dict[str, tuple[StoredArray, ...]] = {}
+    in_part = _read_in_part(program)
     totals = {part: Traffic() for part in (*PARTS, "rest of the model", "optimizer", "copies")}
     for instruction in instructions(program):
         arrays[instruction.name] = instruction.outputs
@@ -274,13 +296,55 @@ def traffic(program: str) -> dict[str, Traffic]:
             total.hbm += moved
             total.vmem += moved
             continue
-        operands = (array for name in instruction.operands for array in arrays.get(name, ()))
-        for array in (*instruction.written, *operands):
+        moved_arrays = [(array, array.nbytes) for array in instruction.written]
+        for number, name in enumerate(instruction.operands):
+            read = in_part.get((instruction.called, number))
+            moved_arrays += [(a, a.nbytes if read is None else read) for a in arrays.get(name, ())]
+        for array, nbytes in moved_arrays:
             if array.on_chip:
-                total.vmem += instruction.times * array.nbytes
+                total.vmem += instruction.times * nbytes
             else:
-                total.hbm += instruction.times * array.nbytes
+                total.hbm += instruction.times * nbytes
     return totals
+
+
+def _read_in_part(program: str) -> dict[tuple[str, int], int]:
+    """Return {(computation, number of its parameter): bytes} of what fusions read slices of."""
+    numbers: dict[tuple[str, str], int] = {}  # of parameters, by computation and name
+    sizes: dict[tuple[str, int], int] = {}
+    read: Counter[tuple[str, int]] = Counter()
+    whole: set[tuple[str, int]] = set()
+    for one in instructions(program, fused=True):
+        where = one.computation
+        if one.opcode == "parameter":
+            numbers[where, one.name] = one.number
+            sizes[where, one.number] = sum(array.nbytes for array in one.outputs)
+        for place, name in enumerate(one.operands):
+            if (where, name) not in numbers:
+                continue
+            parameter = where, numbers[where, name]
+            if place == 0 and one.opcode in SLICES:
+                read[parameter] += sum(array.nbytes for array in one.outputs)
+            else:
+                whole.add(parameter)
+    return {key: min(size, sizes[key]) for key, size in read.items() if key not in whole}
+
+
+def product_flops(program: str) -> float:
+    """Return the operations of the matrix products that are not part of a kernel.
+
+    Those in a loop count as often as the loop runs.
+    """
+    total = 0
+    shapes: dict[tuple[str, str], tuple[int, ...]] = {}  # by computation and name
+    for one in instructions(program, fused=True):
+        if one.outputs:
+            shapes[one.computation, one.name] = one.outputs[0].shape
+        if one.contracted:
+            left = shapes[one.computation, one.operands[0]]
+            summed = math.prod(left[axis] for axis in one.contracted)
+            total += one.times * 2 * math.prod(one.outputs[0].shape) * summed
+    return float(total)
 
 
 def uncounted_kernel_bytes(program: str) -> int:

@@ -64,10 +64,11 @@ class Analysis(Sizes):
     """A compiled step."""
 
     compiled_flops: float
-    """The compiler's count, with all micro-batches. Of other loops it counts the body once, and of
-    GPU kernels nothing."""
+    """The compiler's count, with all micro-batches. Of other loops it counts the body once. The
+    compiler for GPUs that are not here has no count: then these are the program's matrix products."""
     accessed: float
-    """Bytes accessed, as the compiler counts them; on TPUs accesses to VMEM are included."""
+    """Bytes accessed, as the compiler counts them; on TPUs accesses to VMEM are included. Without
+    its count, the same as `traffic`."""
     traffic: float
     """Bytes that instructions read from HBM and write to it."""
     collectives: Mapping[str, tuple[int, int]]
@@ -152,18 +153,26 @@ def analyze(
             raise
         return _exhausted(error, sizes, time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    costs, text = compiled.cost_analysis(), compiled.as_text()
-    peak = memory.needed_bytes(compiled)
+    text, peak = compiled.as_text(), memory.needed_bytes(compiled)
     held = sizes["parameters"] + sizes["optimizer"] + sizes["gradients"]
-    parts = train.microbatches  # micro-batches are a loop, whose body is counted once
-    repeated = (parts - 1) * UPDATE_FLOPS * sizes["gradients"] / 4  # float32
+    traffic = float(sum(part.hbm for part in hlo.traffic(text).values()))
+    if costs := compiled.cost_analysis():
+        parts = train.microbatches  # micro-batches are a loop, whose body is counted once
+        repeated = (parts - 1) * UPDATE_FLOPS * sizes["gradients"] / 4  # float32
+        counted = parts * costs["flops"] - repeated
+        accessed = parts * costs["bytes accessed"] + hlo.uncounted_kernel_bytes(text)
+    else:  # the compiler for GPUs that are not here
+        counted = hlo.product_flops(text)
+        accessed = traffic
+        if hlo.GPU_KERNEL in text:
+            counted += 3 * rows * flops.attention_flops(model, length) / mesh.size
     return Analysis(
         **sizes,
         activations=max(0, peak - held),
         peak=peak,
-        compiled_flops=parts * costs["flops"] - repeated,
-        accessed=parts * costs["bytes accessed"] + hlo.uncounted_kernel_bytes(text),
-        traffic=float(sum(part.hbm for part in hlo.traffic(text).values())),
+        compiled_flops=counted,
+        accessed=accessed,
+        traffic=traffic,
         collectives=hlo.collectives(text),
         seconds=seconds,
     )

@@ -114,3 +114,52 @@ backend_config={"known_trip_count":{"n":"4"}}
 
 def test_what_a_loop_and_a_fusion_exchange_is_counted() -> None:
     assert hlo.collectives(LOOP) == {"all-gather": (4, 4 * 3200), "reduce-scatter": (1, 3200)}
+
+
+GPU = """HloModule jit_train_step
+
+%sliced (a: f32[1000], i: s32[]) -> f32[10] {
+  %i = s32[] parameter(1)
+  %a = f32[1000]{0} parameter(0)
+  %first = f32[10]{0} slice(%a), slice={[0:10]}
+  %next = f32[10]{0} dynamic-slice(%a, %i), dynamic_slice_sizes={10}
+  ROOT %add = f32[10]{0} add(%first, %next)
+}
+
+%gemm (l: bf16[8,64], r: bf16[64,100]) -> bf16[8,100] {
+  %l = bf16[8,64]{1,0} parameter(0)
+  %r = bf16[64,100]{1,0} parameter(1)
+  ROOT %dot = bf16[8,100]{1,0} dot(%l, %r), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%body (p: bf16[8,64]) -> bf16[8,64] {
+  %p = bf16[8,64]{1,0} parameter(0)
+  %w = bf16[64,100]{1,0} constant({...})
+  %y = bf16[8,100]{1,0} fusion(%p, %w), kind=kCustom, calls=%gemm
+  ROOT %same = bf16[8,64]{1,0} copy(%p)
+}
+
+ENTRY %main (x: bf16[8,64], b: f32[1000], n: s32[]) -> f32[10] {
+  %x = bf16[8,64]{1,0} parameter(0)
+  %b = f32[1000]{0} parameter(1)
+  %n = s32[] parameter(2)
+  %while = bf16[8,64]{1,0} while(%x), condition=%done, body=%body, \
+backend_config={"known_trip_count":{"n":"4"}}
+  %call = (bf16[64,64]{1,0}, s8[99]{0}) custom-call(%x, %x), custom_call_target="__cublas$gemm", \
+backend_config={"gemm_backend_config":{"dot_dimension_numbers":{\
+"lhs_contracting_dimensions":["0"],"rhs_contracting_dimensions":["0"]}}}
+  ROOT %fusion = f32[10]{0} fusion(%b, %n), kind=kLoop, calls=%sliced
+}
+""".replace("\\\n", "")
+
+
+def test_products_are_counted_in_fusions_loops_and_calls_of_cublas() -> None:
+    assert hlo.product_flops(GPU) == 4 * 2 * 8 * 64 * 100 + 2 * 64 * 64 * 8
+
+
+def test_of_a_sliced_operand_only_the_slices_are_read() -> None:
+    (last,) = (one for one in hlo.instructions(GPU) if one.called == "sliced")
+    text = GPU.replace(", backend_config=", ', metadata={op_name="jvp(mlp)"}, backend_config=')
+    text = text.replace("calls=%sliced", 'calls=%sliced, metadata={op_name="jvp(embeddings)"}')
+    assert last.operands == ("b", "n")
+    assert hlo.traffic(text)["embeddings"].hbm == 4 * (10 + 2 * 10 + 1)

@@ -66,7 +66,42 @@ def test_a_slice_that_cannot_be_divided_into_hosts_is_an_error(
 
 
 @pytest.mark.slow
-def test_gpus_of_a_host_are_planned(one_layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gpus_are_planned_alone_in_a_host_and_in_several(
+    one_layer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("jax_cuda12_plugin")
-    (one,) = planned(one_layer, capsys, "--gpu=h100", "--count=2")
-    assert (one["chips"], one["dtype"], set(one["collectives"])) == (2, "bfloat16", {"all-reduce"})
+    plans = []
+    for count in (1, 8, 16):
+        size = f"--config.train.batch_size={4 * count}"
+        plans += planned(one_layer, capsys, "--gpu=h100", f"--count={count}", size, "--price=2")
+    alone, host, hosts = plans
+    assert [(one["target"], one["chips"], one["devices"]) for one in plans] == [
+        ("h100:1", 1, 1),
+        ("h100:8", 8, 8),
+        ("h100:16", 16, 16),
+    ]
+    assert alone["collectives"] == {}
+    for one in (host, hosts):
+        assert set(one["collectives"]) == {"all-reduce"}
+        sent = one["collectives"]["all-reduce"]["bytes"] - one["memory"]["gradients"]
+        assert 0 <= sent < 100  # sums of losses and weights
+        assert one["memory"]["peak"] == pytest.approx(host["memory"]["peak"], rel=0.03)
+    assert hosts["roofline"]["exchange"] > 5 * host["roofline"]["exchange"]
+    for one in plans:
+        assert (one["dtype"], one["fits"]) == ("bfloat16", True)
+        assert one["compiled_flops"] == pytest.approx(one["model_flops"], rel=0.03)
+        assert one["bytes_accessed"] == one["hbm_traffic"] > one["memory"]["peak"] / 2
+
+
+@pytest.mark.slow
+def test_micro_batches_on_gpus_compute_as_much(
+    one_layer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jax_cuda12_plugin")
+    flags = "--gpu=h100", "--count=1", "--config.train.batch_size=64"
+    plans = []
+    for parts in (1, 4):
+        plans += planned(one_layer, capsys, *flags, f"--config.train.accumulation_steps={parts}")
+    whole, divided = plans
+    assert divided["compiled_flops"] == pytest.approx(whole["compiled_flops"], rel=0.03)
+    assert divided["memory"]["activations"] < whole["memory"]["activations"]
