@@ -26,7 +26,7 @@ from flaxbert.runtime.checkpoint import Checkpoints, Metadata
 from flaxbert.runtime.compilation import start_compiling
 from flaxbert.training import optim, state
 from flaxbert.training.data import tokenize
-from flaxbert.training.step import make_train_step
+from flaxbert.training.step import step_of_run
 
 BLOCKS, STEPS = 6, 12
 METADATA = Metadata({}, evaluated=True, data={}, config={}, best=None)
@@ -44,10 +44,11 @@ def main() -> None:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(now))
 
     step = start_compiling(
-        make_train_step(model, task, optimizer, now, mesh,
-                        accumulation_steps=config.train.microbatches, seed=0, log_every=10),
-        now, batches.bucket_sizes, loader.empty,
-    )()  # fmt: skip
+        step_of_run(model, task, mesh, optimizer, now, train=config.train, optim=config.optim),
+        now,
+        batches.bucket_sizes,
+        loader.empty,
+    )()
     directory = Path(tempfile.mkdtemp(prefix="flaxbert-checkpoints-"))
     checkpoints = Checkpoints(directory)
     blocked: list[float] = []

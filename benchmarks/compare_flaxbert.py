@@ -37,7 +37,7 @@ def train(
     from flaxbert.runtime.compilation import start_compiling
     from flaxbert.training import optim, state
     from flaxbert.training.data import tokenize
-    from flaxbert.training.step import make_train_step
+    from flaxbert.training.step import step_of_run
 
     config = parse(argv, equal)
     program_cache.enable()  # as in a run
@@ -64,11 +64,8 @@ def train(
         pipeline.load_params(seed=config.train.seed), optimizer, pipeline.mesh,
         pipeline.task.loss_names,
     )  # fmt: skip
-    train_step = make_train_step(
-        pipeline.model, pipeline.task, optimizer, now, pipeline.mesh,
-        accumulation_steps=config.train.microbatches, seed=config.train.seed,
-        log_every=config.train.log_every,
-    )  # fmt: skip
+    parts = pipeline.model, pipeline.task, pipeline.mesh
+    train_step = step_of_run(*parts, optimizer, now, train=config.train, optim=config.optim)
     lengths, row_length = features.lengths.astype(np.int64), batches.row_length
     with Loader(batches, pipeline.mesh) as loader:
         step = start_compiling(train_step, now, batches.bucket_sizes, loader.empty)()

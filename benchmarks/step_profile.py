@@ -31,7 +31,7 @@ from flaxbert.planning import hlo
 from flaxbert.runtime import devices, sharding
 from flaxbert.training import optim, state
 from flaxbert.training.data import tokenize
-from flaxbert.training.step import make_train_step
+from flaxbert.training.step import step_of_run
 
 FLAGS = (Flag("steps", 5, "steps that are profiled"), Flag("svg", "", "file for a picture"))
 KINDS = {"matrix products": "#5b7fb5", "other": "#e0a458"}
@@ -64,11 +64,8 @@ def measure(config: Any, steps: int) -> tuple[Times, str]:
     now = state.init_state(
         pipeline.load_params(seed=config.train.seed), optimizer, mesh, pipeline.task.loss_names
     )
-    train_step = make_train_step(
-        pipeline.model, pipeline.task, optimizer, now, mesh,
-        accumulation_steps=config.train.microbatches, seed=config.train.seed,
-        log_every=config.train.log_every,
-    )  # fmt: skip
+    parts = pipeline.model, pipeline.task, mesh
+    train_step = step_of_run(*parts, optimizer, now, train=config.train, optim=config.optim)
     with Loader(batches, mesh) as loader:
         batch = loader.batch(0)
     compiled = train_step.lower(now, batch).compile()  # type: ignore[attr-defined]

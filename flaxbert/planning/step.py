@@ -15,7 +15,7 @@ from flaxbert.tasks.base import Task
 from flaxbert.training import freezing
 from flaxbert.training.optim import make_optimizer
 from flaxbert.training.state import TrainState, state_shapes
-from flaxbert.training.step import make_train_step
+from flaxbert.training.step import step_of_run
 from flaxbert.types import Batch
 
 UPDATE_FLOPS = 31
@@ -103,17 +103,7 @@ def lower_step(
     """
     optimizer, _ = make_optimizer(optim, steps, train.ema)
     state = state_shapes(model.shapes, optimizer, mesh, task.loss_names)
-    step = make_train_step(
-        model,
-        task,
-        optimizer,
-        state,
-        mesh,
-        accumulation_steps=train.microbatches,
-        seed=train.seed,
-        log_every=train.log_every,
-        freeze=optim.freeze,
-    )
+    step = step_of_run(model, task, mesh, optimizer, state, train=train, optim=optim)
     rows = sharding.batch_sharding(mesh)
 
     def shape(array: Any) -> Any:

@@ -17,7 +17,7 @@ from flaxbert.runtime.compilation import Step, start_compiling
 from flaxbert.training.attention_choice import with_fitting_attention
 from flaxbert.training.data import TrainingData
 from flaxbert.training.state import TrainState, state_shapes
-from flaxbert.training.step import make_train_step
+from flaxbert.training.step import step_of_run
 
 log = logging.getLogger("flaxbert")
 
@@ -172,17 +172,8 @@ def start_train_step(
       sizes: the numbers of rows.
       compiled: the programs that there are already.
     """
-    step = make_train_step(
-        pipeline.model,
-        pipeline.task,
-        optimizer,
-        state,
-        pipeline.mesh,
-        accumulation_steps=config.train.microbatches,
-        seed=config.train.seed,
-        log_every=config.train.log_every,
-        freeze=config.optim.freeze,
-    )
+    parts = pipeline.model, pipeline.task, pipeline.mesh
+    step = step_of_run(*parts, optimizer, state, train=config.train, optim=config.optim)
     return start_compiling(step, state, sizes, loader.empty, compiled)
 
 

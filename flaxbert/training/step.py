@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from flaxbert.config import OptimConfig, TrainConfig
 from flaxbert.models.dropout import dropout_key
 from flaxbert.models.model import Model
 from flaxbert.runtime import sharding
@@ -103,6 +104,40 @@ def make_gradients(
         return total
 
     return gradients if accumulation_steps == 1 else accumulated
+
+
+def step_of_run(
+    model: Model,
+    task: Task,
+    mesh: sharding.Mesh,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    *,
+    train: TrainConfig,
+    optim: OptimConfig,
+) -> TrainStep:
+    """Return the step with the settings of a configuration; see `make_train_step`.
+
+    Args:
+      model: encoder and head.
+      task: defines the loss.
+      mesh: the devices.
+      optimizer: from `optim.make_optimizer`.
+      state: a state with the shardings of training, or its shapes.
+      train: micro-batches, seed, and steps between log lines.
+      optim: the parameters that are not trained.
+    """
+    return make_train_step(
+        model,
+        task,
+        optimizer,
+        state,
+        mesh,
+        accumulation_steps=train.microbatches,
+        seed=train.seed,
+        log_every=train.log_every,
+        freeze=optim.freeze,
+    )
 
 
 def make_train_step(
