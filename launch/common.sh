@@ -14,6 +14,8 @@ dry_run=
 training=() # the flags of flaxbert: what follows -- on the command line
 workdir=runs/NAME
 poll_seconds=${POLL_SECONDS:-10} # between two looks at a state
+# shellcheck disable=SC2034 # not every launcher installs
+buckets=gcs,s3 # the extras for gs:// and s3://, which launch/Dockerfile installs too
 
 note() { echo "$*" >&2; }
 fail() {

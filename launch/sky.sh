@@ -29,9 +29,9 @@ name='' type=h100:8 nodes='' infra='' spot=''
 source "$(dirname "$0")/common.sh"
 
 task() {
-  local extras=cuda,gcs,s3 platform=gpu distributed=''
+  local extras=cuda,$buckets platform=gpu distributed=''
   if is_tpu; then
-    extras=tpu,gcs platform=tpu distributed=' --distributed=auto'
+    extras=tpu,$buckets platform=tpu distributed=' --distributed=auto'
   elif ((${nodes:-1} > 1)); then
     # shellcheck disable=SC2016 # the machine expands these
     distributed=' --distributed="$(head -n 1 <<<"$SKYPILOT_NODE_IPS"):1234,$SKYPILOT_NUM_NODES,$SKYPILOT_NODE_RANK"'

@@ -107,7 +107,7 @@ field() { # NAME LINE
 run() {
   local text job
   text=$(script)
-  act make --silent .venv/base-cuda,gcs,s3 ACCELERATOR=cuda,gcs,s3
+  act make --silent ".venv/base-cuda,$buckets" ACCELERATOR="cuda,$buckets"
   act mkdir -p runs
   delete
   job=$(act_on "$text" sbatch --parsable)

@@ -140,7 +140,7 @@ fi
 $(install_python)
 ${setup:+($setup)
 }tar xzf flaxbert.tar.gz && cd flaxbert
-make --silent .venv/base-tpu,gcs ACCELERATOR=tpu,gcs PYTHON=python3.11
+make --silent .venv/base-tpu,$buckets ACCELERATOR=tpu,$buckets PYTHON=python3.11
 cat >train.sh <<'END'
 code=0
 env$settings .venv/bin/python -m flaxbert.run$arguments || code=\$?

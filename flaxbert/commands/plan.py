@@ -10,9 +10,11 @@ for example:
 The training step of the run is compiled ahead of time by the compiler of the chips, which needs the
 package of that compiler but no such chip; without --topology and --gpu, for the devices of this
 machine. The table shows parameters, optimizer state, activations and peak memory of each device,
-operations, bytes and collectives, as the compiler counts them. data.train is read and tokenized, so
-batches and steps are those of the run; no weights are read. Time and cost are estimates: the time
-is that of the roofline divided by an efficiency. docs/scaling.md explains how to read a plan.
+operations, bytes and collectives, as the compiler counts them. With train.accumulation_steps=auto
+the step is compiled in 1, 2, 4, ... micro-batches until it fits, as in a run. data.train is read
+and tokenized, so batches and steps are those of the run; no weights are read. Time and cost are
+estimates: the time is that of the roofline divided by an efficiency. docs/scaling.md explains how
+to read a plan.
 Compiling takes one to several minutes for each target. The flags of `flaxbert train` are accepted
 and ignored.
 
@@ -96,30 +98,16 @@ def plan(config: Config, flags: Mapping[str, Any]) -> tuple[list[dict[str, Any]]
     """
     prices, efficiencies = (numbers(name, flags[name]) for name in ("price", "efficiency"))
     from flaxbert.planning import report, topology  # imports JAX, which --help does not need
-    from flaxbert.planning.step import analyze
+    from flaxbert.planning.fitting import compiled
     from flaxbert.planning.workload import Job
 
     targets = topology.targets(flags["topology"], flags["gpu"], flags["count"])
     job = Job.read(config, use_data=flags["data"] != "none")
     records = []
     for number, target in enumerate(targets, start=1):
-        work, name = job.on(target), target.chip.name
-        pipeline = work.pipeline
-        rows, length = work.arrays["input_ids"].shape
-        log.info(
-            f"compiling {number} of {len(targets)}: {target.name}, {rows} rows x {length} tokens; "
-            "this may take minutes"
-        )
-        step = analyze(
-            pipeline.model,
-            pipeline.task,
-            pipeline.mesh,
-            work.arrays,
-            train=job.config.train,
-            optim=job.config.optim,
-            steps=work.schedule_steps,
-        )
-        log.info(f"compiled for {target.name} in {step.seconds:.0f} s")
+        name = target.chip.name
+        log.info(f"compiling {number} of {len(targets)}; this may take minutes")
+        work, step = compiled(job, target)
         share = efficiencies.get(name, efficiencies.get("", target.chip.efficiency))
         price = prices.get(name, prices.get(""))
         records.append(report.record(job.config, target, work, step, efficiency=share, price=price))

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 
 from flaxbert.planning.step import Analysis, Sizes
 from flaxbert.planning.topology import Target
-from flaxbert.runtime.memory import FITTING
 
 UPDATE_PASSES = 7
 """Arrays as large as the parameters that AdamW reads and writes: gradient, parameter and two
@@ -136,7 +135,7 @@ def largest_batch(step: Sizes, target: Target, *, microbatches: int, features: f
       microbatches: `train.accumulation_steps` of the step.
       features: features in its batch.
     """
-    room = FITTING * target.chip.memory - step.held
+    room = target.room - step.held
     if room <= 0 or not step.activations:
         return 0
     most = math.floor(room / step.activations * step.rows / len(target.devices) / microbatches)
@@ -155,7 +154,7 @@ def changes(
       fsdp: devices that share one copy of the parameters, in the step.
       remat: its `model.remat`.
     """
-    room, count = FITTING * target.chip.memory, len(target.devices)
+    room, count = target.room, len(target.devices)
     shares = [n for n in range(2 * fsdp, count + 1) if count % n == 0 and n % fsdp == 0]
     if step.held > room:
         fitting = [n for n in shares if step.held * fsdp / n < 0.8 * room]

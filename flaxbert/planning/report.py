@@ -65,7 +65,8 @@ def _shape(config: Config, target: Target, work: Work, step: Sizes) -> Record:
         "dtype": work.pipeline.model.config.dtype,
         "model": config.model.init,
         "batch_size": config.train.batch_size,
-        "accumulation_steps": config.train.microbatches,
+        "accumulation_steps": work.microbatches,
+        "auto": config.train.accumulation_steps == "auto",
         "fsdp": sharding.fsdp(work.pipeline.mesh),
         "rows": step.rows,
         "row_length": step.row_length,
@@ -79,7 +80,7 @@ def _shape(config: Config, target: Target, work: Work, step: Sizes) -> Record:
 
 def _fitting(config: Config, target: Target, work: Work, step: Sizes, *, fits: bool) -> Record:
     """Return the largest batch that fits, and what to change if the run's own does not."""
-    parts, changes = config.train.microbatches, list[str]()
+    parts, changes = work.microbatches, list[str]()
     if not fits:
         shared, remat = sharding.fsdp(work.pipeline.mesh), config.model.remat
         options = {"microbatches": parts, "fsdp": shared}
@@ -164,6 +165,10 @@ def _batch(one: Record) -> str:
     return f"{shape} in {parts} micro-batches" if parts > 1 else shape
 
 
+def _chosen_parts(one: Record) -> str:
+    return f"{one['accumulation_steps']} (auto)" if one["auto"] else ""
+
+
 def _time(one: Record) -> str:
     return duration(one["seconds"]) if one.get("seconds") else ""
 
@@ -179,6 +184,7 @@ CELLS: Mapping[str, Any] = {
     "chips": lambda one: f"{one['chips']:g}",
     "arithmetic": lambda one: one["dtype"],
     "largest batch of the run": _batch,
+    "train.accumulation_steps": _chosen_parts,
     "steps": lambda one: f"{one['steps']:,}" if one["steps"] else "",
     "padding": _scaled("padding", 0.01, "{:.1f} %"),
     "devices that share parameters": lambda one: str(one["fsdp"]) if one["fsdp"] > 1 else "",

@@ -65,7 +65,7 @@ class Analysis(Sizes):
 
     compiled_flops: float
     """The compiler's count, with all micro-batches. Of other loops it counts the body once. The
-    compiler for GPUs that are not here has no count: then these are the program's matrix products."""
+    compiler for GPUs that are not here has no count; then these are the matrix products."""
     accessed: float
     """Bytes accessed, as the compiler counts them; on TPUs accesses to VMEM are included. Without
     its count, the same as `traffic`."""

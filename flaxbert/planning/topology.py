@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from flaxbert.errors import ConfigError
 from flaxbert.planning import chips
 from flaxbert.planning.chips import Chip
-from flaxbert.runtime import hardware
+from flaxbert.runtime import hardware, memory
 
 EXAMPLES = {
     "v4": "2x2x1, 2x2x4, 4x4x4",
@@ -46,6 +46,12 @@ class Target:
         """One of cpu, gpu and tpu, or cuda for a GPU that is not here."""
         name: str = self.devices[0].platform
         return name
+
+    @property
+    def room(self) -> float:
+        """Bytes of a device's memory that a program may need, as in a run with `auto`."""
+        share = memory.FITTING_CPU if self.chip.name == chips.CPU.name else memory.FITTING
+        return share * self.chip.memory
 
     @property
     def dtype(self) -> str:

@@ -22,6 +22,7 @@ from flaxbert.pretrained.source import resolve
 from flaxbert.runtime import sharding
 from flaxbert.tasks import TASKS
 from flaxbert.training.data import Sources, read_sources, tokenize
+from flaxbert.training.microbatches import divisible
 from flaxbert.training.optim import require_float32
 
 log = logging.getLogger("flaxbert")
@@ -58,6 +59,10 @@ class Work:
     """Features in a batch, the largest one."""
     padding: float | None
     """Share of the computed places that hold no token; None without data."""
+    microbatches: int
+    """Parts that a step is computed in, one after another."""
+    divisible: bool
+    """Whether these can be halved."""
 
     @property
     def rows(self) -> int:
@@ -101,9 +106,15 @@ class Job:
         data = tokenize(pipeline, sources, config.train)
         return cls(config, pipeline, data.train.batches.features, "")
 
-    def on(self, target: Target) -> Work:
-        """Return the batches of the run on the devices of a target."""
+    def on(self, target: Target, microbatches: int | None = None) -> Work:
+        """Return the batches of the run on the devices of a target.
+
+        Args:
+          target: the devices.
+          microbatches: instead of `train.accumulation_steps`.
+        """
         config, train = self.config, self.config.train
+        parts = microbatches or train.microbatches
         encoder = dataclasses.replace(
             self.pipeline.model.config,
             dtype=target.dtype if config.model.dtype == "auto" else config.model.dtype,
@@ -115,13 +126,13 @@ class Job:
             model=Model.create(encoder, self.pipeline.model.make_head),
         )
         if self.note:
-            return _full_rows(pipeline, self.features, config)
+            return _full_rows(pipeline, self.features, config, parts)
         batches = pipeline.batches(
             self.features,
             batch_size=train.batch_size,
             seed=train.seed,
             epochs=train.epochs,
-            accumulation_steps=train.microbatches,
+            accumulation_steps=parts,
         )
         steps = min(batches.steps, train.max_steps or batches.steps)
         rows, _ = batches.largest_shape
@@ -132,6 +143,8 @@ class Job:
             batches.steps,
             features=min(train.batch_size, len(self.features)),
             padding=batches.padding_share(),
+            microbatches=parts,
+            divisible=divisible(batches, rows),
         )
 
 
@@ -200,10 +213,10 @@ def _one_feature(task: str, labels: int) -> Features:
     )
 
 
-def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
+def _full_rows(pipeline: Pipeline, features: Features, config: Config, parts: int) -> Work:
     """Return one batch of full rows, a row for each feature."""
     train, devices = config.train, sharding.data_parallelism(pipeline.mesh)
-    multiple = devices * train.microbatches
+    multiple = devices * parts
     rows = math.ceil(train.batch_size / multiple) * multiple
     tile = shape_costs(pipeline.model.config, pipeline.mesh).tile
     length = config.data.row_length or math.ceil(config.data.max_length / tile) * tile
@@ -214,12 +227,21 @@ def _full_rows(pipeline: Pipeline, features: Features, config: Config) -> Work:
         segments=1,
         data_parallelism=devices,
         steps=0,
-        microbatches=train.microbatches,
+        microbatches=parts,
         power_of_two_buckets=True,  # K is `segments`
     )
     steps = train.max_steps or 0
     arrays = _empty(batches, rows)
-    return Work(pipeline, arrays, {rows: steps}, max(1, steps), train.batch_size, None)
+    return Work(
+        pipeline,
+        arrays,
+        {rows: steps},
+        max(1, steps),
+        features=train.batch_size,
+        padding=None,
+        microbatches=parts,
+        divisible=divisible(batches, rows),
+    )
 
 
 def _empty(batches: Batches, rows: int) -> dict[str, Any]:

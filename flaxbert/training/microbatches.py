@@ -68,7 +68,8 @@ def prepare(
         fitting = with_fitting_attention(pipeline, batches.largest_shape, parts, attention)
         with multihost.fail_together():
             step, usage = attempt(now, fitting, optimizer, batches)
-        enough = usage is None or usage.fits or not _divisible(batches)
+        last = not divisible(batches, batches.largest_shape[0])
+        enough = usage is None or usage.fits or last
         fits = _on_all_hosts(step is not None and enough)
         _log(batches, usage, fits=fits)
         if fits and step is not None:
@@ -91,16 +92,20 @@ def candidates(
       after: the number before the first; 0 begins with 1.
     """
     parts = after
-    while not parts or _divisible(batches):
+    while not parts or divisible(batches, batches.largest_shape[0]):
         parts = 2 * parts or 1
         batches = pipeline.in_microbatches(batches, parts)
         yield parts, batches
 
 
-def _divisible(batches: Batches) -> bool:
-    """Return whether micro-batches can be halved: they have several rows on each device."""
-    several = batches.largest_shape[0] > batches.multiple
-    return several and 2 * batches.microbatches <= batches.batch_size
+def divisible(batches: Batches, rows: int) -> bool:
+    """Return whether micro-batches can be halved: they have several rows on each device.
+
+    Args:
+      batches: planned for a number of micro-batches.
+      rows: R of the largest batch, over all devices.
+    """
+    return rows > batches.multiple and 2 * batches.microbatches <= batches.batch_size
 
 
 def attempt(

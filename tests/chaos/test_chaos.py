@@ -22,6 +22,7 @@ from conftest import ROOT, write_checkpoint
 from fake_gcs import FakeGCS
 from toy import make_config
 
+from flaxbert.commands import verify_resume
 from flaxbert.commands.verify_resume import differences, log_of, start
 from flaxbert.runtime import storage
 
@@ -365,6 +366,18 @@ def in_bucket(by_two, gcs) -> tuple[list[str], Path, float, int]:
     ended = start(flags, home)
     assert ended.code == 0, log_of(home).read_text()
     return flags, home, ended.seconds, len(writes(gcs)) - before
+
+
+def test_verify_resume_works_in_a_bucket(by_two, gcs, capsys):
+    flags, _ = by_two
+    home = "gs://bucket/verify"
+    command = [*flags, "--config.train.max_steps=8", "--kills=1", f"--workdir={home}"]
+    code = verify_resume.main(command)
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    assert "kill 1 of 1" in printed
+    assert printed.endswith("PASS: the two runs are bit-identical\n")
+    assert gcs.names("bucket/verify/killed/results.json")
 
 
 def writes(gcs: FakeGCS) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from fake_gcs import FakeGCS
 
 from flaxbert.__main__ import main
 from flaxbert.commands import plan as command
@@ -14,6 +15,7 @@ from flaxbert.config import Config, DataConfig, ModelConfig, OptimConfig, TrainC
 from flaxbert.errors import ConfigError
 from flaxbert.planning import report, step, topology, workload
 from flaxbert.planning.step import Analysis
+from flaxbert.runtime import hardware
 from flaxbert.tasks import TASKS
 
 
@@ -51,6 +53,29 @@ def recorded(arrays: Any, size: int) -> Analysis:
     return Analysis(rows, length, **parts, peak=size, **counts, collectives=collectives, seconds=1)
 
 
+def test_data_in_a_bucket_is_planned_as_a_local_file_is(
+    one_layer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("gcsfs")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(step, "analyze", lambda *args, **options: recorded(args[3], 4000))
+    file = ROOT / "examples/data/sentiment_train.tsv"
+    plans = []
+    with FakeGCS() as gcs:
+        gcs.connect(monkeypatch)
+        gcs.put("bucket/data/train.tsv", file.read_bytes())
+        for path in (str(file), "gs://bucket/data/train.tsv"):
+            assert main(arguments(one_layer, f"--config.data.train={path}", "--json")) == 0
+            plans.append(json.loads(capsys.readouterr().out))
+    local, remote = plans
+    assert remote == local
+    assert local["note"] == ""
+    assert local["targets"][0]["steps"] > 0
+
+
 def test_a_run_without_data_is_planned_in_full_rows(
     one_layer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +98,33 @@ def test_no_target_that_fits_is_exit_code_2(
     printed = capsys.readouterr().out
     assert "DOES NOT FIT" in printed
     assert "more chips" in printed
+
+
+@pytest.mark.parametrize(("batch_size", "parts", "code"), [(64, 4, 0), (16, 2, 0), (8, 1, 2)])
+def test_auto_is_the_first_number_of_micro_batches_that_fits(
+    batch_size: int,
+    parts: int,
+    code: int,
+    one_layer: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compiled: list[int] = []
+
+    def analyze(*args: Any, train: TrainConfig, **_: Any) -> Analysis:
+        compiled.append(train.microbatches)
+        return recorded(args[3], 2000 // train.microbatches)
+
+    monkeypatch.setattr(step, "analyze", analyze)
+    monkeypatch.setattr(hardware, "memory", lambda: 8 * 1000)  # of which a program may use 750
+    flags = "--config.train.accumulation_steps=auto", f"--config.train.batch_size={batch_size}"
+    assert main(arguments(one_layer, *flags, "--data=none", "--json")) == code
+    (one,) = json.loads(capsys.readouterr().out)["targets"]
+    assert (one["accumulation_steps"], one["auto"], one["fits"]) == (parts, True, code == 0)
+    assert (one["rows"], one["batch_size"]) == (batch_size, batch_size)
+    assert compiled == [1, 2, 4][: len(compiled)]
+    assert compiled[-1] == parts
+    assert ("train.accumulation_steps", [f"{parts} (auto)"]) in list(report.lines([one]))
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

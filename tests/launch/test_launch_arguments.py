@@ -182,10 +182,14 @@ def test_the_image_gets_all_that_the_package_is_built_from() -> None:
 def test_make_installs_the_extras_that_launchers_name() -> None:
     if not shutil.which("make"):
         pytest.skip("needs make")
+    (buckets,) = re.findall(r"^buckets=(\S+)", (ROOT / "launch/common.sh").read_text(), re.M)
+    assert f"[${{ACCELERATOR}},{buckets}]" in (ROOT / "launch/Dockerfile").read_text()
     for file in ("tpu_vm.sh", "slurm.sh", "sky.sh"):
-        text = (ROOT / "launch" / file).read_text()
-        for extras in re.findall(r"\bextras=(\S+)|\bACCELERATOR=([a-z][\w,]*)", text):
-            name = "".join(extras)
+        text = (ROOT / "launch" / file).read_text().replace("$buckets", buckets)
+        names = re.findall(r'\b(?:extras|ACCELERATOR)="?([a-z][\w,]*)', text)
+        assert names
+        for name in names:
+            assert name.endswith(f",{buckets}")
             command = ["make", "-n", f".venv/base-{name}", f"ACCELERATOR={name}"]
             shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             assert f"--editable '.[{name}]'" in shown.stdout

@@ -177,7 +177,11 @@ def test_the_hosts_install_train_and_return_log_and_code(clouds: Clouds, tmp_pat
     started = clouds.run("bash", "-c", start.removeprefix("--command="), **environment)
     assert started.returncode == 0, started.stderr
     (make,) = clouds.calls()
-    assert make[2:] == [".venv/base-tpu,gcs", "ACCELERATOR=tpu,gcs", "PYTHON=python3.11"]
+    assert make[2:] == [
+        ".venv/base-tpu,gcs,s3",
+        "ACCELERATOR=tpu,gcs,s3",
+        "PYTHON=python3.11",
+    ]
     followed = clouds.run("bash", "-c", follow.removeprefix("--command="), **environment)
     assert followed.returncode == 75
     assert (host / "mounted").exists()

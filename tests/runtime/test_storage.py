@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from toy import make_config
 
 import flaxbert
-from flaxbert.commands import report
+from flaxbert.commands import modes, report
 from flaxbert.commands.verify_resume import differences
 from flaxbert.errors import ConfigError, Preempted, WorkdirError
 from flaxbert.runtime import lease, mirror, storage
@@ -321,3 +322,16 @@ def test_workdir_that_the_user_copied_to_a_bucket_is_read(s3, tmp_path):
         assert place.shown(place.local / "export") == "s3://bucket/runs/spam/export"
         (place.local / "eval_results.json").write_text("{}")
     assert storage.read(s3 / "eval_results.json") == b"{}"
+
+
+def test_evaluation_of_a_run_in_a_bucket_is_that_of_the_local_run(gcs, config, local, tmp_path):
+    shutil.copytree(local, tmp_path / "spam", ignore=shutil.ignore_patterns("checkpoints", "best"))
+    for path in (tmp_path / "spam").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(tmp_path).as_posix()
+            gcs.put(f"bucket/runs/{name}", path.read_bytes())
+    home = storage.as_path("gs://bucket/runs/spam")
+    for workdir in (home, tmp_path / "spam"):
+        modes.evaluate(config, workdir)
+    for name in ("eval_results.json", "eval_results_predictions.jsonl"):
+        assert storage.read(home / name) == (tmp_path / "spam" / name).read_bytes()
