@@ -54,7 +54,7 @@ ROWS: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("BERT-base", "v5e:16x16", 384, 32, {}),
     ("BERT-large", "v4:2x2x4", 384, 32, {}),
     ("BERT-large", "v6e:4x4", 384, 32, {}),
-    ("XLM-R XL", "v6e:8x8", 512, 4, {"fsdp": -1}),
+    ("XLM-R XL", "v6e:8x8", 512, 4, {"fsdp": 16}),
     ("BERT-base", "v5e:2x4", 128, 96, {}),
     ("BERT-base", "v5e:2x4", 512, 24, {}),
     ("BERT-base", "v6e:2x4", 384, 32, {}),
