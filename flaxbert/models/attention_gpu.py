@@ -24,7 +24,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from flaxbert.models.attention_tpu import LAST, LOG2_E, MASKED, MATMUL, bounds, dot
+from flaxbert.models.attention_tpu import bounds
+from flaxbert.models.attention_tpu_kernels import LAST, LOG2_E, MASKED, MATMUL, dot
 from flaxbert.models.dropout import DropoutKeys, head_words, random_bits, threshold
 
 

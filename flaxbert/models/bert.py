@@ -97,7 +97,8 @@ class Embeddings(nnx.Module):
             # RoBERTa's table has one row: all its tokens have the same type.
             x += self.token_type.select(token_type_ids)
         x += self.position(position_ids + self.position_offset)
-        x = x.astype(self.dtype) if self.norm is None else self.norm(x)
+        x = x.astype(self.dtype)  # LayerNorm saves its input for the backward pass
+        x = x if self.norm is None else self.norm(x)
         x = dropout(x, self.rate, keys)
         return x if self.project is None else self.project(x)
 
@@ -120,10 +121,13 @@ class SelfAttention(nnx.Module):
         """Map hidden states [R, T, D] and segment ids [R, T] to [R, T, D]."""
         rows, length, width = x.shape
         split = (rows, length, self.heads, width // self.heads)
-        q = self.query(x).reshape(split)  # [R, T, N, H]
-        k = self.key(x).reshape(split)  # [R, S, N, H]
-        v = self.value(x).reshape(split)  # [R, S, N, H]
-        context = attend(q, k, v, segment_ids, rate=self.rate, keys=keys, way=self.way)
+        layers = (self.query, self.key, self.value)
+        q, k, v = (layer.multiply(x).reshape(split) for layer in layers)  # [R, T, N, H]
+        biases = jnp.stack([layer.bias[...] for layer in layers if layer.bias is not None])
+        biases = biases.reshape(3, *split[2:])  # [3, N, H]
+        context = attend(
+            q, k, v, segment_ids, biases=biases, rate=self.rate, keys=keys, way=self.way
+        )
         return self.output(context)
 
 

@@ -303,6 +303,11 @@ def _activated_backward(
 matmul_activated.defvjp(_activated_forward, _activated_backward)
 
 
+def add_bias(y: Array, bias: Array) -> Array:
+    """Add a bias in float32; the result has the type of y."""
+    return (y.astype(jnp.float32) + bias).astype(y.dtype)
+
+
 class Dense(nnx.Linear):
     """A dense layer that multiplies in `dtype` and adds its bias in float32.
 
@@ -317,14 +322,15 @@ class Dense(nnx.Linear):
 
     def __call__(self, x: Array, activation: Activation | None = None) -> Array:
         """Map x, or activation(x), [..., I] to [..., O]."""
+        y = self.multiply(x, activation)
+        return y if self.bias is None else add_bias(y, self.bias[...])
+
+    def multiply(self, x: Array, activation: Activation | None = None) -> Array:
+        """Map x, or activation(x), [..., I] to [..., O], without the bias."""
         x = x.astype(self.dtype)
         if activation is None:
-            y = matmul(x, self.kernel[...], x.dtype, False, self.reduce_dtype)
-        else:
-            y = matmul_activated(x, self.kernel[...], activation, self.reduce_dtype)
-        if self.bias is not None:
-            y = (y.astype(jnp.float32) + self.bias[...]).astype(x.dtype)
-        return y
+            return matmul(x, self.kernel[...], x.dtype, False, self.reduce_dtype)
+        return matmul_activated(x, self.kernel[...], activation, self.reduce_dtype)
 
 
 def dense(

@@ -131,11 +131,13 @@ class Embeddings(nnx.Module):
         self.word = embed(config, config.vocab_size, config.hidden_size, rngs)
         self.norm = layer_norm(config, rngs)
         self.rate = config.embedding_dropout
+        self.dtype = jnp.dtype(config.dtype)
 
     @jax.named_scope("embeddings")
     def __call__(self, input_ids: Array, keys: DropoutKeys | None) -> Array:
         """Map ids [R, T] to embeddings [R, T, D]."""
-        return dropout(self.norm(self.word(input_ids)), self.rate, keys)
+        x = self.word(input_ids).astype(self.dtype)  # LayerNorm saves its input
+        return dropout(self.norm(x), self.rate, keys)
 
 
 class ModernBert(nnx.Module):

@@ -50,15 +50,23 @@ def packed(length: int, seed: int = 0) -> tuple[jax.Array, DropoutKeys]:
     return ids, keys
 
 
+def interpret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `attend` use the kernel on this machine."""
+    monkeypatch.setattr(attention, "choose", lambda *_: "tpu")
+    interpreted = functools.partial(tpu_attention, interpret=True)
+    monkeypatch.setattr(attention, "tpu_attention", interpreted)
+
+
 def results(way: Any, q: jax.Array, k: jax.Array, v: jax.Array, **settings: Any) -> dict[str, Any]:
     """Return attention and the gradients of a weighted sum of it, in float32."""
+    inputs = {"q": q, "k": k, "v": v}
+    inputs |= {"biases": settings.pop("biases")} if "biases" in settings else {}
 
-    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        out = way(q, k, v, **settings).astype(jnp.float32)
+    def loss(inputs: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        out = way(**inputs, **settings).astype(jnp.float32)
         return jnp.sum(out * jnp.cos(jnp.arange(out.size)).reshape(out.shape)), out
 
-    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
-    (_, out), grads = run(q, k, v)
+    (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(inputs)
     return {"out": out, "grads": jax.tree.map(lambda x: x.astype(jnp.float32), grads)}
 
 
@@ -155,6 +163,29 @@ def test_heads_of_width_80_are_padded_for_a_kernel(kernel: str, heads: int) -> N
     assert_grads_close(ours["grads"], plain["grads"], 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("length", "heads", "width", "window"),
+    [
+        (128, 4, 64, None),
+        (1024, 2, 64, 64),  # several blocks
+        pytest.param(128, 8, 80, None, marks=pytest.mark.slow),  # padded
+    ],
+)
+def test_the_kernel_adds_biases_and_sums_their_gradients(
+    length: int, heads: int, width: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (ROWS, length, heads, width)
+    q, k, v = (jax.random.normal(jax.random.key(n), shape) for n in range(3))
+    ids, keys = packed(length)
+    settings: dict[str, Any] = {"segment_ids": ids, "window": window, "rate": 0.1, "keys": keys}
+    settings["biases"] = jax.random.normal(jax.random.key(3), (3, heads, width))
+    plain = results(functools.partial(attend, way="plain"), q, k, v, **settings)
+    interpret(monkeypatch)
+    ours = results(attend, q, k, v, **settings)
+    assert_close(ours["out"], plain["out"])
+    assert_grads_close(ours["grads"], plain["grads"], 1e-5)
+
+
 def test_groups_of_heads_fill_registers() -> None:
     assert [heads_of_a_group(*sizes) for sizes in ((12, 64), (12, 32), (16, 128), (2, 32))] == [
         2, 4, 1, 2,
@@ -179,12 +210,13 @@ def test_each_device_computes_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> N
     q = jax.random.normal(jax.random.key(0), shape)
     ids, keys = packed(128)
     ids, keys = jax.tree.map(lambda x: jnp.tile(x, (4, 1)), (ids, keys))
-    expected = results(plain_attention, q, q, q, segment_ids=ids, rate=0.1, keys=keys)
-    monkeypatch.setattr(attention, "choose", lambda *_: "tpu")
-    interpreted = functools.partial(tpu_attention, interpret=True)
-    monkeypatch.setattr(attention, "tpu_attention", interpreted)
+    biases = jax.random.normal(jax.random.key(1), (3, *shape[2:]))
+    settings: dict[str, Any] = {"segment_ids": ids, "biases": biases, "rate": 0.1, "keys": keys}
+    expected = results(functools.partial(attend, way="plain"), q, q, q, **settings)
+    interpret(monkeypatch)
     q, ids, keys = jax.device_put((q, ids, keys), sharding.batch_sharding(mesh))
-    ours = results(attend, q, q, q, segment_ids=ids, rate=0.1, keys=keys)
+    settings |= {"segment_ids": ids, "keys": keys}
+    ours = results(attend, q, q, q, **settings)
     assert ours["out"].sharding.is_equivalent_to(sharding.batch_sharding(mesh), 3)
     assert_close(ours["out"], expected["out"])
     assert_grads_close(ours["grads"], expected["grads"], 1e-5)
