@@ -126,10 +126,10 @@ def log_of(workdir: Path) -> Path:
 def _saved(workdir: Path) -> int:
     """Return the step of the newest checkpoint; 0 if there is none."""
     if storage.is_remote(workdir):
-        from flaxbert.runtime.checkpoint import CHECKSUMS  # imports JAX, which --help does not need
+        from flaxbert.runtime.checkpoint import MARKERS  # imports JAX, which --help does not need
 
         paths = [Path(name) for name in storage.files(workdir / "checkpoints")]
-        names = [path.parent.name for path in paths if path.name == CHECKSUMS]  # the last but one
+        names = [path.parent.name for path in paths if path.name in MARKERS]
     else:
         names = [path.name for path in (workdir / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)

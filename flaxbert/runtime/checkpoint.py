@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 
 from flaxbert.errors import ConfigError, WorkdirError, clip
 from flaxbert.runtime import memory, multihost, storage
-from flaxbert.runtime.copies import Copies
+from flaxbert.runtime.copies import COMPLETE, Copies
 from flaxbert.runtime.files import nonfinite_to_none
 from flaxbert.runtime.mirror import METADATA
 from flaxbert.types import Metrics, Params
@@ -33,6 +33,9 @@ KEEP_BEST = KEEP + 1
 CHECKSUMS = "checksums.json"
 """{file: SHA-256} of all other files of a checkpoint; if Orbax wrote it to a bucket, the MD5 that
 the store computed, with MD5 in front."""
+
+MARKERS = "commit_success.txt", COMPLETE
+"""The last file of a checkpoint in a bucket: Orbax's in gs://, and that of copies.py in s3://."""
 
 MD5 = "md5:"
 """Begins a checksum of a store."""
