@@ -26,7 +26,7 @@ from flaxbert.models.attention import attend
 from flaxbert.models.dropout import DropoutKeys
 from flaxbert.models.families import read_config
 from flaxbert.models.model import Model
-from flaxbert.planning.hlo import collectives, instructions, score_arrays
+from flaxbert.planning.hlo import KERNEL, collectives, instructions, score_arrays
 from flaxbert.runtime import memory, sharding
 from flaxbert.tasks.pretraining import PreTraining
 from flaxbert.tasks.question_answering import QuestionAnswering
@@ -113,6 +113,16 @@ def test_a_step_for_tpus_stores_no_scores_and_moves_only_gradients(
     assert program.count('custom_call_target="tpu_custom_call"') == 4
     assert not score_arrays(program, SIZES["num_attention_heads"], length)
     assert set(collectives(program)) == {"all-reduce"}
+    # What the kernel saves is never copied from the chip's fast memory to HBM and back.
+    parts = {one.name: one for one in instructions(program)}
+    for kernel in (one for one in parts.values() if one.target == KERNEL):
+        saved = [parts[name].outputs[0] for name in kernel.operands if name in parts]
+        saved = [array for array in saved if len(array.shape) == 3 and array.dtype == "bf16"]
+        backward = "transpose" in kernel.op_name
+        inputs = 4 if backward else 3  # queries, keys, values, and what attention returned
+        assert [array.on_chip for array in saved[:inputs]] == [False] * inputs
+        # The sums of the gradients of biases come from the kernel.
+        assert len(kernel.outputs) == (4 if backward else 2)
 
 
 ALL_GATHER = re.compile(r"= (\w+)\[([\d,]*)\]\S* all-gather(?:-start)?\(")  # inside fusions too
