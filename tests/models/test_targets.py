@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from targets import (
     bfloat16_sums,
     compile_step,
@@ -78,10 +79,17 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def optimized() -> Iterator[None]:
-    """Compile as in a run, not as conftest.py has it."""
+    """Compile as in a run, not as conftest.py has it, and anew.
+
+    JAX keeps programs for absent devices too, but it cannot load them.
+    """
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # it remembers whether it is enabled
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.mark.slow
