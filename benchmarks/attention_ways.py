@@ -31,9 +31,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxbert.models.attention import plain_attention
-from flaxbert.models.attention_gpu import gpu_attention
-from flaxbert.models.attention_tpu import tpu_attention
+from flaxbert.models.attention import kernel_attention, plain_attention
 from flaxbert.models.attention_trial import ROUNDS, Shape, Way, difference, times
 
 CASES = [(128, None), (256, None), (384, None), (512, None), (1024, None), (8192, 64)]
@@ -62,8 +60,9 @@ def main() -> None:
 def kernel_of(*, smoke: bool) -> Way:
     """Return the kernel for the first device; with `smoke` the GPU's, interpreted."""
     if smoke:
-        return functools.partial(gpu_attention, interpret=True)
-    return tpu_attention if jax.devices()[0].platform == "tpu" else gpu_attention
+        return functools.partial(kernel_attention, "gpu", interpret=True)
+    kernel = "tpu" if jax.devices()[0].platform == "tpu" else "gpu"
+    return functools.partial(kernel_attention, kernel)
 
 
 def parity(*, smoke: bool) -> list[dict[str, Any]]:

@@ -74,10 +74,10 @@ def attend(
     mesh: Any = jax.typeof(q).sharding.mesh
     device = mesh.abstract_device or jax.devices()[0]
     way = choose(way, device.device_kind, *q.shape[1:])
-    if biases is not None and way != "tpu":
-        q, k, v, biases = *map(_add_bias, (q, k, v), biases), None
     if way == "plain":
-        return plain_attention(q, k, v, segment_ids, window=window, rate=rate, keys=keys)
+        return plain_attention(
+            q, k, v, segment_ids, biases=biases, window=window, rate=rate, keys=keys
+        )
 
     def attend_rows(
         q: Array,
@@ -173,7 +173,7 @@ def kernel_attention(
       k: keys [R, S, N, H].
       v: values [R, S, N, H].
       segment_ids: [R, T], 0 for padding.
-      biases: [3, N, H], or None, as in `attend`; only the kernel for TPUs adds them.
+      biases: [3, N, H], or None, as in `attend`.
       **settings: further arguments of the kernel.
 
     Returns:
@@ -186,7 +186,9 @@ def kernel_attention(
     def pad(x: Array) -> Array:
         return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, wide - width),))
 
-    if biases is not None:
+    if biases is not None and kernel == "gpu":
+        q, k, v = map(_add_bias, (q, k, v), biases)
+    elif biases is not None:
         settings["biases"] = pad(biases)
     context = attention(*map(pad, (q, k, v)), segment_ids, scale=width**-0.5, **settings)
     if wide == width:
@@ -200,11 +202,14 @@ def plain_attention(
     v: Array,
     segment_ids: Array,
     *,
+    biases: Array | None = None,
     window: int | None = None,
     rate: float = 0.0,
     keys: DropoutKeys | None = None,
 ) -> Array:
     """Return attention, for any device; see `attend`. Probabilities [R, N, T, S] are in memory."""
+    if biases is not None:
+        q, k, v = map(_add_bias, (q, k, v), biases)
     context = _plain(q, k, v, segment_ids, keys, window, rate)
     return context.reshape(*context.shape[:2], -1)
 

@@ -181,26 +181,29 @@ def times(shape: Shape, ways: Mapping[str, Way], rounds: int = ROUNDS) -> dict[s
 
 
 def both_passes(way: Way, shape: Shape) -> Callable[..., list[Array]]:
-    """Return a compiled function of q, k, v, the output's gradient, segment ids and dropout keys.
+    """Return a compiled function of q, k, v, their biases [3, N, H], the output's gradient, segment
+    ids and dropout keys.
 
-    It returns the output [R, T, N * H], and the gradients of q, k and v [R, T, N, H].
+    It returns the output [R, T, N * H], and the gradients of q, k and v [R, T, N, H] and of biases.
     """
 
     @jax.jit
-    def run(q: Any, k: Any, v: Any, grad: Any, ids: Any, keys: Any) -> list[Array]:
-        attend = functools.partial(
-            way, segment_ids=ids, window=shape.window, rate=shape.rate, keys=keys
-        )
-        out, backward = jax.vjp(attend, q, k, v)
+    def run(q: Any, k: Any, v: Any, biases: Any, grad: Any, ids: Any, keys: Any) -> list[Array]:
+        def attend(q: Array, k: Array, v: Array, biases: Array) -> Array:
+            settings = {"window": shape.window, "rate": shape.rate, "keys": keys}
+            return way(q, k, v, segment_ids=ids, biases=biases, **settings)
+
+        out, backward = jax.vjp(attend, q, k, v, biases)
         return [out, *backward(grad)]
 
     return run
 
 
 def random_inputs(shape: Shape) -> list[Array]:
-    """Return queries, keys, values and a gradient of the output, in float32."""
+    """Return queries, keys, values, their biases and a gradient of the output, in float32."""
     rows, length, heads, width = shape.rows, shape.length, shape.heads, shape.width
-    shapes = [(rows, length, heads, width)] * 3 + [(rows, length, heads * width)]
+    shapes: list[tuple[int, ...]] = [(rows, length, heads, width)] * 3
+    shapes += [(3, heads, width), (rows, length, heads * width)]
     return [jax.random.normal(jax.random.key(n), sizes) for n, sizes in enumerate(shapes)]
 
 

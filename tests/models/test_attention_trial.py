@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from flaxbert.models import attention_trial
-from flaxbert.models.attention import plain_attention
-from flaxbert.models.attention_gpu import gpu_attention
-from flaxbert.models.attention_tpu import tpu_attention
+from flaxbert.models.attention import kernel_attention, plain_attention
 from flaxbert.models.attention_trial import Shape, Trial, compare, difference, try_kernel
 from flaxbert.models.bert import BertConfig
 from flaxbert.models.modernbert import ModernBertConfig
@@ -34,10 +32,11 @@ def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[Shape]:
 
 
 @pytest.mark.parametrize(("dtype", "window"), [("float32", None), ("bfloat16", 10)])
-@pytest.mark.parametrize("kernel", [tpu_attention, gpu_attention])
+@pytest.mark.parametrize("kernel", ["tpu", "gpu"])
 def test_a_right_kernel_is_within_what_is_allowed(kernel, window, dtype):
     shape = Shape(2, 128, 2, 64, dtype, 0.1, window)
-    error, allowed = difference(shape, functools.partial(kernel, interpret=True))
+    way = functools.partial(kernel_attention, kernel, interpret=True)
+    error, allowed = difference(shape, way)
     assert 0 < error <= allowed < (1e-3 if dtype == "float32" else 0.05)
 
 
@@ -61,9 +60,20 @@ def without_gradient_of_keys(q, k, v, **settings):
     return plain_attention(q, jax.lax.stop_gradient(k), v, **settings)
 
 
+def without_gradient_of_biases(q, k, v, *, biases, **settings):
+    return plain_attention(q, k, v, biases=jax.lax.stop_gradient(biases), **settings)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "kernel", [across_segments, other_dropout, not_a_number, without_gradient_of_keys]
+    "kernel",
+    [
+        across_segments,
+        other_dropout,
+        not_a_number,
+        without_gradient_of_keys,
+        without_gradient_of_biases,
+    ],
 )
 def test_a_wrong_kernel_is_not_used(kernel, dtype, monkeypatch):
     timed(monkeypatch, kernel=1.0, plain=2.0)
