@@ -73,14 +73,11 @@ def tpu_attention(
     blocks = (rows, length // plan.block, plan.block)
     first = jnp.min(start.reshape(blocks), axis=-1) // plan.block
     last = (jnp.max(end.reshape(blocks), axis=-1) - 1) // plan.block
-    return _attention(
-        *(x.reshape(rows, length, heads * width) for x in (q, k, v)),
-        None if biases is None else biases.reshape(3, heads * width),
-        jnp.stack([lax.bitcast_convert_type(x, jnp.int32) for x in tokens], axis=1),
-        first.reshape(-1),
-        last.reshape(-1),
-        plan,
-    )
+    q, k, v = (x.reshape(rows, length, heads * width) for x in (q, k, v))
+    biases = None if biases is None else biases.reshape(3, heads * width)
+    integers = jnp.stack([lax.bitcast_convert_type(x, jnp.int32) for x in tokens], axis=1)
+    places = integers, first.reshape(-1), last.reshape(-1)
+    return _attention((q, k, v, biases), places, plan)
 
 
 def heads_of_a_group(heads: int, width: int) -> int:
@@ -113,38 +110,21 @@ def bounds(segment_ids: Array, window: int | None) -> tuple[Array, Array]:
 
 # --- calls -------------------------------------------------------------------------------------
 
-Saved = tuple[Array | None, ...]
+Inputs = tuple[Array, Array, Array, Array | None]
+"""Queries, keys and values [R, T, D], and the biases [3, D] that are added to them."""
+Places = tuple[Array, Array, Array]
+"""Integers of the tokens [R, 8, T]; the first and the last block that each block attends to,
+[R * blocks]."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
-def _attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    biases: Array | None,
-    tokens: Array,
-    first: Array,
-    last: Array,
-    plan: Plan,
-) -> Array:
-    """Return attention [R, T, D] of inputs [R, T, D], to which biases [3, D] are added.
-
-    `tokens` are integers [R, 8, T]; `first` and `last` are the blocks that each block attends to,
-    [R * blocks].
-    """
-    return _forward(q, k, v, biases, tokens, first, last, plan)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attention(inputs: Inputs, places: Places, plan: Plan) -> Array:
+    """Return attention [R, T, D]."""
+    return _forward(inputs, places, plan)[0]
 
 
-def _forward(
-    q: Array,
-    k: Array,
-    v: Array,
-    biases: Array | None,
-    tokens: Array,
-    first: Array,
-    last: Array,
-    plan: Plan,
-) -> tuple[Array, Saved]:
+def _forward(inputs: Inputs, places: Places, plan: Plan) -> tuple[Array, tuple[Any, ...]]:
+    q, k, v, biases = inputs
     rows, length, depth = q.shape
     statistics = (rows, depth // plan.lanes, plan.heads, length)
     shapes = [
@@ -154,24 +134,24 @@ def _forward(
     if biases is not None:
         q, k, v = map(add_bias, (q, k, v), biases)
     q, k, v = (_in_hbm(x, plan) for x in (q, k, v))
-    out, lse = _call(attention_forward, plan, shapes, first, last, tokens, q, k, v)
-    return out, (q, k, v, biases, tokens, first, last, out, lse)
+    out, lse = _call(attention_forward, plan, shapes, places, q, k, v)
+    return out, ((q, k, v, biases), places, out, lse)
 
 
-def _backward(plan: Plan, saved: tuple[Any, ...], grad: Array) -> tuple[Array | None, ...]:
-    q, k, v, biases, tokens, first, last, out, lse = saved
+def _backward(plan: Plan, saved: tuple[Any, ...], grad: Array) -> tuple[Inputs, None]:
+    (q, k, v, biases), places, out, lse = saved
     rows, length, depth = q.shape
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)]
     shapes += [jax.ShapeDtypeStruct((rows, depth // plan.lanes, 8, plan.lanes), jnp.float32)]
     scratch = [pltpu.VMEM((length, plan.lanes), jnp.float32)] * 2
-    inputs = (tokens, *(_in_hbm(x, plan) for x in (q, k, v, out)), grad, lse)
+    stored = (_in_hbm(x, plan) for x in (q, k, v, out))
     dq, dk, dv, sums = _call(
-        attention_backward, plan, shapes, first, last, *inputs, scratch=scratch
+        attention_backward, plan, shapes, places, *stored, grad, lse, scratch=scratch
     )
-    if biases is not None:
-        sums = jnp.sum(sums, axis=0)[:, :3].swapaxes(0, 1)  # [3, groups, lanes]
-        biases = sums.reshape(biases.shape).astype(biases.dtype)
-    return dq, dk, dv, biases, None, None, None
+    if biases is None:
+        return (dq, dk, dv, None), None
+    sums = jnp.sum(sums, axis=0)[:, :3].swapaxes(0, 1)  # [3, groups, lanes]
+    return (dq, dk, dv, sums.reshape(biases.shape).astype(biases.dtype)), None
 
 
 _attention.defvjp(_forward, _backward)
@@ -181,13 +161,12 @@ def _call(
     kernel: Callable[..., None],
     plan: Plan,
     shapes: list[jax.ShapeDtypeStruct],
-    first: Array,
-    last: Array,
-    tokens: Array,
+    places: Places,
     *inputs: Array,
     scratch: list[Any] | None = None,
 ) -> Any:
     """Run a kernel for every row and group of heads; `shapes` are those of its results."""
+    tokens, first, last = places
     rows, length, depth = inputs[0].shape
 
     def spec(x: Any) -> pl.BlockSpec:
