@@ -28,7 +28,7 @@ from flaxbert.commands import args
 from flaxbert.commands.help_text import Flag
 from flaxbert.pipeline.loader import Loader
 from flaxbert.planning import hlo
-from flaxbert.runtime import devices, sharding
+from flaxbert.runtime import cpu_memory, devices, sharding
 from flaxbert.training import optim, state
 from flaxbert.training.data import tokenize
 from flaxbert.training.step import step_of_run
@@ -57,6 +57,7 @@ def main() -> None:
 
 def measure(config: Any, steps: int) -> tuple[Times, str]:
     """Return the times of a step, and the shape of its batch."""
+    cpu_memory.reuse()  # as in a run
     pipeline, sources = open_training_data(config)
     batches = tokenize(pipeline, sources, config.train).train.batches
     mesh = sharding.make_mesh(jax.devices()[:1])

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,22 @@ for _ in range(30):
 print(sorted(faults[10:])[10])
 """
 
+LARGE_PAGES = """
+import pathlib, re
+from flaxbert.runtime import cpu_memory
+cpu_memory.reuse()
+import jax, jax.numpy as jnp
+array = jax.jit(lambda: jnp.ones(2**25))()  # 128 MB; NumPy would ask for large pages itself
+text = pathlib.Path("/proc/self/smaps_rollup").read_text()
+print(re.search(r"AnonHugePages: +(\\d+) kB", text)[1])
+"""
+
+
+def large_pages(before: str = "") -> int:
+    """Return the kilobytes in large pages of a process that has written an array of 128 MB."""
+    command = ["bash", "-c", f'{before} exec "$0" -c "$1"', sys.executable, LARGE_PAGES]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
 
 def faults(**setting: str) -> int:
     """Return the median number of pages that the kernel clears for a call, after the first ten."""
@@ -28,6 +45,17 @@ def faults(**setting: str) -> int:
     command = [sys.executable, "-c", PROGRAM]
     run = subprocess.run(command, env=env | setting, capture_output=True, text=True, check=True)
     return int(run.stdout)
+
+
+def small_pages_only() -> bool:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return not setting.exists() or "[madvise]" not in setting.read_text()
+
+
+@pytest.mark.skipif(small_pages_only(), reason="needs large pages for processes that ask for them")
+def test_arrays_lie_in_large_pages() -> None:
+    assert large_pages() > 100_000
+    assert large_pages("ulimit -v 40000000;") < 50_000  # addresses are limited
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts page faults of Linux")
