@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # JAX makes objects by the million while it traces. Collecting cycles after every 700 of them takes
-# an eighth of the time of the tests.
+# up to a tenth of the time of the tests.
 gc.set_threshold(20_000, 20, 100)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -13,11 +13,12 @@ import ctypes
 import mmap
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from flaxbert.runtime import devices
+from flaxbert.runtime import devices, hardware
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt(3): free memory above which some is returned, and the most
@@ -26,6 +27,9 @@ NEVER = -1
 
 LARGE_PAGE = 2**21
 """Bytes of a large page, and a multiple of the address at which one begins."""
+
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+"""2: Linux lets processes allocate no more than there is, written or not."""
 
 
 def reuse() -> None:
@@ -48,21 +52,29 @@ def reuse() -> None:
 
 
 def _use_large_pages(libc: Any) -> None:
-    """Have malloc(3) return memory in large pages, up to half of the machine's.
+    """Have malloc(3) return memory in large pages, up to half of what this process may use.
 
     The memory is allocated, advised and freed, so that the next allocations lie in it. Nothing is
-    written to it, so until then it is only a range of addresses. Where those are limited
-    (`ulimit -v`), pages stay small, as with a kernel that has no others.
+    written to it, so until then it is only a range of addresses. Where a range counts as if it were
+    used, pages stay small, as with a kernel that has no others.
     """
-    import resource  # Windows has none
-
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if _ranges_count():
         return
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    if begin := libc.malloc(size):
+    size = (hardware.memory() or 0) // 2
+    if size > LARGE_PAGE and (begin := libc.malloc(size)):
         first = -(-begin // LARGE_PAGE) * LARGE_PAGE
         libc.madvise(first, begin + size - first, mmap.MADV_HUGEPAGE)
         libc.free(begin)
+
+
+def _ranges_count() -> bool:
+    """Return whether memory counts before it is written: `ulimit -v` and -d, strict overcommit."""
+    import resource  # Windows has none
+
+    limits = resource.RLIMIT_AS, resource.RLIMIT_DATA
+    if any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits):
+        return True
+    return OVERCOMMIT.exists() and OVERCOMMIT.read_text(encoding="ascii").strip() == "2"

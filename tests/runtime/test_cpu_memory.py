@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flaxbert.runtime import cpu_memory
+
 PROGRAM = """
 import resource
 from flaxbert.runtime import cpu_memory
@@ -33,17 +35,24 @@ print(re.search(r"AnonHugePages: +(\\d+) kB", text)[1])
 """
 
 
+def environment() -> dict[str, str]:
+    """Return the environment without the variable that decides about keeping memory."""
+    return {k: v for k, v in os.environ.items() if k != "JAX_CPU_ENABLE_ASYNC_DISPATCH"}
+
+
 def large_pages(before: str = "") -> int:
     """Return the kilobytes in large pages of a process that has written an array of 128 MB."""
     command = ["bash", "-c", f'{before} exec "$0" -c "$1"', sys.executable, LARGE_PAGES]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    return int(run.stdout)
 
 
 def faults(**setting: str) -> int:
     """Return the median number of pages that the kernel clears for a call, after the first ten."""
-    env = {k: v for k, v in os.environ.items() if k != "JAX_CPU_ENABLE_ASYNC_DISPATCH"}
     command = [sys.executable, "-c", PROGRAM]
-    run = subprocess.run(command, env=env | setting, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        command, env=environment() | setting, capture_output=True, text=True, check=True
+    )
     return int(run.stdout)
 
 
@@ -56,6 +65,18 @@ def small_pages_only() -> bool:
 def test_arrays_lie_in_large_pages() -> None:
     assert large_pages() > 100_000
     assert large_pages("ulimit -v 40000000;") < 50_000  # addresses are limited
+    assert large_pages("ulimit -d 40000000;") < 50_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_nothing_is_reserved_where_linux_counts_memory_that_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "overcommit_memory"
+    monkeypatch.setattr(cpu_memory, "OVERCOMMIT", setting)
+    for value, counts in (("0\n", False), ("1\n", False), ("2\n", True)):
+        setting.write_text(value)
+        assert cpu_memory._ranges_count() == counts
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts page faults of Linux")
