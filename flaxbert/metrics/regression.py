@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 
 def score(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, float]:
@@ -12,6 +11,8 @@ def score(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, float]
 
     An undefined correlation is 0: of fewer than two examples, or of constant numbers.
     """
+    import scipy.stats  # takes a second
+
     p, g = np.asarray(predicted, np.float64), np.asarray(gold, np.float64)
     result = {"pearson": 0.0, "spearman": 0.0}
     if len(p) > 1 and np.ptp(p) > 0 and np.ptp(g) > 0:

@@ -22,10 +22,10 @@ from flaxbert.models.dropout import DropoutKeys, dropout, fold_in
 from flaxbert.models.layers import (
     ACTIVATIONS,
     EncoderConfig,
+    apply_layer,
     dense,
     embed,
     layer_norm,
-    with_remat,
 )
 
 
@@ -217,6 +217,6 @@ class Bert(nnx.Module):
             segment_ids = jnp.ones_like(input_ids)
         x = self.embeddings(input_ids, token_type_ids, position_ids, fold_in(keys, 0))
         for depth, index in enumerate(self.schedule, start=1):
-            layer = with_remat(self.layers[index].__call__, self.remat)
-            x = layer(x, segment_ids, fold_in(keys, depth))
+            args = x, segment_ids, fold_in(keys, depth)
+            x = apply_layer(self.layers[index], self.remat, *args)
         return x if self.norm is None else self.norm(x)

@@ -333,6 +333,12 @@ class Dense(nnx.Linear):
         return matmul_activated(x, self.kernel[...], activation, self.reduce_dtype)
 
 
+# An initializer is an attribute of its layer. Only if they share it are layers equal; see
+# `apply_layer`.
+_normal = functools.cache(nnx.initializers.normal)
+_constant = functools.cache(nnx.initializers.constant)
+
+
 def dense(
     config: EncoderConfig,
     features_in: int,
@@ -363,8 +369,8 @@ def dense(
         use_bias=bias,
         dtype=jnp.float32 if logits else jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
-        kernel_init=nnx.initializers.normal(config.initializer_range),
-        bias_init=nnx.initializers.constant(bias_init),
+        kernel_init=_normal(config.initializer_range),
+        bias_init=_constant(bias_init),
         rngs=rngs,
     )
     layer.reduce_dtype = config.reduce_dtype
@@ -432,7 +438,7 @@ def embed(config: EncoderConfig, rows: int, width: int, rngs: nnx.Rngs) -> Embed
         width,
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
-        embedding_init=nnx.initializers.normal(config.initializer_range),
+        embedding_init=_normal(config.initializer_range),
         rngs=rngs,
     )
 
@@ -468,6 +474,24 @@ def layer_norm(config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None) 
     )
 
 
-def with_remat(call: Callable[..., Array], remat: str) -> Callable[..., Array]:
-    """Return a layer's call that saves for the backward pass what `REMAT[remat]` allows."""
-    return call if remat == "none" else jax.checkpoint(call, policy=REMAT[remat])
+def apply_layer(layer: Callable[..., Array], remat: str, *args: Any) -> Array:
+    """Call a layer of the encoder, saving for the backward pass what `REMAT[remat]` allows.
+
+    JAX traces a jitted function once for equal static arguments and equal shapes. So a stack of
+    layers is traced, differentiated and lowered to StableHLO about as fast as one layer. XLA puts
+    the calls in line before it does anything else, so that the program stays the same.
+
+    Args:
+      layer: an `nnx.Module` that takes `args`.
+      remat: a key of `REMAT`.
+      args: arrays, and trees of arrays.
+    """
+    graphdef, state = nnx.split(layer)
+    result: Array = _layer(graphdef, remat, state, *args)
+    return result
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _layer(graphdef: nnx.GraphDef[Any], remat: str, state: Any, *args: Any) -> Array:
+    call: Callable[..., Array] = nnx.merge(graphdef, state).__call__
+    return (call if remat == "none" else jax.checkpoint(call, policy=REMAT[remat]))(*args)

@@ -63,7 +63,7 @@ class Model:
         Raises:
           WeightsError: if the family of encoders has no such output layer.
         """
-        module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: EncoderWithHead(config, make_head, _one_key()))
         graphdef, state = nnx.split(module)
         head = type(module.head)
         architecture = FAMILIES[config.model_type].class_name(config.model_type, head.head_type)
@@ -143,6 +143,24 @@ class Model:
         layers = encoder["layers"] | {layer: new["encoder"]["layers"][layer] for layer in top}
         pooler = {name: new["head"][name] for name in head if name == "pooler"}
         return params | {"encoder": encoder | {"layers": layers}, "head": head | pooler}
+
+
+class _OneKey(nnx.RngStream):
+    """A stream whose keys are all the same."""
+
+    def __call__(self) -> Array:
+        key: Array = self.key[...]
+        return key
+
+
+def _one_key() -> nnx.Rngs:
+    """Return random numbers for a module of which only the shapes are needed.
+
+    Deriving a key for every parameter takes four fifths of the time to trace an initialization.
+    """
+    rngs = nnx.Rngs(0)
+    rngs.default = _OneKey(0, tag="default")  # type: ignore[attr-defined]
+    return rngs
 
 
 def _token_keys(batch: Batch, key: Array | None) -> DropoutKeys | None:

@@ -17,10 +17,10 @@ from flaxbert.models.dropout import DropoutKeys, dropout, fold_in
 from flaxbert.models.layers import (
     ACTIVATIONS,
     EncoderConfig,
+    apply_layer,
     dense,
     embed,
     layer_norm,
-    with_remat,
 )
 
 
@@ -167,6 +167,6 @@ class ModernBert(nnx.Module):
             segment_ids = jnp.ones_like(input_ids)
         x = self.embeddings(input_ids, fold_in(keys, 0))
         for depth, layer in enumerate(self.layers, start=1):
-            call = with_remat(layer.__call__, self.remat)
-            x = call(x, segment_ids, position_ids, fold_in(keys, depth))
+            args = x, segment_ids, position_ids, fold_in(keys, depth)
+            x = apply_layer(layer, self.remat, *args)
         return self.norm(x)

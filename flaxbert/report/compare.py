@@ -5,7 +5,6 @@ import os.path
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 from flaxbert.messages.language import amount, span, tr
 from flaxbert.report.charts import Series, line_chart
@@ -87,6 +86,8 @@ def _metrics(
 
 def _pairs(runs: Sequence[RunFiles], names: list[str], qualities: Sequence[Quality | None]) -> Html:
     """Return which of two runs is right where the other is wrong, with McNemar's exact test."""
+    import scipy.stats  # takes a second
+
     rows = []
     for one, other in itertools.islice(itertools.combinations(range(len(runs)), 2), PAIRS):
         a, b = (

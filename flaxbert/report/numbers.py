@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-import scipy.stats
 
 from flaxbert.messages.language import tr
 from flaxbert.metrics import resampling
@@ -39,6 +38,8 @@ def assess(evaluated: Evaluated) -> Quality:
 
 def _sums(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return, for each group, the sums that both correlations and the squared error need."""
+    import scipy.stats  # takes a second
+
     ranks = [
         scipy.stats.rankdata(values) if len(values) else values for values in (gold, predicted)
     ]

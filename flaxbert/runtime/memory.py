@@ -73,8 +73,8 @@ class Usage:
     def of(cls, program: Any) -> "Usage | None":
         """Return the usage of a compiled program; None if its compiler counts nothing."""
         try:
-            arguments = int(program.memory_analysis().argument_size_in_bytes)
-            return cls(needed_bytes(program), capacity(), arguments)
+            sizes = program.memory_analysis()
+            return cls(_peak(sizes), capacity(), int(sizes.argument_size_in_bytes))
         except Exception:  # some platforms have no analysis, and each says so in its own way
             return None
 
@@ -134,7 +134,10 @@ def needed_bytes(program: Any) -> int:
     It is the sum of arguments, outputs and temporaries, without the outputs that take the place of
     an argument.
     """
-    sizes = program.memory_analysis()
+    return _peak(program.memory_analysis())
+
+
+def _peak(sizes: Any) -> int:
     needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes
     return int(needed + sizes.temp_size_in_bytes - sizes.alias_size_in_bytes)
 

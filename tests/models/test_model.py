@@ -35,9 +35,26 @@ def test_profiles_name_the_parts_of_a_model(model_type: str, sizes: dict[str, ob
     config = read_config({"model_type": model_type, **sizes})
     model = Model.create(config, MaskedLMHead.maker(2))
     batch = {"input_ids": jnp.ones((2, 7), jnp.int32)}
-    program = jax.jit(model.__call__).lower(model.shapes, batch).as_text(debug_info=True)
+    program = jax.jit(model.__call__).lower(model.shapes, batch).compile().as_text()
     for part in ("embeddings", "attention", "mlp", "head"):
         assert f"/{part}/" in program
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "kinds"),
+    # ModernBERT's first layer has no LayerNorm before its attention, and every third no window.
+    [("bert", zoo.SIZES, 1), ("modernbert", zoo.MODERN, 3)],
+)
+def test_equal_layers_are_traced_once(
+    model_type: str, sizes: dict[str, object], kinds: int
+) -> None:
+    config = read_config({"model_type": model_type, **sizes, "num_hidden_layers": 7})
+    model = Model.create(config, MaskedLMHead.maker(2))
+    batch = {"input_ids": jnp.ones((2, 7), jnp.int32)}
+    program = jax.make_jaxpr(model.__call__)(model.shapes, batch)
+    traces = [eqn.params["jaxpr"] for eqn in program.eqns if eqn.params.get("name") == "_layer"]
+    assert len(traces) == 7
+    assert len({id(trace) for trace in traces}) == kinds
 
 
 LARGE = {
