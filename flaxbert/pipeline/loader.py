@@ -4,7 +4,6 @@ A background thread builds the next batches while the device computes. A batch i
 the step number, so the results do not depend on the timing of the thread.
 """
 
-import contextlib
 import queue
 import threading
 from types import TracebackType
@@ -16,9 +15,6 @@ from flaxbert.types import Batch
 
 AHEAD = 2
 """Batches that are built before they are needed. Each holds device memory."""
-
-POLL_SECONDS = 0.1
-"""Interval at which a thread with a full queue checks whether it should end."""
 
 
 class Loader:
@@ -95,31 +91,36 @@ class _Prefetch:
         self.step = step
         """The step that `take` returns next."""
         self._loader, self._ended = loader, threading.Event()
-        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+        # A bounded `queue.Queue` is written in Python. Its locks took most of the time that
+        # training waited for a batch that was ready.
+        self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """Holds an item for each batch that may be made."""
+        for _ in range(ahead):
+            self._room.put(None)
         self._thread = threading.Thread(target=self._run, args=(step,), daemon=True)
         self._thread.start()
 
     def take(self) -> Batch:
-        result = self._queue.get()
+        result = self._ready.get()
         if isinstance(result, BaseException):
             raise result
+        self._room.put(None)
         self.step += 1
         return result
 
     def close(self) -> None:
         self._ended.set()
+        self._room.put(None)
         self._thread.join()
 
     def _run(self, step: int) -> None:
-        while step < self._loader.batches.steps and not self._ended.is_set():
-            try:
-                result: Batch | BaseException = self._loader._make(step)
-            except BaseException as error:  # `take` raises it
-                result = error
-            while not self._ended.is_set():
-                with contextlib.suppress(queue.Full):
-                    self._queue.put(result, timeout=POLL_SECONDS)
-                    break
-            if isinstance(result, BaseException):
+        for following in range(step, self._loader.batches.steps):
+            self._room.get()
+            if self._ended.is_set():
                 return
-            step += 1
+            try:
+                self._ready.put(self._loader._make(following))
+            except BaseException as error:  # `take` raises it
+                self._ready.put(error)
+                return
