@@ -155,6 +155,14 @@ def test_only_its_own_module_knows_a_library(modules: tuple[str, ...], allowed: 
     assert users, "nobody imports it: is the rule still about something?"
 
 
+def test_scipy_stats_is_imported_where_it_is_needed() -> None:
+    """It takes a second, and most commands do not need it."""
+    for name, file in FILES.items():
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "scipy.stats" not in ast.unparse(node), name
+
+
 def test_there_is_no_drawer_for_everything() -> None:
     assert not {Path(name).stem for name in FILES} & {"util", "utils", "common", "helpers", "misc"}
 

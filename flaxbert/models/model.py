@@ -156,7 +156,7 @@ class _OneKey(nnx.RngStream):
 def _one_key() -> nnx.Rngs:
     """Return random numbers for a module of which only the shapes are needed.
 
-    Deriving a key for every parameter takes four fifths of the time to trace an initialization.
+    Deriving a key for each parameter takes most of the time to trace an initialization.
     """
     rngs = nnx.Rngs(0)
     rngs.default = _OneKey(0, tag="default")  # type: ignore[attr-defined]

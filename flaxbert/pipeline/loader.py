@@ -91,8 +91,8 @@ class _Prefetch:
         self.step = step
         """The step that `take` returns next."""
         self._loader, self._ended = loader, threading.Event()
-        # A bounded `queue.Queue` is written in Python. Its locks took most of the time that
-        # training waited for a batch that was ready.
+        # A bounded `queue.Queue` is written in Python, and takes several times as long to return
+        # a batch that is ready.
         self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         """Holds an item for each batch that may be made."""

@@ -57,6 +57,13 @@ def test_equal_layers_are_traced_once(
     assert len({id(trace) for trace in traces}) == kinds
 
 
+def test_shapes_need_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(jax.random, "fold_in")  # derives keys
+    model = Model.create(BertConfig(num_hidden_layers=2), PoolerHead)
+    with pytest.raises(AttributeError):
+        model.init(0)
+
+
 LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
