@@ -35,6 +35,7 @@ def main() -> None:
         for ahead, loader in loaders.items():
             first = block * STEPS % max(1, data.batches.steps - STEPS)
             loader.batch(first)  # starts the thread, as compiling does not
+            time.sleep(DEVICE_MS / 1000)
             start = time.perf_counter()
             for step in range(first + 1, first + STEPS):
                 asked = time.perf_counter()

@@ -90,6 +90,8 @@ class Batches:
         sequences in each row: requests of any size then share few programs.
       sizes: bucket sizes to use instead of choosing them; if they are too small, the largest is
         doubled. Each row has room for `segments` sequences.
+      left_out: names of values per token that these batches do not hold, because no program reads
+        them.
     """
 
     features: Features
@@ -104,6 +106,7 @@ class Batches:
     costs: ShapeCosts = dataclasses.field(default_factory=ShapeCosts)
     power_of_two_buckets: bool = False
     sizes: tuple[int, ...] = ()
+    left_out: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         longest = int(self.features.lengths.max(initial=0))
@@ -354,7 +357,11 @@ class Batches:
 
     def _tokens(self, at: "_Places", epoch: int) -> dict[str, np.ndarray]:
         """Return the token arrays of sequences, end to end."""
-        tokens = {name: values[at.in_features] for name, values in self.features.per_token.items()}
+        tokens = {
+            name: values[at.in_features]
+            for name, values in self.features.per_token.items()
+            if name not in self.left_out
+        }
         if self.resample is None:
             return tokens
         return tokens | self.resample(self.features, at.sequences, epoch)

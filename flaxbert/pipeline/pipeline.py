@@ -256,6 +256,8 @@ class Pipeline:
             resample=self.task.resampler(self.tokenizer),
             costs=shape_costs(self.model.config, self.mesh),
             power_of_two_buckets=power_of_two_buckets,
+            # Only training shuffles.
+            left_out=() if seed is None else self.task.not_for_loss,
         )
         if like is not None:
             return batches.shaped_like(like)

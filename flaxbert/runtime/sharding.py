@@ -163,13 +163,9 @@ def make_global_batch(local: Any, count: int, mesh: Mesh) -> Any:
       count: rows of the whole batch (R), a multiple of the number of devices.
       mesh: the devices.
     """
-    sharding = batch_sharding(mesh)
-
-    def place(array: np.ndarray) -> jax.Array:
-        shape = (count, *array.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, array, shape)
-
-    return jax.tree.map(place, local)
+    shapes = jax.tree.map(lambda array: (count, *array.shape[1:]), local)
+    # Arrays one by one would take two to four times as long.
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), local, shapes)
 
 
 def on_lead_host(params: Params) -> Params:

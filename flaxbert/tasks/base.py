@@ -51,6 +51,8 @@ class Task:
     """`problem_type` of config.json, which distinguishes tasks with the same output layer."""
     training_columns: ClassVar[Sequence[str]] = ()
     """Names of the keys `data.weight` and `data.teacher` that the task can use."""
+    not_for_loss: ClassVar[Sequence[str]] = ()
+    """Names of values per token that `loss` does not read: batches for training leave them out."""
     answer_key: ClassVar[str | None] = None
     """The key of a prediction that holds the answer, such as "label"; None without such a key."""
     same_answer_advice: ClassVar[str] = ""

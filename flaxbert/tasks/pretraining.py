@@ -62,6 +62,7 @@ class PreTraining(Task):
 
     options_type: ClassVar[type] = PreTrainingOptions
     lower_is_better: ClassVar[Sequence[str]] = ("perplexity",)
+    not_for_loss: ClassVar[Sequence[str]] = ("kind",)
 
     @property
     def loss_names(self) -> Sequence[str]:

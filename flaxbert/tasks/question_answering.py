@@ -58,6 +58,7 @@ class QuestionAnswering(Task):
 
     head_type: ClassVar[str] = "ForQuestionAnswering"
     options_type: ClassVar[type] = QuestionAnsweringOptions
+    not_for_loss: ClassVar[Sequence[str]] = ("char_start", "char_end", "max_context")
     answer_key: ClassVar[str | None] = "answer"
 
     null_threshold: float = 0.0

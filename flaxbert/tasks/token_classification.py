@@ -57,6 +57,7 @@ class TokenClassification(ClassTask):
 
     head_type: ClassVar[str] = "ForTokenClassification"
     options_type: ClassVar[type] = TokenClassificationOptions
+    not_for_loss: ClassVar[Sequence[str]] = ("word",)
     answer_key: ClassVar[str | None] = "tags"
 
     @classmethod

@@ -165,6 +165,17 @@ def test_padding_changes_neither_loss_nor_gradient(bench):
     assert_same(bench, loss_and_gradient(bench, dirty), loss_and_gradient(bench, clean))
 
 
+def test_training_batches_hold_no_values_per_token_that_the_step_does_not_read(bench):
+    batches = bench.pipeline.batches(bench.features, batch_size=24, seed=0)
+    batch = batches.build(batches.rows(0))
+    loss = step.make_loss(bench.with_dropout(0.3), bench.pipeline.task)
+    program = jax.make_jaxpr(loss)(bench.params, batch, dropout_key(3, 5)).jaxpr
+    read = {id(operand) for equation in program.eqns for operand in equation.invars}
+    per_token = [value for value in program.invars if value.aval.shape == batch.input_ids.shape]
+    assert len(per_token) >= 4  # ids, segments, positions and types
+    assert all(id(value) in read for value in per_token)
+
+
 trained = pytest.mark.parametrize(
     "bench",
     [
