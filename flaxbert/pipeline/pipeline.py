@@ -356,7 +356,8 @@ class Pipeline:
         """Log what was loaded and what is new; see `read_params`."""
         log.info(report.describe())
         if reinit_layers:
-            log.info(f"the top {reinit_layers} layers and the pooler are initialized anew")
+            pooler = " and the pooler" if "pooler" in self.model.shapes["head"] else ""
+            log.info(f"the top {reinit_layers} layers{pooler} are initialized anew")
         if (
             self.hf_config.get("model_type") == "albert"
             and self.model.head_type == "ForPreTraining"

@@ -103,6 +103,7 @@ class Store:
         self._directory = self._copies.fetch() if self._copies else self.name
         self._max_to_keep = max_to_keep
         self._pending_step, self._pending_metadata = NO_STEP, dict[str, Any]()
+        self._closed = False
         async_options = ocp.AsyncOptions(post_finalization_callback=self._write_checksums)
         with self._as_workdir_error():
             self._manager = _Manager(
@@ -201,7 +202,10 @@ class Store:
             self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Wait for pending writes, then release Orbax's resources."""
+        """Wait for pending writes, then release Orbax's resources, unless that was done before."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.wait()
         except WorkdirError:

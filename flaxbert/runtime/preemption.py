@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -60,9 +60,10 @@ class Preemption:
         reading, self._writing = socket.socketpair()  # Windows cannot make a pipe non-blocking
         self._writing.setblocking(False)
         signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-        for number in _stop_signals():
+        numbers = _stop_signals()
+        for number in numbers:
             signal.signal(number, _leave_to_thread)
-        threading.Thread(target=self._handle_signals, args=(reading,), daemon=True).start()
+        threading.Thread(target=self._handle_signals, args=(reading, numbers), daemon=True).start()
 
     @contextlib.contextmanager
     def interrupts(self) -> Iterator[None]:
@@ -113,8 +114,10 @@ class Preemption:
             self._abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
             libc.signal(signal.SIGABRT, self._abort_handler)
 
-    def _handle_signals(self, reading: socket.socket) -> None:
-        while reading.recv(1):
+    def _handle_signals(self, reading: socket.socket, numbers: Sequence[int]) -> None:
+        while received := reading.recv(1):
+            if received[0] not in numbers:  # a signal that another library handles
+                continue
             if self._signaled.is_set() or not self._holding:
                 again = self._signaled.is_set()
                 reason = "at once" if again else "there was nothing to save"

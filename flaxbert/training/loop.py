@@ -31,11 +31,11 @@ def fit(
     """
     step = int(state.step)
     shape, usage = loader.batches.largest_shape, getattr(train_step, "usage", None)
-    # The contexts exit in reverse order. However training ends, pending writes are completed.
+    # At exit, in reverse order: pending writes are completed, and no signal interrupts them.
     with (
         memory.explain_exhaustion("training", memory.TRAINING, shape, usage=usage),
-        contextlib.closing(run.checkpoints),
         preemption.holding(),
+        contextlib.closing(run.checkpoints),
         contextlib.closing(run),
         loader,
     ):

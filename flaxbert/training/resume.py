@@ -181,7 +181,7 @@ class SavedRun:
                 require_unchanged(
                     "pre-trained model",
                     {model.init: metadata.weights},
-                    {model.init: encoder_digest(params)},
+                    {model.init: encoder_digest(params, model.reinit_layers)},
                     self.workdir.home,
                     force=self.force,
                 )
@@ -235,6 +235,15 @@ def _sharing(pipeline: Pipeline, optimizer: optax.GradientTransformation) -> str
     return ""
 
 
-def encoder_digest(params: Params) -> str:
-    """Return a hash of the encoder's parameters."""
-    return mapping.digests(params)["encoder"]
+def encoder_digest(params: Params, new_layers: int = 0) -> str:
+    """Return a hash of the encoder's pre-trained parameters.
+
+    Args:
+      params: all parameters.
+      new_layers: the number of top layers that are new (`model.reinit_layers`). They are left out:
+        kinds of devices compute random numbers with other rounding.
+    """
+    encoder = params["encoder"]
+    kept = sorted(encoder["layers"])[: len(encoder["layers"]) - new_layers]
+    layers = {number: encoder["layers"][number] for number in kept}
+    return mapping.digests({"encoder": encoder | {"layers": layers}})["encoder"]

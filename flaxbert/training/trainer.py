@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from flaxbert.config import Config, TrainConfig, validate
+from flaxbert.config import Config, validate
 from flaxbert.pipeline.loader import Loader
 from flaxbert.pipeline.pipeline import Pipeline
 from flaxbert.pretrained import mapping
@@ -63,10 +63,8 @@ def train(
     """
     _require_trainable(config, force)
     home, preemption = storage.as_path(workdir, "workdir"), preemption or Preemption()
-    settings = flatten(config.to_dict())
-    with _opened(home, config.train, preemption) as (place, ledger, background):
-        saved = SavedRun.open(place, settings, default_settings(config.task), force=force)
-        config = saved.settled(config)
+    with _opened(home, config, preemption, force) as (saved, ledger, background):
+        place, config = saved.workdir, saved.settled(config)
         devices.log_use(config.model.dtype)
         sources, pipeline, data = _read(config, saved)
         plan = _plan(config, pipeline, data, profile, saved.step or 0)
@@ -100,13 +98,16 @@ def train(
 
 @contextlib.contextmanager
 def _opened(
-    workdir: Path, config: TrainConfig, preemption: Preemption
-) -> Iterator[tuple[Workdir, Ledger, BackgroundTrackers]]:
+    workdir: Path, config: Config, preemption: Preemption, force: bool
+) -> Iterator[tuple[SavedRun, Ledger, BackgroundTrackers]]:
     """Lock the workdir, and open what lasts as long as the run."""
     program_cache.enable()
-    background = BackgroundTrackers(config.trackers, config.project)
+    background = BackgroundTrackers(config.train.trackers, config.train.project)
+    settings, defaults = flatten(config.to_dict()), default_settings(config.task)
     with notebook.session(preemption), lock(workdir) as place, background, Ledger() as ledger:
-        yield place, ledger, background
+        saved = SavedRun.open(place, settings, defaults, force=force)
+        with contextlib.closing(saved.checkpoints):
+            yield saved, ledger, background
 
 
 def _require_trainable(config: Config, force: bool) -> None:
@@ -155,7 +156,8 @@ def _begin(
         return None, saved.resume(fingerprints, pipeline, config.model, seed)
     params, loaded = pipeline.read_params(seed=seed, **config.model.reinit)
     pipeline.log_loaded(loaded, config.model.reinit_layers)
-    thresholds, digest = thresholds_of(pipeline.task), encoder_digest(params)
+    thresholds = thresholds_of(pipeline.task)
+    digest = encoder_digest(params, config.model.reinit_layers)
     way = pipeline.model.config.attention
     attention = None if way == "auto" else way
     settings = flatten(config.to_dict())

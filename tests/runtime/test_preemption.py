@@ -22,13 +22,18 @@ from flaxbert.runtime.preemption import Preemption
 
 # While the signal arrives, the process is in C code that Python cannot interrupt.
 SCRIPT = """
-import hashlib, sys, time
+import hashlib, os, signal, sys, time
 from flaxbert.runtime.preemption import Preemption
 preemption = Preemption()
 preemption.listen()
 def busy():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+if sys.argv[1] == "other":
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0.5)  # the thread would have ended the process
+    sys.exit(0)
 if sys.argv[1] == "holding":
     with preemption.holding():
         assert not preemption.requested()
@@ -60,6 +65,13 @@ def test_signal_ends_the_process_at_once_if_there_is_nothing_to_save(number):
     assert process.returncode == 75
     assert time.monotonic() - start < 10  # what it computes takes a minute
     assert errors == "stopped (there was nothing to save); run the same command again to continue\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no such signal")
+def test_signals_that_another_library_handles_have_no_effect():
+    command = [sys.executable, "-c", SCRIPT, "other"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_first_signal_lets_the_process_save_and_a_second_ends_it_at_once():
@@ -152,6 +164,22 @@ def test_signal_during_the_last_save_stops_before_the_export(finished, tmp_path)
     assert not (tmp_path / "export").exists()
     flaxbert.train(config, tmp_path)
     assert list(verify_resume.differences(uninterrupted, tmp_path)) == []
+
+
+def test_signals_are_held_back_until_the_last_checkpoint_is_written(
+    finished, tmp_path, monkeypatch
+):
+    config, _ = finished
+    preemption, held = Preemption(), []
+    close = checkpoint.Store.close
+
+    def recorded(self):
+        held.append(preemption._holding)
+        close(self)
+
+    monkeypatch.setattr(checkpoint.Store, "close", recorded)
+    flaxbert.train(config, tmp_path, preemption=preemption)
+    assert held[0]
 
 
 @pytest.mark.slow  # five processes
