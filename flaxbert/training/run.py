@@ -23,6 +23,7 @@ from flaxbert.runtime.progress import Clock, Progress, note, summary
 from flaxbert.runtime.trackers import open_trackers
 from flaxbert.runtime.trackers.background import BackgroundTrackers
 from flaxbert.tasks.base import HasThresholds, Task
+from flaxbert.tasks.classes import ClassTask
 from flaxbert.training.data import TrainingData
 from flaxbert.training.explain import Explainer
 from flaxbert.training.monitors import FiniteGuard, LearningMonitor
@@ -180,7 +181,7 @@ class Run:
         self._monitor = LearningMonitor(
             first_loss=self._trackers.first_loss,
             after=plan.learning_by,
-            labels=len(self.task.labels),
+            labels=len(self.task.labels) if isinstance(self.task, ClassTask) else 0,
             active=active,
         )
 
@@ -228,7 +229,9 @@ class Run:
 
     def _write_line(self, step: int, sums: StepSums) -> None:
         host: StepSums = jax.tree.map(float, jax.device_get(sums))
-        steps = max(1.0, float(host.steps))
+        if not host.steps:  # all steps were skipped, and have no loss
+            return
+        steps = float(host.steps)
         line = mean_losses(host.losses)
         line["grad_norm"] = float(host.grad_norm) / steps
         line["lowest_grad_norm"] = float(host.first_layer_grad_norm) / steps

@@ -70,19 +70,21 @@ def test_nonfinite_steps_are_skipped_and_counted_up_to_the_limit(
     config, tmp_path, poisoned, caplog
 ):
     config = copy.deepcopy(config)
-    config.train.max_nonfinite_steps = 2
-    poisoned.update({3, 6})
+    config.train.max_nonfinite_steps = 3
+    poisoned.update({3, 5, 6})
     results = flaxbert.train(config, tmp_path)
-    assert results["skipped_steps"] == 2
+    assert results["skipped_steps"] == 3
     assert results["step"] == 8
     assert all(math.isfinite(value) for value in results.values())
     logged = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
-    assert [line.split(":")[0] for line in logged] == ["step 3", "step 6"]
-    assert logged[1].endswith("skipped, 2 of at most 2")
+    assert [line.split(":")[0] for line in logged] == ["step 3", "step 5", "step 6"]
+    assert logged[2].endswith("skipped, 3 of at most 3")
+    assert "has vanished" not in caplog.text
     arrays = checkpoint.read_newest(tmp_path / "checkpoints")[2]
     assert all(np.isfinite(array).all() for array in arrays.values())
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
-        values = json.loads(line)
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 8]  # 5 and 6 have no loss
+    for values in lines:
         assert all(math.isfinite(value) for value in values.values())
         assert "loss" not in values or 0 < values["lowest_grad_norm"] < values["grad_norm"]
 
@@ -309,6 +311,27 @@ def test_other_predictions_give_no_warning(caplog, predictions):
 def test_tasks_without_answers_to_compare_give_no_warning(caplog):
     LearningMonitor(first_loss=None, after=0).check_predictions(10, [{"value": 1.0}] * 3, None)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [("classification", len(LABELS)), pytest.param("multi_label", 0, marks=pytest.mark.slow)],
+)
+def test_guessing_is_recognized_where_one_of_several_labels_is_right(
+    one_layer, tmp_path, monkeypatch, task, labels
+):
+    given = []
+    create = LearningMonitor.__init__
+
+    def recorded(self, **arguments):
+        given.append(arguments["labels"])
+        create(self, **arguments)
+
+    monkeypatch.setattr(LearningMonitor, "__init__", recorded)
+    config = make_config(task, one_layer, tmp_path, count=8)
+    config.train.max_steps = 1
+    flaxbert.train(config, tmp_path / "run")
+    assert given == [labels]
 
 
 def test_inactive_monitor_gives_no_warning(caplog):
