@@ -1,7 +1,8 @@
 """The parts of a long output, which a command that was stopped continues.
 
 Each finished part is a file in a directory of the workdir, and a manifest lists them with a digest
-of the input that each was made from. The first host writes; all hosts hold the same manifest.
+of the input that each was made from. The first host writes. The other hosts hold the manifest that
+the command began with.
 """
 
 import dataclasses
@@ -104,14 +105,14 @@ class Parts:
                 count += 1
                 yield record
 
-        file = self._directory / _name(number)
+        file = self._directory / _name(number, digest)
         files.write_jsonl(file, counted())
         self._finished[number] = Part(digest, count, malformed)
         manifest = {str(n): dataclasses.asdict(part) for n, part in self._finished.items()}
         if self._url is None:
             files.write_json(self._directory / MANIFEST, manifest)
         else:
-            storage.upload(file, self._url / _name(number))
+            storage.upload(file, self._url / file.name)
             storage.write(self._url / MANIFEST, json.dumps(manifest).encode())
 
     def read(self, number: int) -> list[dict[str, Any]]:
@@ -135,9 +136,9 @@ class Parts:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _local(self, number: int) -> Path:
-        file = self._directory / _name(number)
+        file = self._directory / _name(number, self._finished[number].digest)
         if self._url is not None and not file.exists():
-            storage.download(self._url / _name(number), file)
+            storage.download(self._url / file.name, file)
         return file
 
     def _read_manifest(self) -> str:
@@ -152,5 +153,6 @@ class Parts:
             return "{}"
 
 
-def _name(number: int) -> str:
-    return f"{number:06}.jsonl"
+def _name(number: int, digest: str) -> str:
+    """Return the name of a part's file; a part of another input does not replace it."""
+    return f"{number:06}-{digest[:16]}.jsonl"

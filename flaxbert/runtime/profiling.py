@@ -50,7 +50,8 @@ class Profile:
             return
         self._recording = False
         jax.profiler.stop_trace()
-        (trace,) = list(self._directory.glob("plugins/profile/*/perfetto_trace.json.gz"))[-1:]
+        traces = self._directory.glob("plugins/profile/*/perfetto_trace.json.gz")
+        trace = max(traces, key=lambda path: path.stat().st_mtime)  # a resumed run adds its own
         log.info(
             f"profile: open {trace} in https://ui.perfetto.dev, or run `tensorboard --logdir "
             f"{self._directory}` (pip install tensorboard xprof)"

@@ -4,10 +4,12 @@ JAX keeps programs on disk if `jax_compilation_cache_dir` is set. flaxbert sets 
 program nor the environment (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) has.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import platform
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,7 @@ def enable() -> None:
         programs = default_directory()
         programs.mkdir(mode=0o700, parents=True, exist_ok=True)
         # JAX would warn about each program that it cannot write.
-        (programs / f".{os.getpid()}").touch()
-        (programs / f".{os.getpid()}").unlink()
+        tempfile.TemporaryFile(dir=programs).close()
         prune(programs.parent, MAX_BYTES)
     except (OSError, RuntimeError) as error:  # Path.home() raises a RuntimeError
         log.info(
@@ -81,11 +82,15 @@ def prune(directory: Path, max_bytes: int) -> None:
     JAX can limit the size itself. But then it reads the directory, under a lock, for every program,
     and stops writing for good after a process was killed between the two files of an entry.
     """
-    files = [(path, path.stat()) for path in directory.rglob("*") if path.is_file()]
+    files = []
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process may delete too
+            if path.is_file():
+                files.append((path, path.stat()))
     files.sort(key=lambda item: max(item[1].st_atime, item[1].st_mtime))
     size = sum(status.st_size for _, status in files)
     for path, status in files:
         if size <= max_bytes:
             return
-        path.unlink(missing_ok=True)  # another process may delete too
+        path.unlink(missing_ok=True)
         size -= status.st_size

@@ -83,6 +83,21 @@ def test_part_that_fails_is_not_finished(tmp_path):
     assert not Parts.open(local(tmp_path), KEY).holds(0, "a")
 
 
+def test_part_of_another_input_does_not_replace_a_finished_one(tmp_path, monkeypatch):
+    Parts.open(local(tmp_path), KEY).add(0, "a", [{"n": 0}], 0)
+
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    other = Parts.open(local(tmp_path), KEY)
+    monkeypatch.setattr(parts.files, "write_json", killed)  # after the part, before the manifest
+    with pytest.raises(KeyboardInterrupt):
+        other.add(0, "b", [{"n": 1}], 0)
+    again = Parts.open(local(tmp_path), KEY)
+    assert again.holds(0, "a")
+    assert again.read(0) == [{"n": 0}]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_manifest_that_is_not_intact_is_an_empty_one(tmp_path, content):
     opened = Parts.open(local(tmp_path), KEY)
@@ -96,7 +111,7 @@ def test_parts_are_kept_in_the_bucket(tmp_path, bucket):
     first = Parts.open(remote(tmp_path, "one"), KEY)
     first.add(0, "a", [{"n": 0}], 0)
     names = sorted(Path(name).name for name in bucket.content)
-    assert names == ["000000.jsonl", "manifest.json"]
+    assert names == ["000000-a.jsonl", "manifest.json"]
     assert json.loads(bucket.content[next(n for n in bucket.content if "manifest" in n)])
     place = remote(tmp_path, "two")  # of another machine
     again = Parts.open(place, KEY)

@@ -107,6 +107,23 @@ def test_user_without_a_home_directory_is_one_log_line(unset, monkeypatch, caplo
     assert "Could not determine home directory" in caplog.text
 
 
+def test_files_that_another_process_deletes_are_passed_over(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(100))
+    stat = Path.stat
+
+    def deleted(self, **options):
+        if self.name == "one":
+            raise FileNotFoundError(self)
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "stat", deleted)
+    program_cache.prune(tmp_path, 50)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def test_least_recently_used_programs_are_deleted(tmp_path):
     for age, name in enumerate(("newest", "middle", "oldest")):
         path = tmp_path / name[0] / f"{name}-cache"
