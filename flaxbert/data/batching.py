@@ -130,11 +130,16 @@ class Batches:
         first = index * self.batch_size
         return self._order(epoch)[first : first + self.batch_size]
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 (an epoch's order; the data set outlives it)
-    def _order(self, epoch: int) -> np.ndarray:
-        if self.seed is None:
-            return np.arange(len(self.features))
-        return permutation(len(self.features), self.seed, epoch)
+    @functools.cached_property
+    def _order(self) -> Callable[[int], np.ndarray]:
+        """The order of the features in an epoch; that of two epochs is kept."""
+        count, seed = len(self.features), self.seed
+
+        @functools.lru_cache(maxsize=2)
+        def order(epoch: int) -> np.ndarray:
+            return np.arange(count) if seed is None else permutation(count, seed, epoch)
+
+        return order
 
     def _longest_first(self, steps: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sequences of steps, group by group, the longest of each group first.
@@ -244,7 +249,10 @@ class Batches:
         """
         parts = self._microbatch_rows(step)
         most = self.microbatches * max(map(len, parts))
-        size = next(size for size in self.bucket_sizes if size >= most) // self.microbatches
+        # A step beyond the schedule may need more rows than any in it.
+        larger = math.ceil(most / self.multiple) * self.multiple
+        size = next((size for size in self.bucket_sizes if size >= most), larger)
+        size //= self.microbatches
         filled = [[*rows, *([] for _ in range(size - len(rows)))] for rows in parts]
         share = size // self.data_parallelism
         cuts = [slice(n * share, (n + 1) * share) for n in range(self.data_parallelism)]

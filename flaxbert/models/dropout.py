@@ -149,7 +149,9 @@ def _mix(x: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _drop(x: Array, rate: float, first: Array, second: Array, units: Array) -> Array:
     keep = random_bits(first, second, units) >= jnp.uint32(threshold(rate))
-    return jnp.where(keep, x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
+    # In bfloat16, the factor itself would be rounded, and all units scaled by the same error.
+    scaled = (x.astype(jnp.float32) * (1.0 / (1.0 - rate))).astype(x.dtype)
+    return jnp.where(keep, scaled, jnp.zeros_like(x))
 
 
 def _drop_forward(

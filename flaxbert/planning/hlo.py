@@ -41,7 +41,9 @@ PLACEHOLDERS = ("AllocateBuffer", "ConcatBitcast")
 
 _HEADER = re.compile(r"(ENTRY )?%?([\w.-]+) ")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
-_CALLED = re.compile(r"\b(calls|to_apply|body|condition|branch_computations)=\{?(%?[^\s}]+)")
+_CALLED = re.compile(
+    r"\b(calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[^\s,}]+)"
+)
 _SCATTERING = re.compile(r"%?all-reduce-scatter[\w.-]* = [^\n]*?calls=%?([\w.-]+)")
 """The computations of fusions in which a TPU reduces an array and keeps a part of it."""
 _REPEATS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -173,7 +175,7 @@ def _times(program: str) -> Mapping[str, int]:
             repeats = _REPEATS.search(line)
             for key, names in _CALLED.findall(line):
                 times = int(repeats.group(1)) if repeats and key in ("body", "condition") else 1
-                for name in names.rstrip(",").split(","):
+                for name in names.strip("{}").split(","):
                     calls[name.strip().lstrip("%")].append((caller, times))
     times_of: dict[str, int] = {entry: 1}
 

@@ -133,7 +133,9 @@ def local() -> Target:
     """Return the devices that JAX uses here; those of a CPU share its memory and its rates."""
     devices = tuple(jax.devices())
     chip = chips.chip_of(devices[0].device_kind)
-    if chip is chips.CPU:
+    if chip is not chips.CPU:  # a kind may come with several sizes of memory
+        chip = dataclasses.replace(chip, memory=memory.capacity() or chip.memory)
+    else:
         share = 1 / len(devices)
         chip = dataclasses.replace(
             chip,

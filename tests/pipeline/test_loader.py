@@ -1,7 +1,9 @@
 """The loader: batches are those built directly, built ahead within bounds, and no thread stays."""
 
+import gc
 import threading
 import time
+import weakref
 
 import jax
 import numpy as np
@@ -94,6 +96,25 @@ def test_batches_equal_those_built_directly_in_any_order(mesh, threads, ahead, o
         for step in order:
             expected = batches.build(batches.padded_rows(step), step)
             assert_same(loader.batch(step), expected)
+
+
+def test_a_step_beyond_the_schedule_may_need_more_rows_than_any_in_it():
+    lengths = [4] * 8 + [9] * 8  # tokens
+    features = Features.build({"input_ids": [[1] * length for length in lengths]})
+    batches = Batches(
+        features, batch_size=8, row_length=12, segments=3, data_parallelism=2, steps=1
+    )
+    assert batches.bucket_sizes == [4]
+    assert len(batches.padded_rows(1)) == 8
+
+
+def test_batches_are_freed_with_their_data_set():
+    batches = make_batches()
+    batches.build(batches.padded_rows(0))
+    freed = weakref.ref(batches.features)
+    del batches
+    gc.collect()
+    assert freed() is None
 
 
 def test_batches_are_divided_over_the_devices(mesh, threads):

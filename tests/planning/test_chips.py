@@ -1,5 +1,7 @@
 """The chips and slices that can be planned for, and the errors for all others."""
 
+import types
+
 import pytest
 
 from flaxbert.errors import ConfigError
@@ -66,6 +68,15 @@ def test_without_a_name_the_devices_of_this_machine_share_its_memory() -> None:
     (target,) = topology.targets("", "", 8)
     assert (target.chips, target.platform, target.dtype) == (8, "cpu", "float32")
     assert target.chip.bfloat16 == chips.CPU.bfloat16 / 8
+
+
+def test_the_memory_of_a_gpu_of_this_machine_is_its_own(monkeypatch) -> None:
+    device = types.SimpleNamespace(device_kind="NVIDIA A100-SXM4-40GB")
+    monkeypatch.setattr(topology.jax, "devices", lambda: [device])
+    monkeypatch.setattr(topology.memory, "capacity", lambda: 30 * 2**30)
+    chip = topology.local().chip
+    assert chip.memory == 30 * 2**30 < CHIPS["a100"].memory
+    assert chip.bandwidth == CHIPS["a100"].bandwidth
 
 
 def test_two_devices_of_some_chips_are_one_for_those_who_sell_them() -> None:

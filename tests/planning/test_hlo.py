@@ -45,6 +45,24 @@ def test_traffic_counts_operands_and_results_outside_of_fusions() -> None:
     assert parts["optimizer"] == hlo.Traffic(hbm=4, vmem=1200, passes=1)
 
 
+def test_all_branches_of_a_condition_in_a_loop_count_once_for_each_repetition() -> None:
+    lines = [
+        "ENTRY %main (x: f32[8]) -> f32[8] {",
+        '  %loop = while(%x), condition=%done, body=%body, {"known_trip_count":{"n":"3"}}',
+        "}",
+        "%body (x: f32[8]) -> f32[8] {",
+        "  %y = f32[8] conditional(%p, %x, %x), branch_computations={%first, %second}",
+        "}",
+    ]
+    assert hlo._times("\n".join(lines)) == {
+        "main": 1,
+        "done": 3,
+        "body": 3,
+        "first": 3,
+        "second": 3,
+    }
+
+
 def test_kernels_count_with_their_operands_and_results_if_those_exceed_their_estimate() -> None:
     kernel = '%y = f32[100] custom-call(%w), custom_call_target="tpu_custom_call"'
     estimate = ', backend_config={"cost_estimate":{"flops":"1","bytes_accessed":"BYTES"}}'
