@@ -11,7 +11,7 @@ EXPLANATIONS = {
     "{loaded} parameters come from the pre-trained model. Only the output layer is new and "
     "random: its {new} parameters have everything to learn.": "{loaded} parámetros vienen del "
     "modelo preentrenado. Solo la capa de salida es nueva y aleatoria: sus {new} parámetros "
-    "tienen todo por aprender.",
+    "lo tienen todo por aprender.",
     "All {loaded} parameters come from the checkpoint, also those of the output layer.": "Los "
     "{loaded} parámetros vienen del punto de control (checkpoint), también los de la capa de "
     "salida.",
@@ -91,13 +91,13 @@ EXPLANATIONS = {
     "is chance).": "Los números predichos siguen a los correctos con una correlación de {value} "
     "(1 es perfecta, 0 es azar).",
     "{exact} of the answers are exactly right; their words agree with the right ones to {share} "
-    "(F1).": "El {exact} de las respuestas es exacto; sus palabras coinciden en un {share} con "
-    "las correctas (F1).",
+    "(F1).": "El {exact} de las respuestas son exactas; en conjunto, sus palabras coinciden en un "
+    "{share} con las de las respuestas correctas (F1).",
     "With other examples of the same kind the result would be between {low} and {high} (95 % "
     "interval).": "Con otros ejemplos del mismo tipo, el resultado estaría entre {low} y {high} "
     "(intervalo de confianza del 95 %).",
     "Without reading the texts the result would be {share} ({baseline}).": "Sin leer los textos, "
-    "el resultado sería {share} ({baseline}).",
+    "el resultado sería del {share} ({baseline}).",
     "The loss on the evaluation data fell from {first} to {last}: the predictions for new "
     "examples became better.": "La pérdida en los datos de evaluación bajó de {first} a {last}: "
     "las predicciones para ejemplos nuevos mejoraron.",
@@ -121,7 +121,7 @@ EXPLANATIONS = {
 CONSOLE = {
     "device: {devices}, {dtype}": "dispositivo: {devices}, {dtype}",
     "{source}: {examples} examples, {features} features": "{source}: {examples} ejemplos, "
-    "{features} features",
+    "{features} secuencias",
     "{source}: {done} texts tokenized, on each of {count} hosts a share": "{source}: {done} textos "
     "tokenizados, una parte en cada una de las {count} máquinas",
     "; {cut} of them cut to data.max_length={length} tokens": "; {cut} recortados a "
@@ -208,9 +208,9 @@ CONSOLE = {
     "algo de su contenido no es válido.",
     "The weights or the config.json of the model do not fit.": "Los pesos o el config.json del "
     "modelo no encajan.",
-    "Something at a URL could not be fetched.": "No se pudo descargar algo de una URL.",
-    "Something could not be fetched from the Hugging Face Hub.": "No se pudo descargar algo de "
-    "Hugging Face Hub.",
+    "Something at a URL could not be fetched.": "Hubo algo que no se pudo descargar de una URL.",
+    "Something could not be fetched from the Hugging Face Hub.": "Hubo algo que no se pudo "
+    "descargar del Hugging Face Hub.",
     "There is a problem with the directory of the run.": "Hay un problema con la carpeta del "
     "entrenamiento.",
     "The memory of the device is too small.": "La memoria del dispositivo no alcanza.",
@@ -264,7 +264,7 @@ INIT = {
     "plain text without labels: the model learns its language by pre-training": "texto sin "
     "etiquetas: el modelo aprende su lenguaje con preentrenamiento",
     "texts have about {median} tokens, the longest {longest}": "los textos tienen unos {median} "
-    "tokens, y el más largo {longest}",
+    "tokens, y el más largo, {longest}",
     "; about {share} are longer": "; cerca del {share} es más largo",
     "the language was not recognized": "no se reconoció el idioma",
     "the texts are {language}": "los textos están en {language}",

@@ -8,12 +8,12 @@ SECTIONS = {
     "{share} of {data}, held out": "{share} de {data}, reservado",
     "no data": "ningún dato",
     "Contents": "Contenido",
-    "In words": "En palabras",
+    "In words": "En pocas palabras",
     "Metrics": "Métricas",
     "Training": "Entrenamiento",
     "Predictions": "Predicciones",
     "Calibration": "Calibración",
-    "Slices": "Subconjuntos",
+    "Slices": "Subgrupos",
     "Most wrong predictions": "Peores predicciones",
     "Most doubtful predictions": "Predicciones más dudosas",
     "Likely label errors": "Probables errores de etiquetado",
@@ -60,13 +60,13 @@ HINTS = {
 
 METRICS = {
     "Final evaluation": "Evaluación final",
-    "baseline": "referencia",
-    "{metric} of the baseline": "{metric} de la referencia",
+    "baseline": "línea base",
+    "{metric} of the baseline": "{metric} de la línea base",
     "Intervals are Wilson's for accuracy, else from resampling the examples 1,000 times. They say "
     "how much a number would vary with other examples, not with another seed. Baseline: "
     "{baseline}.": "Los intervalos son los de Wilson para accuracy; los demás se obtienen al "
     "remuestrear los ejemplos mil veces. Indican cuánto variaría un número con otros ejemplos, no "
-    "con otra semilla. Referencia: {baseline}.",
+    "con otra semilla. Línea base: {baseline}.",
     "always the most frequent label, {label!r}": "siempre la etiqueta más frecuente, «{label}»",
     "always the most frequent tag": "siempre la etiqueta más frecuente",
     "always the most frequent set of labels ({labels})": "siempre el conjunto de etiquetas más "
@@ -79,9 +79,9 @@ METRICS = {
     "of {n} examples have an error": "de {n} ejemplos tienen un error",
     "training examples": "ejemplos de entrenamiento",
     "of training, without compiling": "de entrenamiento, sin compilar",
-    "slice": "subconjunto",
+    "slice": "subgrupo",
     "examples": "ejemplos",
-    "{metric} of each slice": "{metric} de cada subconjunto",
+    "{metric} of each slice": "{metric} de cada subgrupo",
     "The {shown} largest of {n}.": "Los {shown} mayores de {n}.",
 }
 
@@ -99,21 +99,21 @@ CURVES = {
     "speed": "velocidad",
     "{name} from {first} to {last}": "{name} de {first} a {last}",
     "{value}, interval {low} to {high}": "{value}, intervalo de {low} a {high}",
-    ", baseline {value}": ", referencia {value}",
+    ", baseline {value}": ", línea base {value}",
     "{y} against {x}, {shown} of {n} examples.": "{y} frente a {x}, {shown} de {n} ejemplos.",
     "Expected calibration error {error:.3f} ({bins} bins). Probabilities are {excess:.3f} higher "
     "than the share of {outcome} on average.": "Error de calibración esperado {error:.3f} ({bins} "
-    "intervalos). En promedio, las probabilidades superan en {excess:.3f} la proporción de "
+    "tramos). En promedio, las probabilidades superan en {excess:.3f} la proporción de "
     "{outcome}.",
     "Expected calibration error {error:.3f} ({bins} bins). Probabilities are {excess:.3f} lower "
     "than the share of {outcome} on average.": "Error de calibración esperado {error:.3f} ({bins} "
-    "intervalos). En promedio, las probabilidades están {excess:.3f} por debajo de la proporción "
+    "tramos). En promedio, las probabilidades están {excess:.3f} por debajo de la proporción "
     "de {outcome}.",
     "A bar at the dashed diagonal is calibrated; below it, probabilities are too high. The "
     "horizontal mark is the mean probability of the bin, and darker bars have more "
     "predictions.": "Una barra que llega a la diagonal discontinua está calibrada; si queda por "
     "debajo, las probabilidades son demasiado altas. La marca horizontal es la probabilidad media "
-    "del intervalo, y las barras más oscuras tienen más predicciones.",
+    "del tramo, y las barras más oscuras tienen más predicciones.",
     "Share of {outcome} by probability": "Proporción de {outcome} según la probabilidad",
     "probability {low:.1f} to {high:.1f}: {count} predictions, {outcome}: {share}": "probabilidad "
     "de {low:.1f} a {high:.1f}: {count} predicciones, {outcome}: {share}",
@@ -125,7 +125,7 @@ CURVES = {
 
 PREDICTIONS = {
     "Confusion matrix: rows are labels, columns predictions": "Matriz de confusión: las filas son "
-    "las etiquetas, y las columnas las predicciones",
+    "las etiquetas, y las columnas, las predicciones",
     "label ↓ predicted →": "etiqueta ↓ predicción →",
     "The {shown} of {n} labels with most errors.": "Las {shown} etiquetas con más errores, de {n}.",
     "Scores of each label": "Resultados de cada etiqueta",
@@ -143,7 +143,7 @@ PREDICTIONS = {
     "without {label}": "sin {label}",
     # entities and tags
     "Scores of each type of entity": "Resultados de cada tipo de entidad",
-    "Errors by kind": "Errores por clase",
+    "Errors by kind": "Tipos de error",
     "entities": "entidades",
     "of all errors": "de todos los errores",
     "no entity": "ninguna entidad",
@@ -152,7 +152,7 @@ PREDICTIONS = {
     "missed": "omitida",
     "wrong": "incorrecta",
     "words": "palabras",
-    "Each word counts.": "Cada palabra cuenta.",
+    "Each word counts.": "Se cuenta palabra por palabra.",
     "({n} words, shortened)": "({n} palabras, abreviado)",
     "({n} characters, shortened)": "({n} caracteres, abreviado)",
     # answers
@@ -263,25 +263,26 @@ COMPARISON = {
     "{n} runs compared": "Comparación de {n} entrenamientos",
     "Same examples": "Los mismos ejemplos",
     "Curves": "Curvas",
-    "Settings that differ": "Opciones que difieren",
+    "Settings that differ": "Ajustes que difieren",
     "Speed": "Velocidad",
     "Final evaluations": "Evaluaciones finales",
     "In parentheses: 95 % intervals. ✓ marks the best value, however small the lead.": "Entre "
     "paréntesis, intervalos del 95 %. ✓ marca el mejor valor, por pequeña que sea la ventaja.",
     "The runs were evaluated on different examples, or their labels are not stored.": "Los "
     "entrenamientos se evaluaron con ejemplos distintos, o sus etiquetas no están guardadas.",
-    "Right and wrong, example by example": "Aciertos y errores, ejemplo por ejemplo",
+    "Right and wrong, example by example": "Aciertos y errores, ejemplo a ejemplo",
     "runs": "entrenamientos",
     "only the first is right": "solo acierta el primero",
     "only the second is right": "solo acierta el segundo",
     "equally right": "iguales",
     "difference": "diferencia",
     "a clear difference": "una diferencia clara",
-    "may be chance": "puede ser azar",
+    "may be chance": "puede deberse al azar",
     "p: probability of a difference as large as this between two equally good models on other "
     "examples of the same kind (exact test of McNemar 1947). It does not cover the seeds.": "p: "
     "probabilidad de una diferencia al menos tan grande entre dos modelos igual de buenos con "
-    "otros ejemplos del mismo tipo (prueba exacta de McNemar, 1947). No incluye las semillas.",
+    "otros ejemplos del mismo tipo (prueba exacta de McNemar, 1947). No tiene en cuenta las "
+    "semillas.",
     "Loss on the training data": "Pérdida en los datos de entrenamiento",
     "{metric} on the evaluation data": "{metric} en los datos de evaluación",
     "Configuration": "Configuración",
@@ -291,7 +292,7 @@ COMPARISON = {
     "share of padding": "proporción de relleno",
     # the rows of the first batch
     "{sequences} sequences in {rows} rows of {length} tokens; {share} is padding.": "{sequences} "
-    "secuencias en {rows} filas de {length} tokens; {share} es relleno.",
+    "secuencias en {rows} filas de {length} tokens; el {share} es relleno.",
     "These are the first of {n} rows.": "Son las primeras de {n} filas.",
     "Rows of the first training batch": "Filas del primer lote de entrenamiento",
 }

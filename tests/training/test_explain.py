@@ -151,7 +151,10 @@ def test_the_report_is_spanish_throughout(tmp_path: Path, monkeypatch: pytest.Mo
     for task in ("classification", "token_classification", "question_answering"):
         page = make_page(read_run(write_run(tmp_path / task, task)))
         assert '<html lang="es">' in page
-        assert '<h2 id="en-palabras">En palabras</h2><p>22\xa0713\xa0216 parámetros' in page
+        assert (
+            '<h2 id="en-pocas-palabras">En pocas palabras</h2><p>22\xa0713\xa0216 parámetros'
+            in page
+        )
         assert [text for text in english if text in page] == []
 
 

@@ -118,7 +118,7 @@ for frase, prediccion in zip(frases, modelo.predict(frases), strict=True):
 
 # %% [markdown]
 # La probabilidad de una entidad es la más baja de sus palabras. El informe
-# `runs/entidades/report.html` enumera las oraciones con más errores y las clases de error: un final
+# `runs/entidades/report.html` enumera las oraciones con más errores y los tipos de error: un final
 # equivocado, un tipo equivocado, un nombre que se pasó por alto.
 
 # %%

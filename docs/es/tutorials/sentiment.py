@@ -131,7 +131,7 @@ resultado
 
 # %% [markdown]
 # Esta tabla (la matriz de confusión) cuenta qué etiqueta se predijo para cada una: las filas son la
-# etiqueta correcta y las columnas la predicha. ¿Con cuál se confunde más `neutro`?
+# etiqueta correcta y las columnas, la predicha. ¿Con cuál se confunde más `neutro`?
 
 # %%
 from collections import Counter
