@@ -39,7 +39,10 @@ TASKS = {
 
 
 def get_config(name: str = "mrpc") -> Config:
-    """Return three epochs at batch 32, as in section 4.1 of the paper; `name` is a key of TASKS."""
+    """Return the configuration of three epochs with batch size 32, as in section 4.1 of the paper.
+
+    `name` is a key of TASKS.
+    """
     if name not in TASKS:
         raise ValueError(f"configs/glue.py:{name}: expected one of {', '.join(TASKS)}")
     text, pair, split = TASKS[name]

@@ -13,7 +13,10 @@ from flaxbert.tasks.multi_label import MultiLabelOptions
 
 
 def get_config() -> Config:
-    """Return four epochs at batch 16, as in section 5.3 of Demszky et al."""
+    """Return the configuration of four epochs with batch size 16.
+
+    Both are those of section 5.3 of Demszky et al.
+    """
     data = "google-research-datasets/go_emotions:simplified"
     return Config(
         task="multi_label",

@@ -23,7 +23,10 @@ SETS = {
 
 
 def get_config(name: str = "local") -> Config:
-    """Return three epochs at batch 16, as in section 4.4 of the paper; `name` is a key of SETS."""
+    """Return the configuration of three epochs with batch size 16, as in section 4.4 of the paper.
+
+    `name` is a key of SETS.
+    """
     if name not in SETS:
         raise ValueError(f"configs/multiple_choice.py:{name}: expected one of {', '.join(SETS)}")
     data, options = SETS[name]

@@ -5,8 +5,8 @@
         --config.data.train=train.conll --config.data.eval=dev.conll
 
 `wnut17` is the WNUT-17 data set from the hub. `conll` reads your files with one word per line. The
-word is in the first column and its tag (BIO, IOB1, BIOES or IO) in the last; a blank line ends a
-sentence. CoNLL-U files need no options. Name any other order of columns with
+word is in the first column and its tag (BIO, IOB1, BIOES, BILOU, BMES or IO) in the last; a blank
+line ends a sentence. CoNLL-U files need no options. Name any other order of columns with
 --config.data.columns=index,word,pos,tag. A malformed line is an error;
 --config.data.on_bad_row=skip skips and counts such lines. With a cased BERT-base
 (--config.model.init=google-bert/bert-base-cased) expect an entity F1 of 0.924 on the test set of
@@ -24,7 +24,7 @@ SETS = {
 
 
 def get_config(name: str = "conll") -> Config:
-    """Return three epochs at batch 32; `name` is a key of SETS."""
+    """Return the configuration of three epochs with batch size 32; `name` is a key of SETS."""
     if name not in SETS:
         raise ValueError(f"configs/ner.py:{name}: expected one of {', '.join(SETS)}")
     data, options = SETS[name]

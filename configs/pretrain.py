@@ -17,7 +17,7 @@ from flaxbert.tasks.pretraining import PreTrainingOptions
 
 
 def get_config() -> Config:
-    """Return ten epochs at batch 64."""
+    """Return the configuration of ten epochs with batch size 64."""
     return Config(
         task="pretraining",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

@@ -26,7 +26,7 @@ LANGUAGES = {
 
 
 def get_config(name: str = "en") -> Config:
-    """Return three epochs at batch 32; `name` is a key of LANGUAGES."""
+    """Return the configuration of three epochs with batch size 32; `name` is a key of LANGUAGES."""
     if name not in LANGUAGES:
         raise ValueError(f"configs/sentiment.py:{name}: expected one of {', '.join(LANGUAGES)}")
     init, labels = LANGUAGES[name]

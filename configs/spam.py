@@ -13,7 +13,7 @@ from flaxbert.tasks.classification import ClassificationOptions
 
 
 def get_config() -> Config:
-    """Return three epochs of BERT-base."""
+    """Return the configuration of three epochs with batch size 32."""
     return Config(
         task="classification",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

@@ -27,7 +27,10 @@ LANGUAGES = {
 
 
 def get_config(name: str = "en") -> Config:
-    """Return two epochs at batch 32, as in section 4.2 of the paper; `name` is in LANGUAGES."""
+    """Return the configuration of two epochs with batch size 32; `name` is a key of LANGUAGES.
+
+    Section 4.2 of the paper uses the same batch size and three epochs.
+    """
     if name not in LANGUAGES:
         raise ValueError(f"configs/squad.py:{name}: expected one of {', '.join(LANGUAGES)}")
     init, data = LANGUAGES[name]

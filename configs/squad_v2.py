@@ -13,7 +13,10 @@ from flaxbert.tasks.question_answering import QuestionAnsweringOptions
 
 
 def get_config() -> Config:
-    """Return two epochs at batch 48, as in section 4.3 of the BERT paper."""
+    """Return the configuration of two epochs with batch size 48.
+
+    Both are those of section 4.3 of the BERT paper.
+    """
     return Config(
         task="question_answering",
         model=ModelConfig(init="google-bert/bert-base-uncased"),

@@ -52,7 +52,7 @@ class ModelConfig:
     dtype: str = option(
         "auto",
         "type of matrix products and activations: float32, bfloat16, or auto (bfloat16 on TPUs and "
-        "on NVIDIA GPUs from Ampere on, else float32; a run keeps its type). In training, "
+        "on NVIDIA GPUs, Ampere or newer, else float32; a run keeps its type). In training, "
         "parameters, gradients and the optimizer state are always float32",
     )
     param_dtype: str = option(

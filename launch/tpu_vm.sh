@@ -130,7 +130,8 @@ start() {
   act gcloud compute tpus tpu-vm scp "$archive" "$name":flaxbert.tar.gz --project="$project" \
     --zone="$zone" --worker=all
   on_all_hosts "set -e
-# Stop a training that runs. It saves a checkpoint on SIGTERM; give it time. Who follows it gets 143.
+# Stop a training run in progress. It saves a checkpoint on SIGTERM; give it time. A process that
+# follows it exits with 143.
 ours='^[.]venv/bin/python -m flaxbert'
 if pgrep -f \"\$ours\" >/dev/null; then
   echo 143 >flaxbert/train.code
