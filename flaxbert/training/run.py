@@ -266,6 +266,8 @@ class Run:
             )
             self.explainer.evaluated(step, metrics)
             if self._best is not None:
+                # The names of Orbax's messages between hosts are those of any other writing.
+                self.checkpoints.wait()
                 self._best.maybe_save(params, step, metrics)
         return True
 

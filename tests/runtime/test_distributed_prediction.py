@@ -126,7 +126,9 @@ def test_processes_train_evaluate_and_predict_as_one_does(hosts, tmp_path, proce
     # From here on, both have the same weights.
     shutil.copytree(one / "export", workdir / "export", dirs_exist_ok=True)
     hosts.require("eval", workdir, processes)
-    assert results(workdir, "eval_results.json") == results(one, "eval_results.json")
+    # The order of a sum over devices depends on what connects them.
+    expected = pytest.approx(results(one, "eval_results.json"), rel=1e-6)
+    assert results(workdir, "eval_results.json") == expected
     hosts.require("predict", workdir, processes)
     predictions = [(path / "predictions.jsonl").read_bytes() for path in (one, workdir)]
     assert predictions[0] == predictions[1]

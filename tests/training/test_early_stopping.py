@@ -1,6 +1,7 @@
 """Early stopping: when a run ends, what it exports, and that a resumed run counts on."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -110,3 +111,26 @@ def test_patience_is_counted_in_evaluations(step, best, stops):
 def test_without_patience_no_run_stops_early():
     plan = Plan(12, 12, 4, 1, log_every=1, eval_every=2, save_every=100)
     assert not any(plan.stops_early(step, 0) for step in range(13))
+
+
+def test_a_checkpoint_is_complete_before_the_best_weights_are_written(
+    config, tmp_path, scores, monkeypatch
+):
+    config.train.max_steps, config.train.save_every = 2, 1
+    stores, overlapping = [], []
+    save, write_checksums = checkpoint.Store.save, checkpoint.Store._write_checksums
+
+    def slow(self):
+        if self.name.name == "checkpoints":
+            time.sleep(0.5)
+        write_checksums(self)
+
+    def recorded(self, *arguments):
+        overlapping.append([s._manager.is_saving_in_progress() for s in stores if s is not self])
+        stores.append(self)
+        save(self, *arguments)
+
+    monkeypatch.setattr(checkpoint.Store, "_write_checksums", slow)
+    monkeypatch.setattr(checkpoint.Store, "save", recorded)
+    flaxbert.train(config, tmp_path / "run")
+    assert overlapping == [[], [False], [False]]
