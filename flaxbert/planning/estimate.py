@@ -135,10 +135,14 @@ def largest_batch(step: Sizes, target: Target, *, microbatches: int, features: f
       microbatches: `train.accumulation_steps` of the step.
       features: features in its batch.
     """
-    room = target.room - step.held
-    if room <= 0 or not step.activations:
+    fixed, growing = step.held, step.activations
+    if growing < step.gradients:
+        # The compiler may keep activations where it keeps gradients later, so both may grow.
+        fixed, growing = fixed - step.gradients, step.peak - fixed + step.gradients
+    room = target.room - fixed
+    if room <= 0 or growing <= 0:
         return 0
-    most = math.floor(room / step.activations * step.rows / len(target.devices) / microbatches)
+    most = math.floor(room / growing * step.rows / len(target.devices) / microbatches)
     return math.floor(most * microbatches * len(target.devices) * features / step.rows)
 
 

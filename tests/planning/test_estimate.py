@@ -77,6 +77,13 @@ def test_the_largest_batch_fills_the_memory_with_activations() -> None:
     assert packed == 2 * size
 
 
+def test_the_largest_batch_of_a_small_model_is_not_zero() -> None:
+    step = dataclasses.replace(STEP, rows=16, activations=0, peak=STEP.held - 2**20)
+    size = estimate.largest_batch(step, V5E, microbatches=1, features=16)
+    fixed = step.parameters + step.optimizer
+    assert size == 8 * int((0.95 * V5E.chip.memory - fixed) / ((step.peak - fixed) / 2))
+
+
 def exhausted(**changes: Any) -> Exhausted:
     fields = {field.name for field in dataclasses.fields(Exhausted)}
     step = {name: value for name, value in vars(STEP).items() if name in fields}
