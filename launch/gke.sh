@@ -62,7 +62,7 @@ manifest() {
   elif ((hosts > 1)); then
     distributed=("--distributed=$name-slice-0-0.$name:1234,$hosts,\$(JOB_COMPLETION_INDEX)")
   fi
-  args=$(json --require=$platform "${training[@]//\$(/\$\$(}" ${distributed[@]+"${distributed[@]}"})
+  args=$(json --require=$platform "${training[@]//\$/\$\$}" ${distributed[@]+"${distributed[@]}"})
   lines "apiVersion: jobset.x-k8s.io/v1alpha2" \
     "kind: JobSet" \
     "metadata:" \

@@ -22,7 +22,8 @@
 #   --account=ACCOUNT      account that is charged, if not the default one
 #   --time=TIME            time limit, such as 24:00:00 (default); then the job is queued again
 #   --options=OPTIONS      more options of sbatch, such as '--cpus-per-task=16 --mem=0'
-#   --setup=COMMAND        run on each node first, such as 'module load cuda'
+#   --setup=COMMAND        run on the first node first; its variables reach all nodes, such as those
+#                          of 'module load cuda'
 #   --dry-run              print the commands, and run none
 #
 # To install with another Python, set PYTHON, such as PYTHON=python3.12. What follows -- are the

@@ -159,7 +159,8 @@ def inspect(source: str, *, revision: str | None = None, architecture: str | Non
     opened = open_checkpoint(source, revision=revision, architecture=architecture)
     with opened as (directory, _, model):
         _, entries = mapping.match_tensors(model, directory)
-    table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=str(directory))
+    title = Text(str(directory))
+    table = Table("in the checkpoint", "here", "shape", "dtype", "status", title=title)
     for entry in entries:
         shape = " x ".join(map(str, entry.shape)) or "scalar"
         name = entry.source or f"({entry.name})"

@@ -1,5 +1,6 @@
 """The modes of a run: train, eval and predict. Each prints its results."""
 
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def train(
                 "  plot        tensorboard --logdir {workdir}   (pip install tensorboard)\n"
                 "  deploy      transformers loads {workdir}/export; flaxbert export {workdir} DIR\n"
                 "  share       flaxbert push {workdir} NAME/MODEL --dry-run",
-                workdir=workdir,
+                workdir=shlex.quote(str(workdir)),
                 config=config_flag,
                 quoted=repr(str(workdir)),
             )

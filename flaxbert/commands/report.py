@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_local("--output", given.output)
         written = report([storage.as_path(run, "RUN") for run in given.runs], given.output)
     except Exception as error:
-        return failures.report(error, str(given.output))
+        return failures.report(error, str(given.output or given.runs[0]))
     for path in written:
         print(f"written: {path}")
     return 0

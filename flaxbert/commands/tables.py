@@ -25,7 +25,7 @@ METRICS = 40
 
 def show_metrics(metrics: Mapping[str, float], title: str) -> None:
     """Print a table of metrics, with their confidence intervals in the same line."""
-    table = Table(tr("metric"), tr("value"), tr("95 % interval"), title=title)
+    table = Table(tr("metric"), tr("value"), tr("95 % interval"), title=Text(title))
     names = [name for name in metrics if "_low95" not in name and "_high95" not in name]
     for name in names[:METRICS]:
         value = metrics[name]

@@ -67,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return failures.report(error)
-    return verify(arguments, arguments.flags["kills"])
+    try:
+        return verify(arguments, arguments.flags["kills"])
+    except Exception as error:
+        return failures.report(error, str(arguments.workdir))
 
 
 def verify(arguments: args.Arguments, kills: int) -> int:

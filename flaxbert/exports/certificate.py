@@ -121,7 +121,8 @@ def certify(
       max_drop: how many points the metric may drop, of 100.
     """
     task = predictor.pipeline.task
-    evaluation = predictor.run(dataset)
+    with jax.default_matmul_precision("float32"):  # as the export computes, on any device
+        evaluation = predictor.run(dataset)
     run = (
         runtime.onnx_runner(directory / runtime.MODEL)
         if format == "onnx"

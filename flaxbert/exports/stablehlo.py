@@ -90,7 +90,8 @@ def write(model: Model, params: Params, directory: Path) -> None:
         return run(jax.tree.unflatten(structure, [params[name] for name in flat]), inputs)
 
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flat.items()}
-    exported = export.export(jax.jit(program), platforms=PLATFORMS)(shapes, inputs)
+    with jax.default_matmul_precision("float32"):  # it becomes a part of the program
+        exported = export.export(jax.jit(program), platforms=PLATFORMS)(shapes, inputs)
     (directory / STABLEHLO).write_bytes(exported.serialize())
     arrays: Any = flat  # savez has typed arguments of its own
     np.savez(directory / WEIGHTS, **arrays)

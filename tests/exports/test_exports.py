@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax.export
 import numpy as np
 import pytest
 from conftest import write_checkpoint
@@ -18,7 +19,7 @@ import flaxbert
 from flaxbert import Config, DataConfig
 from flaxbert.commands import export as command
 from flaxbert.errors import ConfigError, DataError, ExportError, WeightsError, WorkdirError
-from flaxbert.exports import export, onnx_graph, runtime
+from flaxbert.exports import export, onnx_graph, runtime, stablehlo
 from flaxbert.models.heads import HEADS
 from flaxbert.tasks import TASKS
 
@@ -178,6 +179,8 @@ def test_rounded_weights_are_accepted_by_the_metric(cases, tmp_path):
 def test_stablehlo_computes_the_same(cases, tmp_path):
     case = cases("multi_label")
     certificate = case.export(tmp_path / "out", format="stablehlo")
+    program = bytearray((tmp_path / "out" / stablehlo.STABLEHLO).read_bytes())
+    assert "HIGHEST" in jax.export.deserialize(program).mlir_module()  # float32 on any device
     assert certificate.changed_answers == 0
     assert_equal(
         runtime.load(tmp_path / "out").predict(case.inputs), case.predictor.predict(case.inputs)

@@ -13,6 +13,7 @@ from flaxbert.errors import WorkdirError
 from flaxbert.metrics import classification, entities, multi_label, regression, squad
 from flaxbert.report import page as pages
 from flaxbert.report.compare import make_comparison
+from flaxbert.report.entities import assess as assess_tags
 from flaxbert.report.html import Html, join, number, tag, user_text
 from flaxbert.report.rundir import read_run
 
@@ -234,3 +235,10 @@ def test_only_html_is_not_escaped() -> None:
 )  # fmt: skip
 def test_numbers_have_three_digits(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_slice_without_entities_is_measured_like_the_others():
+    labels = [{"tags": ["O", "O"]}]
+    predictions = [{"tokens": ["a", "b"], "tags": ["O", "O"], "probability": [0.9, 0.9]}]
+    names = ["O", "B-PER", "I-PER"]
+    assert assess_tags(pages.Evaluated(labels, predictions, names, {})).main == "f1"

@@ -137,6 +137,8 @@ def test_output_is_never_longer_than_a_screen(capsys, caplog):
     tables.show_metrics({f"f1_{words}{n}": 0.5 for n in range(300)}, "results.json")
     printed = capsys.readouterr().out
     assert "260 more in results.json" in " ".join(printed.split())
+    tables.show_metrics({"f1": 0.5}, "part[a-c].tsv")
+    assert "part[a-c].tsv" in capsys.readouterr().out
     assert len(printed) < 100_000
     assert len(str(DataError(f"a.conll:1: {words}"))) < 4100
     assert str(DataError(f"a.conll:1: {words}. Fix it.")).endswith(". Fix it.")

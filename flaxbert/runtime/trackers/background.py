@@ -199,6 +199,8 @@ class _Thread:
         run: TrackedRun = self._module.open_run(
             Opening(self._project, name, new_id, state.id, flatten(settings), directory)
         )
+        if self._abandoned:  # another process, or cell of a notebook, may continue the run
+            return
         state.id = run.id
         state.write(file)
         while not isinstance(item := self._lines.get(), str):
