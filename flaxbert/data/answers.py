@@ -60,7 +60,7 @@ def _pairs(row: Record) -> tuple[tuple[object, object], ...]:
     impossible = _impossible(row)
     try:
         if isinstance(answers, str):  # a cell of a .tsv or .csv
-            answers = parsed(answers)
+            answers = parsed(answers) if answers.strip() else None
         if answers == {} or (answers is None and impossible):
             return ()
         if isinstance(answers, list):  # of objects, as in the nested form

@@ -164,5 +164,6 @@ def delete_unused(cache: Path) -> None:
     """Delete entries that no run has read for a while, and what a killed process left."""
     for path in cache.iterdir():
         days = 1 if path.name.startswith(PARTIAL) else UNUSED_DAYS
-        if path.is_dir() and time.time() - path.stat().st_mtime > days * 24 * 3600:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process may have renamed or deleted it
+            if path.is_dir() and time.time() - path.stat().st_mtime > days * 24 * 3600:
+                shutil.rmtree(path, ignore_errors=True)

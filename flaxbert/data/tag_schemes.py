@@ -208,8 +208,11 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[str]:
 
 
 def mark_entities(labels: Collection[str]) -> bool:
-    """Return whether labels mark entities; parts of speech do not."""
-    return any(label[:2] in ("B-", "I-", "B", "I") for label in labels)
+    """Return whether labels mark entities: most have a prefix, or they are B, I and O.
+
+    Parts of speech do not. In some sets one of them is I, an interjection.
+    """
+    return 2 * len(odd_tags(labels)) < len(set(labels) - {"O"})
 
 
 def not_iob2(labels: Collection[str]) -> str | None:
@@ -228,9 +231,12 @@ def filled(tags: Sequence[str | None], outside: str) -> list[str]:
 
     None stands for a word without any token.
     """
+    following, known = [], outside
+    for tag in reversed(tags):
+        known = known if tag is None else tag
+        following.append(known)
     result: list[str] = []
-    for place, tag in enumerate(tags):
-        after = next((other for other in tags[place:] if other is not None), outside)
+    for tag, after in zip(tags, reversed(following), strict=True):
         around = after[:2] in ("I-", "I") and result[-1:] in ([after], [f"B{after[1:]}"])
         result.append(tag or (after if around else outside))
     return result

@@ -135,9 +135,10 @@ def _case(directory: Path) -> dict[str, bool]:
     words = [
         word
         for word in (directory / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        if not word.startswith("[")  # special tokens
+        if not word.startswith(("[", "<"))  # special tokens
     ]
-    if any(word != word.lower() for word in words):
+    # Google's Chinese BERT has lower-cased words, and the single capitals as characters.
+    if any(word != word.lower() for word in words if len(word.removeprefix("##")) > 1):
         return {"do_lower_case": False}
     accents = any(
         unicodedata.category(char) == "Mn"  # what stripping takes

@@ -308,8 +308,11 @@ def score_with_slices(
 ) -> Metrics:
     """Return `task.score` over all examples and, as `metric/SLICE`, over each slice of them."""
     metrics = task.score(examples, records)
-    for name in sorted({example.slice for example in examples if example.slice is not None}):
-        chosen = [i for i, example in enumerate(examples) if example.slice == name]
+    slices: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        if example.slice is not None:
+            slices.setdefault(example.slice, []).append(number)
+    for name, chosen in sorted(slices.items()):
         part = task.score([examples[i] for i in chosen], [records[i] for i in chosen])
         metrics |= {f"{metric}/{name}": value for metric, value in part.items()}
     return metrics

@@ -90,6 +90,7 @@ def test_a_place_that_is_text_is_checked_against_the_context() -> None:
         {},
         [],
         None,
+        "",
     ],
 )
 def test_an_impossible_question_with_an_empty_answer_has_none(

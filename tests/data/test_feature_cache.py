@@ -242,6 +242,14 @@ def test_entries_that_no_run_reads_are_deleted(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [used.name, new.name]
 
 
+def test_an_entry_that_another_process_deletes_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_dir", lambda self: True)
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter([self / "gone"]))
+    feature_cache.delete_unused(tmp_path)
+
+
 def test_the_directory_is_that_of_the_user_or_the_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,17 @@ def test_a_vocabulary_with_capitals_is_cased_unless_it_is_said(
     assert load_tokenizer(directory).tokenize("Paris king") == pieces
 
 
+def test_single_capitals_and_special_tokens_do_not_make_a_vocabulary_cased(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "chinese"  # as Google's
+    shutil.copytree(checkpoint, directory)
+    with (directory / "vocab.txt").open("a") as file:
+        file.write("A\n##B\n<S>\n<T>\nparis\n")
+    (directory / "tokenizer_config.json").unlink()
+    assert load_tokenizer(directory).tokenize("Paris king") == ["paris", "king"]
+
+
 @pytest.mark.parametrize(
     ("steps", "normalizer"),
     [

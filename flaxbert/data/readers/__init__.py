@@ -87,8 +87,8 @@ def _read_file(spec: str, path: Path, data: DataConfig) -> Table:
 def stream(spec: str, data: DataConfig, *, split: str, size: int) -> Iterator[Table]:
     """Read the rows without labels of local files or a hub data set, `size` at a time.
 
-    Of JSON lines, CoNLL, plain text and Parquet only these rows are in memory. Other formats are
-    read one file after the other, and hub data sets at once.
+    Of JSON lines, plain text and Parquet only these rows are in memory. Other formats, such as
+    CoNLL, are read one file after the other, and hub data sets at once.
 
     Yields:
       Tables, one at least, without the names behind integer labels.

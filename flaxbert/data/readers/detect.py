@@ -145,7 +145,7 @@ def _form(path: Path, content: bytes, data: DataConfig) -> tuple[str, str]:
     if data.format != "auto":
         return data.format, ""
     lines = content[: readers.HEAD].decode(codec(data.encoding), "replace").split("\n")
-    lines = lines[:-1] if len(content) > readers.HEAD else lines
+    lines = lines[:-1] if len(content) > readers.HEAD and len(lines) > 1 else lines
     if path.suffix.lower() != ".txt":
         try:
             return readers.form_of(path, data)[0], ""

@@ -240,7 +240,8 @@ def _columns(content: dict[str, Any]) -> list[dict[str, Any]]:
         return [dict(zip(map(str, names), row, strict=True)) for row in cells] if alike else []
     columns = list(content.values())
     if columns and all(isinstance(c, dict) and c.keys() == columns[0].keys() for c in columns):
-        columns = [list(column.values()) for column in columns]
+        keys = list(columns[0])  # a column may have them in another order
+        columns = [[column[key] for key in keys] for column in columns]
     alike = all(isinstance(c, list) and len(c) == len(columns[0]) > 0 for c in columns)
     if not columns or not alike or all(map(_is_objects, columns)):
         return []

@@ -472,3 +472,23 @@ def test_no_entity_changes_on_the_way_to_iob2() -> None:
         assert entities.spans(bio, strict=True) == entities.spans(tags, strict=False)
         assert not tag_schemes.misplaced(bio, "BIO")
         assert tag_schemes.to_bio(bio, "BIO") == bio
+
+
+@pytest.mark.parametrize(
+    ("labels", "entities"),
+    [
+        (["O", "B-PER", "I-PER"], True),
+        (["O", "B", "I"], True),
+        (["B-PER", "I-PER", "O", "MISC"], True),
+        (["O"], False),
+        (["O", "PER", "LOC"], False),
+        (list("ACDFINPRSVWZ"), False),  # parts of speech of AnCora; I is an interjection
+    ],
+)
+def test_labels_with_prefixes_mark_entities(labels, entities):
+    assert tag_schemes.mark_entities(labels) == entities
+
+
+def test_many_words_without_a_token_are_filled_in_one_pass():
+    tags = ["B-PER", *[None] * 100_000, "I-PER", None]
+    assert tag_schemes.filled(tags, "O") == ["B-PER", *["I-PER"] * 100_001, "O"]

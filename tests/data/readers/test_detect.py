@@ -69,6 +69,7 @@ def test_words_and_tags_are_read_whatever_the_name(name, tmp_path):
 def test_prose_stays_prose(tmp_path):
     paragraphs = "\n\n".join(f"The first, and second, line {n}.\nAnother one." for n in range(30))
     assert found(tmp_path / "a.txt", paragraphs).format == "auto"
+    assert found(tmp_path / "b.txt", "A book in one line. " * 10_000).format in ("auto", "txt")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.data"])

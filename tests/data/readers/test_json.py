@@ -60,7 +60,7 @@ def read_as(table: readers.Table) -> list[str]:
             json.dumps(
                 {
                     "text": {"0": "good film", "1": "bad film"},
-                    "label": {"0": "good", "1": "bad"},
+                    "label": {"1": "bad", "0": "good"},  # in any order
                 }
             ),
             "columns ['text', 'label'] of rows",
