@@ -266,7 +266,7 @@ class Run:
             )
             self.explainer.evaluated(step, metrics)
             if self._best is not None:
-                # The names of Orbax's messages between hosts are those of any other writing.
+                # One at a time: on several hosts, Orbax's messages about two writings would collide.
                 self.checkpoints.wait()
                 self._best.maybe_save(params, step, metrics)
         return True
