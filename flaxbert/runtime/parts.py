@@ -57,7 +57,8 @@ class Parts:
           place: the workdir, which holds the directory of the parts.
           key: everything but the input that the output depends on, of JSON's types.
         """
-        text = json.dumps(key, sort_keys=True, default=str)
+        # Earlier versions named parts by number alone: theirs are not continued.
+        text = json.dumps({"parts": "by input", **key}, sort_keys=True, default=str)
         name = f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         if place.home == place.local:
             parts = cls(place.local / name, None, {})

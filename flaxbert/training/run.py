@@ -266,7 +266,7 @@ class Run:
             )
             self.explainer.evaluated(step, metrics)
             if self._best is not None:
-                # One at a time: on several hosts, Orbax's messages about two writings would collide.
+                # On several hosts, Orbax's messages about two writings at once would collide.
                 self.checkpoints.wait()
                 self._best.maybe_save(params, step, metrics)
         return True
