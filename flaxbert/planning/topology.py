@@ -133,17 +133,17 @@ def local() -> Target:
     """Return the devices that JAX uses here; those of a CPU share its memory and its rates."""
     devices = tuple(jax.devices())
     chip = chips.chip_of(devices[0].device_kind)
-    if chip is not chips.CPU:  # a kind may come with several sizes of memory
-        chip = dataclasses.replace(chip, memory=memory.capacity() or chip.memory)
-    else:
+    if chip is chips.CPU:
         share = 1 / len(devices)
         chip = dataclasses.replace(
             chip,
             bfloat16=chip.bfloat16 * share,
             float32=chip.float32 * share,
-            memory=int((hardware.memory() or chip.memory) * share),
+            memory=int(chip.memory * share),
             bandwidth=chip.bandwidth * share,
         )
+    # A kind of GPU comes with several sizes of memory, and machines have their own.
+    chip = dataclasses.replace(chip, memory=memory.capacity() or chip.memory)
     return Target(f"{len(devices)} x {devices[0].device_kind}", chip, devices)
 
 
